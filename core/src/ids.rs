@@ -131,7 +131,8 @@ impl MessageId {
         self.0
     }
 
-    /// Reads the hyphenated form, in either case; anything else is `None`.
+    /// Reads the canonical form, hyphenated and in lower case; anything else is `None`, because the id is echoed byte for
+    /// byte and these 128 bits print in no other way.
     #[must_use]
     pub fn parse_uuid(text: &str) -> Option<Self> {
         if text.len() != 36 {
@@ -145,7 +146,7 @@ impl MessageId {
                 }
                 continue;
             }
-            let digit = char::from(byte).to_digit(16)?;
+            let digit = if byte.is_ascii_uppercase() { None } else { char::from(byte).to_digit(16) }?;
             bits = (bits << 4) | u128::from(digit);
         }
         Some(Self(bits))
@@ -342,9 +343,18 @@ mod tests {
             "x",
             "00000000-0000-8000-8000-00000000000g",
             "00000000_0000-8000-8000-000000000001",
+            "0000000A-0000-8000-8000-000000000001",
+            "00000000-0000-8000-8000-00000000000F",
             "０0000000-0000-8000-8000-00000000",
         ] {
             assert_eq!(MessageId::parse_uuid(text), None);
+        }
+    }
+
+    #[test]
+    fn a_parsed_uuid_prints_as_it_came() {
+        for text in ["d1d40c53-a972-4b83-8efe-0e939229ea87", "00000000-0000-0000-0000-000000000000"] {
+            assert_eq!(MessageId::parse_uuid(text).unwrap().to_string(), text);
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Time as the machines see it: a count handed in by the caller, and timers that disarm when they fire.
 //!
-//! There is no `now()` and no subtraction that could underflow; arithmetic saturates. A [`Timer`] is neither `Copy` nor
-//! `Clone` in spirit (cloning exists so that whole machines can be snapshotted): it is armed, or not, and firing it
-//! disarms it, so no deadline can stay in the past (rule T4, promise G9).
+//! There is no `now()` and no subtraction that could underflow; arithmetic saturates. A [`Timer`] is not `Copy` (it is
+//! `Clone` only so that whole machines can be): it is armed, or not, and firing it disarms it, so no deadline can stay in
+//! the past (rule T4, promise G9).
 //!
 //! ```text
 //! Timer:  disarmed ──arm(at)──▶ armed ──fire(now ≥ at)──▶ disarmed
@@ -159,10 +159,10 @@ pub trait Timers {
     fn earliest(&self) -> Option<(Instant, Wake)> {
         let mut first: Option<(Instant, Wake)> = None;
         self.timers(&mut |wake, timer| {
-            if let Some(at) = timer.at() {
-                if first.is_none_or(|(best, _)| at < best) {
-                    first = Some((at, wake));
-                }
+            if let Some(at) = timer.at()
+                && first.is_none_or(|(best, _)| at < best)
+            {
+                first = Some((at, wake));
             }
         });
         first

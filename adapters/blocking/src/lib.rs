@@ -1,1 +1,3 @@
-//! bowline-blocking
+//! Bowline on threads and blocking sockets.
+
+pub mod io;

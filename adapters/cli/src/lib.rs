@@ -1,1 +1,3 @@
 //! bowline-cli
+
+pub mod proxy;

@@ -1,1 +1,3 @@
-//! bowline-transport
+//! What both adapters share: HTTP.
+
+pub mod http;

@@ -1,0 +1,242 @@
+//! One POST of ours on a fresh connection, and which of the outcomes it had (rules H1, H4, H6).
+//!
+//! ```text
+//! connect fails ───────────────────────────────────────────▶ Unreached   (the adapter's part)
+//! io ─▶ nothing left this process ─────────────────────────▶ Unreached
+//!    ─▶ head and body ─▶ the answer's head ─▶ status, Retry-After ─▶ one of the other six
+//!                     └▶ reset, end, nonsense, deadline ───▶ Unknown     (the one that makes duplicates)
+//! ```
+//!
+//! Redirects are an answer like any other (`Gone`): a POST that is followed elsewhere may be done twice, or by a stranger.
+//! The answer's body is never read: nothing in it could change the outcome, and a peer that sends it slowly would only
+//! delay the acknowledgement.
+//!
+//! Field bug: a peer that refuses a large body answers and closes without reading the rest, and the writer then sees
+//! "connection reset" instead of the 413 that already lies in its receive buffer; it counts as *Unknown* and is sent
+//! again for ever. Here a write that finds the peer deaf is not the end: the answer is still looked for.
+
+use super::{Bytes, Target, Whole};
+use bowline::{HttpOutcome, MessageId};
+use core::future::poll_fn;
+use core::pin::{Pin, pin};
+use core::task::{Context, Poll};
+use core::time::Duration;
+use hyper::client::conn::http1;
+use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper::{Method, Request};
+use std::io::{self, IoSlice};
+use std::time::SystemTime;
+
+/// An answer's head must fit in this many bytes; one that does not is *Unknown*.
+const ANSWER_HEAD: usize = 64 * 1024;
+
+/// What a server can ask for at most with `Retry-After`; the core cuts it further (rule B4).
+const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 3600);
+
+/// One HTTP request of ours.
+#[derive(Clone, Debug)]
+pub struct Post<'a> {
+    /// Where it goes; the same place that `io` is connected to.
+    pub target: &'a Target,
+    /// The message it carries, printed as the `Idempotency-Key` (rule H1), so a repetition is known as one.
+    pub id: MessageId,
+    /// The JSON, sent as it is.
+    pub body: Bytes,
+}
+
+/// Sends `request` over the fresh connection `io` and says what became of it. It is done when the answer's head is
+/// there; the connection is closed by dropping `io`.
+///
+/// The deadline is `io`'s (rule H6: 10 s unless configured, connecting included). Dropping the future closes the
+/// connection and means [`HttpOutcome::Unknown`], as the request may have been on its way.
+///
+/// ```
+/// # use bowline_transport::http::{Bytes, Deadline, Post, Target, Timed, post};
+/// # use bowline::{HttpOutcome, MessageId};
+/// # use core::time::Duration;
+/// # use smol_hyper::rt::{FuturesIo, SmolTimer};
+/// # use std::io::{Read as _, Write as _};
+/// # let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+/// # let port = listener.local_addr()?.port();
+/// # let peer = std::thread::spawn(move || {
+/// #     let mut socket = listener.accept().unwrap().0;
+/// #     let (mut seen, mut chunk) = (Vec::new(), [0; 512]);
+/// #     while !seen.ends_with(b"{}") {
+/// #         let n = socket.read(&mut chunk).unwrap();
+/// #         seen.extend_from_slice(&chunk[..n]);
+/// #     }
+/// #     socket.write_all(b"HTTP/1.1 503 Busy\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n").unwrap();
+/// # });
+/// smol::block_on(async {
+///     let target = Target::http(&format!("http://127.0.0.1:{port}/v1/poc-batches"))?.join("generated");
+///     let deadline = Deadline::after(Duration::from_secs(10));
+///     let socket = smol::net::TcpStream::connect((target.host(), target.port())).await?;
+///     let io = Timed::new(FuturesIo::new(socket), SmolTimer::new(), deadline);
+///
+///     let request = Post { target: &target, id: MessageId::from_bits(7), body: Bytes::from_static(b"{}") };
+///     assert_eq!(post(io, request).await, HttpOutcome::Busy { after: Duration::from_secs(7) });
+/// #   Ok::<(), Box<dyn std::error::Error>>(())
+/// })?;
+/// # peer.join().unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub async fn post<I>(io: I, request: Post<'_>) -> HttpOutcome
+where
+    I: Read + Write + Unpin,
+{
+    let request = Request::builder()
+        .method(Method::POST)
+        .uri(request.target.path())
+        .header(HOST, request.target.authority())
+        .header(CONNECTION, "close")
+        .header(CONTENT_TYPE, "application/json")
+        .header(USER_AGENT, concat!("bowline/", env!("CARGO_PKG_VERSION")))
+        .header("idempotency-key", request.id.to_string())
+        .body(Whole::new(request.body));
+    // Cannot fail with a checked target; if it did, nothing would have been sent.
+    let Ok(request) = request else { return HttpOutcome::Unreached };
+
+    // Head and body are written as they lie, not copied together; the socket may join them.
+    let handshake =
+        http1::Builder::new().max_buf_size(ANSWER_HEAD).writev(true).handshake(Deaf { io, deaf: false }).await;
+    let Ok((mut sender, connection)) = handshake else { return HttpOutcome::Unreached };
+    let mut connection = pin!(connection);
+    let mut answer = pin!(sender.try_send_request(request));
+    let mut open = true;
+    let answer = poll_fn(|cx| {
+        if open {
+            open = connection.as_mut().poll(cx).is_pending();
+        }
+        match answer.as_mut().poll(cx) {
+            Poll::Ready(answer) => Poll::Ready(Some(answer)),
+            Poll::Pending if !open => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await;
+    match answer {
+        Some(Ok(answer)) => {
+            let after = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(retry_after);
+            HttpOutcome::from_status(answer.status().as_u16(), after)
+        }
+        // Handed back before its first byte was written.
+        Some(Err(failure)) if failure.message().is_some() => HttpOutcome::Unreached,
+        Some(Err(_)) | None => HttpOutcome::Unknown,
+    }
+}
+
+/// The value of a `Retry-After` header as a span from now, at most a day: seconds or a date (RFC 9110, section 10.2.3).
+/// A date in the past is zero; anything else that is not a number of seconds, such as a negative one, is `None`.
+///
+/// ```
+/// use bowline_transport::http::retry_after;
+/// use core::time::Duration;
+/// assert_eq!(retry_after("120"), Some(Duration::from_secs(120)));
+/// assert_eq!(retry_after("Fri, 31 Dec 1999 23:59:59 GMT"), Some(Duration::ZERO));
+/// assert_eq!(retry_after("-1"), None);
+/// ```
+#[must_use]
+pub fn retry_after(value: &str) -> Option<Duration> {
+    let value = value.trim();
+    let after = if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More digits than a number holds are still "very long".
+        Duration::from_secs(value.parse().unwrap_or(u64::MAX))
+    } else {
+        httpdate::parse_http_date(value).ok()?.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO)
+    };
+    Some(after.min(LONGEST_PAUSE))
+}
+
+/// A socket whose peer may stop reading: what is written from then on is thrown away, and reading goes on.
+struct Deaf<I> {
+    io: I,
+    deaf: bool,
+}
+
+impl<I> Deaf<I> {
+    /// The result of writing `len` bytes.
+    fn written(&mut self, result: Poll<io::Result<usize>>, len: usize) -> Poll<io::Result<usize>> {
+        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+        match result {
+            Poll::Ready(Err(e)) if matches!(e.kind(), BrokenPipe | ConnectionAborted | ConnectionReset) => {
+                self.deaf = true;
+                Poll::Ready(Ok(len))
+            }
+            other => other,
+        }
+    }
+}
+
+impl<I: Read + Unpin> Read for Deaf<I> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl<I: Write + Unpin> Write for Deaf<I> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.deaf {
+            return Poll::Ready(Ok(buf.len()));
+        }
+        let result = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.written(result, buf.len())
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.deaf { Poll::Ready(Ok(())) } else { Pin::new(&mut self.io).poll_flush(cx) }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.deaf { Poll::Ready(Ok(())) } else { Pin::new(&mut self.io).poll_shutdown(cx) }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let len = bufs.iter().map(|buf| buf.len()).sum();
+        if self.deaf {
+            return Poll::Ready(Ok(len));
+        }
+        let result = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.written(result, len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn b4_retry_after_in_seconds() {
+        for (value, seconds) in [
+            ("0", Some(0)),
+            ("7", Some(7)),
+            (" 7 ", Some(7)),
+            ("86401", Some(86400)),
+            ("99999999999999999999", Some(86400)),
+        ] {
+            assert_eq!(retry_after(value), seconds.map(Duration::from_secs), "{value}");
+        }
+        for value in ["", " ", "-1", "+1", "1.5", "1s", "1,2", "soon", "0x10", "١"] {
+            assert_eq!(retry_after(value), None, "{value}");
+        }
+    }
+
+    #[test]
+    fn b4_retry_after_as_a_date() {
+        let soon = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(90));
+        let after = retry_after(&soon).unwrap();
+        assert!((Duration::from_secs(80)..=Duration::from_secs(90)).contains(&after), "{after:?}");
+        assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
+        assert_eq!(retry_after("Sunday, 06-Nov-94 08:49:37 GMT"), Some(Duration::ZERO));
+        assert_eq!(retry_after("Fri, 31 Dec 9999 23:59:59 GMT"), Some(LONGEST_PAUSE));
+        assert_eq!(retry_after("Fri, 99 Dec 9999 23:59:59 GMT"), None);
+    }
+}

@@ -1,0 +1,553 @@
+//! One accepted connection: callbacks that arrive as POSTs, and the upgrade to a WebSocket, on one port.
+//!
+//! ```text
+//!          ┌─────────────────────────── keep-alive ───────────────────────────┐
+//!          ▼                                                                   │
+//! head (Limits::head) ─┬─ POST {callbacks}/generated|validated ─ body ─ handler ┴─ answer
+//!                      │      too large 413 · too slow 408 · broken off 400
+//!                      ├─ GET {websocket} ─ 101 ─▶ Served::Upgraded, with every byte that came early
+//!                      │      no upgrade 426 · wrong version 426 · wrong otherwise 400
+//!                      ├─ another method 405 · another path 404
+//!                      └─ too slow 408 · too large 431 · not HTTP 400
+//!                                   ▼ after the last answer
+//!                  hang up: end our half, throw away what still comes, Limits::linger
+//! ```
+//!
+//! The handler runs undisturbed: nothing is read while it computes, so a peer that goes away cannot stop a message that
+//! is being processed, and a blocking socket cannot wait for bytes that never come (`half_close`).
+//!
+//! Field bugs guarded against: an answer lost because the socket was closed with unread bytes in it (the peer sees a
+//! reset, RFC 9112, section 9.6); memory reserved for the length that a head only claims; `Expect: 100-continue` left
+//! unanswered; an idempotency key that fills a log.
+
+use super::{Bytes, Deadline, Whole};
+use core::convert::Infallible;
+use core::fmt::Write as _;
+use core::future::poll_fn;
+use core::pin::Pin;
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
+use hyper::body::{Body, Incoming};
+use hyper::header::{
+    ALLOW, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT,
+    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use hyper::rt::{Read, ReadBuf, Write};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode, Version};
+use std::io;
+use tungstenite::handshake::derive_accept_key;
+
+/// Where Gonka's ML nodes post their batches: the prefixes of both of the API node's routers.
+pub const GONKA_CALLBACKS: &[&str] = &["/v1/poc-batches", "/mlnode/v1/poc-batches"];
+
+/// What may follow a prefix of [`Routes::callbacks`].
+const SEGMENTS: [&str; 2] = ["generated", "validated"];
+
+/// The longest idempotency key that is handed on, in bytes.
+const LONGEST_KEY: usize = 64;
+
+/// Bodies are read in pieces of at most this many bytes.
+const PIECE: usize = 64 * 1024;
+
+/// How long and how much a connection may take before it is a WebSocket.
+///
+/// ```
+/// use bowline_transport::http::Limits;
+/// let small = Limits { body_bytes: 4096, ..Limits::DEFAULT };
+/// assert!(small.body_bytes < Limits::default().body_bytes);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// From the connection's start, or from an answer, to the end of the next request's head. 10 s, as long as an
+    /// unauthenticated connection may live (rule L9).
+    pub head: Duration,
+    /// From the end of the head to the end of the body. 30 s: a third of a megabyte needs 90 kbit/s.
+    pub body: Duration,
+    /// From the last answer to the end of the connection, for peers that are still sending. 2 s, as long as a close
+    /// handshake may take (rule L8).
+    pub linger: Duration,
+    /// The size of a request's head, in bytes. 16 KiB.
+    pub head_bytes: usize,
+    /// The size of a request's body, in bytes. 64 MiB, the read limit of Gonka's own client.
+    pub body_bytes: u64,
+}
+
+impl Limits {
+    /// The values named at each field.
+    pub const DEFAULT: Self = Self {
+        head: Duration::from_secs(10),
+        body: Duration::from_secs(30),
+        linger: Duration::from_secs(2),
+        head_bytes: 16 * 1024,
+        body_bytes: 64 * 1024 * 1024,
+    };
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// What a connection may ask for; everything else is 404.
+///
+/// ```
+/// use bowline_transport::http::{GONKA_CALLBACKS, Routes};
+/// let api_node = Routes { websocket: None, callbacks: GONKA_CALLBACKS };
+/// let ml_node = Routes { websocket: Some("/api/v1/pow/ws"), callbacks: &[] };
+/// # let _ = (api_node, ml_node);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Routes<'a> {
+    /// The path at which a connection becomes a WebSocket.
+    pub websocket: Option<&'a str>,
+    /// The prefixes below which batches are received as `/generated` and `/validated`.
+    pub callbacks: &'a [&'a str],
+}
+
+/// A message that a peer posted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Callback {
+    /// What it was posted as: `"generated"` or `"validated"`.
+    pub segment: &'static str,
+    /// The peer's `Idempotency-Key`: 1 to 64 visible ASCII characters, without the quotes that some senders add. A key
+    /// that is anything else counts as none: the message is still recognised by its content, and losing it for a bad
+    /// header would be worse.
+    pub idempotency_key: Option<String>,
+    /// The body as it came, at most [`Limits::body_bytes`]; it may be no JSON at all.
+    pub body: Bytes,
+}
+
+/// What the handler says to a [`Callback`].
+///
+/// ```
+/// use bowline_transport::http::Answer;
+/// use core::time::Duration;
+/// let busy = Answer { retry_after: Some(Duration::from_secs(4)), ..Answer::status(503) };
+/// let wrong = Answer::error(400, "no such field");
+/// assert_eq!((busy.status, wrong.status, Answer::OK.status), (503, 400, 200));
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Answer {
+    /// A final HTTP status, 200 to 999; any other number is sent as 500.
+    pub status: u16,
+    /// Sent as `Retry-After`, in whole seconds, rounded up.
+    pub retry_after: Option<Duration>,
+    /// Sent as `{"error":"…"}`; without it the body is empty.
+    pub error: Option<String>,
+}
+
+impl Answer {
+    /// The message is done.
+    pub const OK: Self = Self::status(200);
+
+    /// An answer with an empty body.
+    #[must_use]
+    pub const fn status(status: u16) -> Self {
+        Self { status, retry_after: None, error: None }
+    }
+
+    /// An answer that says why.
+    #[must_use]
+    pub fn error(status: u16, why: impl Into<String>) -> Self {
+        Self { error: Some(why.into()), ..Self::status(status) }
+    }
+}
+
+/// What is left of a connection after [`serve`].
+#[derive(Debug)]
+pub enum Served<I> {
+    /// It is a WebSocket now: no subprotocol, no extension, the 101 is written.
+    Upgraded {
+        /// The socket; its [`Deadline`] is [`Limits::head`] after the 101.
+        io: I,
+        /// What the peer sent right behind its request: the first bytes of the first frames.
+        read_buf: Bytes,
+    },
+    /// It is over, and the socket is closed.
+    Done,
+}
+
+/// Serves `io` until it ends or becomes a WebSocket. `deadline` is the one that `io` obeys: it is moved from phase to
+/// phase, so that no peer can hold the connection longer than `limits` say, except while `handler` computes; how long
+/// that may take is the handler's own affair.
+///
+/// `handler` is called once for every callback whose body is complete, one after the other, and always runs to its end
+/// unless the returned future is dropped. Under a runtime that moves tasks between threads, the future is `Send` if
+/// `io`, `handler` and its future are (and `handler` is `Sync`).
+///
+/// ```
+/// # use bowline_transport::http::{Answer, Deadline, GONKA_CALLBACKS, Limits, Routes, Served, Timed, serve};
+/// # use smol_hyper::rt::{FuturesIo, SmolTimer};
+/// # use std::io::{Read as _, Write as _};
+/// # smol::block_on(async {
+/// let listener = smol::net::TcpListener::bind("127.0.0.1:0").await?;
+/// # let address = listener.local_addr()?;
+/// # let peer = std::thread::spawn(move || {
+/// #     let mut socket = std::net::TcpStream::connect(address).unwrap();
+/// #     socket.write_all(b"POST /v1/poc-batches/generated HTTP/1.1\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}").unwrap();
+/// #     let mut answer = String::new();
+/// #     socket.read_to_string(&mut answer).unwrap();
+/// #     answer
+/// # });
+/// let (socket, _) = listener.accept().await?;
+/// let limits = Limits::default();
+/// let deadline = Deadline::after(limits.head);
+/// let io = Timed::new(FuturesIo::new(socket), SmolTimer::new(), deadline.clone());
+///
+/// let routes = Routes { websocket: None, callbacks: GONKA_CALLBACKS };
+/// let served = serve(io, &deadline, &limits, &routes, async |batch| {
+///     if batch.body.starts_with(b"{") { Answer::OK } else { Answer::error(400, "not an object") }
+/// });
+/// assert!(matches!(served.await, Served::Done));
+/// # assert!(peer.join().unwrap().starts_with("HTTP/1.1 200 OK\r\n"));
+/// # Ok::<(), std::io::Error>(())
+/// # })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub async fn serve<I, H, F>(io: I, deadline: &Deadline, limits: &Limits, routes: &Routes<'_>, handler: H) -> Served<I>
+where
+    I: Read + Write + Unpin,
+    H: Fn(Callback) -> F,
+    F: Future<Output = Answer>,
+{
+    let desk =
+        Desk { deadline, limits, routes, handler, asked: AtomicBool::new(false), upgraded: AtomicBool::new(false) };
+    let desk = &desk;
+    deadline.restart(limits.head);
+    let mut connection = http1::Builder::new()
+        .half_close(true)
+        .max_header_size(limits.head_bytes)
+        .max_buf_size(limits.head_bytes.max(PIECE))
+        // Boxed because only an `Unpin` future lets the socket be taken back below.
+        .serve_connection(
+            io,
+            service_fn(|request| Box::pin(async { Ok::<_, Infallible>(desk.answer(request).await) })),
+        );
+    let ended = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
+    let parts = connection.into_parts();
+    let mut io = parts.io;
+
+    if ended.is_ok() && desk.upgraded.load(Ordering::Relaxed) {
+        return Served::Upgraded { io, read_buf: parts.read_buf };
+    }
+    let timed_out = deadline.left().is_zero();
+    deadline.restart(limits.linger);
+    if timed_out && !parts.read_buf.is_empty() && !desk.asked.load(Ordering::Relaxed) {
+        // The library only closes. Nothing has been written yet, so an answer is still an answer.
+        let _ =
+            write_all(&mut io, b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await;
+    }
+    let _ = hang_up(&mut io, limits.body_bytes).await;
+    Served::Done
+}
+
+/// Ends our half of the connection and throws away what the peer still sends, until it ends too. Closing at once would
+/// make its system discard the answer it has not read yet. At most `bytes` are taken, so a flood ends early.
+async fn hang_up<I: Read + Write + Unpin>(io: &mut I, bytes: u64) -> io::Result<()> {
+    poll_fn(|cx| Pin::new(&mut *io).poll_shutdown(cx)).await?;
+    let mut left = bytes;
+    let mut waste = [0; 4096];
+    loop {
+        let mut buffer = ReadBuf::new(&mut waste);
+        poll_fn(|cx| Pin::new(&mut *io).poll_read(cx, buffer.unfilled())).await?;
+        let read = u64::try_from(buffer.filled().len()).unwrap_or(u64::MAX);
+        if read == 0 || read > left {
+            return Ok(());
+        }
+        left -= read;
+    }
+}
+
+async fn write_all<I: Write + Unpin>(io: &mut I, bytes: &[u8]) -> io::Result<()> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let written = poll_fn(|cx| Pin::new(&mut *io).poll_write(cx, rest)).await?;
+        rest = match rest.get(written..) {
+            Some(after) if written > 0 => after,
+            _ => return Err(io::ErrorKind::WriteZero.into()),
+        };
+    }
+    Ok(())
+}
+
+/// Where the requests of one connection are answered.
+struct Desk<'a, H> {
+    deadline: &'a Deadline,
+    limits: &'a Limits,
+    routes: &'a Routes<'a>,
+    handler: H,
+    /// A whole head has come.
+    asked: AtomicBool,
+    /// A 101 was answered, and it is the last answer.
+    upgraded: AtomicBool,
+}
+
+impl<H, F> Desk<'_, H>
+where
+    H: Fn(Callback) -> F,
+    F: Future<Output = Answer>,
+{
+    async fn answer(&self, request: Request<Incoming>) -> Response<Whole> {
+        self.asked.store(true, Ordering::Relaxed);
+        self.deadline.restart(self.limits.body);
+        let response = self.route(request).await;
+        self.deadline.restart(self.limits.head);
+        response
+    }
+
+    async fn route(&self, request: Request<Incoming>) -> Response<Whole> {
+        let path = request.uri().path();
+        // A refusal leaves the body unread, and then the connection cannot go on.
+        let whole = request.body().is_end_stream();
+        let refused = |response| if whole { response } else { last(response) };
+        if self.routes.websocket == Some(path) {
+            return refused(match *request.method() {
+                Method::GET => self.upgrade(&request),
+                _ => with(refusal(StatusCode::METHOD_NOT_ALLOWED, "only GET, to upgrade"), ALLOW, "GET"),
+            });
+        }
+        match self.segment(path) {
+            Some(segment) if request.method() == Method::POST => self.receive(segment, request).await,
+            Some(_) => refused(with(refusal(StatusCode::METHOD_NOT_ALLOWED, "only POST"), ALLOW, "POST")),
+            None => refused(refusal(StatusCode::NOT_FOUND, "no such path")),
+        }
+    }
+
+    fn segment(&self, path: &str) -> Option<&'static str> {
+        let rest = self.routes.callbacks.iter().find_map(|prefix| path.strip_prefix(prefix)?.strip_prefix('/'))?;
+        SEGMENTS.into_iter().find(|segment| *segment == rest)
+    }
+
+    async fn receive(&self, segment: &'static str, request: Request<Incoming>) -> Response<Whole> {
+        let idempotency_key = idempotency_key(request.headers());
+        match collect(request.into_body(), self.limits.body_bytes).await {
+            Ok(body) => reply((self.handler)(Callback { segment, idempotency_key, body }).await),
+            Err(Unread::TooLarge) => last(refusal(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large")),
+            Err(Unread::Broken) if self.deadline.left().is_zero() => {
+                last(refusal(StatusCode::REQUEST_TIMEOUT, "the body took too long"))
+            }
+            Err(Unread::Broken) => last(refusal(StatusCode::BAD_REQUEST, "the body is not what its head promised")),
+        }
+    }
+
+    fn upgrade(&self, request: &Request<Incoming>) -> Response<Whole> {
+        match accept_key(request) {
+            Ok(accept) => {
+                self.upgraded.store(true, Ordering::Relaxed);
+                let mut response = upgradable(response(StatusCode::SWITCHING_PROTOCOLS, Bytes::new()));
+                response.headers_mut().insert(SEC_WEBSOCKET_ACCEPT, accept);
+                response
+            }
+            Err(Misfit::NotAsked) => upgradable(refusal(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket")),
+            Err(Misfit::Version) => {
+                let refusal = upgradable(refusal(StatusCode::UPGRADE_REQUIRED, "only version 13 is spoken"));
+                with(refusal, SEC_WEBSOCKET_VERSION, "13")
+            }
+            Err(Misfit::Bad(why)) => refusal(StatusCode::BAD_REQUEST, why),
+        }
+    }
+}
+
+/// Why a request is no handshake.
+enum Misfit {
+    NotAsked,
+    Version,
+    Bad(&'static str),
+}
+
+/// The handshake of RFC 6455, section 4.2: what goes into `Sec-WebSocket-Accept`.
+fn accept_key(request: &Request<Incoming>) -> Result<HeaderValue, Misfit> {
+    let headers = request.headers();
+    // An upgrade in an HTTP/1.0 request is to be ignored (RFC 9110, section 7.8).
+    if request.version() < Version::HTTP_11 || !has_token(headers, &UPGRADE, "websocket") {
+        return Err(Misfit::NotAsked);
+    }
+    if !has_token(headers, &CONNECTION, "upgrade") {
+        return Err(Misfit::Bad("Connection: Upgrade is missing"));
+    }
+    if !headers.contains_key(HOST) {
+        return Err(Misfit::Bad("Host is missing"));
+    }
+    // The body would be read as the first frame.
+    if !request.body().is_end_stream() {
+        return Err(Misfit::Bad("an upgrade has no body"));
+    }
+    match only(headers, &SEC_WEBSOCKET_VERSION) {
+        Some(version) if version == "13" => {}
+        Some(_) => return Err(Misfit::Version),
+        None => return Err(Misfit::Bad("one Sec-WebSocket-Version is needed")),
+    }
+    let key = only(headers, &SEC_WEBSOCKET_KEY).filter(|key| is_nonce(key.as_bytes()));
+    let accept = key.and_then(|key| HeaderValue::try_from(derive_accept_key(key.as_bytes())).ok());
+    accept.ok_or(Misfit::Bad("one Sec-WebSocket-Key of 16 bytes in base64 is needed"))
+}
+
+/// Why there is no body.
+enum Unread {
+    TooLarge,
+    /// Late, reset, ended early, or chunked wrongly.
+    Broken,
+}
+
+/// The whole body, if it is no longer than `limit`; nothing is read of one whose head already says that it is. Memory
+/// grows with what has come, not with what was announced.
+async fn collect(mut body: Incoming, limit: u64) -> Result<Bytes, Unread> {
+    if body.size_hint().lower() > limit {
+        return Err(Unread::TooLarge);
+    }
+    let mut whole = Bytes::new();
+    let mut joined = Vec::new();
+    while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        let Ok(frame) = frame else { return Err(Unread::Broken) };
+        let Ok(piece) = frame.into_data() else { continue };
+        let length = whole.len() + joined.len() + piece.len();
+        if u64::try_from(length).unwrap_or(u64::MAX) > limit {
+            return Err(Unread::TooLarge);
+        }
+        if whole.is_empty() && joined.is_empty() {
+            // Most bodies come in one piece, which needs no copy.
+            whole = piece;
+        } else {
+            joined.extend_from_slice(&core::mem::take(&mut whole));
+            joined.extend_from_slice(&piece);
+        }
+    }
+    Ok(if joined.is_empty() { whole } else { joined.into() })
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Option<String> {
+    let value = only(headers, &HeaderName::from_static("idempotency-key"))?.to_str().ok()?;
+    let bare = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(value);
+    let fits = (1..=LONGEST_KEY).contains(&bare.len()) && bare.bytes().all(|byte| byte.is_ascii_graphic());
+    fits.then(|| bare.to_owned())
+}
+
+/// The value of a header that occurs exactly once.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    values.next().filter(|_| values.next().is_none())
+}
+
+/// Whether a header that is a list, in one line or several, names `token`.
+fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    let mut lists = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    lists.any(|list| list.split(',').any(|item| item.trim().eq_ignore_ascii_case(token)))
+}
+
+/// Whether this is the base64 of 16 bytes.
+fn is_nonce(key: &[u8]) -> bool {
+    let alphabet = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    key.len() == 24 && key.strip_suffix(b"==").is_some_and(|digits| digits.iter().all(alphabet))
+}
+
+fn response(status: StatusCode, body: Bytes) -> Response<Whole> {
+    let mut response = Response::new(Whole::new(body));
+    *response.status_mut() = status;
+    response
+}
+
+fn refusal(status: StatusCode, why: &str) -> Response<Whole> {
+    with(response(status, error_body(why)), CONTENT_TYPE, "application/json")
+}
+
+fn reply(answer: Answer) -> Response<Whole> {
+    let status = StatusCode::from_u16(answer.status).ok().filter(|status| !status.is_informational());
+    let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = match answer.error {
+        Some(why) if status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED => refusal(status, &why),
+        _ => response(status, Bytes::new()),
+    };
+    if let Some(after) = answer.retry_after {
+        let seconds = after.as_secs().saturating_add(u64::from(after.subsec_nanos() > 0));
+        response.headers_mut().insert(RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
+fn with(mut response: Response<Whole>, name: HeaderName, value: &'static str) -> Response<Whole> {
+    response.headers_mut().append(name, HeaderValue::from_static(value));
+    response
+}
+
+/// With the headers that every 101 and 426 must have.
+fn upgradable(response: Response<Whole>) -> Response<Whole> {
+    with(with(response, UPGRADE, "websocket"), CONNECTION, "Upgrade")
+}
+
+/// With the announcement that the connection ends after it.
+fn last(response: Response<Whole>) -> Response<Whole> {
+    with(response, CONNECTION, "close")
+}
+
+/// `{"error":"…"}` (RFC 8259, section 7: what must be escaped, and nothing else).
+fn error_body(why: &str) -> Bytes {
+    let mut json = String::with_capacity(why.len() + 12);
+    json.push_str("{\"error\":\"");
+    for c in why.chars() {
+        match c {
+            '"' | '\\' => json.extend(['\\', c]),
+            '\n' => json.push_str("\\n"),
+            // Writing to a string cannot fail.
+            c if c < ' ' => drop(write!(json, "\\u{:04x}", u32::from(c))),
+            c => json.push(c),
+        }
+    }
+    json.push_str("\"}");
+    json.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_always_json() {
+        for (why, json) in [
+            ("plain", r#"{"error":"plain"}"#),
+            ("", r#"{"error":""}"#),
+            ("say \"no\" \\ \n\r\t\0\u{1f}", r#"{"error":"say \"no\" \\ \n\u000d\u0009\u0000\u001f"}"#),
+            ("é \u{1f600} \u{7f}", "{\"error\":\"é \u{1f600} \u{7f}\"}"),
+        ] {
+            assert_eq!(error_body(why), json);
+        }
+    }
+
+    #[test]
+    fn h1_which_idempotency_keys_are_handed_on() {
+        let key = |values: &[&[u8]]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append("idempotency-key", HeaderValue::from_bytes(value).unwrap());
+            }
+            idempotency_key(&headers)
+        };
+        assert_eq!(key(&[b"abc-1"]).as_deref(), Some("abc-1"));
+        assert_eq!(key(&[b"\"abc-1\""]).as_deref(), Some("abc-1"));
+        assert_eq!(key(&[&[b'x'; 64]]).map(|key| key.len()), Some(64));
+        for none in [&[] as &[&[u8]], &[b""], &[b"\"\""], &[&[b'x'; 65]], &[b"a b"], &[b"\xc3\xa9"], &[b"a", b"a"]] {
+            assert_eq!(key(none), None, "{none:?}");
+        }
+    }
+
+    #[test]
+    fn which_keys_are_sixteen_bytes() {
+        assert!(is_nonce(b"dGhlIHNhbXBsZSBub25jZQ=="));
+        for key in ["", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZSBub25jZQ=a", "dGhlIHNhbXBsZSBub25j-Q=="] {
+            assert!(!is_nonce(key.as_bytes()), "{key}");
+        }
+    }
+
+    #[test]
+    fn only_a_final_status_is_sent() {
+        for (asked, sent) in
+            [(200, 200), (204, 204), (503, 503), (999, 999), (0, 500), (101, 500), (100, 500), (1000, 500)]
+        {
+            assert_eq!(reply(Answer::status(asked)).status().as_u16(), sent);
+        }
+        let answer = Answer { retry_after: Some(Duration::from_millis(3001)), ..Answer::status(503) };
+        assert_eq!(reply(answer).headers()[RETRY_AFTER], "4");
+    }
+}

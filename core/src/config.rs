@@ -1,0 +1,195 @@
+//! Everything a session can be told, with its defaults, and the check that refuses nonsense.
+//!
+//! ```text
+//! Config ──check()──▶ Checked ──▶ Session::new
+//!            └──▶ ConfigError { field, why }
+//! ```
+//!
+//! Invariants: machines take only [`Checked`]; the check names the first field that makes no sense and says why.
+//! Rules: S12 (the horizon contract), T4 (no deadline of zero), L1.
+
+use crate::backoff::BackoffConfig;
+use crate::heartbeat::HeartbeatConfig;
+use crate::inbox::InboxConfig;
+use crate::link::LinkConfig;
+use crate::outbox::OutboxConfig;
+use crate::route::RouteConfig;
+use crate::rtt::AckWait;
+use core::fmt;
+use core::time::Duration;
+
+/// The settings of a session, machine by machine; every field has a documented default.
+///
+/// ```
+/// use bowline::Config;
+/// use core::time::Duration;
+/// let mut config = Config::DEFAULT;
+/// config.route.http = true;
+/// assert!(config.check().is_ok());
+/// config.inbox.horizon = Duration::from_secs(1);
+/// let error = config.check().unwrap_err();
+/// assert_eq!(error.field, "inbox.horizon");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Config {
+    /// Connection: who dials, deadlines, delays, what endings mean.
+    pub link: LinkConfig,
+    /// Liveness.
+    pub heartbeat: HeartbeatConfig,
+    /// What we send.
+    pub outbox: OutboxConfig,
+    /// What we receive.
+    pub inbox: InboxConfig,
+    /// WebSocket or HTTP.
+    pub route: RouteConfig,
+}
+
+impl Config {
+    /// The default of every machine.
+    pub const DEFAULT: Self = Self {
+        link: LinkConfig::DEFAULT,
+        heartbeat: HeartbeatConfig::DEFAULT,
+        outbox: OutboxConfig::DEFAULT,
+        inbox: InboxConfig::DEFAULT,
+        route: RouteConfig::DEFAULT,
+    };
+
+    /// Refuses what cannot work.
+    ///
+    /// # Errors
+    /// The first field that makes no sense, and why.
+    pub fn check(self) -> Result<Checked, ConfigError> {
+        let Self { link, heartbeat, outbox, inbox, route } = self;
+        let rules = [
+            (outbox.capacity > 0, "outbox.capacity", "nothing could be sent"),
+            (inbox.capacity > 0, "inbox.capacity", "nothing could be received, or told from its copy"),
+            (inbox.held > 0, "inbox.held", "nothing could be handed to the application"),
+            (!link.attempt.is_zero(), "link.attempt", "no connection can come up in no time"),
+            (!link.closing.is_zero(), "link.closing", "a close handshake takes time"),
+            (!link.knock.is_zero(), "link.knock", "the holder of the place must have time to answer"),
+            (!link.suspend.is_zero(), "link.suspend", "every interruption would be a long outage"),
+            (moves(link.backoff), "link.backoff", "floor and base are zero: a refused connection would be a hot loop"),
+            (ordered(link.backoff), "link.backoff.cap", "smaller than the base"),
+            (!outbox.ack_wait.longest().is_zero(), "outbox.ack_wait", "every message would be late at once"),
+            (adaptive(outbox.ack_wait), "outbox.ack_wait", "least, first and most must be in that order and not zero"),
+            (
+                outbox.life.is_none_or(|life| outbox.ack_wait.longest() <= life),
+                "outbox.ack_wait",
+                "longer than a message's life: it would expire before it is ever found unanswered",
+            ),
+            (
+                inbox.horizon >= inbox.peer_life,
+                "inbox.horizon",
+                "shorter than the sender's life: a late copy would be taken for a new message",
+            ),
+            (
+                heartbeat.interval.is_zero() || heartbeat.dead >= heartbeat.interval.saturating_mul(2),
+                "heartbeat.dead",
+                "shorter than two intervals: one lost beat would be fatal",
+            ),
+            (!heartbeat.probe.is_zero(), "heartbeat.probe", "no peer answers in no time"),
+            (!route.http || route.posts > 0, "route.posts", "there is an HTTP path, but no request may use it"),
+            (!route.http || !route.deadline.is_zero(), "route.deadline", "no request is answered in no time"),
+            (moves(route.backoff), "route.backoff", "floor and base are zero: a failing endpoint would be a hot loop"),
+            (ordered(route.backoff), "route.backoff.cap", "smaller than the base"),
+        ];
+        match rules.into_iter().find(|(holds, ..)| !holds) {
+            Some((_, field, why)) => Err(ConfigError { field, why }),
+            None => Ok(Checked(self)),
+        }
+    }
+}
+
+fn moves(backoff: BackoffConfig) -> bool {
+    backoff.floor.saturating_add(backoff.base.min(backoff.cap)) > Duration::ZERO
+}
+
+fn ordered(backoff: BackoffConfig) -> bool {
+    backoff.base <= backoff.cap
+}
+
+fn adaptive(wait: AckWait) -> bool {
+    match wait {
+        AckWait::Fixed(_) => true,
+        AckWait::Adaptive { first, least, most } => !least.is_zero() && least <= first && first <= most,
+    }
+}
+
+/// Settings that passed the check.
+///
+/// ```
+/// # use bowline::Config;
+/// let checked = Config::DEFAULT.check()?;
+/// assert_eq!(*checked.get(), Config::DEFAULT);
+/// # Ok::<(), bowline::ConfigError>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Checked(Config);
+
+impl Checked {
+    /// The settings.
+    #[must_use]
+    pub const fn get(&self) -> &Config {
+        &self.0
+    }
+}
+
+/// A setting that makes no sense.
+///
+/// ```
+/// use bowline::Config;
+/// let mut config = Config::DEFAULT;
+/// config.outbox.capacity = 0;
+/// assert_eq!(config.check().unwrap_err().to_string(), "outbox.capacity: nothing could be sent");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ConfigError {
+    /// Which one, as `machine.field`.
+    pub field: &'static str,
+    /// What would go wrong.
+    pub why: &'static str,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.why)
+    }
+}
+
+impl core::error::Error for ConfigError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::string::String;
+
+    #[test]
+    fn s12_nonsense_is_refused_by_name() {
+        let cases: [(&str, fn(&mut Config)); 17] = [
+            ("outbox.capacity", |c| c.outbox.capacity = 0),
+            ("inbox.capacity", |c| c.inbox.capacity = 0),
+            ("inbox.held", |c| c.inbox.held = 0),
+            ("link.attempt", |c| c.link.attempt = Duration::ZERO),
+            ("link.closing", |c| c.link.closing = Duration::ZERO),
+            ("link.knock", |c| c.link.knock = Duration::ZERO),
+            ("link.suspend", |c| c.link.suspend = Duration::ZERO),
+            ("link.backoff", |c| c.link.backoff = BackoffConfig::range(Duration::ZERO, Duration::ZERO)),
+            ("link.backoff.cap", |c| c.link.backoff.cap = Duration::from_millis(1)),
+            ("outbox.ack_wait", |c| c.outbox.ack_wait = AckWait::Fixed(Duration::ZERO)),
+            ("outbox.ack_wait", |c| c.outbox.life = Some(Duration::from_secs(59))),
+            ("inbox.horizon", |c| c.inbox.peer_life = Duration::from_secs(3601)),
+            ("heartbeat.dead", |c| c.heartbeat.dead = Duration::from_secs(39)),
+            ("heartbeat.probe", |c| c.heartbeat.probe = Duration::ZERO),
+            ("route.posts", |c| (c.route.http, c.route.posts) = (true, 0)),
+            ("route.deadline", |c| (c.route.http, c.route.deadline) = (true, Duration::ZERO)),
+            ("route.backoff", |c| c.route.backoff = BackoffConfig::range(Duration::ZERO, Duration::ZERO)),
+        ];
+        for (field, change) in cases {
+            let mut config = Config::DEFAULT;
+            change(&mut config);
+            let named: Result<(), String> = config.check().map(drop).map_err(|error| error.field.into());
+            assert_eq!(named, Err(field.into()));
+        }
+        assert!(Config::DEFAULT.check().is_ok());
+    }
+}

@@ -1,0 +1,605 @@
+//! What was seen before, what the application holds, and who waits for its answer.
+//!
+//! A message is the same if its id is known, or, for types declared idempotent, if its content key is; by whichever path
+//! it came. Completion is the application's word and nothing else's.
+//!
+//! ```text
+//!                 fresh                     complete(Done | Reject)             horizon over
+//!  frame or ──────────────▶ Held ─────────────────────────────▶ Done ─────────────────────▶ forgotten
+//!  request                   │ ▲ a copy: no second delivery,      │ ▲ a copy: its known
+//!                            │ └ a request waits up to 4 s        │ └ result, at once
+//!                            └────── complete(Retry) ──▶ forgotten: the next copy is delivered again
+//! ```
+//!
+//! Invariants: at most `capacity` entries and `held` deliveries; nothing held is ever forgotten; a copy is never delivered
+//! while its first is remembered and is always answered with the known result; an entry forgotten before its time is
+//! counted, and what arrives while that matters is marked `maybe_dup`.
+//! Field bugs: no dedupe key at all, so that a slow handler doubles every message; the id-less HTTP copy of a WebSocket
+//! message; duplicates not acknowledged again, so that the sender never stops; time windows that forget in silence.
+//! Rules: I4, I5, S3, S5, S6, S8, S11, S12, H2; the answer to a poison message.
+
+use crate::ids::{ContentKey, DeliveryId, MessageId, RequestId};
+use crate::ring::Slots;
+use crate::time::{Instant, Timer, Timers, Wake};
+use core::fmt;
+use core::marker::PhantomData;
+use core::time::Duration;
+
+/// What the application said about a message.
+///
+/// ```
+/// # use bowline::Verdict;
+/// assert_ne!(Verdict::Done, Verdict::Reject);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Verdict {
+    /// Processed: acknowledge.
+    Done,
+    /// It can never be processed.
+    Reject,
+    /// Not now: the peer may send it again, after this at the soonest, and it will be delivered again.
+    Retry {
+        /// Told to the peer where there is a way to; zero: a second.
+        after: Duration,
+    },
+}
+
+/// How a plain peer learns of a rejection, for which its protocol has no word (S8).
+///
+/// ```
+/// # use bowline::{InboxConfig, OnReject};
+/// assert_eq!(InboxConfig::DEFAULT.on_reject, OnReject::Acknowledge);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum OnReject {
+    /// By an acknowledgement, over either path, and a local event: silence would make it repeat for ever what can never
+    /// succeed.
+    Acknowledge,
+    /// By silence on the connection and 422 on a request, for peers that give up by themselves.
+    Silence,
+}
+
+/// The answer to a request of the peer's; the adapter writes it as a status.
+///
+/// ```
+/// use bowline::Answer;
+/// assert_eq!(Answer::Done.status(), 200);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Answer {
+    /// 200: completed, now or earlier.
+    Done,
+    /// 422: it can never be processed.
+    Rejected,
+    /// 422: its id was used for another payload (I5).
+    Reused,
+    /// 503 with `Retry-After`: still at work, or full (H2).
+    Busy {
+        /// When to ask again.
+        after: Duration,
+    },
+}
+
+impl Answer {
+    /// The HTTP status for a plain peer.
+    #[must_use]
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::Done => 200,
+            Self::Rejected | Self::Reused => 422,
+            Self::Busy { .. } => 503,
+        }
+    }
+}
+
+/// The limits of the inbox.
+///
+/// ```
+/// # use bowline::InboxConfig;
+/// assert!(InboxConfig::DEFAULT.horizon >= InboxConfig::DEFAULT.peer_life);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct InboxConfig {
+    /// How many messages are remembered; smaller storage limits further. Default 128 (U13).
+    pub capacity: usize,
+    /// How many may be at the application at once; further ones are refused. Default 64.
+    pub held: usize,
+    /// How long a completed message is remembered. Default 1 h.
+    pub horizon: Duration,
+    /// The longest span from a peer's first try of a message to its last; the horizon must cover it (S12). Default 1 h.
+    pub peer_life: Duration,
+    /// How long a request waits for the application before it is told to come again. Default 4 s (H2).
+    pub answer_wait: Duration,
+    /// Default [`OnReject::Acknowledge`].
+    pub on_reject: OnReject,
+    /// An earlier run of this receiver may have handled messages that this one cannot know: what arrives within the first
+    /// horizon is marked `maybe_dup`. Default false.
+    pub after_loss: bool,
+}
+
+impl InboxConfig {
+    /// The documented default of every field.
+    pub const DEFAULT: Self = Self {
+        capacity: 128,
+        held: 64,
+        horizon: Duration::from_secs(3600),
+        peer_life: Duration::from_secs(3600),
+        answer_wait: Duration::from_secs(4),
+        on_reject: OnReject::Acknowledge,
+        after_loss: false,
+    };
+}
+
+/// What the inbox said to a message.
+///
+/// ```
+/// # use bowline::Arrival;
+/// assert_ne!(Arrival::Duplicate, Arrival::Full);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Arrival {
+    /// Hand it to the application.
+    Deliver {
+        /// To be named when it completes.
+        delivery: DeliveryId,
+        /// It may have been handled by an earlier run, or beyond the horizon.
+        maybe_dup: bool,
+    },
+    /// Seen before; a known result goes back as an acknowledgement, or as the answer when it is there.
+    Duplicate,
+    /// Answer the request at once.
+    Answer(Answer),
+    /// No room: do nothing, the peer will try again.
+    Full,
+    /// Its id was used for another payload: not delivered, not acknowledged (I5).
+    Reused,
+}
+
+/// One remembered message; what storage for an [`Inbox`] is made of.
+///
+/// ```
+/// # use bowline::{Inbox, InboxConfig, InlineInbox, Instant};
+/// let inline: InlineInbox<1> = Inbox::new(InboxConfig::DEFAULT, Instant::ZERO, [None]);
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Seen {
+    /// The id it first came with, and the latest other one: a peer that draws a new id for every try awaits an answer to
+    /// the last, one that does not awaits it to the first.
+    ids: [Option<Known>; 2],
+    key: Option<ContentKey>,
+    delivery: DeliveryId,
+    stage: Stage,
+    waiter: Option<Waiter>,
+    /// Rejected, acknowledged all the same, and not yet reported to the application (S8).
+    report: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Known {
+    id: MessageId,
+    /// It came by a frame, so an acknowledgement is awaited on the connection.
+    framed: bool,
+    ack_due: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Stage {
+    Held,
+    Done {
+        rejected: bool,
+        forget: Instant,
+    },
+    /// Given back for another try; only its waiter's answer is left.
+    Released,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Waiter {
+    request: RequestId,
+    until: Timer,
+    answer: Option<Answer>,
+}
+
+/// An inbox that lies inside its owner and remembers `M` messages.
+pub type InlineInbox<const M: usize> = Inbox<[Option<Seen>; M]>;
+
+/// The memory of inbound messages, behind storage of the caller's choice.
+///
+/// ```
+/// use bowline::{Arrival, Inbox, InboxConfig, Instant, MessageId, Verdict};
+/// let now = Instant::ZERO;
+/// let id = Some(MessageId::from_bits(7));
+/// let mut inbox = Inbox::new(InboxConfig::DEFAULT, now, [None, None]);
+/// let Arrival::Deliver { delivery, .. } = inbox.on_frame(now, id, None) else { panic!() };
+/// assert_eq!(inbox.on_frame(now, id, None), Arrival::Duplicate);
+/// assert_eq!(inbox.take_ack(), None, "not before the application completed it");
+/// assert!(inbox.complete(now, delivery, Verdict::Done));
+/// assert_eq!(inbox.take_ack(), id);
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Inbox<S: Slots<Seen> + ?Sized = [Option<Seen>]> {
+    config: InboxConfig,
+    last: DeliveryId,
+    /// Until then a fresh message may be one that was forgotten.
+    doubt: Instant,
+    /// Never later than the earliest waiter's limit.
+    wake: Timer,
+    held: usize,
+    acks: usize,
+    answers: usize,
+    reports: usize,
+    horizon_short: u64,
+    item: PhantomData<Seen>,
+    slots: S,
+}
+
+impl<S: Slots<Seen>> Inbox<S> {
+    /// An empty memory.
+    pub fn new(config: InboxConfig, now: Instant, mut slots: S) -> Self {
+        for slot in slots.as_mut() {
+            *slot = None;
+        }
+        Self {
+            config,
+            last: DeliveryId::from_number(0),
+            doubt: if config.after_loss { now.after(config.horizon) } else { Instant::ZERO },
+            wake: Timer::disarmed(),
+            held: 0,
+            acks: 0,
+            answers: 0,
+            reports: 0,
+            horizon_short: 0,
+            item: PhantomData,
+            slots,
+        }
+    }
+}
+
+impl<S: Slots<Seen> + ?Sized> Inbox<S> {
+    /// A message came by a frame. Without an id it cannot be acknowledged, without a key only its id tells it from others.
+    pub fn on_frame(&mut self, now: Instant, id: Option<MessageId>, key: Option<ContentKey>) -> Arrival {
+        let known = id.map(|id| Known { id, framed: true, ack_due: false });
+        match self.find(id, key) {
+            Find::Reused => Arrival::Reused,
+            Find::Nothing => self.admit(now, known, key, None),
+            Find::At(at) => {
+                if let Some(known) = known {
+                    self.note(at, known);
+                }
+                Arrival::Duplicate
+            }
+        }
+    }
+
+    /// A message came by a request, which is answered now or by [`take_answer`](Self::take_answer) later.
+    pub fn on_request(
+        &mut self,
+        now: Instant,
+        request: RequestId,
+        id: Option<MessageId>,
+        key: Option<ContentKey>,
+    ) -> Arrival {
+        let known = id.map(|id| Known { id, framed: false, ack_due: false });
+        let mut until = Timer::disarmed();
+        until.arm(now.after(self.config.answer_wait));
+        let waiter = Waiter { request, until, answer: None };
+        let on_reject = self.config.on_reject;
+        match self.find(id, key) {
+            Find::Reused => Arrival::Answer(Answer::Reused),
+            Find::Nothing => match self.admit(now, known, key, Some(waiter)) {
+                Arrival::Full => Arrival::Answer(Answer::Busy { after: SOON }),
+                arrival @ (Arrival::Deliver { .. } | Arrival::Duplicate | Arrival::Answer(_) | Arrival::Reused) => {
+                    arrival
+                }
+            },
+            Find::At(at) => {
+                if let Some(known) = known {
+                    self.note(at, known);
+                }
+                let Some(seen) = self.seen_mut(at) else { return Arrival::Duplicate };
+                match seen.stage {
+                    Stage::Done { rejected, .. } => Arrival::Answer(result(rejected, on_reject)),
+                    // One request waits at a time; a second copy of the same message is told to come again.
+                    Stage::Held if seen.waiter.is_some() => Arrival::Answer(Answer::Busy { after: SOON }),
+                    Stage::Held | Stage::Released => {
+                        let at = waiter.until.at();
+                        seen.waiter = Some(waiter);
+                        if let Some(at) = at {
+                            self.wake.arm_by(at);
+                        }
+                        Arrival::Duplicate
+                    }
+                }
+            }
+        }
+    }
+
+    /// The application has decided; false: that delivery is not open (any more).
+    pub fn complete(&mut self, now: Instant, delivery: DeliveryId, verdict: Verdict) -> bool {
+        let forget = now.after(self.config.horizon);
+        let on_reject = self.config.on_reject;
+        let held = |seen: &&mut Seen| seen.delivery == delivery && seen.stage == Stage::Held;
+        let Some(seen) = self.slots.as_mut().iter_mut().flatten().find(held) else { return false };
+        let (answer, acknowledge) = match verdict {
+            Verdict::Done => (Answer::Done, true),
+            Verdict::Reject => (result(true, on_reject), on_reject == OnReject::Acknowledge),
+            Verdict::Retry { after } => (Answer::Busy { after: if after.is_zero() { SOON } else { after } }, false),
+        };
+        seen.stage = match verdict {
+            Verdict::Done => Stage::Done { rejected: false, forget },
+            Verdict::Reject => Stage::Done { rejected: true, forget },
+            Verdict::Retry { .. } => Stage::Released,
+        };
+        if seen.stage == Stage::Released {
+            seen.ids = [None, None];
+            seen.key = None;
+        }
+        if acknowledge {
+            for known in seen.ids.iter_mut().flatten().filter(|known| known.framed && !known.ack_due) {
+                known.ack_due = true;
+                self.acks = self.acks.saturating_add(1);
+            }
+        }
+        if verdict == Verdict::Reject && acknowledge {
+            seen.report = true;
+            self.reports = self.reports.saturating_add(1);
+        }
+        if let Some(waiter) = seen.waiter.as_mut().filter(|waiter| waiter.answer.is_none()) {
+            waiter.answer = Some(answer);
+            self.answers = self.answers.saturating_add(1);
+        }
+        self.held = self.held.saturating_sub(1);
+        true
+    }
+
+    /// The peer gave up its request; false: it did not wait.
+    pub fn request_gone(&mut self, request: RequestId) -> bool {
+        let waits = |seen: &&mut Seen| seen.waiter.as_ref().is_some_and(|waiter| waiter.request == request);
+        let Some(seen) = self.slots.as_mut().iter_mut().flatten().find(waits) else { return false };
+        if seen.waiter.take().is_some_and(|waiter| waiter.answer.is_some()) {
+            self.answers = self.answers.saturating_sub(1);
+        }
+        true
+    }
+
+    /// The session ends: whoever waits is told to come again.
+    pub fn release_waiters(&mut self) {
+        for waiter in self.slots.as_mut().iter_mut().flatten().filter_map(|seen| seen.waiter.as_mut()) {
+            if waiter.answer.is_none() {
+                waiter.answer = Some(Answer::Busy { after: SOON });
+                self.answers = self.answers.saturating_add(1);
+            }
+        }
+    }
+
+    /// Fires what is due.
+    pub fn tick(&mut self, now: Instant) {
+        if !self.wake.fire(now) {
+            return;
+        }
+        for waiter in self.slots.as_mut().iter_mut().flatten().filter_map(|seen| seen.waiter.as_mut()) {
+            if waiter.answer.is_some() {
+                continue;
+            }
+            if waiter.until.fire(now) {
+                waiter.answer = Some(Answer::Busy { after: SOON });
+                self.answers = self.answers.saturating_add(1);
+            } else if let Some(at) = waiter.until.at() {
+                self.wake.arm_by(at);
+            }
+        }
+    }
+
+    /// The next acknowledgement to send, once.
+    pub fn take_ack(&mut self) -> Option<MessageId> {
+        if self.acks == 0 {
+            return None;
+        }
+        let mut known = self.slots.as_mut().iter_mut().flatten().flat_map(|seen| seen.ids.iter_mut().flatten());
+        let due = known.find(|known| known.ack_due)?;
+        due.ack_due = false;
+        self.acks = self.acks.saturating_sub(1);
+        Some(due.id)
+    }
+
+    /// The next answer to a waiting request, once.
+    pub fn take_answer(&mut self) -> Option<(RequestId, Answer)> {
+        if self.answers == 0 {
+            return None;
+        }
+        for seen in self.slots.as_mut().iter_mut().flatten() {
+            if let Some((request, answer)) = seen.waiter.as_ref().and_then(|w| w.answer.map(|a| (w.request, a))) {
+                seen.waiter = None;
+                self.answers = self.answers.saturating_sub(1);
+                return Some((request, answer));
+            }
+        }
+        None
+    }
+
+    /// The next message that was rejected but acknowledged, once (S8).
+    pub fn take_rejected_but_acked(&mut self) -> Option<DeliveryId> {
+        if self.reports == 0 {
+            return None;
+        }
+        let seen = self.slots.as_mut().iter_mut().flatten().find(|seen| seen.report)?;
+        seen.report = false;
+        self.reports = self.reports.saturating_sub(1);
+        Some(seen.delivery)
+    }
+
+    /// How many messages are at the application.
+    #[must_use]
+    pub const fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Whether an answer or an acknowledgement waits to be sent.
+    #[must_use]
+    pub const fn owes(&self) -> bool {
+        self.acks > 0 || self.answers > 0
+    }
+
+    /// How often a message was forgotten before its time: the memory is too small for the horizon (S12).
+    #[must_use]
+    pub const fn horizon_short(&self) -> u64 {
+        self.horizon_short
+    }
+
+    fn seen_mut(&mut self, at: usize) -> Option<&mut Seen> {
+        self.slots.as_mut().get_mut(at)?.as_mut()
+    }
+
+    fn find(&self, id: Option<MessageId>, key: Option<ContentKey>) -> Find {
+        let mut by_key = Find::Nothing;
+        for (at, slot) in self.slots.as_ref().iter().enumerate() {
+            let Some(seen) = slot else { continue };
+            if id.is_some() && seen.ids.iter().flatten().any(|known| Some(known.id) == id) {
+                return if key.is_some() && seen.key.is_some() && key != seen.key {
+                    Find::Reused
+                } else {
+                    Find::At(at)
+                };
+            }
+            if key.is_some() && seen.key == key {
+                by_key = Find::At(at);
+            }
+        }
+        by_key
+    }
+
+    /// Notes one more arrival of a message; if its result is known, an acknowledgement is due again (S6).
+    fn note(&mut self, at: usize, new: Known) {
+        let on_reject = self.config.on_reject;
+        let Some(seen) = self.seen_mut(at) else { return };
+        let answerable = match seen.stage {
+            Stage::Done { rejected, .. } => !rejected || on_reject == OnReject::Acknowledge,
+            Stage::Held | Stage::Released => false,
+        };
+        let [first, second] = &mut seen.ids;
+        let place = match (&first, &second) {
+            (None, _) => first,
+            (Some(known), _) if known.id == new.id => first,
+            (Some(_), _) => second,
+        };
+        let mut delta_due = false;
+        match place {
+            Some(known) if known.id == new.id => {
+                known.framed |= new.framed;
+                if answerable && new.framed && !known.ack_due {
+                    known.ack_due = true;
+                    delta_due = true;
+                }
+            }
+            place => {
+                let was_due = place.as_ref().is_some_and(|known| known.ack_due);
+                let due = answerable && new.framed;
+                *place = Some(Known { ack_due: due, ..new });
+                delta_due = due && !was_due;
+                if was_due && !due {
+                    self.acks = self.acks.saturating_sub(1);
+                }
+            }
+        }
+        if delta_due {
+            self.acks = self.acks.saturating_add(1);
+        }
+    }
+
+    fn admit(
+        &mut self,
+        now: Instant,
+        known: Option<Known>,
+        key: Option<ContentKey>,
+        waiter: Option<Waiter>,
+    ) -> Arrival {
+        let limit = self.config.capacity;
+        if self.held >= self.config.held {
+            return Arrival::Full;
+        }
+        let mut free = None;
+        let mut oldest: Option<(Instant, usize)> = None;
+        for (at, slot) in self.slots.as_ref().iter().enumerate().take(limit) {
+            let Some(seen) = slot else {
+                free = Some(at);
+                break;
+            };
+            if seen.waiter.is_some() || seen.report || seen.ids.iter().flatten().any(|known| known.ack_due) {
+                continue;
+            }
+            match seen.stage {
+                Stage::Held => {}
+                Stage::Released => free = Some(at),
+                Stage::Done { forget, .. } if forget <= now => free = Some(at),
+                Stage::Done { forget, .. } => {
+                    if oldest.is_none_or(|(best, _)| forget < best) {
+                        oldest = Some((forget, at));
+                    }
+                }
+            }
+        }
+        let at = match (free, oldest) {
+            (Some(at), _) => at,
+            (None, Some((forget, at))) => {
+                self.horizon_short = self.horizon_short.saturating_add(1);
+                self.doubt = self.doubt.max(forget);
+                at
+            }
+            (None, None) => return Arrival::Full,
+        };
+        if let Some(until) = waiter.as_ref().and_then(|waiter| waiter.until.at()) {
+            self.wake.arm_by(until);
+        }
+        self.last = self.last.next();
+        let delivery = self.last;
+        let seen = Seen { ids: [known, None], key, delivery, stage: Stage::Held, waiter, report: false };
+        if let Some(slot) = self.slots.as_mut().get_mut(at) {
+            *slot = Some(seen);
+        }
+        self.held = self.held.saturating_add(1);
+        Arrival::Deliver { delivery, maybe_dup: now < self.doubt }
+    }
+}
+
+/// When a peer that cannot be answered yet should come again: long enough not to spin, short against its patience.
+const SOON: Duration = Duration::from_secs(1);
+
+enum Find {
+    Nothing,
+    At(usize),
+    Reused,
+}
+
+/// The answer for a completed message.
+const fn result(rejected: bool, on_reject: OnReject) -> Answer {
+    match (rejected, on_reject) {
+        (false, _) | (true, OnReject::Acknowledge) => Answer::Done,
+        (true, OnReject::Silence) => Answer::Rejected,
+    }
+}
+
+impl<S: Slots<Seen> + ?Sized> Timers for Inbox<S> {
+    fn timers(&self, see: &mut dyn FnMut(Wake, &Timer)) {
+        see(Wake::Memory, &self.wake);
+    }
+}
+
+impl<S: Slots<Seen> + ?Sized> fmt::Debug for Inbox<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbox")
+            .field("held", &self.held)
+            .field("acks", &self.acks)
+            .field("answers", &self.answers)
+            .field("wake", &self.wake)
+            .field("seen", &Entries(self.slots.as_ref()))
+            .finish_non_exhaustive()
+    }
+}
+
+struct Entries<'a>(&'a [Option<Seen>]);
+
+impl fmt::Debug for Entries<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().flatten()).finish()
+    }
+}

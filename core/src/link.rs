@@ -1,0 +1,686 @@
+//! Is there a connection, and when to try for the next one?
+//!
+//! One machine for both roles: a dialer asks for connections, an acceptor is given them. *Open is not ready*: where the
+//! profile has a greeting, traffic waits for it.
+//!
+//! ```text
+//!            start          link_up            hello (or at once)
+//!   Idle ──────────▶ Connecting ─────▶ Handshaking ─────▶ Up ──close──▶ Closing ──▶ Closed
+//!                     ▲      │ one deadline over both │    │               │ 2 s
+//!                     │      ▼                        ▼    ▼               ▼
+//!                  Waiting ◀───────── by the class of the cause ───────▶ Failed
+//!                     └─ after 120 s without a connection: Suspended, which waits at the ceiling
+//!
+//!   acceptor:  Idle ──accept──▶ (Handshaking ▶) Up;   a second accept while Up: the newcomer waits while the holder is
+//!              probed for 2 s, then one of them is closed
+//! ```
+//!
+//! Invariants: at most one current connection and one candidate; every connection has its own [`LinkId`], larger than all
+//! before; a result for any other id changes nothing; every state but `Idle`, `Up`, `Failed`, `Closed` has a timer.
+//! Field bugs: a hung handshake that never fails; 4xx taken as fatal; back-off reset by a connection that dies at once;
+//! the network is back but the next try is a minute away; a zombie holds the only slot; a replaced connection's end
+//! tears down its replacement; giving up without a word.
+//! Rules: B3, B7, B8, F5, L8, L9, P1, P5, R7, S7 (the one fresh attempt), the close and refusal table.
+
+use crate::backoff::{Backoff, BackoffConfig};
+use crate::cause::{Cause, Class, Hint, Row, classify};
+use crate::ids::LinkId;
+use crate::rng::SplitMix64;
+use crate::time::{Instant, Timer, Timers, Wake};
+use core::time::Duration;
+
+/// Who makes the connection; who sends messages over it is another question.
+///
+/// ```
+/// # use bowline::Role;
+/// assert_ne!(Role::Dialer, Role::Acceptor);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Role {
+    /// We dial, and dial again.
+    Dialer,
+    /// We are dialled by one peer at a time.
+    Acceptor,
+}
+
+/// When an open connection may carry messages.
+///
+/// ```
+/// # use bowline::{LinkConfig, Ready};
+/// assert_eq!(LinkConfig::DEFAULT.ready, Ready::Open);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Ready {
+    /// As soon as it is open (Gonka).
+    Open,
+    /// After a greeting, which the profile recognises; it has the rest of the attempt's deadline (L9).
+    Hello,
+}
+
+/// The limits of a connection's life.
+///
+/// ```
+/// use bowline::LinkConfig;
+/// use core::time::Duration;
+/// assert_eq!(LinkConfig::DEFAULT.attempt, Duration::from_secs(10));
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct LinkConfig {
+    /// Default [`Role::Dialer`].
+    pub role: Role,
+    /// Default [`Ready::Open`].
+    pub ready: Ready,
+    /// One deadline over the whole attempt: name look-up, TCP, TLS, upgrade, greeting. Default 10 s (B7, L9).
+    pub attempt: Duration,
+    /// How long the close handshake may take. Default 2 s (L8).
+    pub closing: Duration,
+    /// How long the holder of the only place may take to answer when a newcomer knocks. Default 2 s.
+    pub knock: Duration,
+    /// A connection must have lived this long, and longer than the last delay, to clear the failures. Default 5 s: three
+    /// projects arrived at it independently (B3).
+    pub stable: Duration,
+    /// Time without a connection after which the outage counts as a long one. Default 120 s (Ably; B8).
+    pub suspend: Duration,
+    /// The ceiling of the delays while something on the way blocks WebSockets. Default 10 min (P1).
+    pub blocked: Duration,
+    /// The delays between attempts.
+    pub backoff: BackoffConfig,
+    /// Rows of the close and refusal table that differ from [`STANDARD`](crate::STANDARD). Default none.
+    pub rows: &'static [Row],
+}
+
+impl LinkConfig {
+    /// The documented default of every field.
+    pub const DEFAULT: Self = Self {
+        role: Role::Dialer,
+        ready: Ready::Open,
+        attempt: Duration::from_secs(10),
+        closing: Duration::from_secs(2),
+        knock: Duration::from_secs(2),
+        stable: Duration::from_secs(5),
+        suspend: Duration::from_secs(120),
+        blocked: Duration::from_secs(600),
+        backoff: BackoffConfig::DEFAULT,
+        rows: &[],
+    };
+}
+
+/// What [`Link::accept`] decided about a newcomer.
+///
+/// ```
+/// # use bowline::{Accepted, LinkId};
+/// assert_ne!(Accepted::Refused, Accepted::Open(LinkId::NONE));
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Accepted {
+    /// It has the place, under this id.
+    Open(LinkId),
+    /// The place is taken; the holder is being probed. The newcomer waits under this id and must not be read yet.
+    Probing(LinkId),
+    /// Close it: another newcomer waits already, or the session is closing.
+    Refused,
+}
+
+/// How a connection is to be ended.
+///
+/// ```
+/// # use bowline::Ending;
+/// assert_ne!(Ending::Drop, Ending::Code(1000));
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Ending {
+    /// Send a close frame with this code, wait for the peer's until told otherwise.
+    Code(u16),
+    /// Drop the transport now; nothing more needs to be said or awaited.
+    Drop,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+enum Phase {
+    Idle,
+    Waiting { retry: Timer },
+    Connecting { link: LinkId, attempt: Timer, asked: bool },
+    Handshaking { link: LinkId, attempt: Timer },
+    Up { link: LinkId, stable: Timer, useful: bool },
+    Closing { link: LinkId, limit: Timer, cause: Cause },
+    Failed,
+    Closed,
+}
+
+/// Where the connection stands, for people and logs.
+///
+/// ```
+/// # use bowline::LinkState;
+/// assert_eq!(format!("{:?}", LinkState::Up), "Up");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum LinkState {
+    /// Not started, or an acceptor without a peer.
+    Idle,
+    /// Between two attempts.
+    Waiting,
+    /// An attempt is under way.
+    Connecting,
+    /// Open, not ready.
+    Handshaking,
+    /// Ready.
+    Up,
+    /// The close handshake.
+    Closing,
+    /// Ended by a terminal code; only the application can start it again.
+    Failed,
+    /// Ended by us.
+    Closed,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Candidate {
+    link: LinkId,
+    verdict: Timer,
+}
+
+/// One peer's connection, attempt after attempt.
+///
+/// ```
+/// use bowline::{Cause, Hint, Instant, Link, LinkConfig, LinkState, SplitMix64, Timers};
+/// let mut rng = SplitMix64::new(1);
+/// let mut link = Link::new(LinkConfig::DEFAULT);
+/// link.start(Instant::ZERO);
+/// let first = link.take_connect().unwrap();
+/// assert!(link.on_down(Instant::ZERO, first, Cause::Refused, Hint::NONE, &mut rng));
+/// let (retry, _) = link.earliest().unwrap();
+/// link.tick(retry, &mut rng);
+/// let second = link.take_connect().unwrap();
+/// assert!(!link.on_up(retry, first), "too late: drop that socket");
+/// assert!(link.on_up(retry, second));
+/// assert_eq!(link.state(), LinkState::Up);
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Link {
+    config: LinkConfig,
+    phase: Phase,
+    backoff: Backoff,
+    last: LinkId,
+    candidate: Option<Candidate>,
+    /// The newest connection to end and how; it stands for all older ones too.
+    ending: Option<(LinkId, Ending)>,
+    refused: Option<LinkId>,
+    ended: Option<(LinkId, Cause)>,
+    outage: Timer,
+    suspended: bool,
+    blocked: bool,
+    short_lives: u8,
+    few: u8,
+    refreshed: bool,
+}
+
+/// So many connections that opened and died before a useful frame block the path (F5).
+const SHORT_LIVES: u8 = 3;
+
+impl Link {
+    /// A link that waits for [`start`](Self::start), or, as acceptor, for [`accept`](Self::accept).
+    #[must_use]
+    pub const fn new(config: LinkConfig) -> Self {
+        Self {
+            config,
+            phase: Phase::Idle,
+            backoff: Backoff::new(config.backoff),
+            last: LinkId::NONE,
+            candidate: None,
+            ending: None,
+            refused: None,
+            ended: None,
+            outage: Timer::disarmed(),
+            suspended: false,
+            blocked: false,
+            short_lives: 0,
+            few: 0,
+            refreshed: false,
+        }
+    }
+
+    /// Begins to dial, or begins anew after a failure: an operator's word clears what was learned (P5). An acceptor only
+    /// begins to count its outage.
+    pub fn start(&mut self, now: Instant) {
+        match self.phase {
+            Phase::Idle | Phase::Failed => {
+                self.forget_failures();
+                self.outage_begins(now);
+                if self.config.role == Role::Dialer {
+                    self.connect(now);
+                } else {
+                    self.phase = Phase::Idle;
+                }
+            }
+            Phase::Waiting { .. }
+            | Phase::Connecting { .. }
+            | Phase::Handshaking { .. }
+            | Phase::Up { .. }
+            | Phase::Closing { .. }
+            | Phase::Closed => {}
+        }
+    }
+
+    /// A peer has connected to us.
+    pub fn accept(&mut self, now: Instant) -> Accepted {
+        if self.config.role == Role::Dialer || self.candidate.is_some() || self.refused.is_some() {
+            return Accepted::Refused;
+        }
+        match self.phase {
+            Phase::Idle => {
+                let link = self.generation();
+                self.opened(now, link);
+                Accepted::Open(link)
+            }
+            Phase::Up { .. } | Phase::Handshaking { .. } => {
+                let link = self.generation();
+                let mut verdict = Timer::disarmed();
+                verdict.arm(now.after(self.config.knock));
+                self.candidate = Some(Candidate { link, verdict });
+                Accepted::Probing(link)
+            }
+            Phase::Waiting { .. }
+            | Phase::Connecting { .. }
+            | Phase::Closing { .. }
+            | Phase::Failed
+            | Phase::Closed => Accepted::Refused,
+        }
+    }
+
+    /// The transport that was asked for is open; false: it is not wanted any more, drop it.
+    #[must_use]
+    pub fn on_up(&mut self, now: Instant, link: LinkId) -> bool {
+        match &self.phase {
+            Phase::Connecting { link: current, .. } if *current == link => {
+                self.opened(now, link);
+                true
+            }
+            Phase::Idle
+            | Phase::Waiting { .. }
+            | Phase::Connecting { .. }
+            | Phase::Handshaking { .. }
+            | Phase::Up { .. }
+            | Phase::Closing { .. }
+            | Phase::Failed
+            | Phase::Closed => false,
+        }
+    }
+
+    /// The greeting was understood.
+    pub fn on_ready(&mut self, now: Instant) {
+        if let Phase::Handshaking { link, .. } = self.phase {
+            self.up(now, link);
+        }
+    }
+
+    /// A connection or an attempt ended; false: it was none of ours any more.
+    #[must_use]
+    pub fn on_down(&mut self, now: Instant, link: LinkId, cause: Cause, hint: Hint, rng: &mut SplitMix64) -> bool {
+        if self.candidate.as_ref().is_some_and(|candidate| candidate.link == link) {
+            self.candidate = None;
+            return true;
+        }
+        if self.held() != Some(link) {
+            return false;
+        }
+        let cause = if let Phase::Closing { cause, .. } = self.phase { cause } else { cause };
+        self.lost(now, link, cause, hint, rng);
+        true
+    }
+
+    /// Something arrived on the current connection: whoever knocks is refused.
+    pub const fn on_heard(&mut self) {
+        if let Some(candidate) = self.candidate.take() {
+            self.refused = Some(candidate.link);
+        }
+    }
+
+    /// A useful frame arrived: data, an acknowledgement, the answer to a ping (B3, F5).
+    pub fn on_useful(&mut self) {
+        if let Phase::Up { useful, stable, .. } = &mut self.phase {
+            *useful = true;
+            let proven = !stable.is_armed();
+            self.short_lives = 0;
+            self.blocked = false;
+            self.few = 0;
+            self.refreshed = false;
+            if proven {
+                self.backoff.reset();
+            }
+        }
+    }
+
+    /// Ends the current connection for a reason of our own, then goes on by the class of `cause`. A broken protocol is
+    /// told to the peer with 1002; a dead or stalled peer is not spoken to: closing it can hang for minutes.
+    pub fn abort(&mut self, now: Instant, cause: Cause, rng: &mut SplitMix64) {
+        let Some(link) = self.held() else { return };
+        if cause == Cause::Violation {
+            self.close_with(now, link, 1002, cause);
+        } else {
+            self.ending = Some((link, Ending::Drop));
+            self.lost(now, link, cause, Hint::NONE, rng);
+        }
+    }
+
+    /// Ends for good: a close frame with 1000 if there is a connection, at most the close limit.
+    pub fn close(&mut self, now: Instant) {
+        if let Some(candidate) = self.candidate.take() {
+            self.refused = Some(candidate.link);
+        }
+        self.outage.disarm();
+        self.suspended = false;
+        match self.phase {
+            Phase::Up { link, .. } => self.close_with(now, link, 1000, Cause::Ours),
+            Phase::Connecting { link, .. } | Phase::Handshaking { link, .. } => {
+                self.ending = Some((link, Ending::Drop));
+                self.phase = Phase::Closed;
+            }
+            Phase::Closing { ref mut cause, .. } => *cause = Cause::Ours,
+            Phase::Idle | Phase::Waiting { .. } | Phase::Failed => self.phase = Phase::Closed,
+            Phase::Closed => {}
+        }
+    }
+
+    /// The network changed: what was learned about it is void, and waiting ends now (P5).
+    pub fn network_changed(&mut self, now: Instant) {
+        self.forget_failures();
+        if let Phase::Waiting { .. } = self.phase {
+            self.connect(now);
+        }
+    }
+
+    /// The process stood still: no limit may be passed by that gap, so each gets a grace (L5).
+    pub fn stalled(&mut self, now: Instant, grace: Duration) {
+        let until = now.after(grace);
+        let extend = |timer: &mut Timer| {
+            if timer.at().is_some_and(|at| at < until) {
+                timer.arm(until);
+            }
+        };
+        match &mut self.phase {
+            Phase::Connecting { attempt, .. } | Phase::Handshaking { attempt, .. } => extend(attempt),
+            Phase::Closing { limit, .. } => extend(limit),
+            Phase::Idle | Phase::Waiting { .. } | Phase::Up { .. } | Phase::Failed | Phase::Closed => {}
+        }
+        if let Some(candidate) = &mut self.candidate {
+            extend(&mut candidate.verdict);
+        }
+    }
+
+    /// Fires what is due.
+    pub fn tick(&mut self, now: Instant, rng: &mut SplitMix64) {
+        if self.outage.fire(now) {
+            self.suspended = true;
+        }
+        let knocked_out = self.candidate.as_mut().is_some_and(|candidate| candidate.verdict.fire(now));
+        if knocked_out && let Some(link) = self.held() {
+            self.ending = Some((link, Ending::Drop));
+            self.lost(now, link, Cause::Replaced, Hint::NONE, rng);
+        }
+        match &mut self.phase {
+            Phase::Waiting { retry } => {
+                if retry.fire(now) {
+                    self.connect(now);
+                }
+            }
+            Phase::Connecting { link, attempt, .. } | Phase::Handshaking { link, attempt } => {
+                let link = *link;
+                if attempt.fire(now) {
+                    self.ending = Some((link, Ending::Drop));
+                    self.lost(now, link, Cause::Timeout, Hint::NONE, rng);
+                }
+            }
+            Phase::Up { stable, useful, .. } => {
+                if stable.fire(now) && *useful {
+                    self.backoff.reset();
+                }
+            }
+            Phase::Closing { link, limit, cause } => {
+                let (link, cause) = (*link, *cause);
+                if limit.fire(now) {
+                    self.ending = Some((link, Ending::Drop));
+                    self.lost(now, link, cause, Hint::NONE, rng);
+                }
+            }
+            Phase::Idle | Phase::Failed | Phase::Closed => {}
+        }
+    }
+
+    /// The attempt that the adapter should begin now, once.
+    #[must_use]
+    pub const fn take_connect(&mut self) -> Option<LinkId> {
+        if let Phase::Connecting { link, asked, .. } = &mut self.phase
+            && !*asked
+        {
+            *asked = true;
+            return Some(*link);
+        }
+        None
+    }
+
+    /// The connection that the adapter should end now, once, with every older one it still holds.
+    #[must_use]
+    pub const fn take_ending(&mut self) -> Option<(LinkId, Ending)> {
+        self.ending.take()
+    }
+
+    /// The newcomer that the adapter should turn away now, once, and no other connection with it.
+    #[must_use]
+    pub const fn take_refused(&mut self) -> Option<LinkId> {
+        self.refused.take()
+    }
+
+    /// The connection that may carry messages.
+    #[must_use]
+    pub const fn current(&self) -> Option<LinkId> {
+        if let Phase::Up { link, .. } = self.phase { Some(link) } else { None }
+    }
+
+    /// The connection whose frames are listened to: the current one, or the one that is greeting.
+    #[must_use]
+    pub const fn listening(&self) -> Option<LinkId> {
+        match self.phase {
+            Phase::Up { link, .. } | Phase::Handshaking { link, .. } => Some(link),
+            Phase::Idle
+            | Phase::Waiting { .. }
+            | Phase::Connecting { .. }
+            | Phase::Closing { .. }
+            | Phase::Failed
+            | Phase::Closed => None,
+        }
+    }
+
+    /// The last connection or attempt that ended, and why.
+    #[must_use]
+    pub const fn ended(&self) -> Option<(LinkId, Cause)> {
+        self.ended
+    }
+
+    /// Whether a newcomer waits for the verdict about the holder of the place.
+    #[must_use]
+    pub const fn knocked(&self) -> bool {
+        self.candidate.is_some()
+    }
+
+    /// Whether something on the way keeps WebSockets out (F5).
+    #[must_use]
+    pub const fn blocked(&self) -> bool {
+        self.blocked
+    }
+
+    /// Whether there has been no connection for the long-outage limit (B8).
+    #[must_use]
+    pub const fn suspended(&self) -> bool {
+        self.suspended
+    }
+
+    /// How many attempts and connections there have been.
+    #[must_use]
+    pub const fn attempts(&self) -> u64 {
+        self.last.get()
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub const fn state(&self) -> LinkState {
+        match self.phase {
+            Phase::Idle => LinkState::Idle,
+            Phase::Waiting { .. } => LinkState::Waiting,
+            Phase::Connecting { .. } => LinkState::Connecting,
+            Phase::Handshaking { .. } => LinkState::Handshaking,
+            Phase::Up { .. } => LinkState::Up,
+            Phase::Closing { .. } => LinkState::Closing,
+            Phase::Failed => LinkState::Failed,
+            Phase::Closed => LinkState::Closed,
+        }
+    }
+
+    /// The connection or attempt that exists in any form.
+    const fn held(&self) -> Option<LinkId> {
+        match self.phase {
+            Phase::Connecting { link, .. }
+            | Phase::Handshaking { link, .. }
+            | Phase::Up { link, .. }
+            | Phase::Closing { link, .. } => Some(link),
+            Phase::Idle | Phase::Waiting { .. } | Phase::Failed | Phase::Closed => None,
+        }
+    }
+
+    const fn generation(&mut self) -> LinkId {
+        self.last = self.last.next();
+        self.last
+    }
+
+    fn connect(&mut self, now: Instant) {
+        let link = self.generation();
+        let mut attempt = Timer::disarmed();
+        attempt.arm(now.after(self.config.attempt));
+        self.phase = Phase::Connecting { link, attempt, asked: false };
+    }
+
+    fn opened(&mut self, now: Instant, link: LinkId) {
+        match self.config.ready {
+            Ready::Open => self.up(now, link),
+            Ready::Hello => {
+                let mut attempt = Timer::disarmed();
+                let left = match &self.phase {
+                    Phase::Connecting { attempt, .. } => attempt.at(),
+                    Phase::Idle
+                    | Phase::Waiting { .. }
+                    | Phase::Handshaking { .. }
+                    | Phase::Up { .. }
+                    | Phase::Closing { .. }
+                    | Phase::Failed
+                    | Phase::Closed => None,
+                };
+                attempt.arm(left.unwrap_or(now.after(self.config.attempt)));
+                self.phase = Phase::Handshaking { link, attempt };
+            }
+        }
+    }
+
+    fn up(&mut self, now: Instant, link: LinkId) {
+        let mut stable = Timer::disarmed();
+        stable.arm(now.after(self.config.stable.max(self.backoff.last())));
+        self.phase = Phase::Up { link, stable, useful: false };
+        self.outage.disarm();
+        self.suspended = false;
+    }
+
+    fn close_with(&mut self, now: Instant, link: LinkId, code: u16, cause: Cause) {
+        let mut limit = Timer::disarmed();
+        limit.arm(now.after(self.config.closing));
+        self.ending = Some((link, Ending::Code(code)));
+        self.phase = Phase::Closing { link, limit, cause };
+    }
+
+    fn lost(&mut self, now: Instant, link: LinkId, cause: Cause, hint: Hint, rng: &mut SplitMix64) {
+        self.ended = Some((link, cause));
+        if cause == Cause::Ours {
+            self.phase = Phase::Closed;
+            return;
+        }
+        self.outage_begins(now);
+        let class = classify(self.config.rows, cause);
+        if let Phase::Up { stable, useful: false, .. } = &self.phase
+            && stable.is_armed()
+            && class != Class::Wait
+        {
+            self.short_lives = self.short_lives.saturating_add(1);
+            self.blocked |= self.short_lives >= SHORT_LIVES;
+        }
+        if self.config.role == Role::Acceptor {
+            self.phase = Phase::Idle;
+            if let Some(candidate) = self.candidate.take() {
+                self.opened(now, candidate.link);
+            }
+            return;
+        }
+        let Some(delay) = self.delay(class, hint, rng) else {
+            self.phase = Phase::Failed;
+            return;
+        };
+        let mut retry = Timer::disarmed();
+        // Strictly later, whatever the configuration says: an attempt that fails at once must not spin (T4).
+        retry.arm(now.after(delay.max(Duration::from_millis(1))));
+        self.phase = Phase::Waiting { retry };
+    }
+
+    /// The delay before the next attempt; `None`: there is none.
+    fn delay(&mut self, class: Class, hint: Hint, rng: &mut SplitMix64) -> Option<Duration> {
+        match class {
+            Class::Wait | Class::PerMessage => return Some(self.backoff.wait(hint, rng)),
+            Class::Terminal | Class::Replaced => return None,
+            Class::Few(tries) => {
+                self.few = self.few.saturating_add(1);
+                return (self.few < tries).then(|| self.backoff.slowest(hint, rng));
+            }
+            Class::Refresh => {
+                if self.refreshed {
+                    return None;
+                }
+                self.refreshed = true;
+            }
+            Class::Slow => self.backoff.penalize(2),
+            Class::Blocked => self.blocked = true,
+            Class::Retry | Class::Spread => {}
+        }
+        Some(if self.blocked {
+            self.backoff.next_up_to(self.config.blocked, hint, rng)
+        } else if self.suspended {
+            self.backoff.slowest(hint, rng)
+        } else {
+            self.backoff.next(hint, rng)
+        })
+    }
+
+    fn outage_begins(&mut self, now: Instant) {
+        if !self.outage.is_armed() && !self.suspended {
+            self.outage.arm(now.after(self.config.suspend));
+        }
+    }
+
+    const fn forget_failures(&mut self) {
+        self.backoff.reset();
+        self.blocked = false;
+        self.short_lives = 0;
+        self.few = 0;
+        self.refreshed = false;
+    }
+}
+
+impl Timers for Link {
+    fn timers(&self, see: &mut dyn FnMut(Wake, &Timer)) {
+        match &self.phase {
+            Phase::Waiting { retry } => see(Wake::Retry, retry),
+            Phase::Connecting { attempt, .. } | Phase::Handshaking { attempt, .. } => see(Wake::Attempt, attempt),
+            Phase::Up { stable, .. } => see(Wake::Stable, stable),
+            Phase::Closing { limit, .. } => see(Wake::Closing, limit),
+            Phase::Idle | Phase::Failed | Phase::Closed => {}
+        }
+        if let Some(candidate) = &self.candidate {
+            see(Wake::Probe, &candidate.verdict);
+        }
+        see(Wake::Suspend, &self.outage);
+    }
+}

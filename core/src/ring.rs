@@ -1,0 +1,198 @@
+//! A first-in first-out ring over storage of the caller's choice, one copy of the code for every capacity.
+//!
+//! ```text
+//! slots  [ · · a b c · ]     Ring<T>                     any capacity, behind a reference
+//!              ▲     ▲       Ring<T, [Option<T>; N]>     inline, works in a static
+//!            head  head+len  Ring<T, Vec<Option<T>>>     chosen at run time
+//! ```
+//!
+//! Invariants: exactly the `len` slots from `head` on are occupied; a full ring hands the item back; no index panics.
+//! Own code on purpose: capacity is a public promise of the machines, and no foreign type should stand in their bounds.
+
+use core::fmt;
+use core::hash::{Hash, Hasher};
+use core::marker::PhantomData;
+
+/// Storage for `T`: an array, a slice, a vector, or a mutable reference to one.
+///
+/// ```
+/// fn takes(_: impl bowline::Slots<u8>) {}
+/// takes([None, None]);
+/// ```
+pub trait Slots<T>: AsRef<[Option<T>]> + AsMut<[Option<T>]> {}
+
+impl<T, S: AsRef<[Option<T>]> + AsMut<[Option<T>]> + ?Sized> Slots<T> for S {}
+
+/// The ring. Two rings are equal if they hold the same items and capacity, wherever those lie.
+///
+/// ```
+/// use bowline::Ring;
+/// let mut inline = Ring::new([None, None]);
+/// let ring: &mut Ring<u8> = &mut inline; // the capacity is erased
+/// assert_eq!(ring.push(1), Ok(()));
+/// assert_eq!(ring.push(2), Ok(()));
+/// assert_eq!(ring.push(3), Err(3), "full hands the item back");
+/// assert_eq!(ring.pop(), Some(1));
+/// ```
+#[derive(Clone)]
+pub struct Ring<T, S: ?Sized = [Option<T>]> {
+    head: usize,
+    len: usize,
+    item: PhantomData<T>,
+    slots: S,
+}
+
+impl<T, S: Slots<T>> Ring<T, S> {
+    /// An empty ring; whatever the storage held is dropped.
+    pub fn new(mut slots: S) -> Self {
+        for slot in slots.as_mut() {
+            *slot = None;
+        }
+        Self { head: 0, len: 0, item: PhantomData, slots }
+    }
+}
+
+impl<T, S: Slots<T> + ?Sized> Ring<T, S> {
+    /// How many items it can hold.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.slots.as_ref().len()
+    }
+
+    /// How many items it holds.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it holds none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Appends an item, or hands it back if the ring is full.
+    ///
+    /// # Errors
+    /// The item itself.
+    pub fn push(&mut self, item: T) -> Result<(), T> {
+        let Some(at) = self.index(self.len) else { return Err(item) };
+        match self.slots.as_mut().get_mut(at) {
+            Some(slot) => {
+                *slot = Some(item);
+                self.len = self.len.saturating_add(1);
+                Ok(())
+            }
+            None => Err(item),
+        }
+    }
+
+    /// Takes the oldest item.
+    pub fn pop(&mut self) -> Option<T> {
+        if self.len == 0 {
+            return None;
+        }
+        let item = self.slots.as_mut().get_mut(self.head)?.take();
+        // With a capacity of one there is no next place: it starts over.
+        self.head = self.index(1).unwrap_or(0);
+        self.len = self.len.saturating_sub(1);
+        item
+    }
+
+    /// The item `offset` places after the oldest.
+    #[must_use]
+    pub fn get(&self, offset: usize) -> Option<&T> {
+        if offset >= self.len {
+            return None;
+        }
+        self.slots.as_ref().get(self.index(offset)?)?.as_ref()
+    }
+
+    /// The item `offset` places after the oldest, to change.
+    pub fn get_mut(&mut self, offset: usize) -> Option<&mut T> {
+        if offset >= self.len {
+            return None;
+        }
+        let at = self.index(offset)?;
+        self.slots.as_mut().get_mut(at)?.as_mut()
+    }
+
+    /// All items, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        (0..self.len).filter_map(|offset| self.get(offset))
+    }
+
+    /// Where the item `offset` places after the oldest lies; `None` beyond the capacity.
+    fn index(&self, offset: usize) -> Option<usize> {
+        let capacity = self.capacity();
+        if offset >= capacity {
+            return None;
+        }
+        let at = self.head.saturating_add(offset);
+        Some(if at >= capacity { at.saturating_sub(capacity) } else { at })
+    }
+}
+
+impl<T: PartialEq, S: Slots<T> + ?Sized> PartialEq for Ring<T, S> {
+    fn eq(&self, other: &Self) -> bool {
+        self.capacity() == other.capacity() && self.len == other.len && self.iter().eq(other.iter())
+    }
+}
+
+impl<T: Eq, S: Slots<T> + ?Sized> Eq for Ring<T, S> {}
+
+impl<T: Hash, S: Slots<T> + ?Sized> Hash for Ring<T, S> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.len.hash(state);
+        for item in self.iter() {
+            item.hash(state);
+        }
+    }
+}
+
+impl<T: fmt::Debug, S: Slots<T> + ?Sized> fmt::Debug for Ring<T, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::VecDeque;
+
+    #[test]
+    fn behaves_as_a_bounded_deque_for_every_capacity() {
+        for capacity in 0..5_usize {
+            let mut ring: Ring<u32, std::vec::Vec<Option<u32>>> = Ring::new((0..capacity).map(|_| None).collect());
+            let mut model = VecDeque::new();
+            let mut rng = crate::SplitMix64::new(capacity as u64);
+            for n in 0..2000 {
+                if rng.up_to(1) == 0 {
+                    let expected = if model.len() < capacity { Ok(()) } else { Err(n) };
+                    if expected.is_ok() {
+                        model.push_back(n);
+                    }
+                    assert_eq!(ring.push(n), expected);
+                } else {
+                    assert_eq!(ring.pop(), model.pop_front());
+                }
+                assert_eq!(ring.iter().copied().collect::<VecDeque<_>>(), model);
+                assert_eq!(ring.get(model.len()), None);
+                assert_eq!(ring.get_mut(0).copied(), model.front().copied());
+            }
+        }
+    }
+
+    #[test]
+    fn equality_is_by_content_not_by_place() {
+        let mut moved = Ring::new([None, None]);
+        let mut fresh = Ring::new([None, None]);
+        assert_eq!(moved.push(0), Ok(()));
+        assert_eq!(moved.pop(), Some(0));
+        assert_eq!(moved.push(1), Ok(()));
+        assert_eq!(fresh.push(1), Ok(()));
+        assert_eq!(moved, fresh);
+        assert_eq!(std::format!("{moved:?}"), "[1]");
+    }
+}

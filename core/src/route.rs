@@ -1,0 +1,371 @@
+//! By which path: the WebSocket, or HTTP.
+//!
+//! ```text
+//!                         no connection for the grace, or two unanswered waits in a row
+//!            ┌───────────────────────────────────────────────────────────────────┐
+//!            │                                                                   ▼
+//!   traffic on WebSocket                                                  traffic on HTTP
+//!            ▲                                                                   │
+//!            └──────── connection up, heard, stable 2 s, and 10 s on HTTP ───────┘
+//!                      (the first connection, or HTTP failing: at once)
+//!
+//!   HTTP:  good ──busy, unreached, unknown──▶ waits its back-off, one request at a time ──any answer──▶ good
+//! ```
+//!
+//! Traffic stays on HTTP while the WebSocket is probed; a flap doubles the stability asked for, to five minutes. Because
+//! ids are shared, the switch itself can neither lose nor double anything (P6).
+//!
+//! Invariants: without HTTP the path is the WebSocket; a path is never changed by time alone without a timer that says so;
+//! the hedge budget never goes below zero.
+//! Field bugs: one blip and the session stays on HTTP for good; fallback entered on the first error; a WebSocket that opens
+//! and dies counted as good; a mute peer that costs the full wait for every message.
+//! Rules: F0, F1, F3, F6, F7, P1–P6, the eight outcomes' effect on the path.
+
+use crate::backoff::{Backoff, BackoffConfig};
+use crate::cause::{Hint, HttpOutcome};
+use crate::outbox::Path;
+use crate::rng::SplitMix64;
+use crate::time::{Instant, Timer, Timers, Wake};
+use core::time::Duration;
+
+/// Whether a message that stays unanswered on a live connection is sent by HTTP besides.
+///
+/// ```
+/// # use bowline::{Hedge, RouteConfig};
+/// assert_eq!(RouteConfig::DEFAULT.hedge, Hedge::Budget);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Hedge {
+    /// As long as the budget lasts: ten at first, a tenth back per success, none below half (gRPC's throttle; F3).
+    Budget,
+    /// Always, as Gonka's protocol requires; the budget is only reported (F6).
+    Always,
+}
+
+/// The limits of the route.
+///
+/// ```
+/// # use bowline::RouteConfig;
+/// assert!(!RouteConfig::DEFAULT.http, "there is none unless an address is known");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct RouteConfig {
+    /// Whether there is an HTTP path. Default false.
+    pub http: bool,
+    /// How long messages wait for a connection before they go by HTTP. Default 2 s; Gonka 0 (F1).
+    pub grace: Duration,
+    /// How long a connection must be up before traffic returns to it. Default 2 s (P3).
+    pub stable: Duration,
+    /// The longest that `stable` grows to by flapping. Default 5 min (P3).
+    pub stable_most: Duration,
+    /// A return followed by another loss within this is a flap. Default 60 s (P3).
+    pub flap: Duration,
+    /// Least stay on HTTP, unless it fails. Default 10 s (P4).
+    pub stay: Duration,
+    /// Requests under way at once. Default 4; one while HTTP fails.
+    pub posts: usize,
+    /// Default [`Hedge::Budget`].
+    pub hedge: Hedge,
+    /// The deadline of a request, told to the adapter. Default 10 s (H6).
+    pub deadline: Duration,
+    /// Delays between tries of a failing HTTP path. Default 100 ms + U(0, min(30 s, 1 s · 2ⁿ)).
+    pub backoff: BackoffConfig,
+    /// The ceiling of these delays while the endpoint is gone or refuses us. Default 10 min.
+    pub blocked: Duration,
+}
+
+impl RouteConfig {
+    /// The documented default of every field.
+    pub const DEFAULT: Self = Self {
+        http: false,
+        grace: Duration::from_secs(2),
+        stable: Duration::from_secs(2),
+        stable_most: Duration::from_secs(300),
+        flap: Duration::from_secs(60),
+        stay: Duration::from_secs(10),
+        posts: 4,
+        hedge: Hedge::Budget,
+        deadline: Duration::from_secs(10),
+        backoff: BackoffConfig::DEFAULT,
+        blocked: Duration::from_secs(600),
+    };
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+enum Side {
+    Down,
+    /// Up, but traffic is elsewhere; heard: the peer has answered on it.
+    Probing {
+        heard: bool,
+    },
+    Good,
+}
+
+/// In tenths: ten hedges, a tenth back per success, none below half.
+const BUDGET: u8 = 100;
+const HEDGE_COST: u8 = 10;
+const HEDGE_FLOOR: u8 = 50;
+
+/// So many waits in a row without an answer on a connection, and traffic goes elsewhere (P3).
+const SOFT_FAILURES: u8 = 2;
+
+/// Decides the path for everything that is sent.
+///
+/// ```
+/// use bowline::{Instant, Path, Route, RouteConfig, SplitMix64, Timers};
+/// use core::time::Duration;
+/// let mut route = Route::new(RouteConfig { http: true, ..RouteConfig::DEFAULT });
+/// route.start(Instant::ZERO);
+/// assert_eq!(route.path(), Path::WebSocket);
+/// let (grace, _) = route.earliest().unwrap();
+/// route.tick(grace);
+/// assert_eq!(route.path(), Path::Http, "no connection came within the grace");
+/// route.link_up(grace);
+/// assert_eq!(route.path(), Path::WebSocket, "the first connection wins at once");
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Route {
+    config: RouteConfig,
+    path: Path,
+    side: Side,
+    /// Traffic has been on the WebSocket: from now on a return must be earned.
+    used: bool,
+    entered: Instant,
+    grace: Timer,
+    promote: Timer,
+    flaps: u8,
+    soft: u8,
+    budget: u8,
+    backoff: Backoff,
+    retry: Timer,
+    failing: bool,
+    refreshed: bool,
+}
+
+impl Route {
+    /// A route that prefers the WebSocket; [`start`](Self::start) begins the grace.
+    #[must_use]
+    pub const fn new(config: RouteConfig) -> Self {
+        Self {
+            config,
+            path: Path::WebSocket,
+            side: Side::Down,
+            used: false,
+            entered: Instant::ZERO,
+            grace: Timer::disarmed(),
+            promote: Timer::disarmed(),
+            flaps: 0,
+            soft: 0,
+            budget: BUDGET,
+            backoff: Backoff::new(config.backoff),
+            retry: Timer::disarmed(),
+            failing: false,
+            refreshed: false,
+        }
+    }
+
+    /// There is no connection yet; the grace begins.
+    pub fn start(&mut self, now: Instant) {
+        if self.side == Side::Down {
+            self.begin_grace(now);
+        }
+    }
+
+    /// A connection is ready. True: traffic is not on it, so it should be probed.
+    pub fn link_up(&mut self, now: Instant) -> bool {
+        self.grace.disarm();
+        self.soft = 0;
+        if self.path == Path::WebSocket || !self.used || self.http_waits() {
+            self.promoted(now);
+            return false;
+        }
+        self.begin_probing(now);
+        true
+    }
+
+    /// The connection ended.
+    pub fn link_down(&mut self, now: Instant) {
+        self.promote.disarm();
+        let was_good = self.side == Side::Good;
+        self.side = Side::Down;
+        if was_good {
+            self.count_flap(now);
+            self.begin_grace(now);
+        }
+    }
+
+    /// Something came in on the connection.
+    pub fn heard(&mut self, now: Instant) {
+        if let Side::Probing { heard } = &mut self.side {
+            *heard = true;
+            if !self.promote.is_armed() {
+                self.promoted(now);
+            }
+        }
+    }
+
+    /// An acknowledgement came in on the connection: it is useful.
+    pub const fn answered(&mut self) {
+        self.soft = 0;
+        self.budget = if self.budget < BUDGET { self.budget.saturating_add(1) } else { BUDGET };
+    }
+
+    /// A wait on the live connection passed without an acknowledgement: a soft failure.
+    pub fn unanswered(&mut self, now: Instant) {
+        self.soft = self.soft.saturating_add(1);
+        if self.soft >= SOFT_FAILURES && self.config.http && !self.http_waits() && self.side == Side::Good {
+            self.count_flap(now);
+            self.demoted(now);
+            self.begin_probing(now);
+        }
+    }
+
+    /// A request ended.
+    pub fn posted(&mut self, now: Instant, outcome: HttpOutcome, rng: &mut SplitMix64) {
+        let delay = match outcome {
+            HttpOutcome::Acked | HttpOutcome::InProgress { .. } | HttpOutcome::Rejected { .. } => {
+                if outcome == HttpOutcome::Acked {
+                    self.budget = self.budget.saturating_add(1).min(BUDGET);
+                }
+                self.backoff.reset();
+                self.failing = false;
+                self.refreshed = false;
+                return;
+            }
+            HttpOutcome::Busy { after } => self.backoff.next(Hint::after(after), rng),
+            HttpOutcome::Unreached | HttpOutcome::Unknown => self.backoff.next(Hint::NONE, rng),
+            // Credentials may have been refreshed meanwhile: one ordinary try, then seldom.
+            HttpOutcome::Auth if !self.refreshed => {
+                self.refreshed = true;
+                self.backoff.next(Hint::NONE, rng)
+            }
+            HttpOutcome::Auth | HttpOutcome::Gone => self.backoff.next_up_to(self.config.blocked, Hint::NONE, rng),
+        };
+        self.failing = true;
+        self.retry.arm(now.after(delay.max(Duration::from_millis(1))));
+        if self.path == Path::Http && self.side != Side::Down {
+            self.promoted(now);
+        }
+    }
+
+    /// The network changed, or an operator says so: what was learned is void (P5).
+    pub fn network_changed(&mut self, now: Instant) {
+        self.flaps = 0;
+        self.retry.disarm();
+        self.failing = false;
+        self.backoff.reset();
+        if matches!(self.side, Side::Probing { .. }) {
+            self.promote.arm_by(now.after(self.config.stable.max(Duration::from_millis(1))));
+        }
+    }
+
+    /// Fires what is due.
+    pub fn tick(&mut self, now: Instant) {
+        if self.grace.fire(now) {
+            self.demoted(now);
+        }
+        if self.promote.fire(now) && self.side == (Side::Probing { heard: true }) {
+            self.promoted(now);
+        }
+        let _ = self.retry.fire(now);
+    }
+
+    /// Takes one hedge out of the budget; false: there is none left, or no HTTP to hedge with.
+    #[must_use]
+    pub fn hedge(&mut self) -> bool {
+        if !self.config.http {
+            return false;
+        }
+        let within = self.budget > HEDGE_FLOOR;
+        if within {
+            self.budget = self.budget.saturating_sub(HEDGE_COST);
+        }
+        within || self.config.hedge == Hedge::Always
+    }
+
+    /// Whether messages may leave on the connection now.
+    #[must_use]
+    pub fn may_frame(&self) -> bool {
+        self.side == Side::Good
+    }
+
+    /// Whether a request may leave now, with so many under way.
+    #[must_use]
+    pub fn may_post(&self, underway: usize) -> bool {
+        self.config.http && !self.retry.is_armed() && underway < if self.failing { 1 } else { self.config.posts }
+    }
+
+    /// Where traffic goes.
+    #[must_use]
+    pub const fn path(&self) -> Path {
+        self.path
+    }
+
+    /// Whether the HTTP path is failing at the moment.
+    #[must_use]
+    pub const fn http_failing(&self) -> bool {
+        self.failing
+    }
+
+    /// Hedges left in the budget, in tenths (F3).
+    #[must_use]
+    pub const fn budget(&self) -> u8 {
+        self.budget
+    }
+
+    fn http_waits(&self) -> bool {
+        self.failing && self.retry.is_armed()
+    }
+
+    fn begin_grace(&mut self, now: Instant) {
+        if !self.config.http || self.path == Path::Http {
+            return;
+        }
+        if self.config.grace.is_zero() {
+            self.demoted(now);
+        } else {
+            self.grace.arm(now.after(self.config.grace));
+        }
+    }
+
+    fn begin_probing(&mut self, now: Instant) {
+        self.side = Side::Probing { heard: false };
+        let doublings = u32::from(self.flaps.min(16));
+        let stable = self.config.stable.saturating_mul(1_u32 << doublings).min(self.config.stable_most);
+        let stable = stable.max(Duration::from_millis(1));
+        self.promote.arm(now.after(stable).max(self.entered.after(self.config.stay)));
+    }
+
+    const fn demoted(&mut self, now: Instant) {
+        self.path = Path::Http;
+        self.entered = now;
+    }
+
+    fn promoted(&mut self, now: Instant) {
+        self.promote.disarm();
+        self.grace.disarm();
+        if self.path == Path::Http || !self.used {
+            self.entered = now;
+        }
+        self.path = Path::WebSocket;
+        self.side = Side::Good;
+        self.used = true;
+        self.soft = 0;
+    }
+
+    fn count_flap(&mut self, now: Instant) {
+        if now.since(self.entered) < self.config.flap {
+            self.flaps = self.flaps.saturating_add(1);
+        } else {
+            self.flaps = 0;
+        }
+    }
+}
+
+impl Timers for Route {
+    fn timers(&self, see: &mut dyn FnMut(Wake, &Timer)) {
+        see(Wake::Path, &self.grace);
+        see(Wake::Path, &self.promote);
+        see(Wake::Http, &self.retry);
+    }
+}

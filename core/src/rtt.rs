@@ -1,0 +1,198 @@
+//! How long to wait for an acknowledgement.
+//!
+//! ```text
+//! estimate = srtt + max(4 · rttvar, 10 ms)        srtt += (sample − srtt) / 8      rttvar += (|sample − srtt| − rttvar) / 4
+//! wait     = fixed                                 AckWait::Fixed
+//!          = first · 2^late                        Adaptive, fewer than 8 samples
+//!          = clamp(estimate · 2^late, least, most) Adaptive
+//! ```
+//!
+//! RFC 6298 in integers of microseconds. A plain peer acknowledges completion, so here a sample is the time the peer's
+//! application took (rule T2); `least` is the caller's budget and is never lowered by the estimate (rule T6).
+//!
+//! Invariants: a fixed wait stays what it is; a wait is never zero; the doubling ends with the next sample.
+//! Rules: T1, T2, T6. T3 and T5 (which acknowledgements are samples) are the [`Outbox`](crate::Outbox)'s.
+
+use crate::time::micros;
+use core::time::Duration;
+
+/// The wait for an acknowledgement on a connection, before the message is thought unanswered.
+///
+/// ```
+/// use bowline::AckWait;
+/// use core::time::Duration;
+/// let gonka = AckWait::Fixed(Duration::from_secs(3));
+/// # let _ = gonka;
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum AckWait {
+    /// Always this.
+    Fixed(Duration),
+    /// `first` until eight samples exist, then the estimate between `least` and `most`.
+    Adaptive {
+        /// Before the estimate means anything.
+        first: Duration,
+        /// The caller's budget: the wait is never shorter.
+        least: Duration,
+        /// The wait is never longer.
+        most: Duration,
+    },
+}
+
+impl AckWait {
+    /// First 1 s, then 200 ms to 60 s (rule T1).
+    pub const ADAPTIVE: Self = Self::Adaptive {
+        first: Duration::from_secs(1),
+        least: Duration::from_millis(200),
+        most: Duration::from_secs(60),
+    };
+
+    /// The longest wait this can come to.
+    #[must_use]
+    pub const fn longest(self) -> Duration {
+        match self {
+            Self::Fixed(wait) => wait,
+            Self::Adaptive { most, .. } => most,
+        }
+    }
+}
+
+/// Estimates from samples.
+///
+/// ```
+/// use bowline::{AckWait, Rtt};
+/// use core::time::Duration;
+/// let mut rtt = Rtt::new(AckWait::ADAPTIVE);
+/// assert_eq!(rtt.wait(), Duration::from_secs(1));
+/// for _ in 0..8 {
+///     rtt.sample(Duration::from_millis(400));
+/// }
+/// assert!(rtt.wait() < Duration::from_secs(1));
+/// assert!(rtt.estimate() >= Some(Duration::from_millis(400)));
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Rtt {
+    mode: AckWait,
+    /// Smoothed time, in eighths of a microsecond.
+    srtt8: u64,
+    /// Smoothed deviation, in quarters of a microsecond.
+    var4: u64,
+    samples: u8,
+    late: u8,
+}
+
+/// Before so many samples the estimate means nothing (rule T1).
+const ENOUGH: u8 = 8;
+
+impl Rtt {
+    /// An estimator without samples.
+    #[must_use]
+    pub const fn new(mode: AckWait) -> Self {
+        Self { mode, srtt8: 0, var4: 0, samples: 0, late: 0 }
+    }
+
+    /// A message sent once on a live connection was acknowledged after this time.
+    pub fn sample(&mut self, took: Duration) {
+        // Longer than a day is a fault of somebody's; it must not overflow the scaled sums.
+        let took = micros(took.min(Duration::from_secs(86_400)));
+        if self.samples == 0 {
+            self.srtt8 = took.saturating_mul(8);
+            self.var4 = took.saturating_mul(2);
+        } else {
+            let off = (self.srtt8 / 8).abs_diff(took);
+            self.var4 = self.var4.saturating_sub(self.var4 / 4).saturating_add(off);
+            self.srtt8 = self.srtt8.saturating_sub(self.srtt8 / 8).saturating_add(took);
+        }
+        self.samples = self.samples.saturating_add(1);
+        self.late = 0;
+    }
+
+    /// A wait passed without an acknowledgement: the next ones are twice as long.
+    pub const fn late(&mut self) {
+        self.late = self.late.saturating_add(1);
+    }
+
+    /// The wait in force.
+    #[must_use]
+    pub fn wait(&self) -> Duration {
+        let doubled = |wait: Duration| wait.saturating_mul(1_u32.checked_shl(u32::from(self.late)).unwrap_or(u32::MAX));
+        match self.mode {
+            AckWait::Fixed(wait) => wait,
+            AckWait::Adaptive { first, least, most } => match self.estimate() {
+                Some(estimate) if self.samples >= ENOUGH => doubled(estimate).clamp(least.min(most), most),
+                Some(_) | None => doubled(first).clamp(least.min(most), most),
+            },
+        }
+    }
+
+    /// What the samples say by themselves, whatever is in force; `None` without samples (rule T6).
+    #[must_use]
+    pub fn estimate(&self) -> Option<Duration> {
+        let four_var = self.var4.max(10_000);
+        (self.samples > 0).then(|| Duration::from_micros((self.srtt8 / 8).saturating_add(four_var)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn t1_a_steady_peer_narrows_the_wait_to_its_time_and_ten_milliseconds() {
+        let mut rtt = Rtt::new(AckWait::ADAPTIVE);
+        for _ in 0..100 {
+            rtt.sample(500 * MS);
+        }
+        assert!(rtt.wait() >= 510 * MS && rtt.wait() < 520 * MS, "{:?}", rtt.wait());
+    }
+
+    #[test]
+    fn t1_each_expiry_doubles_and_a_sample_ends_it() {
+        let mut rtt = Rtt::new(AckWait::ADAPTIVE);
+        rtt.late();
+        assert_eq!(rtt.wait(), Duration::from_secs(2));
+        for _ in 0..60 {
+            rtt.late();
+        }
+        assert_eq!(rtt.wait(), Duration::from_secs(60));
+        rtt.sample(MS);
+        assert_eq!(rtt.wait(), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn t1_nothing_is_concluded_from_fewer_than_eight_samples() {
+        let mut rtt = Rtt::new(AckWait::ADAPTIVE);
+        for _ in 0..7 {
+            rtt.sample(300 * MS);
+            assert_eq!(rtt.wait(), Duration::from_secs(1));
+        }
+        rtt.sample(300 * MS);
+        assert_ne!(rtt.wait(), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn t6_a_callers_budget_is_never_lowered_and_both_are_reported() {
+        let least = Duration::from_secs(3);
+        let mut rtt = Rtt::new(AckWait::Adaptive { first: least, least, most: Duration::from_secs(30) });
+        for _ in 0..50 {
+            rtt.sample(10 * MS);
+        }
+        assert_eq!(rtt.wait(), least);
+        assert!(rtt.estimate().unwrap() < 50 * MS);
+        let mut fixed = Rtt::new(AckWait::Fixed(least));
+        fixed.sample(Duration::MAX);
+        fixed.late();
+        assert_eq!(fixed.wait(), least);
+    }
+
+    #[test]
+    fn t1_a_slow_and_uneven_peer_widens_the_wait() {
+        let mut rtt = Rtt::new(AckWait::ADAPTIVE);
+        for n in 0..100_u32 {
+            rtt.sample((1 + n % 2 * 4) * 1000 * MS);
+        }
+        assert!(rtt.wait() > Duration::from_secs(5), "{:?}", rtt.wait());
+    }
+}

@@ -1,0 +1,1162 @@
+//! One peer: connection, liveness, what is owed, what was seen, and by which path, under one
+//! [`handle`](Session::handle), one [`poll`](Session::poll) and one [`deadline`](Session::deadline).
+//!
+//! ```text
+//!                         handle(now, Input) ──▶ Reply
+//!  ┌───────────────────────────┴────────────────────────────────────────────────┐
+//!  │ clamp time → stall? → apply → fire due timers → settle the joint rules      │
+//!  │                                                                             │
+//!  │   Link ── current? ──▶ Live { Heartbeat, writable }   dropped whole with it │
+//!  │   Route ── path ──▶ Outbox: frames and posts          Inbox: acks, answers  │
+//!  └───────────────────────────┬────────────────────────────────────────────────┘
+//!            poll() ──▶ Close, Refuse, Connect, Event, Respond, Frame, Post   (in that order)
+//! ```
+//!
+//! States: `Idle → Connecting → Handshaking → Up ⇄ Suspect`, `Waiting`, `Degraded` (HTTP carries), `Suspended`, `Closing`,
+//! and the final `Failed` and `Closed`.
+//!
+//! The six rules of the surface:
+//!
+//! 1. Any input at any time, in any order, in any state. A late or wrong one answers `Stale` and moves nothing but the
+//!    clock.
+//! 2. Only `handle` moves state. The list of `(now, input)`, with the number of polls between, *is* the execution.
+//! 3. Undrained output is never lost and never invisible: `deadline()` is `Some(now)` until `poll()` returns `None`.
+//! 4. Ticks are free: early, late, doubled and spurious ones are harmless.
+//! 5. Time never goes backwards: `now` is clamped to the largest seen, and counted.
+//! 6. After a full drain `deadline()` is `None` or later than `now`.
+//!
+//! Invariants: children return values and keep no queues; what belongs to one connection sits in `Live` and is dropped
+//! whole; events are differences between what is and what was reported, so they cannot overflow.
+//! Rules: S7, S8, F0–F7, L5, R7, T4, T5, B8.
+
+use crate::cause::{Cause, Hint, HttpOutcome};
+use crate::config::Checked;
+use crate::heartbeat::Heartbeat;
+use crate::ids::{ContentKey, DeliveryId, LinkId, MessageId, Origin, PostId, RequestId, Seq};
+use crate::inbox::{Answer, Arrival, Inbox, Seen, Verdict};
+use crate::link::{Accepted, Ending, Link, LinkState};
+use crate::outbox::{Ack, Outbox, Outcome, Path, Policy, Slot};
+use crate::ring::Slots;
+use crate::rng::SplitMix64;
+use crate::route::Route;
+use crate::time::{Instant, Timer, Timers, Wake};
+use core::fmt;
+use core::time::Duration;
+
+/// What a frame is, as far as a session needs to know; the payload stays with the adapter.
+///
+/// ```
+/// # use bowline::{Head, MessageId};
+/// let head = Head::Ack { id: MessageId::from_bits(1) };
+/// # let _ = head;
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Head {
+    /// A message, with its id if it has one and its content key if its type is declared idempotent (I4).
+    Data {
+        /// As the wire names it; without one it cannot be acknowledged.
+        id: Option<MessageId>,
+        /// A keyed hash of what it says.
+        key: Option<ContentKey>,
+    },
+    /// An acknowledgement by id.
+    Ack {
+        /// The id that was acknowledged.
+        id: MessageId,
+    },
+    /// The answer to a ping.
+    Pong,
+    /// The greeting that makes an open connection ready.
+    Hello,
+    /// Understood, and of no consequence: a ping the transport answers, an unknown type.
+    Other,
+    /// Not understood. It is life all the same (L2), but sixteen on one connection end it.
+    Malformed,
+}
+
+/// Everything that can happen to a session; the recorded, replayed and fuzzed thing.
+///
+/// ```
+/// # use bowline::Input;
+/// let input: Input<u32> = Input::Tick;
+/// # let _ = input;
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Input<P> {
+    /// Time has passed.
+    Tick,
+    /// Begin; or begin again after `Failed` where HTTP kept the session.
+    Start,
+    /// A peer has connected to us.
+    Accept,
+    /// The connection that was asked for is open.
+    LinkUp {
+        /// The attempt.
+        link: LinkId,
+    },
+    /// A connection or an attempt ended.
+    LinkDown {
+        /// Which.
+        link: LinkId,
+        /// How.
+        cause: Cause,
+        /// What the server said about coming back.
+        hint: Hint,
+    },
+    /// A frame came in.
+    Received {
+        /// On which connection.
+        link: LinkId,
+        /// What it is.
+        head: Head,
+    },
+    /// The connection takes frames, or does not at the moment.
+    Writable {
+        /// Which connection.
+        link: LinkId,
+        /// Whether it takes them.
+        yes: bool,
+    },
+    /// A request of ours ended.
+    Posted {
+        /// Which.
+        post: PostId,
+        /// How.
+        outcome: HttpOutcome,
+    },
+    /// The peer sent a message by a request.
+    Request {
+        /// The adapter's number for it, which the answer carries.
+        request: RequestId,
+        /// As for [`Head::Data`].
+        id: Option<MessageId>,
+        /// As for [`Head::Data`].
+        key: Option<ContentKey>,
+    },
+    /// The peer gave up a request before it was answered.
+    RequestGone {
+        /// Which.
+        request: RequestId,
+    },
+    /// The application sends.
+    Send {
+        /// What; handed back if it is refused.
+        payload: P,
+        /// Its size in bytes, for the limits of the paths.
+        size: u32,
+        /// Its life.
+        policy: Policy,
+    },
+    /// The application has decided about a message it was given.
+    Complete {
+        /// Which.
+        delivery: DeliveryId,
+        /// What.
+        verdict: Verdict,
+    },
+    /// The network changed: what was learned is void (P5).
+    NetworkChanged,
+    /// End: accept nothing new, finish what is under way for so long at most.
+    Close {
+        /// The longest time to finish.
+        drain: Duration,
+    },
+}
+
+/// The answer to an input.
+///
+/// ```
+/// # use bowline::Reply;
+/// let reply: Reply<u32> = Reply::Stale;
+/// assert_ne!(reply, Reply::Done);
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[must_use]
+pub enum Reply<P> {
+    /// Taken.
+    Done,
+    /// It concerns something that is over, or not there: nothing changed but the clock. For `LinkUp`: drop that socket.
+    Stale,
+    /// A newcomer has the place, or waits for the verdict about its holder, or must be closed.
+    Accepted(Accepted),
+    /// The message is accepted; its end will be reported under this number.
+    Queued(Seq),
+    /// The message is not accepted.
+    Refused(Refusal, P),
+    /// Hand the message to the application, or do not, and so on.
+    Arrival(Arrival),
+}
+
+/// Why a message was not accepted; it comes back with the answer.
+///
+/// ```
+/// # use bowline::Refusal;
+/// assert_eq!(Refusal::Full.to_string(), "the outbox is full");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Refusal {
+    /// As many messages are under way as may be; try again when one has ended.
+    Full,
+    /// No path carries so much (H5).
+    TooLarge,
+    /// The session is closing, closed or failed.
+    Closed,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "the outbox is full",
+            Self::TooLarge => "larger than any path takes",
+            Self::Closed => "the session is closed",
+        })
+    }
+}
+
+impl core::error::Error for Refusal {}
+
+/// A frame to send.
+///
+/// ```
+/// # use bowline::Frame;
+/// let frame: Frame<'_, u32> = Frame::Ping;
+/// # let _ = frame;
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Frame<'a, P> {
+    /// Acknowledge the message with this id.
+    Ack {
+        /// As it came.
+        id: MessageId,
+    },
+    /// Ask whether the peer is there, by the profile's own ping or the transport's (L3).
+    Ping,
+    /// A data frame that says nothing, for peers with a read deadline (L4).
+    Keepalive,
+    /// A message.
+    Data {
+        /// Its number here.
+        seq: Seq,
+        /// Its name everywhere.
+        id: MessageId,
+        /// What it says.
+        payload: &'a P,
+    },
+}
+
+/// Something the adapter should do now.
+///
+/// ```
+/// # use bowline::{LinkId, Output};
+/// let output: Output<'_, u32> = Output::Connect { link: LinkId::NONE.next() };
+/// # let _ = output;
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[must_use]
+pub enum Output<'a, P> {
+    /// End this connection or attempt, and every older one still held; by a code, report when it has ended.
+    Close {
+        /// The newest one meant.
+        link: LinkId,
+        /// How.
+        ending: Ending,
+    },
+    /// Turn this newcomer away with 1008, and no other.
+    Refuse {
+        /// The newcomer.
+        link: LinkId,
+    },
+    /// Dial.
+    Connect {
+        /// The attempt's number, which its result carries.
+        link: LinkId,
+    },
+    /// Tell the application.
+    Event(Event),
+    /// Answer a request of the peer's.
+    Respond {
+        /// Which.
+        request: RequestId,
+        /// How.
+        answer: Answer,
+    },
+    /// Send a frame.
+    Frame {
+        /// On this connection; it is the current one.
+        link: LinkId,
+        /// What.
+        frame: Frame<'a, P>,
+    },
+    /// Post a message by HTTP.
+    Post {
+        /// Which try of which message; its result carries it.
+        post: PostId,
+        /// The id, for `Idempotency-Key` (H1).
+        id: MessageId,
+        /// What it says.
+        payload: &'a P,
+        /// How long the request may take (H6).
+        deadline: Duration,
+    },
+}
+
+/// Something the application may want to know.
+///
+/// ```
+/// # use bowline::{Event, State};
+/// let event = Event::State { from: State::Idle, to: State::Connecting };
+/// # let _ = event;
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Event {
+    /// An accepted message has ended; once for each.
+    Settled {
+        /// Which.
+        seq: Seq,
+        /// How.
+        outcome: Outcome,
+        /// Time from acceptance.
+        took: Duration,
+    },
+    /// A connection or an attempt has ended; the latest, if there were several since the last drain.
+    Down {
+        /// Which.
+        link: LinkId,
+        /// Why.
+        cause: Cause,
+    },
+    /// The state is another one than was last reported.
+    State {
+        /// As reported.
+        from: State,
+        /// As it is.
+        to: State,
+    },
+    /// Traffic goes another way than was last reported.
+    Path {
+        /// As reported.
+        from: Path,
+        /// As it is.
+        to: Path,
+    },
+    /// A message was rejected by the application but acknowledged, because the peer knows no other word (S8).
+    RejectedButAcked {
+        /// Which delivery.
+        delivery: DeliveryId,
+    },
+    /// Messages were forgotten before their time: the memory is too small for the horizon (S12).
+    HorizonShort {
+        /// How many so far.
+        total: u64,
+    },
+    /// An id was used for another payload; the message was not delivered (I5).
+    IdReused {
+        /// How many so far.
+        total: u64,
+    },
+}
+
+/// Where a session stands (section 4.10 of the rules).
+///
+/// ```
+/// # use bowline::State;
+/// assert_eq!(State::Up.to_string(), "up");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum State {
+    /// Not started, or waiting to be dialled.
+    Idle,
+    /// Between two attempts, and no HTTP carries.
+    Waiting,
+    /// An attempt is under way.
+    Connecting,
+    /// Open, not ready.
+    Handshaking,
+    /// The connection carries.
+    Up,
+    /// Up, but a message was not answered in time and neither was anything heard since.
+    Suspect,
+    /// HTTP carries.
+    Degraded,
+    /// No connection for the long-outage limit, and no HTTP carries; still trying, slowly.
+    Suspended,
+    /// Finishing what is under way.
+    Closing,
+    /// Ended by the peer's terminal word.
+    Failed,
+    /// Ended by us.
+    Closed,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Idle => "idle",
+            Self::Waiting => "waiting",
+            Self::Connecting => "connecting",
+            Self::Handshaking => "handshaking",
+            Self::Up => "up",
+            Self::Suspect => "suspect",
+            Self::Degraded => "degraded",
+            Self::Suspended => "suspended",
+            Self::Closing => "closing",
+            Self::Failed => "failed",
+            Self::Closed => "closed",
+        })
+    }
+}
+
+/// Counters since the session began; they only grow.
+///
+/// ```
+/// # use bowline::Stats;
+/// assert_eq!(Stats::default().accepted, 0);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Stats {
+    /// Messages accepted from the application.
+    pub accepted: u64,
+    /// Of these, ended by an acknowledgement on a connection.
+    pub delivered_websocket: u64,
+    /// Of these, ended by the answer to a request.
+    pub delivered_http: u64,
+    /// Of these, rejected by the peer or too large.
+    pub rejected: u64,
+    /// Of these, expired.
+    pub expired: u64,
+    /// Of these, abandoned.
+    pub abandoned: u64,
+    /// Data frames given to the adapter.
+    pub frames: u64,
+    /// Requests given to the adapter.
+    pub posts: u64,
+    /// Messages sent by HTTP because the connection did not answer in time (F3, F6).
+    pub hedges: u64,
+    /// Messages handed to the application.
+    pub delivered: u64,
+    /// Of these, marked `maybe_dup`.
+    pub maybe_dup: u64,
+    /// Copies that were not handed over.
+    pub duplicates: u64,
+    /// Messages refused because the inbox was full.
+    pub refused: u64,
+    /// Ids that came with another payload (I5).
+    pub reused: u64,
+    /// Frames that were not understood.
+    pub malformed: u64,
+    /// Acknowledgements of what was never sent (S7).
+    pub violations: u64,
+    /// Inputs that concerned something that was over.
+    pub stale: u64,
+    /// Calls with an earlier time than the one before (L6).
+    pub clock_backwards: u64,
+    /// Gaps in which the process or the machine stood still (L5).
+    pub stalls: u64,
+    /// Messages forgotten before their time (S12).
+    pub horizon_short: u64,
+    /// Connections and attempts.
+    pub attempts: u64,
+}
+
+/// What belongs to one connection, dropped whole with it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Live {
+    link: LinkId,
+    beat: Heartbeat,
+    writable: bool,
+    stall: Timer,
+    malformed: u8,
+    suspect: bool,
+}
+
+/// What the application was last told.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Reported {
+    state: State,
+    path: Path,
+    ended: Option<LinkId>,
+    horizon_short: u64,
+    reused: u64,
+}
+
+/// A write that does not move for this long ends the connection (section 4.14: send deadline, 5 s in every profile).
+const SEND_DEADLINE: Duration = Duration::from_secs(5);
+
+/// So many frames that are not understood end a connection: bad input costs the peer, not us.
+const MALFORMED: u8 = 16;
+
+/// A gap longer than this, and than twice what was planned, is a stall (L5).
+const STALL: Duration = Duration::from_secs(5);
+
+/// A session whose storage lies inside it: `N` messages out, `M` remembered.
+pub type InlineSession<P, const N: usize, const M: usize = 64> = Session<P, [Option<Slot<P>>; N], [Option<Seen>; M]>;
+
+/// A session whose capacities are chosen at run time.
+#[cfg(feature = "alloc")]
+pub type HeapSession<P> = Session<P, alloc::vec::Vec<Option<Slot<P>>>, alloc::vec::Vec<Option<Seen>>>;
+
+/// One peer's session. See the module for the rules of its surface.
+///
+/// ```
+/// use bowline::{Config, Event, Frame, Head, InlineSession, Instant, Origin, Outcome, Output, Path, Policy};
+///
+/// let now = Instant::ZERO;
+/// let mut session: InlineSession<&str, 4> =
+///     InlineSession::inline(Config::DEFAULT.check()?, 42, Origin::new(7, 1), now);
+/// session.start(now);
+/// let seq = session.send(now, "batch", 5, Policy::DEFAULT).unwrap();
+/// let mut sent = None;
+/// while let Some(output) = session.poll() {
+///     if let Output::Connect { link } = output {
+///         sent = Some(link); // dial; then:
+///     }
+/// }
+/// let link = sent.unwrap();
+/// assert!(session.link_up(now, link));
+/// let mut id_on_the_wire = None;
+/// while let Some(output) = session.poll() {
+///     if let Output::Frame { frame: Frame::Data { id, payload, .. }, .. } = output {
+///         assert_eq!(*payload, "batch");
+///         id_on_the_wire = Some(id);
+///     }
+/// }
+/// session.received(now, link, Head::Ack { id: id_on_the_wire.unwrap() });
+/// let delivered = Outcome::Delivered { path: Path::WebSocket };
+/// let mut told = false;
+/// while let Some(output) = session.poll() {
+///     told |= matches!(output, Output::Event(Event::Settled { seq: s, outcome, .. }) if s == seq && outcome == delivered);
+/// }
+/// assert!(told);
+/// # Ok::<(), bowline::ConfigError>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Session<P, O: Slots<Slot<P>>, I: Slots<Seen>> {
+    config: Checked,
+    rng: SplitMix64,
+    now: Instant,
+    link: Link,
+    live: Option<Live>,
+    route: Route,
+    outbox: Outbox<P, O>,
+    inbox: Inbox<I>,
+    closing: bool,
+    drain: Timer,
+    drained: bool,
+    reported: Reported,
+    stats: Stats,
+}
+
+impl<P, const N: usize, const M: usize> InlineSession<P, N, M> {
+    /// A session with its storage inside. `seed` must differ from client to client; the origin is mixed into it (B9).
+    pub fn inline(config: Checked, seed: u64, origin: Origin, now: Instant) -> Self {
+        const { assert!(N > 0 && M > 0, "a session needs room for a message each way") };
+        Self::new(config, seed, origin, now, [const { None }; N], [const { None }; M])
+    }
+}
+
+#[cfg(feature = "alloc")]
+impl<P> HeapSession<P> {
+    /// A session with the capacities of its configuration. `seed` must differ from client to client; the origin is mixed
+    /// into it (B9).
+    #[must_use]
+    pub fn heap(config: Checked, seed: u64, origin: Origin, now: Instant) -> Self {
+        let outbox = (0..config.get().outbox.capacity).map(|_| None).collect();
+        let inbox = (0..config.get().inbox.capacity).map(|_| None).collect();
+        Self::new(config, seed, origin, now, outbox, inbox)
+    }
+}
+
+impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
+    /// A session on storage of the caller's; the smaller of storage and configured capacity counts.
+    pub fn new(config: Checked, seed: u64, origin: Origin, now: Instant, outbox: O, inbox: I) -> Self {
+        let settings = config.get();
+        Self {
+            config,
+            rng: SplitMix64::for_identity(seed, origin.identity()),
+            now,
+            link: Link::new(settings.link),
+            live: None,
+            route: Route::new(settings.route),
+            outbox: Outbox::new(settings.outbox, origin, outbox),
+            inbox: Inbox::new(settings.inbox, now, inbox),
+            closing: false,
+            drain: Timer::disarmed(),
+            drained: true,
+            reported: Reported { state: State::Idle, path: Path::WebSocket, ended: None, horizon_short: 0, reused: 0 },
+            stats: Stats::default(),
+        }
+    }
+
+    /// Takes one input; the only place where state and time move. What the session wants done comes from
+    /// [`poll`](Self::poll); `Reply` is the answer to this input alone.
+    pub fn handle(&mut self, now: Instant, input: Input<P>) -> Reply<P> {
+        if now < self.now {
+            self.stats.clock_backwards = self.stats.clock_backwards.saturating_add(1);
+        }
+        let now = now.max(self.now);
+        let planned = self.deadline();
+        if planned.is_some_and(|at| now.since(self.now) > at.since(self.now).saturating_mul(2).max(STALL)) {
+            self.stalled(now);
+        }
+        self.now = now;
+        // The input first, the timers after: an answer that arrives together with its deadline is in time.
+        let reply = self.apply(input);
+        if reply == Reply::Stale {
+            self.stats.stale = self.stats.stale.saturating_add(1);
+        }
+        self.fire();
+        self.settle();
+        self.drained = false;
+        reply
+    }
+
+    /// The next thing to do; drain it until `None`. Taking a frame or a post starts its deadlines.
+    pub fn poll(&mut self) -> Option<Output<'_, P>> {
+        if let Some((link, ending)) = self.link.take_ending() {
+            return Some(Output::Close { link, ending });
+        }
+        if let Some(link) = self.link.take_refused() {
+            return Some(Output::Refuse { link });
+        }
+        if let Some(link) = self.link.take_connect() {
+            return Some(Output::Connect { link });
+        }
+        if let Some(event) = self.next_event() {
+            return Some(Output::Event(event));
+        }
+        if let Some((request, answer)) = self.inbox.take_answer() {
+            return Some(Output::Respond { request, answer });
+        }
+        if let Some((link, frame)) = self.next_frame() {
+            let frame = match frame {
+                Next::Ack(id) => Frame::Ack { id },
+                Next::Ping => Frame::Ping,
+                Next::Keepalive => Frame::Keepalive,
+                Next::Data(seq) => {
+                    let id = self.outbox.id(seq);
+                    Frame::Data { seq, id, payload: self.outbox.payload(seq)? }
+                }
+            };
+            return Some(Output::Frame { link, frame });
+        }
+        if self.route.may_post(self.outbox.posting())
+            && let Some(post) = self.outbox.take_post(self.now, self.route.path() == Path::Http)
+        {
+            self.stats.posts = self.stats.posts.saturating_add(1);
+            let id = self.outbox.id(post.seq);
+            let deadline = self.config.get().route.deadline;
+            return Some(Output::Post { post, id, payload: self.outbox.payload(post.seq)?, deadline });
+        }
+        self.drained = true;
+        debug_assert!(self.earliest().is_none_or(|(at, _)| at > self.now), "rule 6: {:?}", self.earliest());
+        None
+    }
+
+    /// When to call again if nothing else happens. `None`: only an input can change anything.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        if self.drained { self.earliest().map(|(at, _)| at) } else { Some(self.now) }
+    }
+
+    /// What the deadline is for.
+    #[must_use]
+    pub fn wake_reason(&self) -> Wake {
+        if self.drained { self.earliest().map_or(Wake::Input, |(_, wake)| wake) } else { Wake::Output }
+    }
+
+    /// Begins to dial, or to be dialled.
+    pub fn start(&mut self, now: Instant) {
+        let _ = self.handle(now, Input::Start);
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, now: Instant) {
+        let _ = self.handle(now, Input::Tick);
+    }
+
+    /// A peer has connected to us.
+    pub fn accept(&mut self, now: Instant) -> Accepted {
+        match self.handle(now, Input::Accept) {
+            Reply::Accepted(accepted) => accepted,
+            Reply::Done | Reply::Stale | Reply::Queued(_) | Reply::Refused(..) | Reply::Arrival(_) => Accepted::Refused,
+        }
+    }
+
+    /// The connection that was asked for is open; false: it is not wanted any more, drop it.
+    #[must_use]
+    pub fn link_up(&mut self, now: Instant, link: LinkId) -> bool {
+        self.handle(now, Input::LinkUp { link }) == Reply::Done
+    }
+
+    /// A connection or an attempt ended.
+    pub fn link_down(&mut self, now: Instant, link: LinkId, cause: Cause, hint: Hint) {
+        let _ = self.handle(now, Input::LinkDown { link, cause, hint });
+    }
+
+    /// A frame came in; the answer is of interest for data alone.
+    pub fn received(&mut self, now: Instant, link: LinkId, head: Head) -> Option<Arrival> {
+        arrival(self.handle(now, Input::Received { link, head }))
+    }
+
+    /// The connection takes frames, or does not at the moment.
+    pub fn writable(&mut self, now: Instant, link: LinkId, yes: bool) {
+        let _ = self.handle(now, Input::Writable { link, yes });
+    }
+
+    /// A request of ours ended.
+    pub fn posted(&mut self, now: Instant, post: PostId, outcome: HttpOutcome) {
+        let _ = self.handle(now, Input::Posted { post, outcome });
+    }
+
+    /// The peer sent a message by a request.
+    pub fn request(
+        &mut self,
+        now: Instant,
+        request: RequestId,
+        id: Option<MessageId>,
+        key: Option<ContentKey>,
+    ) -> Arrival {
+        arrival(self.handle(now, Input::Request { request, id, key })).unwrap_or(Arrival::Full)
+    }
+
+    /// The application sends.
+    ///
+    /// # Errors
+    /// Why not, and the payload.
+    pub fn send(&mut self, now: Instant, payload: P, size: u32, policy: Policy) -> Result<Seq, Option<(Refusal, P)>> {
+        match self.handle(now, Input::Send { payload, size, policy }) {
+            Reply::Queued(seq) => Ok(seq),
+            Reply::Refused(why, payload) => Err(Some((why, payload))),
+            Reply::Done | Reply::Stale | Reply::Accepted(_) | Reply::Arrival(_) => Err(None),
+        }
+    }
+
+    /// The application has decided about a message; false: it was not open.
+    pub fn complete(&mut self, now: Instant, delivery: DeliveryId, verdict: Verdict) -> bool {
+        self.handle(now, Input::Complete { delivery, verdict }) == Reply::Done
+    }
+
+    /// Ends: nothing new is accepted, what is under way is finished for `drain` at most.
+    pub fn close(&mut self, now: Instant, drain: Duration) {
+        let _ = self.handle(now, Input::Close { drain });
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn state(&self) -> State {
+        match self.link.state() {
+            LinkState::Closed => State::Closed,
+            LinkState::Failed if !self.config.get().route.http => State::Failed,
+            _ if self.closing => State::Closing,
+            LinkState::Up if self.live.as_ref().is_some_and(|live| live.suspect) => State::Suspect,
+            LinkState::Up if self.route.may_frame() => State::Up,
+            _ if self.route.path() == Path::Http && !self.route.http_failing() => State::Degraded,
+            LinkState::Up => State::Up,
+            _ if self.link.suspended() => State::Suspended,
+            LinkState::Idle => State::Idle,
+            LinkState::Waiting | LinkState::Closing | LinkState::Failed => State::Waiting,
+            LinkState::Connecting => State::Connecting,
+            LinkState::Handshaking => State::Handshaking,
+        }
+    }
+
+    /// Where traffic goes.
+    #[must_use]
+    pub const fn path(&self) -> Path {
+        self.route.path()
+    }
+
+    /// Messages accepted and not ended.
+    #[must_use]
+    pub const fn backlog(&self) -> usize {
+        self.outbox.backlog()
+    }
+
+    /// Whether a message could be accepted now.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        !self.over() && self.outbox.has_room()
+    }
+
+    /// Messages at the application.
+    #[must_use]
+    pub const fn held(&self) -> usize {
+        self.inbox.held()
+    }
+
+    /// The counters.
+    #[must_use]
+    pub const fn stats(&self) -> Stats {
+        Stats { attempts: self.link.attempts(), horizon_short: self.inbox.horizon_short(), ..self.stats }
+    }
+
+    /// The outbox, to look at.
+    #[must_use]
+    pub const fn outbox(&self) -> &Outbox<P, O> {
+        &self.outbox
+    }
+
+    /// The largest time seen.
+    #[must_use]
+    pub const fn now(&self) -> Instant {
+        self.now
+    }
+
+    fn apply(&mut self, input: Input<P>) -> Reply<P> {
+        let now = self.now;
+        match input {
+            Input::Tick => Reply::Done,
+            Input::Start => {
+                if self.closing {
+                    return Reply::Stale;
+                }
+                self.link.start(now);
+                self.route.start(now);
+                Reply::Done
+            }
+            Input::Accept => Reply::Accepted(if self.closing { Accepted::Refused } else { self.link.accept(now) }),
+            Input::LinkUp { link } => done(self.link.on_up(now, link)),
+            Input::LinkDown { link, cause, hint } => done(self.link.on_down(now, link, cause, hint, &mut self.rng)),
+            Input::Received { link, head } => self.on_received(link, head),
+            Input::Writable { link, yes } => self.on_writable(link, yes),
+            Input::Posted { post, outcome } => {
+                let taken = self.outbox.on_posted(now, post, outcome);
+                if taken {
+                    self.route.posted(now, outcome, &mut self.rng);
+                }
+                done(taken)
+            }
+            Input::Request { request, id, key } => {
+                if self.closing {
+                    let after = Duration::from_secs(1);
+                    return Reply::Arrival(Arrival::Answer(Answer::Busy { after }));
+                }
+                let arrival = self.inbox.on_request(now, request, id, key);
+                self.count(arrival)
+            }
+            Input::RequestGone { request } => done(self.inbox.request_gone(request)),
+            Input::Send { payload, size, policy } => self.on_send(payload, size, policy),
+            Input::Complete { delivery, verdict } => done(self.inbox.complete(now, delivery, verdict)),
+            Input::NetworkChanged => {
+                self.link.network_changed(now);
+                self.route.network_changed(now);
+                self.outbox.rescan();
+                if let Some(live) = &mut self.live {
+                    live.beat.probe();
+                }
+                Reply::Done
+            }
+            Input::Close { drain } => {
+                if self.closing {
+                    return Reply::Stale;
+                }
+                self.closing = true;
+                self.drain.arm(now.after(drain));
+                Reply::Done
+            }
+        }
+    }
+
+    fn on_send(&mut self, payload: P, size: u32, policy: Policy) -> Reply<P> {
+        if self.over() {
+            return Reply::Refused(Refusal::Closed, payload);
+        }
+        if !self.outbox.fits(size, self.config.get().route.http) {
+            return Reply::Refused(Refusal::TooLarge, payload);
+        }
+        match self.outbox.push(self.now, payload, size, policy) {
+            Ok(seq) => {
+                self.stats.accepted = self.stats.accepted.saturating_add(1);
+                Reply::Queued(seq)
+            }
+            Err(payload) => Reply::Refused(Refusal::Full, payload),
+        }
+    }
+
+    fn on_received(&mut self, link: LinkId, head: Head) -> Reply<P> {
+        let now = self.now;
+        if self.link.listening() != Some(link) {
+            return Reply::Stale;
+        }
+        let Some(live) = self.live.as_mut().filter(|live| live.link == link) else {
+            // Open, but not ready: nothing but the greeting means anything.
+            if head == Head::Hello {
+                self.link.on_ready(now);
+                return Reply::Done;
+            }
+            return Reply::Stale;
+        };
+        live.beat.heard();
+        live.suspect = false;
+        self.link.on_heard();
+        self.route.heard(now);
+        match head {
+            Head::Data { id, key } => {
+                self.link.on_useful();
+                if self.closing {
+                    return Reply::Arrival(Arrival::Full);
+                }
+                let arrival = self.inbox.on_frame(now, id, key);
+                self.count(arrival)
+            }
+            Head::Ack { id } => {
+                match self.outbox.on_ack(now, link, id) {
+                    Ack::Settled => {
+                        self.link.on_useful();
+                        self.route.answered();
+                    }
+                    Ack::Unknown => {}
+                    Ack::NeverSent => {
+                        self.stats.violations = self.stats.violations.saturating_add(1);
+                        self.link.abort(now, Cause::Violation, &mut self.rng);
+                    }
+                }
+                Reply::Done
+            }
+            Head::Pong => {
+                self.link.on_useful();
+                Reply::Done
+            }
+            Head::Hello | Head::Other => Reply::Done,
+            Head::Malformed => {
+                self.stats.malformed = self.stats.malformed.saturating_add(1);
+                live.malformed = live.malformed.saturating_add(1);
+                if live.malformed >= MALFORMED {
+                    self.link.abort(now, Cause::Violation, &mut self.rng);
+                }
+                Reply::Done
+            }
+        }
+    }
+
+    fn on_writable(&mut self, link: LinkId, yes: bool) -> Reply<P> {
+        let Some(live) = self.live.as_mut().filter(|live| live.link == link) else { return Reply::Stale };
+        if live.writable && !yes {
+            live.stall.arm(self.now.after(SEND_DEADLINE));
+        } else if yes {
+            live.stall.disarm();
+        }
+        live.writable = yes;
+        Reply::Done
+    }
+
+    fn count(&mut self, arrival: Arrival) -> Reply<P> {
+        let counter = match arrival {
+            Arrival::Deliver { maybe_dup, .. } => {
+                self.stats.maybe_dup = self.stats.maybe_dup.saturating_add(u64::from(maybe_dup));
+                &mut self.stats.delivered
+            }
+            Arrival::Duplicate | Arrival::Answer(Answer::Done | Answer::Rejected) => &mut self.stats.duplicates,
+            Arrival::Answer(Answer::Busy { .. }) | Arrival::Full => &mut self.stats.refused,
+            Arrival::Reused | Arrival::Answer(Answer::Reused) => &mut self.stats.reused,
+        };
+        *counter = counter.saturating_add(1);
+        Reply::Arrival(arrival)
+    }
+
+    /// The process or the machine stood still: no limit may be passed by that gap (L5).
+    fn stalled(&mut self, now: Instant) {
+        self.stats.stalls = self.stats.stalls.saturating_add(1);
+        let grace = self.config.get().heartbeat.probe;
+        self.link.stalled(now, grace);
+        self.outbox.stalled(now.after(grace));
+        if let Some(live) = &mut self.live {
+            live.beat.stalled();
+            if live.stall.is_armed() {
+                live.stall.arm(now.after(SEND_DEADLINE));
+            }
+        }
+    }
+
+    fn fire(&mut self) {
+        let now = self.now;
+        self.link.tick(now, &mut self.rng);
+        if let Some(live) = &mut self.live {
+            let dead = live.beat.tick(now, &mut self.rng);
+            let stalled = live.stall.fire(now);
+            if dead || stalled {
+                let cause = if dead { Cause::Dead } else { Cause::Stalled };
+                self.link.abort(now, cause, &mut self.rng);
+            }
+        }
+        if self.outbox.tick(now) > 0
+            && let Some(live) = &mut self.live
+        {
+            live.suspect = true;
+            live.beat.probe();
+            self.route.unanswered(now);
+        }
+        self.inbox.tick(now);
+        self.route.tick(now);
+        if self.drain.fire(now) {
+            self.finish();
+        }
+    }
+
+    /// Brings the machines to agree with each other.
+    fn settle(&mut self) {
+        let now = self.now;
+        let path = self.route.path();
+        let current = self.link.current();
+        if let Some(live) = &self.live
+            && Some(live.link) != current
+        {
+            let too_large = self.link.ended() == Some((live.link, Cause::Closed(1009)));
+            self.live = None;
+            self.outbox.on_link_down(too_large);
+            self.route.link_down(now);
+            if !self.config.get().route.http {
+                self.outbox.reject_oversize(now);
+            }
+        }
+        if let Some(link) = current
+            && self.live.is_none()
+        {
+            let mut beat = Heartbeat::start(self.config.get().heartbeat, now, &mut self.rng);
+            self.outbox.on_link_up(now);
+            if self.route.link_up(now) {
+                beat.probe();
+            }
+            let stall = Timer::disarmed();
+            self.live = Some(Live { link, beat, writable: true, stall, malformed: 0, suspect: false });
+        }
+        if self.link.knocked()
+            && let Some(live) = &mut self.live
+        {
+            live.beat.probe();
+        }
+        while self.outbox.late() > 0 && self.route.hedge() {
+            self.outbox.hedge();
+            self.stats.hedges = self.stats.hedges.saturating_add(1);
+        }
+        if self.link.state() == LinkState::Failed && !self.config.get().route.http {
+            self.outbox.abandon(now);
+        }
+        if self.closing && self.outbox.backlog() == 0 && self.inbox.held() == 0 && !self.inbox.owes() {
+            self.finish();
+        }
+        if self.route.path() != path {
+            self.outbox.rescan();
+        }
+    }
+
+    /// The bounded end of a close: what is unfinished ends, the connection with it.
+    fn finish(&mut self) {
+        self.drain.disarm();
+        self.outbox.abandon(self.now);
+        self.inbox.release_waiters();
+        self.link.close(self.now);
+    }
+
+    fn over(&self) -> bool {
+        let failed = self.link.state() == LinkState::Failed && !self.config.get().route.http;
+        self.closing || failed
+    }
+
+    fn next_event(&mut self) -> Option<Event> {
+        if let Some((seq, outcome, took)) = self.outbox.take_settled() {
+            let stats = &mut self.stats;
+            let counter = match outcome {
+                Outcome::Delivered { path: Path::WebSocket } => &mut stats.delivered_websocket,
+                Outcome::Delivered { path: Path::Http } => &mut stats.delivered_http,
+                Outcome::Rejected(_) => &mut stats.rejected,
+                Outcome::Expired => &mut stats.expired,
+                Outcome::Abandoned => &mut stats.abandoned,
+            };
+            *counter = counter.saturating_add(1);
+            return Some(Event::Settled { seq, outcome, took });
+        }
+        if let Some((link, cause)) = self.link.ended()
+            && self.reported.ended != Some(link)
+        {
+            self.reported.ended = Some(link);
+            return Some(Event::Down { link, cause });
+        }
+        let (from, to) = (self.reported.state, self.state());
+        if from != to {
+            self.reported.state = to;
+            return Some(Event::State { from, to });
+        }
+        let (from, to) = (self.reported.path, self.route.path());
+        if from != to {
+            self.reported.path = to;
+            return Some(Event::Path { from, to });
+        }
+        if let Some(delivery) = self.inbox.take_rejected_but_acked() {
+            return Some(Event::RejectedButAcked { delivery });
+        }
+        let total = self.inbox.horizon_short();
+        if self.reported.horizon_short != total {
+            self.reported.horizon_short = total;
+            return Some(Event::HorizonShort { total });
+        }
+        let total = self.stats.reused;
+        if self.reported.reused != total {
+            self.reported.reused = total;
+            return Some(Event::IdReused { total });
+        }
+        None
+    }
+
+    fn next_frame(&mut self) -> Option<(LinkId, Next)> {
+        let now = self.now;
+        let live = self.live.as_mut().filter(|live| live.writable)?;
+        // The close handshake has begun: nothing follows a close frame.
+        if self.link.current() != Some(live.link) {
+            return None;
+        }
+        if let Some(id) = self.inbox.take_ack() {
+            live.beat.data_sent(now);
+            return Some((live.link, Next::Ack(id)));
+        }
+        if live.beat.ping_due() {
+            live.beat.ping_taken(now);
+            return Some((live.link, Next::Ping));
+        }
+        if self.route.may_frame()
+            && let Some(seq) = self.outbox.take_frame(now, live.link)
+        {
+            live.beat.data_sent(now);
+            self.stats.frames = self.stats.frames.saturating_add(1);
+            return Some((live.link, Next::Data(seq)));
+        }
+        if live.beat.keepalive_due() {
+            live.beat.data_sent(now);
+            return Some((live.link, Next::Keepalive));
+        }
+        None
+    }
+}
+
+/// A frame before its payload is borrowed.
+enum Next {
+    Ack(MessageId),
+    Ping,
+    Keepalive,
+    Data(Seq),
+}
+
+const fn done<P>(taken: bool) -> Reply<P> {
+    if taken { Reply::Done } else { Reply::Stale }
+}
+
+fn arrival<P>(reply: Reply<P>) -> Option<Arrival> {
+    match reply {
+        Reply::Arrival(arrival) => Some(arrival),
+        Reply::Done | Reply::Stale | Reply::Accepted(_) | Reply::Queued(_) | Reply::Refused(..) => None,
+    }
+}
+
+impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Timers for Session<P, O, I> {
+    fn timers(&self, see: &mut dyn FnMut(Wake, &Timer)) {
+        self.link.timers(see);
+        if let Some(live) = &self.live {
+            live.beat.timers(see);
+            see(Wake::Stall, &live.stall);
+        }
+        self.outbox.timers(see);
+        self.inbox.timers(see);
+        self.route.timers(see);
+        see(Wake::Drain, &self.drain);
+    }
+}
