@@ -1,4 +1,20 @@
-#![doc = "bowline"]
+//! **Bowline keeps a message session alive over a WebSocket that breaks, and over HTTP when there is no WebSocket.**
+//!
+//! This crate decides when to connect, when to wait, when a peer is dead, what to send again, what was a duplicate, and
+//! when to change path. It does no I/O, reads no clock, allocates nothing (without features) and never panics: a set of
+//! deterministic state machines that take `(now, input)` and answer with outputs.
+//!
+//! ```text
+//!             ┌──────────────── Session ────────────────┐
+//!  (now, ─────▶ Link · Heartbeat · Outbox · Inbox · Route ├──▶ Close, Connect, Event, Respond, Frame, Post
+//!  input)     └─────────────────────────────────────────┘
+//! ```
+//!
+//! Start with [`Session`], whose module states the six rules of the surface; every machine is public and usable alone.
+//! The adapters `bowline-smol` and `bowline-blocking` bring sockets. The rules named in comments and tests (S6, F2 …) are
+//! those of `PROTOCOL.md`; promises (G1 …) and reasons are in `ARCHITECTURE.md`.
+//!
+//! Features: `alloc` ([`HeapSession`], capacities chosen at run time), `wire` (the JSON codecs). None changes behaviour.
 #![no_std]
 #![cfg_attr(
     not(test),
@@ -27,6 +43,7 @@ mod ids;
 mod inbox;
 mod link;
 mod outbox;
+mod profile;
 mod ring;
 mod rng;
 mod route;
@@ -44,6 +61,7 @@ pub use ids::{ContentKey, DeliveryId, LinkId, MessageId, Origin, PostId, Request
 pub use inbox::{Answer, Arrival, Inbox, InboxConfig, InlineInbox, OnReject, Seen, Verdict};
 pub use link::{Accepted, Ending, Link, LinkConfig, LinkState, Ready, Role};
 pub use outbox::{Ack, InlineOutbox, OnNewLink, Outbox, OutboxConfig, Outcome, Path, Policy, Rejection, Slot};
+pub use profile::{GONKA_API_NODE, GONKA_ML_NODE};
 pub use ring::{Ring, Slots};
 pub use rng::SplitMix64;
 pub use route::{Hedge, Route, RouteConfig};

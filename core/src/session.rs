@@ -590,24 +590,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     /// Takes one input; the only place where state and time move. What the session wants done comes from
     /// [`poll`](Self::poll); `Reply` is the answer to this input alone.
     pub fn handle(&mut self, now: Instant, input: Input<P>) -> Reply<P> {
-        if now < self.now {
-            self.stats.clock_backwards = self.stats.clock_backwards.saturating_add(1);
-        }
-        let now = now.max(self.now);
-        let planned = self.deadline();
-        if planned.is_some_and(|at| now.since(self.now) > at.since(self.now).saturating_mul(2).max(STALL)) {
-            self.stalled(now);
-        }
-        self.now = now;
-        // The input first, the timers after: an answer that arrives together with its deadline is in time.
-        let reply = self.apply(input);
-        if reply == Reply::Stale {
-            self.stats.stale = self.stats.stale.saturating_add(1);
-        }
-        self.fire();
-        self.settle();
-        self.drained = false;
-        reply
+        self.enter(now, |session| session.apply(input))
     }
 
     /// The next thing to do; drain it until `None`. Taking a frame or a post starts its deadlines.
@@ -664,51 +647,51 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         if self.drained { self.earliest().map_or(Wake::Input, |(_, wake)| wake) } else { Wake::Output }
     }
 
-    /// Begins to dial, or to be dialled.
+    /// [`Input::Start`].
     pub fn start(&mut self, now: Instant) {
-        let _ = self.handle(now, Input::Start);
+        self.enter(now, Self::on_start);
     }
 
-    /// Time has passed.
+    /// [`Input::Tick`].
     pub fn tick(&mut self, now: Instant) {
-        let _ = self.handle(now, Input::Tick);
+        self.enter(now, |_| {});
     }
 
-    /// A peer has connected to us.
+    /// [`Input::Accept`].
     pub fn accept(&mut self, now: Instant) -> Accepted {
-        match self.handle(now, Input::Accept) {
-            Reply::Accepted(accepted) => accepted,
-            Reply::Done | Reply::Stale | Reply::Queued(_) | Reply::Refused(..) | Reply::Arrival(_) => Accepted::Refused,
+        self.enter(now, Self::on_accept)
+    }
+
+    /// [`Input::LinkUp`]; false: the connection is not wanted any more, drop it.
+    #[must_use]
+    pub fn link_up(&mut self, now: Instant, link: LinkId) -> bool {
+        self.enter(now, |session| session.on_link_up(link))
+    }
+
+    /// [`Input::LinkDown`].
+    pub fn link_down(&mut self, now: Instant, link: LinkId, cause: Cause, hint: Hint) {
+        self.enter(now, |session| session.on_link_down(link, cause, hint));
+    }
+
+    /// [`Input::Received`]; an arrival for data, `None` for everything else and for a connection that is over.
+    pub fn received(&mut self, now: Instant, link: LinkId, head: Head) -> Option<Arrival> {
+        match self.enter(now, |session| session.on_received(link, head)) {
+            Heard::Arrival(arrival) => Some(arrival),
+            Heard::Noted | Heard::Stale => None,
         }
     }
 
-    /// The connection that was asked for is open; false: it is not wanted any more, drop it.
-    #[must_use]
-    pub fn link_up(&mut self, now: Instant, link: LinkId) -> bool {
-        self.handle(now, Input::LinkUp { link }) == Reply::Done
-    }
-
-    /// A connection or an attempt ended.
-    pub fn link_down(&mut self, now: Instant, link: LinkId, cause: Cause, hint: Hint) {
-        let _ = self.handle(now, Input::LinkDown { link, cause, hint });
-    }
-
-    /// A frame came in; the answer is of interest for data alone.
-    pub fn received(&mut self, now: Instant, link: LinkId, head: Head) -> Option<Arrival> {
-        arrival(self.handle(now, Input::Received { link, head }))
-    }
-
-    /// The connection takes frames, or does not at the moment.
+    /// [`Input::Writable`].
     pub fn writable(&mut self, now: Instant, link: LinkId, yes: bool) {
-        let _ = self.handle(now, Input::Writable { link, yes });
+        self.enter(now, |session| session.on_writable(link, yes));
     }
 
-    /// A request of ours ended.
+    /// [`Input::Posted`].
     pub fn posted(&mut self, now: Instant, post: PostId, outcome: HttpOutcome) {
-        let _ = self.handle(now, Input::Posted { post, outcome });
+        self.enter(now, |session| session.on_posted(post, outcome));
     }
 
-    /// The peer sent a message by a request.
+    /// [`Input::Request`].
     pub fn request(
         &mut self,
         now: Instant,
@@ -716,29 +699,35 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         id: Option<MessageId>,
         key: Option<ContentKey>,
     ) -> Arrival {
-        arrival(self.handle(now, Input::Request { request, id, key })).unwrap_or(Arrival::Full)
+        self.enter(now, |session| session.on_request(request, id, key))
     }
 
-    /// The application sends.
+    /// [`Input::RequestGone`].
+    pub fn request_gone(&mut self, now: Instant, request: RequestId) {
+        self.enter(now, |session| session.on_request_gone(request));
+    }
+
+    /// [`Input::Send`].
     ///
     /// # Errors
     /// Why not, and the payload.
-    pub fn send(&mut self, now: Instant, payload: P, size: u32, policy: Policy) -> Result<Seq, Option<(Refusal, P)>> {
-        match self.handle(now, Input::Send { payload, size, policy }) {
-            Reply::Queued(seq) => Ok(seq),
-            Reply::Refused(why, payload) => Err(Some((why, payload))),
-            Reply::Done | Reply::Stale | Reply::Accepted(_) | Reply::Arrival(_) => Err(None),
-        }
+    pub fn send(&mut self, now: Instant, payload: P, size: u32, policy: Policy) -> Result<Seq, (Refusal, P)> {
+        self.enter(now, |session| session.on_send(payload, size, policy))
     }
 
-    /// The application has decided about a message; false: it was not open.
+    /// [`Input::Complete`]; false: the message was not open.
     pub fn complete(&mut self, now: Instant, delivery: DeliveryId, verdict: Verdict) -> bool {
-        self.handle(now, Input::Complete { delivery, verdict }) == Reply::Done
+        self.enter(now, |session| session.on_complete(delivery, verdict))
     }
 
-    /// Ends: nothing new is accepted, what is under way is finished for `drain` at most.
+    /// [`Input::NetworkChanged`].
+    pub fn network_changed(&mut self, now: Instant) {
+        self.enter(now, Self::on_network_changed);
+    }
+
+    /// [`Input::Close`].
     pub fn close(&mut self, now: Instant, drain: Duration) {
-        let _ = self.handle(now, Input::Close { drain });
+        self.enter(now, |session| session.on_close(drain));
     }
 
     /// Where it stands.
@@ -802,89 +791,147 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         self.now
     }
 
+    /// What surrounds every input: clamp time, look for a stall, apply, fire, settle. The input comes before the timers:
+    /// an answer that arrives together with its deadline is in time.
+    fn enter<R>(&mut self, now: Instant, apply: impl FnOnce(&mut Self) -> R) -> R {
+        if now < self.now {
+            self.stats.clock_backwards = self.stats.clock_backwards.saturating_add(1);
+        }
+        let now = now.max(self.now);
+        let planned = self.deadline();
+        if planned.is_some_and(|at| now.since(self.now) > at.since(self.now).saturating_mul(2).max(STALL)) {
+            self.stalled(now);
+        }
+        self.now = now;
+        let answer = apply(self);
+        self.fire();
+        self.settle();
+        self.drained = false;
+        answer
+    }
+
     fn apply(&mut self, input: Input<P>) -> Reply<P> {
-        let now = self.now;
         match input {
             Input::Tick => Reply::Done,
-            Input::Start => {
-                if self.closing {
-                    return Reply::Stale;
-                }
-                self.link.start(now);
-                self.route.start(now);
-                Reply::Done
-            }
-            Input::Accept => Reply::Accepted(if self.closing { Accepted::Refused } else { self.link.accept(now) }),
-            Input::LinkUp { link } => done(self.link.on_up(now, link)),
-            Input::LinkDown { link, cause, hint } => done(self.link.on_down(now, link, cause, hint, &mut self.rng)),
-            Input::Received { link, head } => self.on_received(link, head),
-            Input::Writable { link, yes } => self.on_writable(link, yes),
-            Input::Posted { post, outcome } => {
-                let taken = self.outbox.on_posted(now, post, outcome);
-                if taken {
-                    self.route.posted(now, outcome, &mut self.rng);
-                }
-                done(taken)
-            }
-            Input::Request { request, id, key } => {
-                if self.closing {
-                    let after = Duration::from_secs(1);
-                    return Reply::Arrival(Arrival::Answer(Answer::Busy { after }));
-                }
-                let arrival = self.inbox.on_request(now, request, id, key);
-                self.count(arrival)
-            }
-            Input::RequestGone { request } => done(self.inbox.request_gone(request)),
-            Input::Send { payload, size, policy } => self.on_send(payload, size, policy),
-            Input::Complete { delivery, verdict } => done(self.inbox.complete(now, delivery, verdict)),
+            Input::Start => done(self.on_start()),
+            Input::Accept => Reply::Accepted(self.on_accept()),
+            Input::LinkUp { link } => done(self.on_link_up(link)),
+            Input::LinkDown { link, cause, hint } => done(self.on_link_down(link, cause, hint)),
+            Input::Received { link, head } => match self.on_received(link, head) {
+                Heard::Arrival(arrival) => Reply::Arrival(arrival),
+                Heard::Noted => Reply::Done,
+                Heard::Stale => Reply::Stale,
+            },
+            Input::Writable { link, yes } => done(self.on_writable(link, yes)),
+            Input::Posted { post, outcome } => done(self.on_posted(post, outcome)),
+            Input::Request { request, id, key } => Reply::Arrival(self.on_request(request, id, key)),
+            Input::RequestGone { request } => done(self.on_request_gone(request)),
+            Input::Send { payload, size, policy } => match self.on_send(payload, size, policy) {
+                Ok(seq) => Reply::Queued(seq),
+                Err((why, payload)) => Reply::Refused(why, payload),
+            },
+            Input::Complete { delivery, verdict } => done(self.on_complete(delivery, verdict)),
             Input::NetworkChanged => {
-                self.link.network_changed(now);
-                self.route.network_changed(now);
-                self.outbox.rescan();
-                if let Some(live) = &mut self.live {
-                    live.beat.probe();
-                }
+                self.on_network_changed();
                 Reply::Done
             }
-            Input::Close { drain } => {
-                if self.closing {
-                    return Reply::Stale;
-                }
-                self.closing = true;
-                self.drain.arm(now.after(drain));
-                Reply::Done
-            }
+            Input::Close { drain } => done(self.on_close(drain)),
         }
     }
 
-    fn on_send(&mut self, payload: P, size: u32, policy: Policy) -> Reply<P> {
+    fn on_start(&mut self) -> bool {
+        if !self.closing {
+            self.link.start(self.now);
+            self.route.start(self.now);
+        }
+        self.taken(!self.closing)
+    }
+
+    fn on_accept(&mut self) -> Accepted {
+        if self.closing { Accepted::Refused } else { self.link.accept(self.now) }
+    }
+
+    fn on_link_up(&mut self, link: LinkId) -> bool {
+        let taken = self.link.on_up(self.now, link);
+        self.taken(taken)
+    }
+
+    fn on_link_down(&mut self, link: LinkId, cause: Cause, hint: Hint) -> bool {
+        let taken = self.link.on_down(self.now, link, cause, hint, &mut self.rng);
+        self.taken(taken)
+    }
+
+    fn on_posted(&mut self, post: PostId, outcome: HttpOutcome) -> bool {
+        let taken = self.outbox.on_posted(self.now, post, outcome);
+        if taken {
+            self.route.posted(self.now, outcome, &mut self.rng);
+        }
+        self.taken(taken)
+    }
+
+    fn on_request(&mut self, request: RequestId, id: Option<MessageId>, key: Option<ContentKey>) -> Arrival {
+        let arrival = if self.closing {
+            Arrival::Answer(Answer::Busy { after: Duration::from_secs(1) })
+        } else {
+            self.inbox.on_request(self.now, request, id, key)
+        };
+        self.count(arrival)
+    }
+
+    fn on_request_gone(&mut self, request: RequestId) -> bool {
+        let taken = self.inbox.request_gone(request);
+        self.taken(taken)
+    }
+
+    fn on_complete(&mut self, delivery: DeliveryId, verdict: Verdict) -> bool {
+        let taken = self.inbox.complete(self.now, delivery, verdict);
+        self.taken(taken)
+    }
+
+    fn on_network_changed(&mut self) {
+        self.link.network_changed(self.now);
+        self.route.network_changed(self.now);
+        self.outbox.rescan();
+        if let Some(live) = &mut self.live {
+            live.beat.probe();
+        }
+    }
+
+    fn on_close(&mut self, drain: Duration) -> bool {
+        let first = !self.closing;
+        if first {
+            self.closing = true;
+            self.drain.arm(self.now.after(drain));
+        }
+        self.taken(first)
+    }
+
+    fn on_send(&mut self, payload: P, size: u32, policy: Policy) -> Result<Seq, (Refusal, P)> {
         if self.over() {
-            return Reply::Refused(Refusal::Closed, payload);
+            return Err((Refusal::Closed, payload));
         }
         if !self.outbox.fits(size, self.config.get().route.http) {
-            return Reply::Refused(Refusal::TooLarge, payload);
+            return Err((Refusal::TooLarge, payload));
         }
-        match self.outbox.push(self.now, payload, size, policy) {
-            Ok(seq) => {
-                self.stats.accepted = self.stats.accepted.saturating_add(1);
-                Reply::Queued(seq)
-            }
-            Err(payload) => Reply::Refused(Refusal::Full, payload),
-        }
+        let seq = self.outbox.push(self.now, payload, size, policy).map_err(|payload| (Refusal::Full, payload))?;
+        self.stats.accepted = self.stats.accepted.saturating_add(1);
+        Ok(seq)
     }
 
-    fn on_received(&mut self, link: LinkId, head: Head) -> Reply<P> {
+    fn on_received(&mut self, link: LinkId, head: Head) -> Heard {
         let now = self.now;
         if self.link.listening() != Some(link) {
-            return Reply::Stale;
+            self.taken(false);
+            return Heard::Stale;
         }
         let Some(live) = self.live.as_mut().filter(|live| live.link == link) else {
             // Open, but not ready: nothing but the greeting means anything.
             if head == Head::Hello {
                 self.link.on_ready(now);
-                return Reply::Done;
+                return Heard::Noted;
             }
-            return Reply::Stale;
+            self.taken(false);
+            return Heard::Stale;
         };
         live.beat.heard();
         live.suspect = false;
@@ -894,10 +941,10 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             Head::Data { id, key } => {
                 self.link.on_useful();
                 if self.closing {
-                    return Reply::Arrival(Arrival::Full);
+                    return Heard::Arrival(Arrival::Full);
                 }
                 let arrival = self.inbox.on_frame(now, id, key);
-                self.count(arrival)
+                Heard::Arrival(self.count(arrival))
             }
             Head::Ack { id } => {
                 match self.outbox.on_ack(now, link, id) {
@@ -911,36 +958,44 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
                         self.link.abort(now, Cause::Violation, &mut self.rng);
                     }
                 }
-                Reply::Done
+                Heard::Noted
             }
             Head::Pong => {
                 self.link.on_useful();
-                Reply::Done
+                Heard::Noted
             }
-            Head::Hello | Head::Other => Reply::Done,
+            Head::Hello | Head::Other => Heard::Noted,
             Head::Malformed => {
                 self.stats.malformed = self.stats.malformed.saturating_add(1);
                 live.malformed = live.malformed.saturating_add(1);
                 if live.malformed >= MALFORMED {
                     self.link.abort(now, Cause::Violation, &mut self.rng);
                 }
-                Reply::Done
+                Heard::Noted
             }
         }
     }
 
-    fn on_writable(&mut self, link: LinkId, yes: bool) -> Reply<P> {
-        let Some(live) = self.live.as_mut().filter(|live| live.link == link) else { return Reply::Stale };
+    fn on_writable(&mut self, link: LinkId, yes: bool) -> bool {
+        let Some(live) = self.live.as_mut().filter(|live| live.link == link) else { return self.taken(false) };
         if live.writable && !yes {
             live.stall.arm(self.now.after(SEND_DEADLINE));
         } else if yes {
             live.stall.disarm();
         }
         live.writable = yes;
-        Reply::Done
+        true
     }
 
-    fn count(&mut self, arrival: Arrival) -> Reply<P> {
+    /// Counts what concerned something that was over.
+    const fn taken(&mut self, taken: bool) -> bool {
+        if !taken {
+            self.stats.stale = self.stats.stale.saturating_add(1);
+        }
+        taken
+    }
+
+    fn count(&mut self, arrival: Arrival) -> Arrival {
         let counter = match arrival {
             Arrival::Deliver { maybe_dup, .. } => {
                 self.stats.maybe_dup = self.stats.maybe_dup.saturating_add(u64::from(maybe_dup));
@@ -951,7 +1006,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             Arrival::Reused | Arrival::Answer(Answer::Reused) => &mut self.stats.reused,
         };
         *counter = counter.saturating_add(1);
-        Reply::Arrival(arrival)
+        arrival
     }
 
     /// The process or the machine stood still: no limit may be passed by that gap (L5).
@@ -1128,6 +1183,13 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     }
 }
 
+/// What became of a frame that came in.
+enum Heard {
+    Arrival(Arrival),
+    Noted,
+    Stale,
+}
+
 /// A frame before its payload is borrowed.
 enum Next {
     Ack(MessageId),
@@ -1138,13 +1200,6 @@ enum Next {
 
 const fn done<P>(taken: bool) -> Reply<P> {
     if taken { Reply::Done } else { Reply::Stale }
-}
-
-fn arrival<P>(reply: Reply<P>) -> Option<Arrival> {
-    match reply {
-        Reply::Arrival(arrival) => Some(arrival),
-        Reply::Done | Reply::Stale | Reply::Accepted(_) | Reply::Queued(_) | Reply::Refused(..) => None,
-    }
 }
 
 impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Timers for Session<P, O, I> {
