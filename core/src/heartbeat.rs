@@ -150,7 +150,10 @@ impl Heartbeat {
     /// The adapter took the ping: its deadline starts now.
     pub fn ping_taken(&mut self, now: Instant) {
         let wait = match self.ping.take() {
-            Some(Ask::Beat) => self.config.dead.saturating_sub(self.config.interval),
+            // In microseconds: `Duration`'s own subtraction leaves a panic branch in the binary (G10).
+            Some(Ask::Beat) => {
+                Duration::from_micros(micros(self.config.dead).saturating_sub(micros(self.config.interval)))
+            }
             Some(Ask::Probe) => self.config.probe,
             None => return,
         };

@@ -189,6 +189,12 @@ impl ContentKey {
     pub const fn from_bits(bits: u128) -> Self {
         Self(bits)
     }
+
+    /// Its 128 bits.
+    #[must_use]
+    pub const fn bits(self) -> u128 {
+        self.0
+    }
 }
 
 /// Who numbers the messages: 48 bits of identity and an epoch of 26 bits that grows whenever the counters may have

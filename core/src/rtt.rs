@@ -115,13 +115,14 @@ impl Rtt {
     /// The wait in force.
     #[must_use]
     pub fn wait(&self) -> Duration {
-        let doubled = |wait: Duration| wait.saturating_mul(1_u32.checked_shl(u32::from(self.late)).unwrap_or(u32::MAX));
         match self.mode {
             AckWait::Fixed(wait) => wait,
-            AckWait::Adaptive { first, least, most } => match self.estimate() {
-                Some(estimate) if self.samples >= ENOUGH => doubled(estimate).clamp(least.min(most), most),
-                Some(_) | None => doubled(first).clamp(least.min(most), most),
-            },
+            AckWait::Adaptive { first, least, most } => {
+                let start = self.estimate().filter(|_| self.samples >= ENOUGH).unwrap_or(first);
+                // In microseconds: `Duration`'s own arithmetic and `clamp` leave panic branches in the binary (G10).
+                let factor = 1_u64.checked_shl(u32::from(self.late)).unwrap_or(u64::MAX);
+                Duration::from_micros(micros(start).saturating_mul(factor)).max(least).min(most)
+            }
         }
     }
 

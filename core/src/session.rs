@@ -749,6 +749,12 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         }
     }
 
+    /// The connection whose frames are listened to.
+    #[must_use]
+    pub const fn connection(&self) -> Option<LinkId> {
+        self.link.listening()
+    }
+
     /// Where traffic goes.
     #[must_use]
     pub const fn path(&self) -> Path {
@@ -803,9 +809,14 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             self.stalled(now);
         }
         self.now = now;
+        let path = self.route.path();
         let answer = apply(self);
         self.fire();
         self.settle();
+        // Whatever changed it, the input or a timer: what was passed over on the old path is looked at again.
+        if self.route.path() != path {
+            self.outbox.rescan();
+        }
         self.drained = false;
         answer
     }
@@ -1051,7 +1062,6 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     /// Brings the machines to agree with each other.
     fn settle(&mut self) {
         let now = self.now;
-        let path = self.route.path();
         let current = self.link.current();
         if let Some(live) = &self.live
             && Some(live.link) != current
@@ -1089,9 +1099,6 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         }
         if self.closing && self.outbox.backlog() == 0 && self.inbox.held() == 0 && !self.inbox.owes() {
             self.finish();
-        }
-        if self.route.path() != path {
-            self.outbox.rescan();
         }
     }
 

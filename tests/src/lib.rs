@@ -1,1 +1,15 @@
-//! bowline-tests
+//! What the tests of the machines share: a simulated world, and the format of recorded, fuzzed and random executions.
+//!
+//! ```text
+//! sim::clock     an agenda in virtual microseconds
+//! sim::driver    one session, woken only when it asked for it (or otherwise, on purpose), rules checked at every turn
+//! sim::network   what the weather is on the WebSocket path and on the HTTP path
+//! sim::ledger    the promises G1 to G10, kept as books over everything that happens
+//! sim::world     two parties, their applications and the network between them
+//! sim::plan      what happens in a world, from random bytes
+//! sim::script    what happens to one session, as bytes: one format for the fuzzer, for proptest and for a recording
+//! ```
+//!
+//! Everything is deterministic: a world and a seed, or a script, *is* the execution.
+
+pub mod sim;

@@ -59,8 +59,8 @@ pub enum Fault {
     /// Resets (RST) all connections there are; new ones pass.
     Reset,
     /// Holds the bytes of a direction on open and new connections. They wait in the kernel, and the next fault
-    /// releases them: nothing is lost. The end of a stream is held as well, so an end that leaves may go unnoticed
-    /// until then.
+    /// releases them: nothing is lost. The end of a stream is held as well, so a peer that leaves may go unnoticed
+    /// until then, and counts towards the limit.
     Silence(Direction),
     /// Both directions of every connection at this rate: a slow reader. Zero holds both.
     Slow {

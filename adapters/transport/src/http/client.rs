@@ -22,7 +22,7 @@ use core::pin::{Pin, pin};
 use core::task::{Context, Poll};
 use core::time::Duration;
 use hyper::client::conn::http1;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::{Method, Request};
 use std::io::{self, IoSlice};
@@ -91,15 +91,21 @@ where
         .header(HOST, request.target.authority())
         .header(CONNECTION, "close")
         .header(CONTENT_TYPE, "application/json")
+        .header(CONTENT_LENGTH, request.body.len())
         .header(USER_AGENT, concat!("bowline/", env!("CARGO_PKG_VERSION")))
         .header("idempotency-key", request.id.to_string())
         .body(Whole::new(request.body));
     // Cannot fail with a checked target; if it did, nothing would have been sent.
     let Ok(request) = request else { return HttpOutcome::Unreached };
 
-    // Head and body are written as they lie, not copied together; the socket may join them.
-    let handshake =
-        http1::Builder::new().max_buf_size(ANSWER_HEAD).writev(true).handshake(Deaf { io, deaf: false }).await;
+    // Both limits: the first alone is exceeded by what one read may bring. Head and body are written as they lie, not
+    // copied together; the socket may join them.
+    let handshake = http1::Builder::new()
+        .max_buf_size(ANSWER_HEAD)
+        .max_header_size(ANSWER_HEAD)
+        .writev(true)
+        .handshake(Deaf { io, deaf: false })
+        .await;
     let Ok((mut sender, connection)) = handshake else { return HttpOutcome::Unreached };
     let mut connection = pin!(connection);
     let mut answer = pin!(sender.try_send_request(request));
@@ -212,6 +218,36 @@ impl<I: Write + Unpin> Write for Deaf<I> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A socket whose peer is gone before anything is written.
+    struct Gone;
+
+    impl Read for Gone {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl Write for Gone {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            panic!("nobody listens");
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn h_what_was_never_written_is_unreached() {
+        let target = Target::http("http://api/").unwrap();
+        let request = Post { target: &target, id: MessageId::from_bits(1), body: Bytes::from_static(b"{}") };
+        assert_eq!(smol::block_on(post(Gone, request)), HttpOutcome::Unreached);
+    }
 
     #[test]
     fn b4_retry_after_in_seconds() {

@@ -23,11 +23,13 @@
 
 mod client;
 mod deadline;
+mod dial;
 mod server;
 mod target;
 
 pub use client::{Post, post, retry_after};
 pub use deadline::{Deadline, Timed};
+pub use dial::dial;
 /// The bytes of bodies: cheap to clone, so a message can be posted again without a copy.
 pub use hyper::body::Bytes;
 pub use server::{Answer, Callback, GONKA_CALLBACKS, Limits, Routes, Served, serve};

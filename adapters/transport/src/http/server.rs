@@ -51,6 +51,9 @@ const LONGEST_KEY: usize = 64;
 /// Bodies are read in pieces of at most this many bytes.
 const PIECE: usize = 64 * 1024;
 
+/// After its last answer a connection takes at most this many more bytes, to throw them away.
+const FLOOD: usize = 64 * 1024 * 1024;
+
 /// How long and how much a connection may take before it is a WebSocket.
 ///
 /// ```
@@ -240,20 +243,20 @@ where
         let _ =
             write_all(&mut io, b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await;
     }
-    let _ = hang_up(&mut io, limits.body_bytes).await;
+    let _ = hang_up(&mut io).await;
     Served::Done
 }
 
 /// Ends our half of the connection and throws away what the peer still sends, until it ends too. Closing at once would
-/// make its system discard the answer it has not read yet. At most `bytes` are taken, so a flood ends early.
-async fn hang_up<I: Read + Write + Unpin>(io: &mut I, bytes: u64) -> io::Result<()> {
+/// make its system discard the answer it has not read yet. The deadline ends this, and so does a flood.
+async fn hang_up<I: Read + Write + Unpin>(io: &mut I) -> io::Result<()> {
     poll_fn(|cx| Pin::new(&mut *io).poll_shutdown(cx)).await?;
-    let mut left = bytes;
+    let mut left = FLOOD;
     let mut waste = [0; 4096];
     loop {
         let mut buffer = ReadBuf::new(&mut waste);
         poll_fn(|cx| Pin::new(&mut *io).poll_read(cx, buffer.unfilled())).await?;
-        let read = u64::try_from(buffer.filled().len()).unwrap_or(u64::MAX);
+        let read = buffer.filled().len();
         if read == 0 || read > left {
             return Ok(());
         }

@@ -1,0 +1,321 @@
+//! The session's thread, and the threads that wait for one thing each.
+//!
+//! Decided here: which thread waits for what, and how all of them end. Invariants: no thread waits without a limit; when
+//! the session is over its thread has joined all others.
+
+use crate::io::{BlockingIo, block_on};
+use bowline::wire::gonka;
+use bowline::{Cause, Hint, HttpOutcome, LinkId, MessageId, PostId, Role};
+use bowline_transport::http::{self, Bytes, Deadline, GONKA_CALLBACKS, Limits, Post, Routes, Served, Target};
+use bowline_transport::{Action, Node, Setup, SetupError, Stream};
+use core::net::SocketAddr;
+use core::time::Duration;
+use mio::{Events, Interest, Poll, Token, Waker};
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream, ToSocketAddrs as _};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread::{Builder, JoinHandle};
+use std::time::Instant;
+
+const WAKE: Token = Token(0);
+const LISTENER: Token = Token(1);
+const SOCKET: Token = Token(2);
+
+/// So many connections to our listener at once; a further one is closed.
+const CONNECTIONS: usize = 64;
+
+/// For an attempt to connect, from the name to the upgrade, if the session does not drop it sooner: a little more than
+/// its own limit, so that the session's word comes first.
+const ATTEMPT: Duration = Duration::from_secs(11);
+
+/// The node, where it listens, and its thread.
+pub(crate) type Started = (Arc<Node>, Option<SocketAddr>, JoinHandle<()>);
+
+pub(crate) fn start(setup: &Setup) -> Result<Started, SetupError> {
+    let poll = Poll::new()?;
+    let waker = Waker::new(poll.registry(), WAKE)?;
+    let node = Node::new(setup, move || {
+        // Full only if it has been woken already.
+        let _ = waker.wake();
+    })?;
+    let listener = setup.listen_on().map(TcpListener::bind).transpose()?;
+    let address = listener.as_ref().map(TcpListener::local_addr).transpose()?;
+    let mut listener = listener.map(listening).transpose()?;
+    if let Some(listener) = &mut listener {
+        poll.registry().register(listener, LISTENER, Interest::READABLE)?;
+    }
+    let turner = Turner {
+        node: Arc::clone(&node),
+        poll,
+        listener,
+        dials: setup.role() == Role::Dialer,
+        sockets: Arc::default(),
+        watched: None,
+        helpers: Vec::new(),
+    };
+    let thread = Builder::new().name("bowline".into()).spawn(move || turner.run())?;
+    Ok((node, address, thread))
+}
+
+fn listening(listener: TcpListener) -> io::Result<mio::net::TcpListener> {
+    listener.set_nonblocking(true)?;
+    Ok(mio::net::TcpListener::from_std(listener))
+}
+
+/// The sockets of attempts and connections; locked while the node learns of one, so that the session's thread finds
+/// whatever the node tells it to watch.
+type Sockets = Arc<Mutex<BTreeMap<LinkId, Arc<TcpStream>>>>;
+
+/// A thread and the socket it waits on.
+struct Helper {
+    thread: JoinHandle<()>,
+    socket: Arc<Mutex<Weak<TcpStream>>>,
+    /// A peer's request: its answer may still have to be written.
+    serves: bool,
+}
+
+struct Turner {
+    node: Arc<Node>,
+    poll: Poll,
+    listener: Option<mio::net::TcpListener>,
+    dials: bool,
+    sockets: Sockets,
+    watched: Option<(LinkId, mio::net::TcpStream)>,
+    helpers: Vec<Helper>,
+}
+
+impl Turner {
+    fn run(mut self) {
+        let mut events = Events::with_capacity(8);
+        let mut actions = Vec::new();
+        loop {
+            let wait = self.node.turn(&mut actions);
+            for action in actions.drain(..) {
+                self.act(action);
+            }
+            if wait.over {
+                break;
+            }
+            if !self.watch(wait.read) {
+                continue;
+            }
+            let left = wait.until.map(|at| at.saturating_duration_since(Instant::now()));
+            match self.poll.poll(&mut events, left) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // Without its poll the thread could only spin; everybody is told that it ends.
+                Err(_) => break,
+            }
+            if events.iter().any(|event| event.token() == LISTENER) {
+                self.accept();
+            }
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Dial { link } => self.dial(link),
+            Action::Drop { link } => {
+                self.watched.take_if(|(watched, _)| *watched == link);
+                if let Some(socket) = lock(&self.sockets).remove(&link) {
+                    let _ = socket.shutdown(Shutdown::Both);
+                }
+            }
+            Action::Post { post, id, kind, body, deadline } => match self.node.callback_target(kind) {
+                Some(target) => self.post(post, id, target, body, deadline),
+                None => self.node.posted(post, HttpOutcome::Gone),
+            },
+        }
+    }
+
+    /// Watches the connection that the node reads; edge by edge, as the node always reads and writes all it can. False:
+    /// it cannot be watched, so it was ended, and the node finds that end when it is turned next.
+    fn watch(&mut self, read: Option<LinkId>) -> bool {
+        if self.watched.as_ref().map(|(link, _)| *link) == read {
+            return true;
+        }
+        self.watched = None;
+        let Some(link) = read else { return true };
+        let Some(socket) = lock(&self.sockets).get(&link).map(Arc::clone) else { return true };
+        let watched = socket.try_clone().map(mio::net::TcpStream::from_std).and_then(|mut stream| {
+            self.poll.registry().register(&mut stream, SOCKET, Interest::READABLE | Interest::WRITABLE)?;
+            Ok(stream)
+        });
+        match watched {
+            Ok(stream) => self.watched = Some((link, stream)),
+            Err(_) => {
+                let _ = socket.shutdown(Shutdown::Both);
+            }
+        }
+        self.watched.is_some()
+    }
+
+    fn dial(&mut self, link: LinkId) {
+        let Some(target) = self.node.url().cloned() else { return };
+        let (node, sockets) = (Arc::clone(&self.node), Arc::clone(&self.sockets));
+        let failed = Arc::clone(&self.node);
+        let spawned = self.help("bowline-dial", false, move |slot| {
+            let deadline = Deadline::after(ATTEMPT);
+            let dialed = connect(&target, &deadline).map_err(|_| (Cause::Refused, Hint::NONE)).and_then(|socket| {
+                lock(&sockets).insert(link, Arc::clone(&socket));
+                slot(&socket);
+                let refused = |_| (Cause::Refused, Hint::NONE);
+                let io = BlockingIo::new(Arc::clone(&socket), deadline.clone()).map_err(refused)?;
+                let (_, early) = block_on(http::dial(io, &target))?;
+                socket.set_nonblocking(true).map_err(refused)?;
+                Ok((Box::new(NonBlocking(socket)) as Box<dyn Stream>, early))
+            });
+            if !node.dialed(link, dialed) {
+                lock(&sockets).remove(&link);
+            }
+        });
+        if !spawned {
+            failed.dialed(link, Err((Cause::Refused, Hint::NONE)));
+        }
+    }
+
+    fn post(&mut self, post: PostId, id: MessageId, target: Target, body: Bytes, limit: Duration) {
+        let node = Arc::clone(&self.node);
+        let failed = Arc::clone(&self.node);
+        let spawned = self.help("bowline-post", false, move |slot| {
+            let deadline = Deadline::after(limit);
+            let outcome = match connect(&target, &deadline) {
+                Ok(socket) => {
+                    slot(&socket);
+                    match BlockingIo::new(socket, deadline) {
+                        Ok(io) => block_on(http::post(io, Post { target: &target, id, body })),
+                        Err(_) => HttpOutcome::Unreached,
+                    }
+                }
+                Err(_) => HttpOutcome::Unreached,
+            };
+            node.posted(post, outcome);
+        });
+        if !spawned {
+            failed.posted(post, HttpOutcome::Unreached);
+        }
+    }
+
+    fn accept(&mut self) {
+        loop {
+            let Some(listener) = &self.listener else { return };
+            let socket = match listener.accept() {
+                Ok((socket, _)) => socket,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                // The peer is gone already, or the system is short of something: the next event tries again.
+                Err(error) if error.kind() == ErrorKind::ConnectionAborted => continue,
+                Err(_) => return,
+            };
+            self.helpers.retain(|helper| !helper.thread.is_finished());
+            if self.helpers.iter().filter(|helper| helper.serves).count() >= CONNECTIONS {
+                continue;
+            }
+            let socket = Arc::new(TcpStream::from(socket));
+            let (node, sockets, dials) = (Arc::clone(&self.node), Arc::clone(&self.sockets), self.dials);
+            self.help("bowline-peer", true, move |slot| {
+                slot(&socket);
+                serve(&node, &sockets, dials, socket);
+            });
+        }
+    }
+
+    /// Runs `work` on a thread of its own, which leaves its socket in a slot so that the end of the session ends it.
+    fn help(&mut self, name: &str, serves: bool, work: impl FnOnce(&dyn Fn(&Arc<TcpStream>)) + Send + 'static) -> bool {
+        self.helpers.retain(|helper| !helper.thread.is_finished());
+        let socket = Arc::<Mutex<Weak<TcpStream>>>::default();
+        let slot = Arc::clone(&socket);
+        let run = move || work(&|socket| *lock(&slot) = Arc::downgrade(socket));
+        match Builder::new().name(name.into()).spawn(run) {
+            Ok(thread) => {
+                self.helpers.push(Helper { thread, socket, serves });
+                true
+            }
+            Err(_) => false,
+        }
+    }
+}
+
+impl Drop for Turner {
+    fn drop(&mut self) {
+        self.node.ended();
+        self.listener = None;
+        for helper in &self.helpers {
+            if let Some(socket) = lock(&helper.socket).upgrade() {
+                let _ = socket.shutdown(if helper.serves { Shutdown::Read } else { Shutdown::Both });
+            }
+        }
+        for helper in self.helpers.drain(..) {
+            let _ = helper.thread.join();
+        }
+        for socket in lock(&self.sockets).values() {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+fn serve(node: &Arc<Node>, sockets: &Sockets, dials: bool, socket: Arc<TcpStream>) {
+    let limits = Limits::DEFAULT;
+    let deadline = Deadline::after(limits.head);
+    let routes = routes(dials);
+    if socket.set_nodelay(true).is_err() {
+        return;
+    }
+    let Ok(io) = BlockingIo::new(Arc::clone(&socket), deadline.clone()) else { return };
+    let served = block_on(http::serve(io, &deadline, &limits, &routes, |callback| node.callback(callback)));
+    if let Served::Upgraded { read_buf, .. } = served
+        && socket.set_nonblocking(true).is_ok()
+    {
+        let mut sockets = lock(sockets);
+        if let Some(link) = node.accepted(Box::new(NonBlocking(Arc::clone(&socket))), &read_buf) {
+            sockets.insert(link, socket);
+        }
+    }
+}
+
+/// A node that dials receives callbacks; one that is dialled is a WebSocket.
+const fn routes(dials: bool) -> Routes<'static> {
+    if dials {
+        Routes { websocket: None, callbacks: GONKA_CALLBACKS }
+    } else {
+        Routes { websocket: Some(gonka::PATH), callbacks: &[] }
+    }
+}
+
+/// Tries every address of the name in turn, within the deadline. The look-up itself has the system's own limit.
+fn connect(target: &Target, deadline: &Deadline) -> io::Result<Arc<TcpStream>> {
+    let mut last = io::Error::from(ErrorKind::NotFound);
+    for address in (target.host(), target.port()).to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, deadline.check()?) {
+            Ok(socket) => {
+                socket.set_nodelay(true)?;
+                return Ok(Arc::new(socket));
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A socket that was made non-blocking, shared with the thread that watches it.
+struct NonBlocking(Arc<TcpStream>);
+
+impl Read for NonBlocking {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&*self.0).read(buffer)
+    }
+}
+
+impl Write for NonBlocking {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (&*self.0).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

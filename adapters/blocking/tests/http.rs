@@ -1,0 +1,39 @@
+//! HTTP over blocking sockets: threads that wait in the system.
+
+#[macro_use]
+#[path = "../../transport/tests/suite/mod.rs"]
+mod suite;
+
+use bowline::{HttpOutcome, MessageId};
+use bowline_blocking::io::{BlockingIo, block_on};
+use bowline_transport::http::{Answer, Bytes, Callback, Deadline, Limits, Post, Routes, Served, Target, post, serve};
+use std::net::TcpStream;
+use std::sync::Arc;
+use suite::Driver;
+
+struct Threads;
+
+impl Driver for Threads {
+    fn post(socket: TcpStream, target: &Target, id: MessageId, body: Bytes, deadline: Deadline) -> HttpOutcome {
+        block_on(post(BlockingIo::new(socket, deadline).unwrap(), Post { target, id, body }))
+    }
+
+    fn serve<H, F>(socket: TcpStream, limits: &Limits, routes: &Routes<'_>, handler: H) -> Option<(TcpStream, Bytes)>
+    where
+        H: Fn(Callback) -> F + Send + Sync,
+        F: Future<Output = Answer> + Send,
+    {
+        let deadline = Deadline::after(limits.head);
+        let io = BlockingIo::new(Arc::new(socket), deadline.clone()).unwrap();
+        match block_on(serve(io, &deadline, limits, routes, handler)) {
+            Served::Done => None,
+            Served::Upgraded { io, read_buf } => {
+                let socket = io.into_inner().unwrap();
+                assert_eq!((socket.read_timeout().unwrap(), socket.write_timeout().unwrap()), (None, None));
+                Some((Arc::into_inner(socket).unwrap(), read_buf))
+            }
+        }
+    }
+}
+
+run_with!(Threads);

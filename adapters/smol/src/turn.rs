@@ -1,0 +1,262 @@
+//! The session's task, and the tasks that wait for one thing each.
+//!
+//! Decided here: which task waits for what, and how all of them end: they are held by the session's task and dropped with
+//! it, except peers' requests, whose answers are written first. Invariants: no task waits without a limit; one
+//! registration per socket; the socket is read before anybody waits for it.
+
+use bowline::wire::gonka;
+use bowline::{Cause, Hint, HttpOutcome, LinkId, MessageId, PostId, Role};
+use bowline_transport::http::{self, Bytes, Deadline, GONKA_CALLBACKS, Limits, Post, Routes, Served, Target, Timed};
+use bowline_transport::{Action, Node, Setup, SetupError, Stream, Wait};
+use core::future::pending;
+use core::net::SocketAddr;
+use core::time::Duration;
+use smol::future::FutureExt as _;
+use smol::net::TcpStream;
+use smol::{Async, Task, Timer};
+use smol_hyper::rt::{FuturesIo, SmolTimer};
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// So many connections to our listener at once; a further one is closed.
+const CONNECTIONS: usize = 64;
+
+/// For an attempt to connect, from the name to the upgrade, if the session does not drop it sooner: a little more than
+/// its own limit, so that the session's word comes first.
+const ATTEMPT: Duration = Duration::from_secs(11);
+
+/// After the system refused a connection for want of something, such as file descriptors.
+const BREATH: Duration = Duration::from_millis(100);
+
+/// A socket as smol's reactor knows it.
+type Socket = Arc<Async<std::net::TcpStream>>;
+
+/// The sockets of connections; locked while the node learns of one, so that the session's task finds whatever the node
+/// tells it to watch.
+type Sockets = Arc<Mutex<BTreeMap<LinkId, Socket>>>;
+
+/// The node, where it listens, and its task.
+pub(crate) type Started = (Arc<Node>, Option<SocketAddr>, Task<()>);
+
+pub(crate) fn start(setup: &Setup) -> Result<Started, SetupError> {
+    let called = Arc::new(event_listener::Event::new());
+    let call = Arc::clone(&called);
+    let node = Node::new(setup, move || {
+        call.notify(1);
+    })?;
+    let listener = setup.listen_on().map(TcpListener::bind).transpose()?;
+    let address = listener.as_ref().map(TcpListener::local_addr).transpose()?;
+    let listener = listener.map(Async::try_from).transpose()?;
+    let sockets = Sockets::default();
+    let dials = setup.role() == Role::Dialer;
+    let listening =
+        listener.map(|listener| smol::spawn(listen(Arc::clone(&node), Arc::clone(&sockets), listener, dials)));
+    let turner = Turner {
+        node: Arc::clone(&node),
+        sockets,
+        dials: BTreeMap::new(),
+        posts: BTreeMap::new(),
+        _listening: listening,
+    };
+    Ok((node, address, smol::spawn(turner.run(called))))
+}
+
+struct Turner {
+    node: Arc<Node>,
+    sockets: Sockets,
+    dials: BTreeMap<LinkId, Task<()>>,
+    posts: BTreeMap<PostId, Task<()>>,
+    _listening: Option<Task<()>>,
+}
+
+impl Turner {
+    async fn run(mut self, called: Arc<event_listener::Event>) {
+        let mut actions = Vec::new();
+        loop {
+            // Before the turn, or a call between the turn and the wait would be missed.
+            let call = called.listen();
+            let wait = self.node.turn(&mut actions);
+            for action in actions.drain(..) {
+                self.act(action);
+            }
+            if wait.over {
+                return;
+            }
+            let socket = wait.read.and_then(|link| lock(&self.sockets).get(&link).map(Arc::clone));
+            call.or(time(wait)).or(readable(socket.as_ref())).or(writable(socket.as_ref(), wait.write)).await;
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Dial { link } => {
+                self.dials.retain(|_, task| !task.is_finished());
+                let Some(target) = self.node.url().cloned() else { return };
+                let dial = dial(Arc::clone(&self.node), Arc::clone(&self.sockets), target, link);
+                self.dials.insert(link, smol::spawn(dial));
+            }
+            Action::Drop { link } => {
+                // The task that dials may be the one that reported: it is done then, and dropping it changes nothing.
+                self.dials.remove(&link);
+                lock(&self.sockets).remove(&link);
+            }
+            Action::Post { post, id, kind, body, deadline } => {
+                self.posts.retain(|_, task| !task.is_finished());
+                match self.node.callback_target(kind) {
+                    Some(target) => {
+                        let request = request(Arc::clone(&self.node), post, id, target, body, deadline);
+                        self.posts.insert(post, smol::spawn(request));
+                    }
+                    None => self.node.posted(post, HttpOutcome::Gone),
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Turner {
+    fn drop(&mut self) {
+        self.node.ended();
+    }
+}
+
+async fn time(wait: Wait) {
+    match wait.until {
+        Some(at) => {
+            Timer::at(at).await;
+        }
+        None => pending().await,
+    }
+}
+
+async fn readable(socket: Option<&Socket>) {
+    match socket {
+        // An error is found by the node when it reads.
+        Some(socket) => drop(socket.readable().await),
+        None => pending().await,
+    }
+}
+
+async fn writable(socket: Option<&Socket>, wanted: bool) {
+    match socket.filter(|_| wanted) {
+        Some(socket) => drop(socket.writable().await),
+        None => pending().await,
+    }
+}
+
+async fn dial(node: Arc<Node>, sockets: Sockets, target: Target, link: LinkId) {
+    let refused = |_| (Cause::Refused, Hint::NONE);
+    let dialed = async {
+        let deadline = Deadline::after(ATTEMPT);
+        let socket = connect(&target, &deadline).await.map_err(refused)?;
+        let io = Timed::new(FuturesIo::new(socket.clone()), SmolTimer::new(), deadline);
+        let (io, early) = http::dial(io, &target).await?;
+        drop(io);
+        Ok((Socket::from(socket), early))
+    };
+    let dialed = dialed.await;
+    let mut sockets = lock(&sockets);
+    let watched = dialed.as_ref().ok().map(|(socket, _)| Arc::clone(socket));
+    let dialed = dialed.map(|(socket, early)| (Box::new(NonBlocking(socket)) as Box<dyn Stream>, early));
+    if node.dialed(link, dialed)
+        && let Some(socket) = watched
+    {
+        sockets.insert(link, socket);
+    }
+}
+
+async fn request(node: Arc<Node>, post: PostId, id: MessageId, target: Target, body: Bytes, limit: Duration) {
+    let deadline = Deadline::after(limit);
+    let outcome = match connect(&target, &deadline).await {
+        Ok(socket) => {
+            let io = Timed::new(FuturesIo::new(socket), SmolTimer::new(), deadline);
+            http::post(io, Post { target: &target, id, body }).await
+        }
+        Err(_) => HttpOutcome::Unreached,
+    };
+    node.posted(post, outcome);
+}
+
+/// Tries every address of the name in turn, within the deadline.
+async fn connect(target: &Target, deadline: &Deadline) -> io::Result<TcpStream> {
+    let connected = async {
+        let socket = TcpStream::connect((target.host(), target.port())).await?;
+        socket.set_nodelay(true)?;
+        Ok(socket)
+    };
+    let late = async {
+        Timer::at(deadline.at()).await;
+        Err(io::ErrorKind::TimedOut.into())
+    };
+    connected.or(late).await
+}
+
+async fn listen(node: Arc<Node>, sockets: Sockets, listener: Async<TcpListener>, dials: bool) {
+    let mut peers: Vec<Task<()>> = Vec::new();
+    loop {
+        match listener.accept().await {
+            Ok((socket, _)) => {
+                peers.retain(|task| !task.is_finished());
+                if peers.len() < CONNECTIONS {
+                    peers.push(smol::spawn(serve(Arc::clone(&node), Arc::clone(&sockets), socket.into(), dials)));
+                }
+            }
+            Err(_) => {
+                Timer::after(BREATH).await;
+            }
+        }
+    }
+}
+
+async fn serve(node: Arc<Node>, sockets: Sockets, socket: TcpStream, dials: bool) {
+    let limits = Limits::DEFAULT;
+    let deadline = Deadline::after(limits.head);
+    let routes = routes(dials);
+    if socket.set_nodelay(true).is_err() {
+        return;
+    }
+    let io = Timed::new(FuturesIo::new(socket.clone()), SmolTimer::new(), deadline.clone());
+    let served = http::serve(io, &deadline, &limits, &routes, |callback| node.callback(callback)).await;
+    if let Served::Upgraded { io, read_buf } = served {
+        drop(io);
+        let socket = Socket::from(socket);
+        let mut sockets = lock(&sockets);
+        if let Some(link) = node.accepted(Box::new(NonBlocking(Arc::clone(&socket))), &read_buf) {
+            sockets.insert(link, socket);
+        }
+    }
+}
+
+/// A node that dials receives callbacks; one that is dialled is a WebSocket.
+const fn routes(dials: bool) -> Routes<'static> {
+    if dials {
+        Routes { websocket: None, callbacks: GONKA_CALLBACKS }
+    } else {
+        Routes { websocket: Some(gonka::PATH), callbacks: &[] }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The socket below the reactor's registration: it is non-blocking already.
+struct NonBlocking(Socket);
+
+impl Read for NonBlocking {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.get_ref().read(buffer)
+    }
+}
+
+impl Write for NonBlocking {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.get_ref().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,548 @@
+//! One session and its sockets, turned by whoever waits for them: everything that both adapters do, and nothing that
+//! waits.
+//!
+//! ```text
+//!               ┌────────────────────────── Engine ──────────────────────────┐
+//!  application ─▶ send, complete                                              │
+//!  adapter ─────▶ dialed, accepted, posted ──▶ Session ──▶ frames ──▶ Socket ─▶ network
+//!  HTTP server ─▶ callback                        │                           │
+//!               │         turn: read all, tick, drain, write once             │
+//!               └──────────┬─────────────────────┬───────────────────────────┘
+//!                      Action: Dial, Drop, Post   Effect: delivery, settlement, answer, event
+//! ```
+//!
+//! It decides nothing about the session. What it does decide: which frames of Gonka's are what to the session, how many
+//! bytes may wait at the application, and that effects leave only after the lock is gone.
+//!
+//! Invariants: sockets are read before time moves; at most one data frame waits in a socket; every request that was taken
+//! is answered; every accepted message's receipt is settled; nothing here blocks.
+
+use crate::clock::Clock;
+use crate::http::{Answer, Bytes, Callback};
+use crate::node::{Batch, Refused, Settlement, Stream};
+use crate::setup::{Direction, Setup, SetupError, random};
+use crate::socket::{Incoming, Socket, Wrote};
+use async_channel::{Receiver, Sender};
+use bowline::wire::gonka::{self, Kind};
+use bowline::wire::{KeyedHash, gonka::Malformed};
+use bowline::{
+    Accepted, Arrival, Cause, ContentKey, DeliveryId, Ending, Event, Frame, Head, HeapSession, Hint, HttpOutcome,
+    LinkId, MessageId, Outcome, Output, Path, Policy, PostId, RequestId, Seq, State, Stats, Verdict,
+};
+use core::time::Duration;
+use std::collections::BTreeMap;
+use tungstenite::Message;
+use tungstenite::protocol::Role as Side;
+
+/// So many frames are read in one turn before the others get theirs.
+const FRAMES_A_TURN: usize = 64;
+
+/// So many bytes of batches may be at the application, or on their way to it; further ones are refused as if the inbox
+/// were full. Four of the largest.
+const HELD_BYTES: usize = 256 << 20;
+
+/// Bytes of the envelope around a batch: `{"type":"generated","batch":` … `,"id":"` 36 `"}`.
+const ENVELOPE: usize = 80;
+
+/// What the adapter should do.
+#[derive(Debug)]
+pub enum Action {
+    /// Connect to the peer and report by [`Node::dialed`](crate::Node::dialed).
+    Dial {
+        /// The attempt.
+        link: LinkId,
+    },
+    /// Forget this attempt or connection.
+    Drop {
+        /// Which.
+        link: LinkId,
+    },
+    /// Post and report by [`Node::posted`](crate::Node::posted).
+    Post {
+        /// Which.
+        post: PostId,
+        /// The `Idempotency-Key`.
+        id: MessageId,
+        /// Decides the path below the callback.
+        kind: Kind,
+        /// The body.
+        body: Bytes,
+        /// For connecting, sending and the answer together.
+        deadline: Duration,
+    },
+}
+
+/// What the adapter should wait for after a turn.
+#[derive(Clone, Copy, Debug)]
+pub struct Wait {
+    /// Turn again at this time at the latest; `None`: only an event can change anything.
+    pub until: Option<std::time::Instant>,
+    /// Turn again when this connection can be read.
+    pub read: Option<LinkId>,
+    /// … and when it can be written.
+    pub write: bool,
+    /// There will be no further turn: the session is closed.
+    pub over: bool,
+}
+
+/// What the application or a peer is told, once the lock is gone.
+pub(crate) enum Effect {
+    Deliver { delivery: DeliveryId, maybe_dup: bool, path: Path, batch: Batch },
+    Settle { receipt: Sender<Settlement>, settlement: Settlement },
+    Answer { request: Sender<Answer>, answer: Answer },
+    Tell(Event),
+}
+
+struct Outgoing {
+    kind: Kind,
+    body: Bytes,
+}
+
+pub(crate) struct Engine {
+    clock: Clock,
+    session: HeapSession<Outgoing>,
+    names: KeyedHash,
+    direction: Direction,
+    socket: Option<Socket>,
+    /// A newcomer that waits for the verdict about the holder of the place; not read until it has it.
+    candidate: Option<Socket>,
+    receipts: BTreeMap<Seq, Sender<Settlement>>,
+    requests: BTreeMap<RequestId, Sender<Answer>>,
+    last_request: u64,
+    /// How ids that are no UUIDs were spelled, until they have been acknowledged.
+    spelled: BTreeMap<MessageId, String>,
+    held: BTreeMap<DeliveryId, usize>,
+    held_bytes: usize,
+    spelled_most: usize,
+    inbound_limit: usize,
+    outbound_limit: usize,
+    pub(crate) actions: Vec<Action>,
+    pub(crate) effects: Vec<Effect>,
+}
+
+impl Engine {
+    pub(crate) fn new(setup: &Setup) -> Result<Self, SetupError> {
+        let config = setup.config.check()?;
+        let clock = Clock::start();
+        let mut key = [0; 16];
+        let (low, high) = key.split_at_mut(8);
+        low.copy_from_slice(&random().to_le_bytes());
+        high.copy_from_slice(&random().to_le_bytes());
+        let now = clock.now();
+        let mut session = HeapSession::heap(config, setup.seed_or_random(), setup.origin(), now);
+        session.start(now);
+        let inbound_limit = match setup.direction {
+            Direction::Send => gonka::ML_NODE_LIMIT,
+            Direction::Receive => gonka::API_NODE_LIMIT,
+        };
+        Ok(Self {
+            clock,
+            session,
+            names: KeyedHash::new(key),
+            direction: setup.direction,
+            socket: None,
+            candidate: None,
+            receipts: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            last_request: 0,
+            spelled: BTreeMap::new(),
+            held: BTreeMap::new(),
+            held_bytes: 0,
+            spelled_most: setup.config.inbox.capacity.saturating_mul(2),
+            inbound_limit,
+            outbound_limit: usize::try_from(setup.config.outbox.frame_limit).unwrap_or(usize::MAX),
+            actions: Vec::new(),
+            effects: Vec::new(),
+        })
+    }
+
+    /// Reads all there is, lets time pass, does all there is to do, writes once.
+    pub(crate) fn turn(&mut self) -> Wait {
+        let more = self.read();
+        self.session.tick(self.clock.now());
+        loop {
+            self.drain();
+            if !self.flush() {
+                break;
+            }
+        }
+        let over = self.session.state() == State::Closed;
+        let due = if more { Some(self.session.now()) } else { self.session.deadline() };
+        Wait {
+            until: due.and_then(|at| self.clock.system(at)),
+            read: self.socket.as_ref().map(|socket| socket.link),
+            write: self.socket.as_ref().is_some_and(|socket| socket.blocked),
+            over,
+        }
+    }
+
+    pub(crate) fn send(
+        &mut self,
+        kind: Kind,
+        body: Bytes,
+        policy: Policy,
+    ) -> Result<(Seq, MessageId, Receiver<Settlement>), (Refused, Bytes)> {
+        if self.direction != Direction::Send {
+            return Err((Refused::Direction, body));
+        }
+        // A batch that the peer can never take must not enter: it would be repeated for ever.
+        if let Err(malformed) = gonka::decode_body(kind, &body) {
+            return Err((Refused::Malformed(malformed), body));
+        }
+        let size = u32::try_from(body.len().saturating_add(ENVELOPE)).unwrap_or(u32::MAX);
+        match self.session.send(self.clock.now(), Outgoing { kind, body }, size, policy) {
+            Ok(seq) => {
+                let (sender, receiver) = async_channel::bounded(1);
+                self.receipts.insert(seq, sender);
+                Ok((seq, self.session.outbox().id(seq), receiver))
+            }
+            Err((why, outgoing)) => Err((Refused::Session(why), outgoing.body)),
+        }
+    }
+
+    pub(crate) fn complete(&mut self, delivery: DeliveryId, verdict: Verdict) -> bool {
+        if let Some(bytes) = self.held.remove(&delivery) {
+            self.held_bytes = self.held_bytes.saturating_sub(bytes);
+        }
+        self.session.complete(self.clock.now(), delivery, verdict)
+    }
+
+    /// True: the connection is wanted and will be read.
+    pub(crate) fn dialed(&mut self, link: LinkId, dialed: Result<(Box<dyn Stream>, Bytes), (Cause, Hint)>) -> bool {
+        let now = self.clock.now();
+        match dialed {
+            Ok((stream, early)) => {
+                let wanted = self.session.link_up(now, link);
+                if wanted {
+                    self.socket = Some(self.socket(link, stream, &early, Side::Client));
+                }
+                wanted
+            }
+            Err((cause, hint)) => {
+                self.session.link_down(now, link, cause, hint);
+                false
+            }
+        }
+    }
+
+    /// The connection's id, if it may stay.
+    pub(crate) fn accepted(&mut self, stream: Box<dyn Stream>, early: &[u8]) -> Option<LinkId> {
+        let accepted = self.session.accept(self.clock.now());
+        match accepted {
+            Accepted::Open(link) => {
+                self.socket = Some(self.socket(link, stream, early, Side::Server));
+                Some(link)
+            }
+            Accepted::Probing(link) => {
+                self.candidate = Some(self.socket(link, stream, early, Side::Server));
+                Some(link)
+            }
+            Accepted::Refused => {
+                let socket = self.socket(LinkId::NONE, stream, early, Side::Server);
+                socket.turn_away(gonka::CLOSE_CODE, gonka::CLOSE_TAKEN);
+                None
+            }
+        }
+    }
+
+    pub(crate) fn posted(&mut self, post: PostId, outcome: HttpOutcome) {
+        self.session.posted(self.clock.now(), post, outcome);
+    }
+
+    /// The answer, or the place where it will be.
+    pub(crate) fn callback(&mut self, callback: &Callback) -> Result<(RequestId, Receiver<Answer>), Answer> {
+        let Some(kind) = Kind::parse(callback.segment) else { return Err(Answer::status(404)) };
+        if self.direction != Direction::Receive {
+            return Err(Answer::error(404, "this node sends"));
+        }
+        let body =
+            gonka::decode_body(kind, &callback.body).map_err(|malformed| Answer::error(400, malformed.to_string()))?;
+        if self.full(callback.body.len()) {
+            return Err(answer(bowline::Answer::Busy { after: Duration::from_secs(1) }));
+        }
+        let key = self.names.content(kind.as_str(), body);
+        let id = callback.idempotency_key.as_deref().map(|id| self.names.id(id));
+        self.last_request = self.last_request.saturating_add(1);
+        let request = RequestId(self.last_request);
+        match self.session.request(self.clock.now(), request, id, Some(key)) {
+            Arrival::Answer(known) => return Err(answer(known)),
+            Arrival::Full | Arrival::Reused => return Err(Answer::status(503)),
+            Arrival::Duplicate => {}
+            Arrival::Deliver { delivery, maybe_dup } => {
+                let batch = Batch { kind, id: callback.idempotency_key.clone(), json: callback.body.clone() };
+                self.deliver(delivery, maybe_dup, Path::Http, batch);
+            }
+        }
+        let (sender, receiver) = async_channel::bounded(1);
+        self.requests.insert(request, sender);
+        Ok((request, receiver))
+    }
+
+    pub(crate) fn request_gone(&mut self, request: RequestId) {
+        if self.requests.remove(&request).is_some() {
+            self.session.request_gone(self.clock.now(), request);
+        }
+    }
+
+    pub(crate) fn network_changed(&mut self) {
+        self.session.network_changed(self.clock.now());
+    }
+
+    pub(crate) fn close(&mut self, drain: Duration) {
+        self.session.close(self.clock.now(), drain);
+    }
+
+    /// Nobody will turn it any more: whoever still waits for a word gets one.
+    pub(crate) fn abandon(&mut self) {
+        self.requests.clear();
+        let settlement = Settlement { outcome: Outcome::Abandoned, took: Duration::ZERO };
+        for receipt in core::mem::take(&mut self.receipts).into_values() {
+            self.effects.push(Effect::Settle { receipt, settlement });
+        }
+    }
+
+    pub(crate) const fn stats(&self) -> Stats {
+        self.session.stats()
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.session.state()
+    }
+
+    pub(crate) const fn path(&self) -> Path {
+        self.session.path()
+    }
+
+    pub(crate) const fn backlog(&self) -> usize {
+        self.session.backlog()
+    }
+
+    pub(crate) const fn held(&self) -> usize {
+        self.session.held()
+    }
+
+    fn socket(&self, link: LinkId, stream: Box<dyn Stream>, early: &[u8], side: Side) -> Socket {
+        Socket::new(link, stream, early, side, self.inbound_limit, self.outbound_limit)
+    }
+
+    /// True: there may be more.
+    fn read(&mut self) -> bool {
+        for _ in 0..FRAMES_A_TURN {
+            let Some(socket) = &mut self.socket else { return false };
+            let link = socket.link;
+            let head = match socket.read() {
+                Incoming::Text(text) => {
+                    self.text(link, text.as_str());
+                    continue;
+                }
+                // The original's API node takes both, its ML node takes text alone; what is not text carries nothing here.
+                Incoming::Binary => Head::Malformed,
+                Incoming::Ping => Head::Other,
+                Incoming::Pong => Head::Pong,
+                Incoming::Nothing => return false,
+                Incoming::Ended(cause) => {
+                    self.lost(cause);
+                    return false;
+                }
+            };
+            let _ = self.session.received(self.clock.now(), link, head);
+        }
+        true
+    }
+
+    fn text(&mut self, link: LinkId, text: &str) {
+        let now = self.clock.now();
+        let decoded = gonka::decode(text.as_bytes());
+        let head = match (self.direction, decoded) {
+            (Direction::Receive, Ok(gonka::Frame::Batch { kind, id, batch })) if !self.full(batch.len()) => {
+                let known = id.as_deref().map(|id| self.names.id(id));
+                let key = Some(self.names.content(kind.as_str(), batch));
+                self.data(
+                    link,
+                    known,
+                    key,
+                    Batch { kind, id: id.map(Into::into), json: Bytes::copy_from_slice(batch.as_bytes()) },
+                );
+                return;
+            }
+            (Direction::Send, Ok(gonka::Frame::Ack { id })) => Head::Ack { id: self.names.id(&id) },
+            (_, Ok(_)) | (_, Err(Malformed::Batch)) => Head::Other,
+            (_, Err(_)) => Head::Malformed,
+        };
+        let _ = self.session.received(now, link, head);
+    }
+
+    fn data(&mut self, link: LinkId, id: Option<MessageId>, key: Option<ContentKey>, batch: Batch) {
+        let arrival = self.session.received(self.clock.now(), link, Head::Data { id, key });
+        if let (Some(Arrival::Deliver { .. } | Arrival::Duplicate), Some(known), Some(spelled)) =
+            (arrival, id, &batch.id)
+            && known.to_string() != *spelled
+        {
+            if self.spelled.len() >= self.spelled_most {
+                self.spelled.pop_first();
+            }
+            self.spelled.insert(known, spelled.clone());
+        }
+        if let Some(Arrival::Deliver { delivery, maybe_dup }) = arrival {
+            self.deliver(delivery, maybe_dup, Path::WebSocket, batch);
+        }
+    }
+
+    fn deliver(&mut self, delivery: DeliveryId, maybe_dup: bool, path: Path, batch: Batch) {
+        self.held_bytes = self.held_bytes.saturating_add(batch.json.len());
+        self.held.insert(delivery, batch.json.len());
+        self.effects.push(Effect::Deliver { delivery, maybe_dup, path, batch });
+    }
+
+    fn full(&self, more: usize) -> bool {
+        self.held_bytes.saturating_add(more) > HELD_BYTES
+    }
+
+    fn lost(&mut self, cause: Cause) {
+        if let Some(socket) = self.socket.take() {
+            self.actions.push(Action::Drop { link: socket.link });
+            self.session.link_down(self.clock.now(), socket.link, cause, Hint::NONE);
+        }
+    }
+
+    fn drain(&mut self) {
+        loop {
+            // A newcomer whose holder did not answer has the place now.
+            if self.candidate.as_ref().is_some_and(|candidate| Some(candidate.link) == self.session.connection()) {
+                self.socket = self.candidate.take();
+            }
+            let Some(output) = self.session.poll() else { return };
+            let message = match output {
+                Output::Close { link, ending } => {
+                    self.end(link, ending);
+                    continue;
+                }
+                Output::Refuse { link } => {
+                    if let Some(candidate) = self.candidate.take_if(|candidate| candidate.link == link) {
+                        candidate.turn_away(gonka::CLOSE_CODE, gonka::CLOSE_TAKEN);
+                        self.actions.push(Action::Drop { link });
+                    }
+                    continue;
+                }
+                Output::Connect { link } => {
+                    self.actions.push(Action::Dial { link });
+                    continue;
+                }
+                Output::Event(event) => {
+                    self.event(event);
+                    continue;
+                }
+                Output::Respond { request, answer: said } => {
+                    if let Some(request) = self.requests.remove(&request) {
+                        self.effects.push(Effect::Answer { request, answer: answer(said) });
+                    }
+                    continue;
+                }
+                Output::Post { post, id, payload, deadline } => {
+                    let (kind, body) = (payload.kind, payload.body.clone());
+                    self.actions.push(Action::Post { post, id, kind, body, deadline });
+                    continue;
+                }
+                Output::Frame { frame, .. } => match frame {
+                    Frame::Ack { id } => {
+                        let spelled = self.spelled.remove(&id).unwrap_or_else(|| id.to_string());
+                        Message::text(gonka::encode_ack(&spelled))
+                    }
+                    Frame::Ping => Message::Ping(Bytes::new()),
+                    Frame::Keepalive => Message::text(gonka::KEEPALIVE),
+                    Frame::Data { id, payload, .. } => {
+                        // Checked when it was accepted.
+                        let batch = core::str::from_utf8(&payload.body).unwrap_or_default();
+                        Message::text(gonka::encode_batch(payload.kind, id, batch))
+                    }
+                },
+            };
+            let Some(socket) = &mut self.socket else { continue };
+            match socket.write(message) {
+                Wrote::Done => {}
+                Wrote::Blocked => self.blocked(),
+                Wrote::Ended(cause) => self.lost(cause),
+            }
+        }
+    }
+
+    /// True: the session may have more to say now.
+    fn flush(&mut self) -> bool {
+        let Some(socket) = &mut self.socket else { return false };
+        match socket.flush() {
+            Wrote::Done => {
+                let was_blocked = core::mem::replace(&mut socket.blocked, false);
+                if was_blocked {
+                    let link = socket.link;
+                    self.session.writable(self.clock.now(), link, true);
+                }
+                was_blocked
+            }
+            Wrote::Blocked => {
+                let moved = socket.moved();
+                let (link, was_blocked) = (socket.link, socket.blocked);
+                if was_blocked && moved {
+                    // It takes bytes, if slowly: the deadline of the write begins anew.
+                    self.session.writable(self.clock.now(), link, true);
+                    self.session.writable(self.clock.now(), link, false);
+                }
+                self.blocked();
+                !was_blocked || moved
+            }
+            Wrote::Ended(cause) => {
+                self.lost(cause);
+                true
+            }
+        }
+    }
+
+    fn blocked(&mut self) {
+        if let Some(socket) = &mut self.socket
+            && !socket.blocked
+        {
+            socket.blocked = true;
+            let link = socket.link;
+            self.session.writable(self.clock.now(), link, false);
+        }
+    }
+
+    fn end(&mut self, link: LinkId, ending: Ending) {
+        match ending {
+            Ending::Code(code) => {
+                if let Some(socket) = self.socket.as_mut().filter(|socket| socket.link <= link) {
+                    socket.close(code, "");
+                }
+            }
+            Ending::Drop => {
+                for held in [&mut self.socket, &mut self.candidate] {
+                    if let Some(socket) = held.take_if(|socket| socket.link < link) {
+                        self.actions.push(Action::Drop { link: socket.link });
+                    }
+                    held.take_if(|socket| socket.link == link);
+                }
+                self.actions.push(Action::Drop { link });
+            }
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        if let Event::Settled { seq, outcome, took } = event {
+            if let Some(receipt) = self.receipts.remove(&seq) {
+                self.effects.push(Effect::Settle { receipt, settlement: Settlement { outcome, took } });
+            }
+        } else {
+            self.effects.push(Effect::Tell(event));
+        }
+    }
+}
+
+/// The core's answer as a status.
+fn answer(answer: bowline::Answer) -> Answer {
+    let status = Answer::status(answer.status());
+    match answer {
+        bowline::Answer::Done => status,
+        bowline::Answer::Rejected => Answer { error: Some("this batch can never be processed".into()), ..status },
+        bowline::Answer::Reused => Answer { error: Some("this id was used for another batch".into()), ..status },
+        bowline::Answer::Busy { after } => Answer { retry_after: Some(after), ..status },
+    }
+}

@@ -1,0 +1,480 @@
+//! What an application holds of a session, the same in both adapters, and what an adapter needs to turn it.
+//!
+//! ```text
+//!  application                         Node (shared, locked briefly)                 adapter
+//!   send ──▶ Receipt ◀── Settlement ──┐                                  ┌── turn() ─▶ Wait, actions
+//!   messages ◀── Message              ├── Engine (session and sockets) ──┤◀─ dialed, accepted, posted
+//!     └ complete, reject, retry ─────▶│                                  │◀─ callback
+//!   events ◀── Event, status ─────────┘                                  └── woken by every call above
+//! ```
+//!
+//! Invariants: accepting a message is one locked step, so no cancelled future loses one; a message that is dropped
+//! without a verdict is given back, and comes again when the peer sends it again; nothing is sent to a channel under the
+//! lock; a node that is dropped finishes in the background, for a bounded time.
+
+use crate::engine::{Action, Effect, Engine, Wait};
+use crate::http::{Answer, Bytes, Callback, Target};
+use crate::setup::{Setup, SetupError};
+use async_channel::{Receiver, Sender};
+use bowline::wire::gonka::{Kind, Malformed};
+use bowline::{
+    Cause, DeliveryId, Event, Hint, HttpOutcome, LinkId, MessageId, Outcome, Path, Policy, PostId, Refusal, RequestId,
+    State, Stats, Verdict,
+};
+use core::fmt;
+use core::time::Duration;
+use std::io::{Read, Write};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+/// A connected byte stream that never blocks: it answers `WouldBlock` instead.
+pub trait Stream: Read + Write + Send {}
+
+impl<S: Read + Write + Send> Stream for S {}
+
+/// So many events wait for a reader; then the oldest are dropped.
+const EVENTS: usize = 256;
+
+/// One proof batch, as it lies on the wire.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Batch {
+    /// Generated or validated.
+    pub kind: Kind,
+    /// The id it came with, if any.
+    pub id: Option<String>,
+    /// The batch object, unparsed.
+    pub json: Bytes,
+}
+
+/// The end of a message that was accepted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Settlement {
+    /// How it ended, and by which path.
+    pub outcome: Outcome,
+    /// Time from acceptance to the end.
+    pub took: Duration,
+}
+
+/// Why a message was not accepted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refused {
+    /// By the session: full, too large, closed.
+    Session(Refusal),
+    /// It is no batch that the peer could take.
+    Malformed(Malformed),
+    /// This node receives.
+    Direction,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Session(refusal) => refusal.fmt(f),
+            Self::Malformed(malformed) => malformed.fmt(f),
+            Self::Direction => f.write_str("this node receives batches"),
+        }
+    }
+}
+
+/// A message that was not accepted, handed back.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SendError {
+    /// Why.
+    pub why: Refused,
+    /// The message.
+    pub json: Bytes,
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.why.fmt(f)
+    }
+}
+
+impl core::error::Error for SendError {}
+
+/// Where the end of an accepted message will be told, once.
+#[derive(Debug)]
+pub struct Receipt {
+    id: MessageId,
+    end: Receiver<Settlement>,
+}
+
+impl Receipt {
+    /// The message's id, as every try on every path carries it.
+    #[must_use]
+    pub const fn id(&self) -> MessageId {
+        self.id
+    }
+
+    /// Waits for the end without blocking the thread. Cancelling it loses nothing; asking again after the end is
+    /// answered with `Abandoned`, as nothing is known any more.
+    pub async fn settled(&self) -> Settlement {
+        self.end.recv().await.unwrap_or(UNKNOWN)
+    }
+
+    /// Waits for the end, blocking the thread.
+    #[must_use]
+    pub fn wait(&self) -> Settlement {
+        self.end.recv_blocking().unwrap_or(UNKNOWN)
+    }
+
+    /// The end, if it has come.
+    #[must_use]
+    pub fn try_settled(&self) -> Option<Settlement> {
+        self.end.try_recv().ok()
+    }
+}
+
+const UNKNOWN: Settlement = Settlement { outcome: Outcome::Abandoned, took: Duration::ZERO };
+
+/// A batch for the application; it should end with [`complete`](Self::complete), [`reject`](Self::reject) or
+/// [`retry`](Self::retry). Dropped without one of them it counts as `retry`.
+#[must_use = "a batch that is dropped is given back and comes again"]
+pub struct Message {
+    batch: Batch,
+    delivery: DeliveryId,
+    maybe_dup: bool,
+    path: Path,
+    node: Weak<Node>,
+    open: bool,
+}
+
+impl Message {
+    /// Generated or validated.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        self.batch.kind
+    }
+
+    /// The id it came with, if any; for reference alone, an acknowledgement needs nothing of the application's.
+    #[must_use]
+    pub fn id(&self) -> Option<&str> {
+        self.batch.id.as_deref()
+    }
+
+    /// The batch object, unparsed JSON.
+    #[must_use]
+    pub const fn json(&self) -> &Bytes {
+        &self.batch.json
+    }
+
+    /// By which path its first copy came.
+    #[must_use]
+    pub const fn path(&self) -> Path {
+        self.path
+    }
+
+    /// It may have been handled before: by an earlier run, or so long ago that it was forgotten.
+    #[must_use]
+    pub const fn maybe_dup(&self) -> bool {
+        self.maybe_dup
+    }
+
+    /// It is processed: acknowledge it. False: the session has ended meanwhile, and the peer may send it again.
+    pub fn complete(mut self) -> bool {
+        self.decide(Verdict::Done)
+    }
+
+    /// It can never be processed; the peer is told what its protocol can say (rule S8). False as for `complete`.
+    pub fn reject(mut self) -> bool {
+        self.decide(Verdict::Reject)
+    }
+
+    /// Not now: the peer may send it again after this, and then it comes again. False as for `complete`.
+    pub fn retry(mut self, after: Duration) -> bool {
+        self.decide(Verdict::Retry { after })
+    }
+
+    fn decide(&mut self, verdict: Verdict) -> bool {
+        let open = core::mem::replace(&mut self.open, false);
+        open && self.node.upgrade().is_some_and(|node| node.with(|engine| engine.complete(self.delivery, verdict)))
+    }
+}
+
+impl Drop for Message {
+    fn drop(&mut self) {
+        self.decide(Verdict::Retry { after: Duration::ZERO });
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("kind", &self.batch.kind)
+            .field("id", &self.batch.id)
+            .field("bytes", &self.batch.json.len())
+            .field("path", &self.path)
+            .field("maybe_dup", &self.maybe_dup)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where a node stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Status {
+    /// The session's state.
+    pub state: State,
+    /// Where traffic goes.
+    pub path: Path,
+    /// Messages accepted and not ended.
+    pub backlog: usize,
+    /// Messages at the application.
+    pub held: usize,
+    /// Counters since the start.
+    pub stats: Stats,
+}
+
+/// One session, shared by the application, the adapter that turns it and the HTTP server beside it.
+///
+/// Applications use the `Node` of an adapter, which wraps this one.
+pub struct Node {
+    engine: Mutex<Engine>,
+    wake: Box<dyn Fn() + Send + Sync>,
+    room: event_listener::Event,
+    messages: (Sender<Message>, Receiver<Message>),
+    events: (Sender<Event>, Receiver<Event>),
+    me: Weak<Self>,
+    url: Option<Target>,
+    fallback: Option<Target>,
+    drain: Duration,
+}
+
+impl Node {
+    /// A node that is turned by whoever `wake` wakes.
+    ///
+    /// # Errors
+    /// A setting makes no sense.
+    pub fn new(setup: &Setup, wake: impl Fn() + Send + Sync + 'static) -> Result<Arc<Self>, SetupError> {
+        let engine = Engine::new(setup)?;
+        // The session lets no more than this be at the application.
+        let held = setup.config.inbox.held;
+        Ok(Arc::new_cyclic(|me| Self {
+            engine: Mutex::new(engine),
+            wake: Box::new(wake),
+            room: event_listener::Event::new(),
+            messages: async_channel::bounded(held),
+            events: async_channel::bounded(EVENTS),
+            me: me.clone(),
+            url: setup.url.clone(),
+            fallback: setup.fallback.clone(),
+            drain: setup.drain,
+        }))
+    }
+
+    /// For the adapter: reads, lets time pass, writes; then the adapter does `actions` and waits.
+    pub fn turn(&self, actions: &mut Vec<Action>) -> Wait {
+        let wait = self.locked(|engine| {
+            let wait = engine.turn();
+            actions.append(&mut engine.actions);
+            wait
+        });
+        if wait.over {
+            self.messages.0.close();
+            self.events.0.close();
+            self.room.notify(usize::MAX);
+        }
+        wait
+    }
+
+    /// For the adapter: an attempt ended. True: the connection is wanted.
+    pub fn dialed(&self, link: LinkId, dialed: Result<(Box<dyn Stream>, Bytes), (Cause, Hint)>) -> bool {
+        self.with(|engine| engine.dialed(link, dialed))
+    }
+
+    /// For the adapter: a peer's request became a WebSocket. The id under which it stays, if it does.
+    pub fn accepted(&self, stream: Box<dyn Stream>, early: &[u8]) -> Option<LinkId> {
+        self.with(|engine| engine.accepted(stream, early))
+    }
+
+    /// For the adapter: a request of ours ended.
+    pub fn posted(&self, post: PostId, outcome: HttpOutcome) {
+        self.with(|engine| engine.posted(post, outcome));
+    }
+
+    /// For the adapter: a peer posted a batch. The answer comes when the application has decided, or sooner if it is
+    /// known or takes too long (rule H2).
+    pub async fn callback(&self, callback: Callback) -> Answer {
+        let taken = self.with(|engine| engine.callback(&callback));
+        drop(callback);
+        match taken {
+            Err(answer) => answer,
+            Ok((request, answer)) => {
+                let _gone = Gone { node: self, request };
+                answer.recv().await.unwrap_or(Answer::status(503))
+            }
+        }
+    }
+
+    /// Where to dial, if we do.
+    #[must_use]
+    pub const fn url(&self) -> Option<&Target> {
+        self.url.as_ref()
+    }
+
+    /// Where to post batches of this kind, if there is such a place.
+    #[must_use]
+    pub fn callback_target(&self, kind: Kind) -> Option<Target> {
+        self.fallback.as_ref().map(|target| target.join(kind.as_str()))
+    }
+
+    /// Accepts a batch, or hands it back at once.
+    ///
+    /// # Errors
+    /// Why not, and the batch.
+    pub fn try_send(&self, kind: Kind, json: impl Into<Bytes>, policy: Policy) -> Result<Receipt, SendError> {
+        let sent = self.with(|engine| engine.send(kind, json.into(), policy));
+        sent.map(|(_, id, end)| Receipt { id, end }).map_err(|(why, json)| SendError { why, json })
+    }
+
+    /// Accepts a batch, waiting for room without blocking the thread. Cancelled before it is accepted, nothing has
+    /// happened.
+    ///
+    /// # Errors
+    /// Why it can never be accepted, and the batch.
+    pub async fn send(&self, kind: Kind, json: impl Into<Bytes>, policy: Policy) -> Result<Receipt, SendError> {
+        let mut json = json.into();
+        loop {
+            let room = self.room.listen();
+            match self.try_send(kind, json, policy) {
+                Err(SendError { why: Refused::Session(Refusal::Full), json: back }) => json = back,
+                sent => return sent,
+            }
+            room.await;
+        }
+    }
+
+    /// Accepts a batch, blocking the thread until there is room.
+    ///
+    /// # Errors
+    /// Why it can never be accepted, and the batch.
+    pub fn send_blocking(&self, kind: Kind, json: impl Into<Bytes>, policy: Policy) -> Result<Receipt, SendError> {
+        use event_listener::Listener as _;
+        let mut json = json.into();
+        loop {
+            let room = self.room.listen();
+            match self.try_send(kind, json, policy) {
+                Err(SendError { why: Refused::Session(Refusal::Full), json: back }) => json = back,
+                sent => return sent,
+            }
+            room.wait();
+        }
+    }
+
+    /// The batches that come in; it ends when the session has ended.
+    #[must_use]
+    pub const fn messages(&self) -> &Receiver<Message> {
+        &self.messages.1
+    }
+
+    /// What happens: states, paths, ends of connections. If nobody reads, the oldest of 256 are dropped.
+    #[must_use]
+    pub const fn events(&self) -> &Receiver<Event> {
+        &self.events.1
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let engine = self.lock();
+        Status {
+            state: engine.state(),
+            path: engine.path(),
+            backlog: engine.backlog(),
+            held: engine.held(),
+            stats: engine.stats(),
+        }
+    }
+
+    /// The network changed: try again now (rule P5).
+    pub fn network_changed(&self) {
+        self.with(Engine::network_changed);
+    }
+
+    /// Accepts nothing more and finishes what is under way, for `drain` at most; then a close handshake of two seconds at
+    /// most. Batches that the application has not taken yet are given back.
+    pub fn close(&self, drain: Duration) {
+        self.with(|engine| engine.close(drain));
+        self.give_back();
+    }
+
+    /// For the adapter: its handle was dropped.
+    pub fn dropped(&self) {
+        self.close(self.drain);
+    }
+
+    /// For the adapter: it turns no more. Whoever still waits for a word gets one.
+    pub fn ended(&self) {
+        self.locked(Engine::abandon);
+        self.messages.0.close();
+        self.events.0.close();
+        self.give_back();
+        self.room.notify(usize::MAX);
+    }
+
+    fn give_back(&self) {
+        while let Ok(message) = self.messages.1.try_recv() {
+            drop(message);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Engine> {
+        // A panic under the lock would be ours, in one call; the session itself is never left half-changed.
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `step` under the lock, tells its effects without it, and wakes whoever turns.
+    fn with<R>(&self, step: impl FnOnce(&mut Engine) -> R) -> R {
+        let answer = self.locked(step);
+        (self.wake)();
+        answer
+    }
+
+    fn locked<R>(&self, step: impl FnOnce(&mut Engine) -> R) -> R {
+        let mut engine = self.lock();
+        let answer = step(&mut engine);
+        let effects = core::mem::take(&mut engine.effects);
+        drop(engine);
+        for effect in effects {
+            self.tell(effect);
+        }
+        answer
+    }
+
+    fn tell(&self, effect: Effect) {
+        match effect {
+            Effect::Deliver { delivery, maybe_dup, path, batch } => {
+                let message = Message { batch, delivery, maybe_dup, path, node: self.me.clone(), open: true };
+                // Refused only when nobody will read any more: dropping it gives it back.
+                drop(self.messages.0.try_send(message));
+            }
+            Effect::Settle { receipt, settlement } => {
+                let _ = receipt.try_send(settlement);
+                self.room.notify(usize::MAX);
+            }
+            Effect::Answer { request, answer } => {
+                let _ = request.try_send(answer);
+            }
+            Effect::Tell(event) => {
+                let _ = self.events.0.force_send(event);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("status", &self.status()).finish_non_exhaustive()
+    }
+}
+
+/// A peer's request whose waiting is cancelled leaves the session.
+struct Gone<'a> {
+    node: &'a Node,
+    request: RequestId,
+}
+
+impl Drop for Gone<'_> {
+    fn drop(&mut self) {
+        self.node.with(|engine| engine.request_gone(self.request));
+    }
+}

@@ -1,0 +1,240 @@
+//! What a node is told before it starts.
+
+use crate::http::{Target, TargetError};
+use bowline::wire::{KeyedHash, gonka};
+use bowline::{Config, ConfigError, GONKA_API_NODE, GONKA_ML_NODE, Origin, Role};
+use core::fmt;
+use core::hash::{BuildHasher, Hasher};
+use core::net::SocketAddr;
+use core::time::Duration;
+use std::hash::RandomState;
+use std::io;
+use std::net::ToSocketAddrs;
+use std::time::SystemTime;
+
+/// Who sends batches; who dials is another question ([`Role`]).
+///
+/// ```
+/// # use bowline_transport::Direction;
+/// assert_ne!(Direction::Send, Direction::Receive);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Direction {
+    /// Batches go out, acknowledgements come in (Gonka's ML node).
+    Send,
+    /// Batches come in, by frames and by callbacks, and are acknowledged (Gonka's API node).
+    Receive,
+}
+
+/// Everything a node is told before it starts; both adapters take it.
+///
+/// ```
+/// use bowline_transport::Setup;
+/// let ml_node = Setup::ml_node("127.0.0.1:0")?.fallback("http://127.0.0.1:9100/v1/poc-batches")?;
+/// let api_node = Setup::api_node("ws://127.0.0.1:8080")?.callbacks("127.0.0.1:0")?;
+/// # let _ = (ml_node, api_node);
+/// # Ok::<(), bowline_transport::SetupError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Setup {
+    pub(crate) config: Config,
+    pub(crate) direction: Direction,
+    pub(crate) url: Option<Target>,
+    pub(crate) listen: Option<SocketAddr>,
+    pub(crate) fallback: Option<Target>,
+    pub(crate) drain: Duration,
+    identity: Option<String>,
+    epoch: Option<u32>,
+    seed: Option<u64>,
+}
+
+impl Setup {
+    /// Gonka's receiver: it dials the ML node at `url` (`ws://host:port`, `http://…` or a bare `host:port`; without a path
+    /// it is `/api/v1/pow/ws`).
+    ///
+    /// # Errors
+    /// The URL makes no sense.
+    pub fn api_node(url: &str) -> Result<Self, SetupError> {
+        let url = Target::websocket(url, gonka::PATH)?;
+        Ok(Self { url: Some(url), ..Self::with(GONKA_API_NODE, Direction::Receive) })
+    }
+
+    /// Gonka's sender: it accepts one client at `/api/v1/pow/ws` on `address`; port 0 lets the system choose.
+    ///
+    /// # Errors
+    /// The address makes no sense, or its name is unknown.
+    pub fn ml_node(address: &str) -> Result<Self, SetupError> {
+        let mut config = GONKA_ML_NODE;
+        config.route.http = false;
+        Ok(Self { listen: Some(resolve(address)?), ..Self::with(config, Direction::Send) })
+    }
+
+    /// For a sender: where batches are posted when there is no WebSocket, or no answer on it. `/generated` or
+    /// `/validated` is appended.
+    ///
+    /// # Errors
+    /// The URL makes no sense.
+    pub fn fallback(mut self, url: &str) -> Result<Self, SetupError> {
+        self.fallback = Some(Target::http(url)?);
+        self.config.route.http = true;
+        Ok(self)
+    }
+
+    /// For a receiver: serves the callbacks on `address`, at the same time as the WebSocket; port 0 lets the system choose.
+    ///
+    /// # Errors
+    /// The address makes no sense, or its name is unknown.
+    pub fn callbacks(mut self, address: &str) -> Result<Self, SetupError> {
+        self.listen = Some(resolve(address)?);
+        Ok(self)
+    }
+
+    /// Changes the session's settings; see [`Config`] for the meaning and default of each.
+    #[must_use]
+    pub fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    /// Names the sender, so that its ids tell whose they are. Default: drawn anew for every node.
+    #[must_use]
+    pub fn identity(mut self, name: impl Into<String>) -> Self {
+        self.identity = Some(name.into());
+        self
+    }
+
+    /// Counts the starts of this identity (26 bits; rule I3). Default: seconds since 2025, which grow by themselves for two
+    /// years and then begin anew.
+    #[must_use]
+    pub const fn epoch(mut self, epoch: u32) -> Self {
+        self.epoch = Some(epoch);
+        self
+    }
+
+    /// The seed of every random delay. Default: from the system.
+    #[must_use]
+    pub const fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// How long a node that is dropped goes on in the background to finish what it accepted. Default 10 s.
+    #[must_use]
+    pub const fn drain(mut self, drain: Duration) -> Self {
+        self.drain = drain;
+        self
+    }
+
+    /// Where to listen, if at all.
+    #[must_use]
+    pub const fn listen_on(&self) -> Option<SocketAddr> {
+        self.listen
+    }
+
+    /// Who makes the connection.
+    #[must_use]
+    pub const fn role(&self) -> Role {
+        self.config.link.role
+    }
+
+    const fn with(config: Config, direction: Direction) -> Self {
+        Self {
+            config,
+            direction,
+            url: None,
+            listen: None,
+            fallback: None,
+            drain: Duration::from_secs(10),
+            identity: None,
+            epoch: None,
+            seed: None,
+        }
+    }
+
+    pub(crate) fn origin(&self) -> Origin {
+        let identity = match &self.identity {
+            // Not secret and the same in every run: it names the sender.
+            Some(name) => {
+                let low = KeyedHash::new(*b"bowline identity").content("identity", name).bits() & u128::from(u64::MAX);
+                u64::try_from(low).unwrap_or_default()
+            }
+            None => random(),
+        };
+        let since = SystemTime::UNIX_EPOCH + Duration::from_secs(1_735_689_600);
+        let seconds = SystemTime::now().duration_since(since).unwrap_or_default().as_secs();
+        let epoch = self.epoch.unwrap_or(u32::try_from(seconds & 0x03ff_ffff).unwrap_or_default());
+        Origin::new(identity, epoch)
+    }
+
+    pub(crate) fn seed_or_random(&self) -> u64 {
+        self.seed.unwrap_or_else(random)
+    }
+}
+
+/// 64 bits of the system's entropy: what the standard library keys its hash maps with.
+pub(crate) fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+fn resolve(address: &str) -> Result<SocketAddr, SetupError> {
+    let unknown = |source| SetupError::Address { address: address.to_owned(), source };
+    let mut found = address.to_socket_addrs().map_err(unknown)?;
+    found.next().ok_or_else(|| unknown(io::ErrorKind::NotFound.into()))
+}
+
+/// Why a node cannot start.
+#[derive(Debug)]
+pub enum SetupError {
+    /// A URL makes no sense.
+    Url(TargetError),
+    /// A setting makes no sense.
+    Config(ConfigError),
+    /// An address to listen on makes no sense.
+    Address {
+        /// As it was given.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system refused a socket or a thread.
+    Io(io::Error),
+}
+
+impl fmt::Display for SetupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Url(error) => write!(f, "bad URL: {error}"),
+            Self::Config(error) => write!(f, "bad setting: {error}"),
+            Self::Address { address, source } => write!(f, "bad address {address:?}: {source}"),
+            Self::Io(error) => write!(f, "cannot start: {error}"),
+        }
+    }
+}
+
+impl core::error::Error for SetupError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Self::Url(error) => Some(error),
+            Self::Config(error) => Some(error),
+            Self::Address { source, .. } | Self::Io(source) => Some(source),
+        }
+    }
+}
+
+impl From<TargetError> for SetupError {
+    fn from(error: TargetError) -> Self {
+        Self::Url(error)
+    }
+}
+
+impl From<ConfigError> for SetupError {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}
+
+impl From<io::Error> for SetupError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}

@@ -1,0 +1,178 @@
+//! A WebSocket on a socket that never blocks, and what its endings mean.
+//!
+//! Decided here: the limits of the codec, which close code and which [`Cause`] an error of its becomes, and when bytes
+//! have moved. Nothing is retried and nothing waits.
+//!
+//! ```text
+//! read()  ─▶ Text · Binary · Pong · Ping · Nothing · Ended(Cause)
+//! write() ─▶ Done · Blocked · Ended(Cause)       Blocked: it is queued, at most one data frame, until flush() says Done
+//! ```
+
+use crate::node::Stream;
+use bowline::{Cause, LinkId};
+use std::io::{self, Read, Write};
+use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode};
+use tungstenite::{Error, Message, Utf8Bytes, WebSocket};
+
+/// Read and cleared on every read call, so small; four of Ethernet's packets.
+const READ_BUFFER: usize = 8 * 1024;
+
+/// Written at once when so much is queued; a batch of small frames leaves together (corked).
+const WRITE_BUFFER: usize = 16 * 1024;
+
+/// Above the largest data frame: its envelope, and control frames.
+const WRITE_SLACK: usize = 64 * 1024;
+
+pub(crate) enum Incoming {
+    Text(Utf8Bytes),
+    Binary,
+    Ping,
+    Pong,
+    /// Nothing more at the moment.
+    Nothing,
+    Ended(Cause),
+}
+
+pub(crate) enum Wrote {
+    Done,
+    /// The system takes no more at the moment.
+    Blocked,
+    Ended(Cause),
+}
+
+pub(crate) struct Socket {
+    pub(crate) link: LinkId,
+    /// The session was told that nothing can be written.
+    pub(crate) blocked: bool,
+    websocket: WebSocket<Counted>,
+    written_before: u64,
+    closed_with: Option<u16>,
+}
+
+impl Socket {
+    /// `limit` is for inbound messages; outbound ones are limited by the session.
+    pub(crate) fn new(
+        link: LinkId,
+        stream: Box<dyn Stream>,
+        early: &[u8],
+        role: Role,
+        limit: usize,
+        longest: usize,
+    ) -> Self {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            .write_buffer_size(WRITE_BUFFER)
+            .max_write_buffer_size(longest.saturating_add(WRITE_SLACK))
+            .max_message_size(Some(limit))
+            .max_frame_size(Some(limit));
+        let counted = Counted { stream, written: 0 };
+        let websocket = WebSocket::from_partially_read(counted, early.to_vec(), role, Some(config));
+        Self { link, blocked: false, websocket, written_before: 0, closed_with: None }
+    }
+
+    pub(crate) fn read(&mut self) -> Incoming {
+        match self.websocket.read() {
+            Ok(Message::Text(text)) => Incoming::Text(text),
+            Ok(Message::Binary(_) | Message::Frame(_)) => Incoming::Binary,
+            Ok(Message::Ping(_)) => Incoming::Ping,
+            Ok(Message::Pong(_)) => Incoming::Pong,
+            Ok(Message::Close(frame)) => {
+                // The answer is queued; nobody waits for the end of TCP (it may never come).
+                let _ = self.websocket.flush();
+                Incoming::Ended(Cause::Closed(frame.map_or(1005, |frame| frame.code.into())))
+            }
+            Err(error) => self.ended(error).map_or(Incoming::Nothing, Incoming::Ended),
+        }
+    }
+
+    pub(crate) fn write(&mut self, message: Message) -> Wrote {
+        match self.websocket.write(message) {
+            Ok(()) => Wrote::Done,
+            Err(error) => self.ended(error).map_or(Wrote::Blocked, Wrote::Ended),
+        }
+    }
+
+    pub(crate) fn flush(&mut self) -> Wrote {
+        match self.websocket.flush() {
+            Ok(()) => Wrote::Done,
+            Err(error) => self.ended(error).map_or(Wrote::Blocked, Wrote::Ended),
+        }
+    }
+
+    /// Whether bytes have left since this was asked last: a slow reader is not a dead one.
+    pub(crate) fn moved(&mut self) -> bool {
+        let written = self.websocket.get_ref().written;
+        core::mem::replace(&mut self.written_before, written) != written
+    }
+
+    /// Begins the close handshake.
+    pub(crate) fn close(&mut self, code: u16, reason: &'static str) {
+        let frame = CloseFrame { code: CloseCode::from(code), reason: Utf8Bytes::from_static(reason) };
+        self.closed_with = Some(code);
+        let _ = self.websocket.close(Some(frame));
+        let _ = self.websocket.flush();
+    }
+
+    /// Says why and goes: the close frame, then whatever came in is taken out of the system's buffer, or dropping the
+    /// socket would reset the connection before the peer has read the frame.
+    pub(crate) fn turn_away(mut self, code: u16, reason: &'static str) {
+        self.close(code, reason);
+        for _ in 0..64 {
+            match self.read() {
+                Incoming::Text(_) | Incoming::Binary | Incoming::Ping | Incoming::Pong => {}
+                Incoming::Nothing | Incoming::Ended(_) => break,
+            }
+        }
+    }
+
+    /// `None`: it only has to wait.
+    fn ended(&mut self, error: Error) -> Option<Cause> {
+        let code = match error {
+            Error::Io(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                return None;
+            }
+            // Impossible by the limits above; treated as a connection that broke.
+            Error::WriteBufferFull(_) => return Some(Cause::Stalled),
+            Error::ConnectionClosed | Error::AlreadyClosed => self.closed_with,
+            Error::Capacity(_) => self.refuse(1009, "too large"),
+            Error::Utf8(_) => self.refuse(1007, "not UTF-8"),
+            Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => None,
+            Error::Protocol(_) | Error::AttackAttempt => self.refuse(1002, "not WebSocket"),
+            Error::Io(_) | Error::Tls(_) | Error::Url(_) | Error::Http(_) | Error::HttpFormat(_) => None,
+        };
+        Some(Cause::Closed(code.unwrap_or(1006)))
+    }
+
+    /// What the peer sent is refused by a close frame. For us the connection just ended: 1009 from us says nothing about
+    /// the size of our messages.
+    fn refuse(&mut self, code: u16, reason: &'static str) -> Option<u16> {
+        if self.closed_with.is_none() {
+            self.close(code, reason);
+        }
+        None
+    }
+}
+
+/// Counts what leaves.
+struct Counted {
+    stream: Box<dyn Stream>,
+    written: u64,
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.read(buffer)
+    }
+}
+
+impl Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.stream.write(bytes)?;
+        self.written = self.written.saturating_add(u64::try_from(written).unwrap_or(u64::MAX));
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
+}

@@ -1,0 +1,17 @@
+//! A world in virtual time around the real machines; see the crate's documentation for its parts.
+
+pub mod clock;
+pub mod driver;
+pub mod ledger;
+pub mod network;
+pub mod plan;
+pub mod script;
+pub mod world;
+
+pub use clock::{Agenda, at, ms, s};
+pub use driver::{Driver, Effect, Style};
+pub use ledger::Ledger;
+pub use network::{Dial, Http, Network};
+pub use plan::{Change, Plan};
+pub use script::{Script, Step, run_script};
+pub use world::{Entry, Setup, World};
