@@ -246,6 +246,8 @@ pub struct Outbox<P, S: Slots<Slot<P>> + ?Sized = [Option<Slot<P>>]> {
     unreported: usize,
     late: usize,
     posting: usize,
+    /// Requests under way whose messages have ended.
+    orphans: usize,
     posts: u32,
     /// The smallest payload for which a connection was closed with 1009 (F4).
     refused_size: u32,
@@ -267,6 +269,7 @@ impl<P, S: Slots<Slot<P>>> Outbox<P, S> {
             unreported: 0,
             late: 0,
             posting: 0,
+            orphans: 0,
             posts: 0,
             refused_size: u32::MAX,
             ring: Ring::new(slots),
@@ -319,8 +322,10 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
             }
             let mut due = Timer::disarmed();
             due.arm(now.after(wait));
+            // Sent on a connection before: its acknowledgement may be for that copy, and is no sample (T5).
+            let since = (slot.sent_on == LinkId::NONE).then_some(now);
             slot.sent_on = link;
-            slot.answer = Answer::Awaited { since: Some(now), due };
+            slot.answer = Answer::Awaited { since, due };
             self.wake.arm_by(now.after(wait));
             return Some(self.head.plus(as_u64(offset)));
         }
@@ -340,7 +345,8 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
                 Posting::Underway { .. } => false,
                 Posting::Again { from } => from.at().is_none_or(|at| at <= now),
             };
-            if slot.end != End::Open || waits || !free || !(all || slot.by_http) {
+            let wanted = (all || slot.by_http) && slot.size <= self.config.post_limit;
+            if slot.end != End::Open || waits || !free || !wanted {
                 continue;
             }
             self.posts = self.posts.saturating_add(1);
@@ -364,8 +370,8 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         if slot.sent_on == LinkId::NONE && slot.post == Posting::Never {
             return Ack::NeverSent;
         }
-        // Karn's rule costs nothing: on one connection a message is sent once (T3). An acknowledgement of what was sent
-        // on an earlier connection is no sample (T5), nor is one that also went by HTTP.
+        // Karn's rule costs nothing: on one connection a message is sent once (T3). What was sent on two connections is no
+        // sample (T5), nor is what also went by HTTP.
         let sample = match slot.answer {
             Answer::Awaited { since, .. } if slot.sent_on == link && slot.post == Posting::Never => since,
             Answer::Awaited { .. } | Answer::Late | Answer::None => None,
@@ -379,10 +385,15 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
 
     /// A request ended; false: it is not the one under way for its message, nothing changed.
     pub fn on_posted(&mut self, now: Instant, post: PostId, outcome: HttpOutcome) -> bool {
-        let Some(slot) = self.slot_mut(post.seq) else { return false };
-        if slot.post != (Posting::Underway { attempt: post.attempt }) {
+        let underway = Posting::Underway { attempt: post.attempt };
+        let over = self.slot_mut(post.seq).is_none_or(|slot| slot.end != End::Open);
+        let Some(slot) = self.slot_mut(post.seq).filter(|slot| slot.post == underway) else {
+            // Its message has ended meanwhile; the request itself ends only now.
+            if over && post.attempt <= self.posts {
+                self.orphans = self.orphans.saturating_sub(1);
+            }
             return false;
-        }
+        };
         let after = match outcome {
             // Asked again no sooner than in a second, or a peer that says 409 without a time is asked in a loop.
             HttpOutcome::InProgress { after } => after.clamp(Duration::from_secs(1), Duration::from_secs(600)),
@@ -464,18 +475,19 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
     /// Ends everything unfinished.
     pub fn abandon(&mut self, now: Instant) {
         self.end_where(now, |_| Some(Outcome::Abandoned));
+        self.wake.disarm();
     }
 
-    /// Ends what only HTTP could carry, because there is no HTTP (F4, H5).
-    pub fn reject_oversize(&mut self, now: Instant) {
-        let limit = self.frame_limit();
+    /// Ends what no path carries, as far as is known now, with HTTP or without (F4, H5).
+    pub fn reject_oversize(&mut self, now: Instant, http: bool) {
+        let limit = self.limit(http);
         self.end_where(now, |slot| (slot.size > limit).then_some(Outcome::Rejected(Rejection::TooLarge)));
     }
 
     /// Whether a payload of `size` bytes could be carried at all, with HTTP or without (H5).
     #[must_use]
     pub fn fits(&self, size: u32, http: bool) -> bool {
-        size <= self.frame_limit() || (http && size <= self.config.post_limit)
+        size <= self.limit(http)
     }
 
     /// Fires what is due and returns how many acknowledgements have become late; each of those messages may now go by
@@ -597,10 +609,10 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         self.unsettled
     }
 
-    /// Requests under way.
+    /// Requests under way, those of messages that have ended meanwhile included: each ends with its result.
     #[must_use]
     pub const fn posting(&self) -> usize {
-        self.posting
+        self.posting.saturating_add(self.orphans)
     }
 
     /// Whether a message can be accepted.
@@ -617,6 +629,11 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
 
     fn frame_limit(&self) -> u32 {
         self.config.frame_limit.min(self.refused_size.saturating_sub(1))
+    }
+
+    /// The largest payload that any path carries.
+    fn limit(&self, http: bool) -> u32 {
+        self.frame_limit().max(if http { self.config.post_limit } else { 0 })
     }
 
     fn offset(&self, seq: Seq) -> Option<usize> {
@@ -641,6 +658,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         slot.post = Posting::Never;
         self.late = self.late.saturating_sub(usize::from(was_late));
         self.posting = self.posting.saturating_sub(usize::from(was_underway));
+        self.orphans = self.orphans.saturating_add(usize::from(was_underway));
         self.unsettled = self.unsettled.saturating_sub(1);
         self.unreported = self.unreported.saturating_add(1);
     }
@@ -670,3 +688,6 @@ fn as_u64(n: usize) -> u64 {
 fn as_usize(n: u32) -> usize {
     usize::try_from(n).unwrap_or(usize::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -536,6 +536,8 @@ pub struct Session<P, O: Slots<Slot<P>>, I: Slots<Seen>> {
     now: Instant,
     link: Link,
     live: Option<Live>,
+    /// A connection that takes no frames although it is still greeting.
+    full: Option<LinkId>,
     route: Route,
     outbox: Outbox<P, O>,
     inbox: Inbox<I>,
@@ -576,6 +578,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             now,
             link: Link::new(settings.link),
             live: None,
+            full: None,
             route: Route::new(settings.route),
             outbox: Outbox::new(settings.outbox, origin, outbox),
             inbox: Inbox::new(settings.inbox, now, inbox),
@@ -988,7 +991,13 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     }
 
     fn on_writable(&mut self, link: LinkId, yes: bool) -> bool {
-        let Some(live) = self.live.as_mut().filter(|live| live.link == link) else { return self.taken(false) };
+        let Some(live) = self.live.as_mut().filter(|live| live.link == link) else {
+            let greeting = self.link.listening() == Some(link);
+            if greeting {
+                self.full = (!yes).then_some(link);
+            }
+            return self.taken(greeting);
+        };
         if live.writable && !yes {
             live.stall.arm(self.now.after(SEND_DEADLINE));
         } else if yes {
@@ -1070,9 +1079,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             self.live = None;
             self.outbox.on_link_down(too_large);
             self.route.link_down(now);
-            if !self.config.get().route.http {
-                self.outbox.reject_oversize(now);
-            }
+            self.outbox.reject_oversize(now, self.config.get().route.http);
         }
         if let Some(link) = current
             && self.live.is_none()
@@ -1082,8 +1089,12 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             if self.route.link_up(now) {
                 beat.probe();
             }
-            let stall = Timer::disarmed();
-            self.live = Some(Live { link, beat, writable: true, stall, malformed: 0, suspect: false });
+            let mut stall = Timer::disarmed();
+            let writable = self.full.take() != Some(link);
+            if !writable {
+                stall.arm(now.after(SEND_DEADLINE));
+            }
+            self.live = Some(Live { link, beat, writable, stall, malformed: 0, suspect: false });
         }
         if self.link.knocked()
             && let Some(live) = &mut self.live

@@ -5,7 +5,7 @@ pub mod driver;
 pub mod ledger;
 pub mod network;
 pub mod plan;
-pub mod script;
+
 pub mod world;
 
 pub use clock::{Agenda, at, ms, s};
@@ -13,5 +13,5 @@ pub use driver::{Driver, Effect, Style};
 pub use ledger::Ledger;
 pub use network::{Dial, Http, Network};
 pub use plan::{Change, Plan};
-pub use script::{Script, Step, run_script};
+
 pub use world::{Entry, Setup, World};

@@ -733,6 +733,16 @@ pub(crate) fn what_is_no_http<D: Driver>() {
 
 pub(crate) fn a_head_has_a_limit<D: Driver>() {
     let limits = Limits { head_bytes: 2000, ..brisk() };
+    for (size, status) in [(2000, 200), (2001, 431)] {
+        let mut server = serve::<D>(limits);
+        let bare = post_head(GENERATED, 0, "X: \r\n").len();
+        server.send(post_head(GENERATED, 0, &format!("X: {}\r\n", "x".repeat(size - bare))));
+        assert_eq!(server.answer().status(), status, "{size}");
+        if status == 200 {
+            server.seen();
+        }
+        server.done();
+    }
     for (start, status) in [
         ("GET /".to_owned() + &"x".repeat(2000), 431),
         (format!("POST {GENERATED} HTTP/1.1\r\nX: {}", "x".repeat(2000)), 431),

@@ -1,0 +1,633 @@
+use super::*;
+use crate::ids::Origin;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::vec;
+use std::vec::Vec;
+
+const ORIGIN: Origin = Origin::new(7, 1);
+const SECOND: Duration = Duration::from_secs(1);
+const ONE: LinkId = LinkId::from_number(1);
+const TWO: LinkId = LinkId::from_number(2);
+
+type Box4 = InlineOutbox<u32, 4>;
+
+fn at(seconds: u64) -> Instant {
+    Instant::from_micros(seconds * 1_000_000)
+}
+
+fn config() -> OutboxConfig {
+    OutboxConfig {
+        ack_wait: AckWait::Fixed(3 * SECOND),
+        frame_limit: 100,
+        post_limit: 1000,
+        ..OutboxConfig::DEFAULT
+    }
+}
+
+fn outbox(config: OutboxConfig) -> Box4 {
+    Outbox::new(config, ORIGIN, [None, None, None, None])
+}
+
+/// With so many messages of ten bytes, pushed at 0.
+fn holding(count: u32) -> Box4 {
+    let mut outbox = outbox(config());
+    for n in 0..count {
+        outbox.push(at(0), n, 10, Policy::DEFAULT).unwrap();
+    }
+    outbox
+}
+
+fn seq(n: u64) -> Seq {
+    Seq::from_number(n)
+}
+
+fn id(n: u64) -> MessageId {
+    ORIGIN.message(seq(n))
+}
+
+fn frames(outbox: &mut Box4, now: Instant, link: LinkId) -> Vec<u64> {
+    core::iter::from_fn(|| outbox.take_frame(now, link)).map(Seq::get).collect()
+}
+
+fn posts(outbox: &mut Box4, now: Instant, all: bool) -> Vec<PostId> {
+    core::iter::from_fn(|| outbox.take_post(now, all)).collect()
+}
+
+fn ends(outbox: &mut Box4) -> Vec<(u64, Outcome)> {
+    core::iter::from_fn(|| outbox.take_settled()).map(|(seq, outcome, _)| (seq.get(), outcome)).collect()
+}
+
+const BY_WEBSOCKET: Outcome = Outcome::Delivered { path: Path::WebSocket };
+const BY_HTTP: Outcome = Outcome::Delivered { path: Path::Http };
+
+/// What the counters, the cursors and the wake-up time must be, computed the slow way.
+fn check(outbox: &Box4) {
+    let open = |slot: &&Slot<u32>| slot.end == End::Open;
+    let count = |test: &dyn Fn(&Slot<u32>) -> bool| outbox.ring.iter().filter(|slot| test(slot)).count();
+    assert_eq!(outbox.unsettled, outbox.ring.iter().filter(open).count(), "unsettled");
+    assert_eq!(outbox.unreported, count(&|slot| matches!(slot.end, End::Settled(..))), "unreported");
+    let late = |slot: &Slot<u32>| slot.end == End::Open && slot.answer == Answer::Late && !slot.by_http;
+    assert_eq!(outbox.late, count(&late), "late");
+    let underway = count(&|slot| matches!(slot.post, Posting::Underway { .. }));
+    assert!(outbox.posting >= underway, "posting: {} {underway}", outbox.posting);
+    assert_ne!(outbox.ring.get(0).map(|slot| &slot.end), Some(&End::Reported), "a reported head frees its place");
+    for slot in outbox.ring.iter().filter(open) {
+        let due = if let Answer::Awaited { due, .. } = &slot.answer { due.at() } else { None };
+        let from = if let Posting::Again { from } = &slot.post { from.at() } else { None };
+        for deadline in [due, from, slot.expires.at()].into_iter().flatten() {
+            assert!(outbox.wake.at().is_some_and(|wake| wake <= deadline), "a deadline without a wake-up: {slot:?}");
+        }
+    }
+}
+
+#[test]
+fn s1_numbers_count_from_one_and_stop_before_the_id_overflows() {
+    let mut outbox = outbox(config());
+    assert_eq!(outbox.push(at(0), 0, 1, Policy::DEFAULT), Ok(seq(1)));
+    assert_eq!(outbox.push(at(0), 0, 1, Policy::DEFAULT), Ok(seq(2)));
+    outbox.head = seq(Seq::LAST.get() - 2);
+    assert_eq!(outbox.push(at(0), 0, 1, Policy::DEFAULT), Ok(Seq::LAST));
+    assert_eq!(outbox.push(at(0), 9, 1, Policy::DEFAULT), Err(9), "a number beyond 48 bits would name another message");
+}
+
+#[test]
+fn s2_full_hands_the_message_back_and_drops_nothing() {
+    let mut outbox = holding(4);
+    assert!(!outbox.has_room());
+    assert_eq!(outbox.push(at(1), 99, 10, Policy::DEFAULT), Err(99));
+    assert_eq!((1..=4).map(|n| *outbox.payload(seq(n)).unwrap()).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    let mut small = Outbox::new(OutboxConfig { capacity: 1, ..config() }, ORIGIN, [None, None]);
+    assert_eq!(small.push(at(0), 1, 1, Policy::DEFAULT), Ok(seq(1)));
+    assert_eq!(small.push(at(0), 2, 1, Policy::DEFAULT), Err(2), "the smaller of storage and configuration counts");
+}
+
+#[test]
+fn s2_what_ended_in_the_middle_keeps_its_place_until_the_oldest_was_reported() {
+    let mut outbox = holding(4);
+    let _ = frames(&mut outbox, at(0), ONE);
+    for n in [2, 3] {
+        assert_eq!(outbox.on_ack(at(1), ONE, id(n)), Ack::Settled);
+    }
+    assert_eq!(ends(&mut outbox), [(2, BY_WEBSOCKET), (3, BY_WEBSOCKET)]);
+    assert!(!outbox.has_room());
+    assert_eq!(outbox.payload(seq(4)), Some(&3), "offsets still hold");
+    assert_eq!(outbox.on_ack(at(1), ONE, id(1)), Ack::Settled);
+    assert_eq!(ends(&mut outbox), [(1, BY_WEBSOCKET)]);
+    check(&outbox);
+    assert_eq!(outbox.push(at(1), 5, 10, Policy::DEFAULT), Ok(seq(5)));
+    assert_eq!(frames(&mut outbox, at(1), ONE), [5], "the cursors moved with the head");
+    check(&outbox);
+}
+
+#[test]
+fn s7_an_ack_of_what_was_never_sent_is_a_breach() {
+    let mut outbox = holding(2);
+    assert_eq!(outbox.on_ack(at(0), ONE, id(1)), Ack::NeverSent, "accepted, but not sent");
+    assert_eq!(outbox.take_frame(at(0), ONE), Some(seq(1)));
+    assert_eq!(outbox.on_ack(at(0), ONE, id(2)), Ack::NeverSent);
+    assert_eq!(outbox.on_ack(at(0), ONE, id(3)), Ack::NeverSent, "not even accepted");
+    assert_eq!(outbox.on_ack(at(0), ONE, id(1)), Ack::Settled);
+    let _ = posts(&mut outbox, at(0), true);
+    assert_eq!(outbox.on_ack(at(0), ONE, id(2)), Ack::Settled, "what was posted was sent");
+}
+
+#[test]
+fn s7_an_ack_at_or_below_the_oldest_or_of_anothers_message_is_ignored() {
+    let mut outbox = holding(1);
+    let _ = frames(&mut outbox, at(0), ONE);
+    assert_eq!(outbox.on_ack(at(0), ONE, id(1)), Ack::Settled);
+    assert_eq!(outbox.on_ack(at(0), ONE, id(1)), Ack::Unknown, "twice, before it was reported");
+    assert_eq!(ends(&mut outbox), [(1, BY_WEBSOCKET)]);
+    assert_eq!(outbox.on_ack(at(0), ONE, id(1)), Ack::Unknown, "and after");
+    assert_eq!(outbox.on_ack(at(0), ONE, Origin::new(7, 2).message(seq(1))), Ack::Unknown, "an earlier run's");
+    assert_eq!(outbox.on_ack(at(0), ONE, MessageId::from_bits(1)), Ack::Unknown);
+    assert!(ends(&mut outbox).is_empty());
+}
+
+#[test]
+fn f2_sent_once_on_a_connection_and_again_on_the_next_under_the_same_id() {
+    let mut outbox = holding(2);
+    assert_eq!(frames(&mut outbox, at(0), ONE), [1, 2]);
+    outbox.rescan();
+    assert_eq!(outbox.tick(at(3)), 2);
+    assert!(frames(&mut outbox, at(3), ONE).is_empty(), "late or not, never twice on one connection");
+    outbox.on_link_down(false);
+    assert_eq!(outbox.late(), 0, "nothing is late on a connection that is gone");
+    outbox.on_link_up(at(4));
+    assert_eq!(frames(&mut outbox, at(4), TWO), [1, 2]);
+    assert_eq!(outbox.id(seq(1)), id(1));
+    check(&outbox);
+}
+
+#[test]
+fn f2_a_message_is_not_sent_while_its_request_is_under_way_nor_posted_while_its_answer_is_awaited() {
+    let mut outbox = holding(2);
+    assert_eq!(outbox.take_frame(at(0), ONE), Some(seq(1)));
+    let [second] = posts(&mut outbox, at(0), true)[..] else { panic!("the first is still awaited") };
+    assert_eq!(second.seq, seq(2));
+    assert!(frames(&mut outbox, at(0), ONE).is_empty());
+    assert!(outbox.on_posted(at(1), second, HttpOutcome::Unknown));
+    assert_eq!(frames(&mut outbox, at(1), ONE), [2], "its request is over: it may go either way");
+    check(&outbox);
+}
+
+#[test]
+fn f2_what_is_late_may_go_by_http_besides() {
+    let mut outbox = holding(3);
+    let _ = frames(&mut outbox, at(0), ONE);
+    assert_eq!(outbox.tick(at(3)), 3);
+    assert!(posts(&mut outbox, at(3), false).is_empty(), "only if somebody says so");
+    outbox.hedge();
+    assert_eq!(outbox.late(), 2);
+    let [post] = posts(&mut outbox, at(3), false)[..] else { panic!("one hedge, one request") };
+    assert_eq!((post.seq, outbox.id(post.seq)), (seq(1), id(1)), "the oldest first, its id unchanged");
+    assert_eq!(outbox.on_ack(at(4), ONE, id(1)), Ack::Settled, "whoever comes first");
+    assert!(!outbox.on_posted(at(5), post, HttpOutcome::Acked), "and the other is stale");
+    assert_eq!(ends(&mut outbox), [(1, BY_WEBSOCKET)]);
+    check(&outbox);
+}
+
+#[test]
+fn f4_after_1009_the_largest_message_goes_by_http_and_the_others_do_not() {
+    let mut outbox = outbox(config());
+    for size in [10, 90, 50] {
+        outbox.push(at(0), size, size, Policy::DEFAULT).unwrap();
+    }
+    let _ = frames(&mut outbox, at(0), ONE);
+    outbox.on_link_down(true);
+    outbox.on_link_up(at(1));
+    assert_eq!(frames(&mut outbox, at(1), TWO), [1, 3]);
+    let [post] = posts(&mut outbox, at(1), false)[..] else { panic!("the large one, whatever the route says") };
+    assert_eq!(post.seq, seq(2));
+    outbox.push(at(1), 90, 90, Policy::DEFAULT).unwrap();
+    assert!(frames(&mut outbox, at(1), TWO).is_empty(), "the limit is known from now on");
+    assert_eq!(posts(&mut outbox, at(1), false).len(), 1);
+    check(&outbox);
+}
+
+#[test]
+fn f4_only_a_message_in_flight_can_be_the_reason() {
+    let mut outbox = outbox(config());
+    outbox.push(at(0), 0, 90, Policy::DEFAULT).unwrap();
+    outbox.on_link_down(true);
+    outbox.on_link_up(at(1));
+    assert_eq!(frames(&mut outbox, at(1), ONE), [1], "it was never sent, so it was not too large");
+}
+
+#[test]
+fn f4_without_http_what_no_frame_takes_is_rejected() {
+    let mut outbox = outbox(config());
+    for size in [90, 10] {
+        outbox.push(at(0), size, size, Policy::DEFAULT).unwrap();
+    }
+    let _ = frames(&mut outbox, at(0), ONE);
+    outbox.on_link_down(true);
+    outbox.reject_oversize(at(1), false);
+    assert_eq!(ends(&mut outbox), [(1, Outcome::Rejected(Rejection::TooLarge))]);
+    assert_eq!(outbox.backlog(), 1);
+}
+
+#[test]
+fn h5_a_size_beyond_every_path_is_known_at_once() {
+    let mut outbox = outbox(config());
+    let fits = |outbox: &Box4, size| (outbox.fits(size, false), outbox.fits(size, true));
+    assert_eq!(fits(&outbox, 100), (true, true));
+    assert_eq!(fits(&outbox, 101), (false, true));
+    assert_eq!(fits(&outbox, 1001), (false, false));
+    outbox.push(at(0), 0, 100, Policy::DEFAULT).unwrap();
+    let _ = frames(&mut outbox, at(0), ONE);
+    outbox.on_link_down(true);
+    assert_eq!(fits(&outbox, 100), (false, true), "learned from 1009");
+}
+
+#[test]
+fn h5_no_request_carries_more_than_its_limit() {
+    let small = OutboxConfig { frame_limit: 100, post_limit: 50, ..config() };
+    let mut outbox = outbox(small);
+    for size in [60, 40, 99] {
+        outbox.push(at(0), size, size, Policy::DEFAULT).unwrap();
+    }
+    assert_eq!(posts(&mut outbox, at(0), true).iter().map(|post| post.seq.get()).collect::<Vec<_>>(), [2]);
+    assert_eq!(frames(&mut outbox, at(0), ONE), [1, 3], "the connection takes them");
+    outbox.on_link_down(true);
+    outbox.reject_oversize(at(1), true);
+    assert_eq!(ends(&mut outbox), [(3, Outcome::Rejected(Rejection::TooLarge))], "99 is too large for both now");
+    check(&outbox);
+}
+
+/// The first message, posted, and what became of it with this outcome.
+fn answered(outcome: HttpOutcome) -> (Box4, PostId) {
+    let mut outbox = holding(1);
+    let post = outbox.take_post(at(0), true).unwrap();
+    assert_eq!(outbox.posting(), 1);
+    assert!(outbox.on_posted(at(1), post, outcome));
+    assert_eq!(outbox.posting(), 0);
+    check(&outbox);
+    (outbox, post)
+}
+
+#[test]
+fn h_acked_is_the_only_outcome_that_delivers() {
+    let (mut outbox, _) = answered(HttpOutcome::Acked);
+    assert_eq!(ends(&mut outbox), [(1, BY_HTTP)]);
+    assert_eq!(outbox.backlog(), 0);
+}
+
+#[test]
+fn h_rejected_ends_the_message_with_the_status() {
+    let (mut outbox, _) = answered(HttpOutcome::Rejected { status: 422 });
+    assert_eq!(ends(&mut outbox), [(1, Outcome::Rejected(Rejection::Status(422)))]);
+}
+
+#[test]
+fn h_in_progress_asks_again_after_the_time_and_no_sooner_than_in_a_second() {
+    for (said, waits) in [(0, 1), (7, 7), (86_400, 600)] {
+        let (mut outbox, first) = answered(HttpOutcome::InProgress { after: Duration::from_secs(said) });
+        assert!(outbox.take_post(at(waits), true).is_none(), "answered at 1, so {waits} is too soon");
+        assert_eq!(outbox.earliest(), Some((at(1 + waits), Wake::Message)));
+        assert_eq!(outbox.tick(at(1 + waits)), 0);
+        let again = outbox.take_post(at(1 + waits), true).unwrap();
+        assert!(again.seq == first.seq && again.attempt > first.attempt);
+        assert_eq!(outbox.earliest(), None);
+    }
+}
+
+#[test]
+fn h_busy_keeps_the_message_and_the_time_is_a_lower_bound() {
+    let (mut outbox, _) = answered(HttpOutcome::Busy { after: 7 * SECOND });
+    assert!(outbox.take_post(at(7), true).is_none());
+    assert_eq!(outbox.tick(at(8)), 0);
+    assert!(outbox.take_post(at(8), true).is_some());
+    let (mut outbox, _) = answered(HttpOutcome::Busy { after: Duration::ZERO });
+    assert!(outbox.take_post(at(1), true).is_some(), "how long to wait is the route's business then");
+}
+
+#[test]
+fn h_auth_gone_unreached_and_unknown_keep_the_message_under_its_id() {
+    for outcome in [HttpOutcome::Auth, HttpOutcome::Gone, HttpOutcome::Unreached, HttpOutcome::Unknown] {
+        let (mut outbox, first) = answered(outcome);
+        assert!(ends(&mut outbox).is_empty());
+        assert_eq!(outbox.backlog(), 1);
+        let again = outbox.take_post(at(1), true).unwrap();
+        assert_eq!((again.seq, outbox.id(again.seq)), (first.seq, id(1)));
+        assert!(!outbox.on_posted(at(2), first, HttpOutcome::Acked), "{outcome:?}: an earlier try is stale");
+        assert!(outbox.on_posted(at(2), again, HttpOutcome::Acked));
+        assert!(!outbox.on_posted(at(2), again, HttpOutcome::Acked), "a result counts once");
+        assert_eq!(ends(&mut outbox), [(1, BY_HTTP)]);
+    }
+}
+
+#[test]
+fn h_requests_of_messages_that_ended_meanwhile_still_count_as_under_way() {
+    let mut outbox = holding(2);
+    let _ = frames(&mut outbox, at(0), ONE);
+    assert_eq!(outbox.tick(at(3)), 2);
+    outbox.hedge();
+    outbox.hedge();
+    let sent = posts(&mut outbox, at(3), false);
+    assert_eq!(outbox.on_ack(at(4), ONE, id(1)), Ack::Settled);
+    assert_eq!(ends(&mut outbox).len(), 1);
+    assert_eq!(outbox.posting(), 2, "the adapter is still at it: its bound is ours");
+    assert!(!outbox.on_posted(at(5), sent[0], HttpOutcome::Unknown));
+    assert_eq!(outbox.posting(), 1);
+    assert!(outbox.on_posted(at(5), sent[1], HttpOutcome::Acked));
+    assert_eq!(outbox.posting(), 0);
+    assert!(!outbox.on_posted(at(5), PostId { seq: seq(9), attempt: 9 }, HttpOutcome::Acked), "never asked for");
+    assert_eq!(outbox.posting(), 0);
+    check(&outbox);
+}
+
+#[test]
+fn f7_with_no_path_a_message_waits_and_its_life_ends_it() {
+    let mut outbox = outbox(OutboxConfig { life: Some(60 * SECOND), ..config() });
+    outbox.push(at(0), 1, 10, Policy::DEFAULT).unwrap();
+    outbox.push(at(0), 2, 10, Policy { life: Some(5 * SECOND), ..Policy::DEFAULT }).unwrap();
+    assert_eq!(outbox.earliest(), Some((at(5), Wake::Message)));
+    assert_eq!(outbox.tick(at(5)), 0);
+    assert_eq!(ends(&mut outbox), [(2, Outcome::Expired)]);
+    assert_eq!(outbox.earliest(), Some((at(60), Wake::Message)));
+    assert_eq!(outbox.tick(at(60)), 0);
+    assert_eq!(ends(&mut outbox), [(1, Outcome::Expired)]);
+    assert_eq!(outbox.earliest(), None);
+    check(&outbox);
+}
+
+#[test]
+fn f7_expired_while_its_request_is_under_way_ends_once() {
+    let mut outbox = outbox(OutboxConfig { life: Some(5 * SECOND), ..config() });
+    outbox.push(at(0), 1, 10, Policy::DEFAULT).unwrap();
+    let post = outbox.take_post(at(0), true).unwrap();
+    assert_eq!(outbox.tick(at(5)), 0);
+    assert!(!outbox.on_posted(at(6), post, HttpOutcome::Acked));
+    assert_eq!(ends(&mut outbox), [(1, Outcome::Expired)]);
+    check(&outbox);
+}
+
+#[test]
+fn g1_abandon_ends_everything_in_every_stage_once() {
+    let mut outbox = holding(4);
+    assert_eq!(outbox.take_frame(at(0), ONE), Some(seq(1)));
+    assert_eq!(outbox.take_frame(at(0), ONE), Some(seq(2)));
+    assert_eq!(outbox.on_ack(at(0), ONE, id(1)), Ack::Settled);
+    assert_eq!(outbox.tick(at(3)), 1);
+    let post = outbox.take_post(at(3), true).unwrap();
+    outbox.abandon(at(4));
+    outbox.abandon(at(4));
+    let ended: Vec<_> = (2..=4).map(|n| (n, Outcome::Abandoned)).collect();
+    assert_eq!(ends(&mut outbox), [&[(1, BY_WEBSOCKET)], &ended[..]].concat());
+    assert!(!outbox.on_posted(at(5), post, HttpOutcome::Acked));
+    assert_eq!(outbox.earliest(), None, "nothing is left to wake for");
+    check(&outbox);
+}
+
+#[test]
+fn g1_a_message_tied_to_its_connection_ends_with_the_next() {
+    let mut outbox = outbox(config());
+    let tied = Policy { on_new_link: OnNewLink::Drop, ..Policy::DEFAULT };
+    outbox.push(at(0), 1, 10, tied).unwrap();
+    outbox.push(at(0), 2, 10, Policy::DEFAULT).unwrap();
+    let _ = frames(&mut outbox, at(0), ONE);
+    outbox.on_link_down(false);
+    assert!(ends(&mut outbox).is_empty(), "it may still come back by HTTP");
+    outbox.on_link_up(at(1));
+    assert_eq!(ends(&mut outbox), [(1, Outcome::Abandoned)]);
+    assert_eq!(frames(&mut outbox, at(1), TWO), [2]);
+}
+
+#[test]
+fn t1_a_fixed_wait_is_what_was_configured() {
+    let mut outbox = holding(1);
+    let _ = frames(&mut outbox, at(10), ONE);
+    assert_eq!(outbox.earliest(), Some((at(13), Wake::Message)));
+    assert_eq!(outbox.tick(at(12)), 0);
+    assert_eq!(outbox.tick(at(13)), 1);
+    assert_eq!(outbox.tick(at(99)), 0, "once");
+    assert_eq!(outbox.earliest(), None);
+}
+
+/// A message sent on `ONE` at 0 with an adaptive wait.
+fn adaptive() -> Box4 {
+    let mut outbox = outbox(OutboxConfig { ack_wait: AckWait::ADAPTIVE, ..config() });
+    outbox.push(at(0), 1, 10, Policy::DEFAULT).unwrap();
+    assert_eq!(frames(&mut outbox, at(0), ONE), [1]);
+    outbox
+}
+
+#[test]
+fn t2_the_sample_is_the_time_to_completion() {
+    let mut outbox = adaptive();
+    assert_eq!(outbox.on_ack(Instant::from_micros(400_000), ONE, id(1)), Ack::Settled);
+    assert_eq!(outbox.rtt().estimate(), Some(Duration::from_millis(400 + 800)));
+}
+
+#[test]
+fn t3_only_an_ack_of_a_message_sent_once_is_a_sample() {
+    let mut outbox = adaptive();
+    assert_eq!(outbox.tick(at(1)), 1);
+    outbox.hedge();
+    let _ = posts(&mut outbox, at(1), false);
+    assert_eq!(outbox.on_ack(at(2), ONE, id(1)), Ack::Settled);
+    assert_eq!(outbox.rtt().estimate(), None, "late and also posted");
+}
+
+#[test]
+fn t3_an_ack_by_http_is_no_sample() {
+    let mut outbox = outbox(OutboxConfig { ack_wait: AckWait::ADAPTIVE, ..config() });
+    outbox.push(at(0), 1, 10, Policy::DEFAULT).unwrap();
+    let post = outbox.take_post(at(0), true).unwrap();
+    assert!(outbox.on_posted(at(1), post, HttpOutcome::Acked));
+    assert_eq!(outbox.rtt().estimate(), None);
+}
+
+#[test]
+fn t5_no_sample_from_another_connection_nor_from_a_message_sent_on_two() {
+    let mut outbox = adaptive();
+    outbox.on_link_down(false);
+    assert_eq!(outbox.clone().on_ack(at(1), TWO, id(1)), Ack::Settled, "before it was sent again");
+    outbox.on_link_up(at(9));
+    assert_eq!(frames(&mut outbox, at(9), TWO), [1]);
+    // The peer completes what it got on the first connection and acknowledges on the second.
+    assert_eq!(outbox.on_ack(Instant::from_micros(9_001_000), TWO, id(1)), Ack::Settled);
+    assert_eq!(outbox.rtt().estimate(), None, "which copy was it?");
+}
+
+#[test]
+fn t5_no_sample_across_a_stall_and_no_verdict_before_its_grace() {
+    let mut outbox = adaptive();
+    outbox.stalled(at(100));
+    assert_eq!(outbox.tick(at(99)), 0);
+    assert_eq!(outbox.on_ack(at(99), ONE, id(1)), Ack::Settled);
+    assert_eq!(outbox.rtt().estimate(), None);
+    check(&outbox);
+}
+
+#[test]
+fn t4_a_deadline_that_passed_is_never_reported_again() {
+    let mut outbox = outbox(OutboxConfig { life: Some(20 * SECOND), ..config() });
+    for n in 0..4 {
+        outbox.push(at(n), 0, 10, Policy::DEFAULT).unwrap();
+    }
+    let _ = frames(&mut outbox, at(4), ONE);
+    let mut wakes = 0;
+    while let Some((when, _)) = outbox.earliest() {
+        let _ = outbox.tick(when);
+        assert!(outbox.earliest().is_none_or(|(next, _)| next > when), "no progress at {when:?}");
+        wakes += 1;
+        check(&outbox);
+    }
+    assert!(wakes <= 6, "four lives, one wait: {wakes}");
+}
+
+#[derive(Clone, Debug)]
+enum Do {
+    Push { size: u32, life: Option<u64>, tied: bool },
+    Frame,
+    Post,
+    Ack(u64),
+    Posted(usize, u8),
+    Down { too_large: bool },
+    Up,
+    Path,
+    Hedge,
+    Stall,
+    Report,
+    Wait(u64),
+    Wake,
+}
+
+fn step() -> impl Strategy<Value = Do> {
+    prop_oneof![
+        4 => (0..130_u32, proptest::option::of(1..20_u64), proptest::bool::weighted(0.1))
+            .prop_map(|(size, life, tied)| Do::Push { size, life, tied }),
+        4 => Just(Do::Frame),
+        3 => Just(Do::Post),
+        4 => (0..6_u64).prop_map(Do::Ack),
+        4 => (0..8_usize, 0..8_u8).prop_map(|(which, outcome)| Do::Posted(which, outcome)),
+        1 => any::<bool>().prop_map(|too_large| Do::Down { too_large }),
+        1 => Just(Do::Up),
+        1 => Just(Do::Path),
+        1 => Just(Do::Hedge),
+        1 => Just(Do::Stall),
+        3 => Just(Do::Report),
+        2 => (1..5_u64).prop_map(Do::Wait),
+        2 => Just(Do::Wake),
+    ]
+}
+
+fn outcome(n: u8) -> HttpOutcome {
+    match n {
+        0 => HttpOutcome::Acked,
+        1 => HttpOutcome::InProgress { after: 2 * SECOND },
+        2 => HttpOutcome::Rejected { status: 400 },
+        3 => HttpOutcome::Busy { after: 3 * SECOND },
+        4 => HttpOutcome::Auth,
+        5 => HttpOutcome::Gone,
+        6 => HttpOutcome::Unreached,
+        _ => HttpOutcome::Unknown,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// G1, S2, F2, T4 over anything that can happen, in any order.
+    #[test]
+    fn g1_every_message_ends_once_and_none_is_forgotten_by_a_cursor(steps in proptest::collection::vec(step(), 1..80)) {
+        let mut outbox = outbox(config());
+        let (mut now, mut link, mut up, mut all) = (0, ONE, true, false);
+        let mut accepted = 0_u64;
+        let mut ended = BTreeMap::new();
+        let mut framed = BTreeSet::new();
+        let mut asked: Vec<PostId> = Vec::new();
+        for step in steps {
+            match step {
+                Do::Push { size, life, tied } => {
+                    let on_new_link = if tied { OnNewLink::Drop } else { OnNewLink::Keep };
+                    let policy = Policy { life: life.map(Duration::from_secs), on_new_link };
+                    let room = outbox.has_room();
+                    let pushed = outbox.push(at(now), 0, size, policy);
+                    prop_assert_eq!(pushed.is_ok(), room);
+                    accepted += u64::from(room);
+                }
+                Do::Frame if up => {
+                    if let Some(seq) = outbox.take_frame(at(now), link) {
+                        prop_assert!(framed.insert((link, seq)), "F2: {} twice on {}", seq, link);
+                        prop_assert!(!ended.contains_key(&seq));
+                    }
+                }
+                Do::Post => asked.extend(outbox.take_post(at(now), all)),
+                Do::Ack(back) if up => {
+                    let seq = seq(accepted.saturating_sub(back) + 1);
+                    let sent = framed.iter().any(|(_, framed)| *framed == seq) || asked.iter().any(|post| post.seq == seq);
+                    let said = outbox.on_ack(at(now), link, ORIGIN.message(seq));
+                    prop_assert_eq!(said == Ack::NeverSent, !sent && !ended.contains_key(&seq) && {
+                        // Settled without ever having been sent, and not reported yet.
+                        outbox.slot_mut(seq).is_none_or(|slot| slot.end == End::Open)
+                    });
+                }
+                Do::Posted(which, n) => {
+                    if let Some(post) = asked.get(which).copied() {
+                        let _ = outbox.on_posted(at(now), post, outcome(n));
+                        prop_assert!(!outbox.clone().on_posted(at(now), post, HttpOutcome::Acked), "a result counts once");
+                    }
+                }
+                Do::Down { too_large } => {
+                    up = false;
+                    outbox.on_link_down(too_large);
+                    outbox.reject_oversize(at(now), true);
+                }
+                Do::Up if !up => {
+                    up = true;
+                    link = link.next();
+                    outbox.on_link_up(at(now));
+                }
+                Do::Path => {
+                    all = !all;
+                    outbox.rescan();
+                }
+                Do::Hedge => {
+                    let late = outbox.late();
+                    outbox.hedge();
+                    prop_assert_eq!(outbox.late(), late.saturating_sub(1));
+                }
+                Do::Stall => {
+                    now += 100;
+                    outbox.stalled(at(now + 3));
+                }
+                Do::Report => {
+                    if let Some((seq, outcome, _)) = outbox.take_settled() {
+                        prop_assert!(ended.insert(seq, outcome).is_none(), "G1: {} ended twice", seq);
+                    }
+                }
+                Do::Wait(seconds) => {
+                    now += seconds;
+                    let _ = outbox.tick(at(now));
+                }
+                Do::Wake => {
+                    if let Some((when, _)) = outbox.earliest() {
+                        now = now.max(when.as_micros() / 1_000_000);
+                        let _ = outbox.tick(at(now));
+                        prop_assert!(outbox.earliest().is_none_or(|(next, _)| next > at(now)));
+                    }
+                }
+                Do::Frame | Do::Ack(_) | Do::Up => {}
+            }
+            check(&outbox);
+            let mut lazy = outbox.clone();
+            let mut eager = outbox.clone();
+            eager.rescan();
+            prop_assert_eq!(frames(&mut lazy, at(now), link), frames(&mut eager, at(now), link));
+            let (mut lazy, mut eager) = (outbox.clone(), outbox.clone());
+            eager.rescan();
+            prop_assert_eq!(posts(&mut lazy, at(now), all), posts(&mut eager, at(now), all));
+        }
+        outbox.abandon(at(now));
+        while let Some((seq, outcome, _)) = outbox.take_settled() {
+            prop_assert!(ended.insert(seq, outcome).is_none());
+        }
+        prop_assert_eq!(ended.len() as u64, accepted);
+        prop_assert_eq!(outbox.earliest(), None);
+        prop_assert!(outbox.has_room() && outbox.ring.is_empty());
+    }
+}
