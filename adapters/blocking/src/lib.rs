@@ -41,6 +41,27 @@ use std::thread::JoinHandle;
 /// A session and the thread that turns it.
 ///
 /// Dropped, it accepts nothing more and finishes in the background what it has accepted, for [`Setup::drain`] at most.
+///
+/// ```
+/// use bowline::{Outcome, Path};
+/// use bowline_blocking::{Kind, Node, Setup};
+/// use core::time::Duration;
+///
+/// let ml_node = Node::start(Setup::ml_node("127.0.0.1:0")?)?;
+/// let api_node = Node::start(Setup::api_node(&ml_node.address().unwrap().to_string())?)?;
+///
+/// let receipt = ml_node.send(Kind::Generated, r#"{"nonces":[3],"dist":[0.5],"node_id":3}"#)?;
+/// let batch = api_node.receive().unwrap();
+/// assert_eq!(&batch.json()[..], br#"{"nonces":[3],"dist":[0.5],"node_id":3}"#);
+/// assert_eq!(receipt.try_settled(), None, "received is not done");
+/// assert!(batch.complete());
+/// assert_eq!(receipt.wait().outcome, Outcome::Delivered { path: Path::WebSocket });
+///
+/// let last = ml_node.close(Duration::from_secs(1));
+/// assert_eq!((last.backlog, last.stats.delivered_websocket), (0, 1));
+/// # drop(api_node);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Node {
     shared: Arc<bowline_transport::Node>,

@@ -46,6 +46,29 @@ use std::sync::Arc;
 /// A session and the task that turns it, on smol's global executor.
 ///
 /// Dropped, it accepts nothing more and finishes in the background what it has accepted, for [`Setup::drain`] at most.
+///
+/// ```
+/// use bowline::{Outcome, Path};
+/// use bowline_smol::{Kind, Node, Setup};
+/// use core::time::Duration;
+///
+/// # smol::block_on(async {
+/// let ml_node = Node::start(Setup::ml_node("127.0.0.1:0")?)?;
+/// let api_node = Node::start(Setup::api_node(&ml_node.address().unwrap().to_string())?)?;
+///
+/// let receipt = ml_node.send(Kind::Generated, r#"{"nonces":[3],"dist":[0.5],"node_id":3}"#).await?;
+/// let batch = api_node.receive().await.unwrap();
+/// assert_eq!(&batch.json()[..], br#"{"nonces":[3],"dist":[0.5],"node_id":3}"#);
+/// assert_eq!(receipt.try_settled(), None, "received is not done");
+/// assert!(batch.complete());
+/// assert_eq!(receipt.settled().await.outcome, Outcome::Delivered { path: Path::WebSocket });
+///
+/// let last = ml_node.close(Duration::from_secs(1)).await;
+/// assert_eq!((last.backlog, last.stats.delivered_websocket), (0, 1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Node {
     shared: Arc<bowline_transport::Node>,

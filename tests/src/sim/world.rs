@@ -533,6 +533,7 @@ impl World {
     fn carry_out(&mut self, party: usize, effects: Vec<Effect>) {
         for effect in effects {
             self.log.push(Entry { at: self.now(), party, effect });
+            if std::env::var_os("SHOW").is_some() { eprintln!("   {:?} {party} {effect:?}", self.now()); }
             match effect {
                 Effect::Close(link, ending) => self.close(party, link, ending),
                 Effect::Refuse(link) => {
