@@ -116,19 +116,19 @@ impl fmt::Display for Seq {
 /// assert_eq!(MessageId::parse_uuid(&id.to_string()), Some(id));
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct MessageId(u128);
+pub struct MessageId(Halves);
 
 impl MessageId {
     /// An id from its 128 bits.
     #[must_use]
     pub const fn from_bits(bits: u128) -> Self {
-        Self(bits)
+        Self(Halves::of(bits))
     }
 
     /// Its 128 bits.
     #[must_use]
     pub const fn bits(self) -> u128 {
-        self.0
+        self.0.whole()
     }
 
     /// Reads the canonical form, hyphenated and in lower case; anything else is `None`, because the id is echoed byte for
@@ -149,13 +149,13 @@ impl MessageId {
             let digit = if byte.is_ascii_uppercase() { None } else { char::from(byte).to_digit(16) }?;
             bits = (bits << 4) | u128::from(digit);
         }
-        Some(Self(bits))
+        Some(Self::from_bits(bits))
     }
 }
 
 impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let b = self.0;
+        let b = self.bits();
         write!(
             f,
             "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
@@ -181,19 +181,37 @@ impl fmt::Debug for MessageId {
 /// assert_ne!(ContentKey::from_bits(1), ContentKey::from_bits(2));
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct ContentKey(u128);
+pub struct ContentKey(Halves);
 
 impl ContentKey {
     /// A key from its 128 bits, normally a keyed hash of the payload.
     #[must_use]
     pub const fn from_bits(bits: u128) -> Self {
-        Self(bits)
+        Self(Halves::of(bits))
     }
 
     /// Its 128 bits.
     #[must_use]
     pub const fn bits(self) -> u128 {
-        self.0
+        self.0.whole()
+    }
+}
+
+/// 128 bits in two words: a `u128` asks for 16-byte places, which would leave holes in every table of ids.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+struct Halves {
+    high: u64,
+    low: u64,
+}
+
+impl Halves {
+    #[expect(clippy::cast_possible_truncation, reason = "each half keeps just its 64 bits")]
+    const fn of(bits: u128) -> Self {
+        Self { high: (bits >> 64) as u64, low: bits as u64 }
+    }
+
+    const fn whole(self) -> u128 {
+        ((self.high as u128) << 64) | self.low as u128
     }
 }
 
@@ -239,7 +257,7 @@ impl Origin {
     #[must_use]
     pub fn message(self, seq: Seq) -> MessageId {
         let epoch = u128::from(self.epoch);
-        MessageId(
+        MessageId::from_bits(
             (u128::from(self.identity) << 80)
                 | (0x8 << 76)
                 | ((epoch >> 14) << 64)
@@ -252,7 +270,7 @@ impl Origin {
     /// The number of the message with this id, if it is one of this origin and epoch.
     #[must_use]
     pub fn seq_of(self, id: MessageId) -> Option<Seq> {
-        let low = u64::try_from(id.0 & 0xffff_ffff_ffff).ok()?;
+        let low = u64::try_from(id.bits() & 0xffff_ffff_ffff).ok()?;
         let seq = Seq(low);
         (seq >= Seq::FIRST && self.message(seq) == id).then_some(seq)
     }

@@ -174,6 +174,13 @@ pub struct Seen {
     report: bool,
 }
 
+impl Seen {
+    /// How many acknowledgements wait to be sent for it.
+    fn owed(&self) -> usize {
+        self.ids.iter().flatten().filter(|known| known.ack_due).count()
+    }
+}
+
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Known {
     id: MessageId,
@@ -189,7 +196,7 @@ enum Stage {
         rejected: bool,
         forget: Instant,
     },
-    /// Given back for another try; only its waiter's answer is left.
+    /// Given back for another try, or without a name; only its waiter's answer is left.
     Released,
 }
 
@@ -325,7 +332,10 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
             Verdict::Reject => (result(true, on_reject), on_reject == OnReject::Acknowledge),
             Verdict::Retry { after } => (Answer::Busy { after: if after.is_zero() { SOON } else { after } }, false),
         };
+        // Without a name there is nothing to know it by: it takes no place in the memory.
+        let nameless = seen.key.is_none() && seen.ids.iter().all(Option::is_none);
         seen.stage = match verdict {
+            Verdict::Done | Verdict::Reject if nameless => Stage::Released,
             Verdict::Done => Stage::Done { rejected: false, forget },
             Verdict::Reject => Stage::Done { rejected: true, forget },
             Verdict::Retry { .. } => Stage::Released,
@@ -370,6 +380,12 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
                 self.answers = self.answers.saturating_add(1);
             }
         }
+        self.wake.disarm();
+    }
+
+    /// Takes nothing new from now on; copies are answered as before (S6).
+    pub const fn close(&mut self) {
+        self.config.held = 0;
     }
 
     /// Fires what is due.
@@ -518,31 +534,35 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
             return Arrival::Full;
         }
         let mut free = None;
-        let mut oldest: Option<(Instant, usize)> = None;
+        let mut oldest: Option<((bool, Instant), usize)> = None;
         for (at, slot) in self.slots.as_ref().iter().enumerate().take(limit) {
             let Some(seen) = slot else {
                 free = Some(at);
                 break;
             };
-            if seen.waiter.is_some() || seen.report || seen.ids.iter().flatten().any(|known| known.ack_due) {
+            // A frame can wait until what is owed on its connection was taken; a request comes because nobody takes it.
+            let owed = seen.owed() > 0;
+            if seen.waiter.is_some() || seen.report || (owed && waiter.is_none()) {
                 continue;
             }
             match seen.stage {
                 Stage::Held => {}
                 Stage::Released => free = Some(at),
-                Stage::Done { forget, .. } if forget <= now => free = Some(at),
+                Stage::Done { forget, .. } if forget <= now && !owed => free = Some(at),
                 Stage::Done { forget, .. } => {
-                    if oldest.is_none_or(|(best, _)| forget < best) {
-                        oldest = Some((forget, at));
+                    if oldest.is_none_or(|(best, _)| (owed, forget) < best) {
+                        oldest = Some(((owed, forget), at));
                     }
                 }
             }
         }
         let at = match (free, oldest) {
             (Some(at), _) => at,
-            (None, Some((forget, at))) => {
-                self.horizon_short = self.horizon_short.saturating_add(1);
-                self.doubt = self.doubt.max(forget);
+            (None, Some(((_, forget), at))) => {
+                if forget > now {
+                    self.horizon_short = self.horizon_short.saturating_add(1);
+                    self.doubt = self.doubt.max(forget);
+                }
                 at
             }
             (None, None) => return Arrival::Full,
@@ -554,7 +574,8 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
         let delivery = self.last;
         let seen = Seen { ids: [known, None], key, delivery, stage: Stage::Held, waiter, report: false };
         if let Some(slot) = self.slots.as_mut().get_mut(at) {
-            *slot = Some(seen);
+            let forgotten = slot.replace(seen);
+            self.acks = self.acks.saturating_sub(forgotten.map_or(0, |seen| seen.owed()));
         }
         self.held = self.held.saturating_add(1);
         Arrival::Deliver { delivery, maybe_dup: now < self.doubt }
@@ -603,3 +624,6 @@ impl fmt::Debug for Entries<'_> {
         f.debug_list().entries(self.0.iter().flatten()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -244,7 +244,7 @@ impl Link {
     pub fn start(&mut self, now: Instant) {
         match self.phase {
             Phase::Idle | Phase::Failed => {
-                self.forget_failures();
+                self.forget_failures(now);
                 self.outage_begins(now);
                 if self.config.role == Role::Dialer {
                     self.connect(now);
@@ -323,6 +323,8 @@ impl Link {
         if self.held() != Some(link) {
             return false;
         }
+        // Only our own `close` ends for good, whatever the adapter calls the end of this connection.
+        let cause = if cause == Cause::Ours { Cause::Closed(1006) } else { cause };
         let cause = if let Phase::Closing { cause, .. } = self.phase { cause } else { cause };
         self.lost(now, link, cause, hint, rng);
         true
@@ -354,7 +356,10 @@ impl Link {
     /// told to the peer with 1002; a dead or stalled peer is not spoken to: closing it can hang for minutes.
     pub fn abort(&mut self, now: Instant, cause: Cause, rng: &mut SplitMix64) {
         let Some(link) = self.held() else { return };
-        if cause == Cause::Violation {
+        if let Phase::Closing { cause, .. } = self.phase {
+            self.ending = Some((link, Ending::Drop));
+            self.lost(now, link, cause, Hint::NONE, rng);
+        } else if cause == Cause::Violation {
             self.close_with(now, link, 1002, cause);
         } else {
             self.ending = Some((link, Ending::Drop));
@@ -383,7 +388,7 @@ impl Link {
 
     /// The network changed: what was learned about it is void, and waiting ends now (P5).
     pub fn network_changed(&mut self, now: Instant) {
-        self.forget_failures();
+        self.forget_failures(now);
         if let Phase::Waiting { .. } = self.phase {
             self.connect(now);
         }
@@ -405,6 +410,7 @@ impl Link {
         if let Some(candidate) = &mut self.candidate {
             extend(&mut candidate.verdict);
         }
+        extend(&mut self.outage);
     }
 
     /// Fires what is due.
@@ -581,7 +587,8 @@ impl Link {
 
     fn up(&mut self, now: Instant, link: LinkId) {
         let mut stable = Timer::disarmed();
-        stable.arm(now.after(self.config.stable.max(self.backoff.last())));
+        // Strictly later, as every deadline (T4).
+        stable.arm(now.after(self.config.stable.max(self.backoff.last()).max(Duration::from_millis(1))));
         self.phase = Phase::Up { link, stable, useful: false };
         self.outage.disarm();
         self.suspended = false;
@@ -602,10 +609,9 @@ impl Link {
         }
         self.outage_begins(now);
         let class = classify(self.config.rows, cause);
-        if let Phase::Up { stable, useful: false, .. } = &self.phase
-            && stable.is_armed()
-            && class != Class::Wait
-        {
+        let opened = matches!(self.phase, Phase::Handshaking { .. } | Phase::Up { .. });
+        let earned = matches!(&self.phase, Phase::Up { stable, useful, .. } if *useful || !stable.is_armed());
+        if opened && !earned && class != Class::Wait {
             self.short_lives = self.short_lives.saturating_add(1);
             self.blocked |= self.short_lives >= SHORT_LIVES;
         }
@@ -616,6 +622,8 @@ impl Link {
             }
             return;
         }
+        // One message is to blame (F4); but a peer that ends every connection so is not asked once a second for ever.
+        let class = if class == Class::PerMessage && !earned { Class::Retry } else { class };
         let Some(delay) = self.delay(class, hint, rng) else {
             self.phase = Phase::Failed;
             return;
@@ -660,7 +668,11 @@ impl Link {
         }
     }
 
-    const fn forget_failures(&mut self) {
+    fn forget_failures(&mut self, now: Instant) {
+        if self.suspended {
+            self.suspended = false;
+            self.outage_begins(now);
+        }
         self.backoff.reset();
         self.blocked = false;
         self.short_lives = 0;
@@ -684,3 +696,6 @@ impl Timers for Link {
         see(Wake::Suspend, &self.outage);
     }
 }
+
+#[cfg(test)]
+mod tests;

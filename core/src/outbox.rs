@@ -383,16 +383,15 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         Ack::Settled
     }
 
-    /// A request ended; false: it is not the one under way for its message, nothing changed.
+    /// A request ended; false: none like it was under way, nothing changed.
     pub fn on_posted(&mut self, now: Instant, post: PostId, outcome: HttpOutcome) -> bool {
         let underway = Posting::Underway { attempt: post.attempt };
-        let over = self.slot_mut(post.seq).is_none_or(|slot| slot.end != End::Open);
+        let over = post.seq < self.head || self.slot_mut(post.seq).is_some_and(|slot| slot.end != End::Open);
         let Some(slot) = self.slot_mut(post.seq).filter(|slot| slot.post == underway) else {
             // Its message has ended meanwhile; the request itself ends only now.
-            if over && post.attempt <= self.posts {
-                self.orphans = self.orphans.saturating_sub(1);
-            }
-            return false;
+            let orphan = over && self.orphans > 0 && post.attempt <= self.posts;
+            self.orphans = self.orphans.saturating_sub(usize::from(orphan));
+            return orphan;
         };
         let after = match outcome {
             // Asked again no sooner than in a second, or a peer that says 409 without a time is asked in a loop.

@@ -106,6 +106,9 @@ const BUDGET: u8 = 100;
 const HEDGE_COST: u8 = 10;
 const HEDGE_FLOOR: u8 = 50;
 
+/// An empty budget allows one hedge so much later.
+const REFILL: Duration = Duration::from_secs(10);
+
 /// So many waits in a row without an answer on a connection, and traffic goes elsewhere (P3).
 const SOFT_FAILURES: u8 = 2;
 
@@ -136,6 +139,8 @@ pub struct Route {
     flaps: u8,
     soft: u8,
     budget: u8,
+    /// A message waits for a hedge that the budget does not allow.
+    refill: Timer,
     backoff: Backoff,
     retry: Timer,
     failing: bool,
@@ -157,6 +162,7 @@ impl Route {
             flaps: 0,
             soft: 0,
             budget: BUDGET,
+            refill: Timer::disarmed(),
             backoff: Backoff::new(config.backoff),
             retry: Timer::disarmed(),
             failing: false,
@@ -227,12 +233,17 @@ impl Route {
                 if outcome == HttpOutcome::Acked {
                     self.budget = self.budget.saturating_add(1).min(BUDGET);
                 }
-                self.backoff.reset();
-                self.failing = false;
-                self.refreshed = false;
+                // The answer to a request that left before the path failed does not cut its wait short.
+                if !self.http_waits() {
+                    self.backoff.reset();
+                    self.failing = false;
+                    self.refreshed = false;
+                }
                 return;
             }
             HttpOutcome::Busy { after } => self.backoff.next(Hint::after(after), rng),
+            // Several that were under way together have failed once.
+            HttpOutcome::Unreached | HttpOutcome::Unknown if self.http_waits() => return,
             HttpOutcome::Unreached | HttpOutcome::Unknown => self.backoff.next(Hint::NONE, rng),
             // Credentials may have been refreshed meanwhile: one ordinary try, then seldom.
             HttpOutcome::Auth if !self.refreshed => {
@@ -242,7 +253,9 @@ impl Route {
             HttpOutcome::Auth | HttpOutcome::Gone => self.backoff.next_up_to(self.config.blocked, Hint::NONE, rng),
         };
         self.failing = true;
-        self.retry.arm(now.after(delay.max(Duration::from_millis(1))));
+        // Of several that were under way, the longest wait counts: a peer's `Retry-After` is a lower bound.
+        let until = now.after(delay.max(Duration::from_millis(1)));
+        self.retry.arm(self.retry.at().map_or(until, |at| at.max(until)));
         if self.path == Path::Http && self.side != Side::Down {
             self.promoted(now);
         }
@@ -253,10 +266,29 @@ impl Route {
         self.flaps = 0;
         self.retry.disarm();
         self.failing = false;
+        self.refreshed = false;
         self.backoff.reset();
         if matches!(self.side, Side::Probing { .. }) {
             self.promote.arm_by(now.after(self.config.stable.max(Duration::from_millis(1))));
         }
+    }
+
+    /// The process stood still: neither the grace nor the time to be stable has passed before `until` (L5).
+    pub fn stalled(&mut self, until: Instant) {
+        for timer in [&mut self.grace, &mut self.promote] {
+            if timer.at().is_some_and(|at| at < until) {
+                timer.arm(until);
+            }
+        }
+    }
+
+    /// The session is over: nothing moves any more.
+    pub const fn stop(&mut self) {
+        self.side = Side::Down;
+        self.grace.disarm();
+        self.promote.disarm();
+        self.retry.disarm();
+        self.refill.disarm();
     }
 
     /// Fires what is due.
@@ -267,18 +299,24 @@ impl Route {
         if self.promote.fire(now) && self.side == (Side::Probing { heard: true }) {
             self.promoted(now);
         }
+        if self.refill.fire(now) {
+            self.budget = self.budget.max(HEDGE_FLOOR.saturating_add(1));
+        }
         let _ = self.retry.fire(now);
     }
 
-    /// Takes one hedge out of the budget; false: there is none left, or no HTTP to hedge with.
+    /// Takes one hedge out of the budget; false: there is none left, or no HTTP to hedge with. One comes back in time, or a
+    /// message that its receiver gave back in silence (S8) would wait for the next connection.
     #[must_use]
-    pub fn hedge(&mut self) -> bool {
+    pub fn hedge(&mut self, now: Instant) -> bool {
         if !self.config.http {
             return false;
         }
         let within = self.budget > HEDGE_FLOOR;
         if within {
             self.budget = self.budget.saturating_sub(HEDGE_COST);
+        } else if self.config.hedge == Hedge::Budget && !self.refill.is_armed() {
+            self.refill.arm(now.after(REFILL));
         }
         within || self.config.hedge == Hedge::Always
     }
@@ -324,7 +362,8 @@ impl Route {
         if self.config.grace.is_zero() {
             self.demoted(now);
         } else {
-            self.grace.arm(now.after(self.config.grace));
+            // A second start does not prolong it.
+            self.grace.arm_by(now.after(self.config.grace));
         }
     }
 
@@ -367,5 +406,9 @@ impl Timers for Route {
         see(Wake::Path, &self.grace);
         see(Wake::Path, &self.promote);
         see(Wake::Http, &self.retry);
+        see(Wake::Http, &self.refill);
     }
 }
+
+#[cfg(test)]
+mod tests;

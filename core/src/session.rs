@@ -485,8 +485,9 @@ const SEND_DEADLINE: Duration = Duration::from_secs(5);
 /// So many frames that are not understood end a connection: bad input costs the peer, not us.
 const MALFORMED: u8 = 16;
 
-/// A gap longer than this, and than twice what was planned, is a stall (L5).
-const STALL: Duration = Duration::from_secs(5);
+/// Called so much later than it asked for, the process or the machine stood still (L5). It is the lateness that counts, not
+/// the gap between two calls, or a tick in between would hide a stall (rule 4).
+const STALL: Duration = Duration::from_secs(3);
 
 /// A session whose storage lies inside it: `N` messages out, `M` remembered.
 pub type InlineSession<P, const N: usize, const M: usize = 64> = Session<P, [Option<Slot<P>>; N], [Option<Seen>; M]>;
@@ -598,6 +599,11 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
 
     /// The next thing to do; drain it until `None`. Taking a frame or a post starts its deadlines.
     pub fn poll(&mut self) -> Option<Output<'_, P>> {
+        // The last acknowledgement or answer has just been taken: no timer would tell.
+        if self.idle() {
+            self.finish();
+            self.align();
+        }
         if let Some((link, ending)) = self.link.take_ending() {
             return Some(Output::Close { link, ending });
         }
@@ -807,8 +813,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             self.stats.clock_backwards = self.stats.clock_backwards.saturating_add(1);
         }
         let now = now.max(self.now);
-        let planned = self.deadline();
-        if planned.is_some_and(|at| now.since(self.now) > at.since(self.now).saturating_mul(2).max(STALL)) {
+        if self.earliest().is_some_and(|(at, _)| now.since(at) > STALL) {
             self.stalled(now);
         }
         self.now = now;
@@ -1068,8 +1073,8 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         }
     }
 
-    /// Brings the machines to agree with each other.
-    fn settle(&mut self) {
+    /// What belongs to a connection goes and comes with it.
+    fn align(&mut self) {
         let now = self.now;
         let current = self.link.current();
         if let Some(live) = &self.live
@@ -1096,21 +1101,33 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             }
             self.live = Some(Live { link, beat, writable, stall, malformed: 0, suspect: false });
         }
+    }
+
+    /// Brings the machines to agree with each other.
+    fn settle(&mut self) {
+        let now = self.now;
+        self.align();
         if self.link.knocked()
             && let Some(live) = &mut self.live
         {
             live.beat.probe();
         }
-        while self.outbox.late() > 0 && self.route.hedge() {
+        while self.outbox.late() > 0 && self.route.hedge(now) {
             self.outbox.hedge();
             self.stats.hedges = self.stats.hedges.saturating_add(1);
         }
         if self.link.state() == LinkState::Failed && !self.config.get().route.http {
             self.outbox.abandon(now);
         }
-        if self.closing && self.outbox.backlog() == 0 && self.inbox.held() == 0 && !self.inbox.owes() {
+        if self.idle() {
             self.finish();
         }
+        self.align();
+    }
+
+    /// Whether a close has nothing to wait for any more.
+    fn idle(&self) -> bool {
+        self.drain.is_armed() && self.outbox.backlog() == 0 && self.inbox.held() == 0 && !self.inbox.owes()
     }
 
     /// The bounded end of a close: what is unfinished ends, the connection with it.

@@ -18,7 +18,7 @@ fn g1_to_g7_hold_in_any_weather_and_everything_ends() {
     let from = std::env::var("FROM").map_or(0, |text| text.parse().unwrap());
     let mut bad = 0;
     for seed in from..from + most {
-        if std::panic::catch_unwind(|| drop(World::play(&plan(seed), Style::Exact))).is_err() {
+        if std::panic::catch_unwind(|| World::play(&plan(seed), Style::Exact).finish()).is_err() {
             eprintln!("seed {seed} kind {}", seed % 6);
             bad += 1;
         }
@@ -37,5 +37,47 @@ fn show() {
         when += *pause;
         println!("{when:?} {change:?}");
     }
-    let _ = World::play(&plan, Style::Exact);
+    World::play(&plan, Style::Exact).finish();
+}
+
+fn same(seed: u64, style: Style) {
+    let exact = World::play(&plan(seed), Style::Exact);
+    let other = World::play(&plan(seed), style);
+    for (one, two) in exact.log.iter().zip(&other.log) {
+        assert_eq!(one, two, "seed {seed}");
+    }
+    assert_eq!(exact.log.len(), other.log.len());
+}
+
+fn each(seeds: u64, each: impl Fn(u64) + std::panic::RefUnwindSafe) {
+    let most = std::env::var("SEEDS").map_or(seeds, |text| text.parse().unwrap());
+    let from = std::env::var("FROM").map_or(0, |text| text.parse().unwrap());
+    let mut bad = 0;
+    for seed in from..from + most {
+        if std::panic::catch_unwind(|| each(seed)).is_err() {
+            eprintln!("seed {seed} kind {}", seed % 6);
+            bad += 1;
+        }
+    }
+    assert_eq!(bad, 0);
+}
+
+#[test]
+fn dense() {
+    each(30, |seed| same(seed, Style::Dense));
+}
+
+#[test]
+fn spurious() {
+    each(300, |seed| same(seed, Style::Spurious));
+}
+
+#[test]
+fn sips() {
+    each(1000, |seed| same(seed, Style::Sips));
+}
+
+#[test]
+fn late() {
+    each(1000, |seed| World::play(&plan(seed), Style::Late).finish());
 }

@@ -116,8 +116,9 @@ impl Node {
     }
 
     /// All batches, until the session ends. Several threads may take from it; each batch goes to one of them.
-    pub fn messages(&self) -> impl Iterator<Item = Message> + '_ {
-        core::iter::from_fn(|| self.receive())
+    pub fn messages(&self) -> impl Iterator<Item = Message> + Send + 'static {
+        let messages = self.shared.messages().clone();
+        core::iter::from_fn(move || messages.recv_blocking().ok())
     }
 
     /// What happens, until the session ends. If nobody reads, the oldest of 256 are dropped.

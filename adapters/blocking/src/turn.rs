@@ -1,7 +1,8 @@
 //! The session's thread, and the threads that wait for one thing each.
 //!
 //! Decided here: which thread waits for what, and how all of them end. Invariants: no thread waits without a limit; when
-//! the session is over its thread has joined all others.
+//! the session is over its thread has joined all others that wait on a socket, and those that still look up a name end
+//! as soon as they have it.
 
 use crate::io::{BlockingIo, block_on};
 use bowline::wire::gonka;
@@ -21,6 +22,9 @@ use std::time::Instant;
 const WAKE: Token = Token(0);
 const LISTENER: Token = Token(1);
 const SOCKET: Token = Token(2);
+
+/// How often a thread that connects looks whether it still should, on systems where nothing else wakes it.
+const LOOK_UP: Duration = Duration::from_millis(250);
 
 /// So many connections to our listener at once; a further one is closed.
 const CONNECTIONS: usize = 64;
@@ -67,12 +71,46 @@ fn listening(listener: TcpListener) -> io::Result<mio::net::TcpListener> {
 /// whatever the node tells it to watch.
 type Sockets = Arc<Mutex<BTreeMap<LinkId, Arc<TcpStream>>>>;
 
-/// A thread and the socket it waits on.
+/// A thread that waits for one thing.
 struct Helper {
     thread: JoinHandle<()>,
-    socket: Arc<Mutex<Weak<TcpStream>>>,
+    slot: Slot,
     /// A peer's request: its answer may still have to be written.
     serves: bool,
+}
+
+/// Where a thread leaves the socket it waits on, so that others can end its wait.
+#[derive(Clone, Default)]
+struct Slot(Arc<Mutex<Waiting>>);
+
+#[derive(Default)]
+struct Waiting {
+    socket: Weak<TcpStream>,
+    over: bool,
+}
+
+impl Slot {
+    /// Leaves a socket.
+    ///
+    /// # Errors
+    /// The thread should end instead.
+    fn hold(&self, socket: &Arc<TcpStream>) -> io::Result<()> {
+        let mut waiting = lock(&self.0);
+        waiting.socket = Arc::downgrade(socket);
+        if waiting.over { Err(ErrorKind::Interrupted.into()) } else { Ok(()) }
+    }
+
+    fn over(&self) -> bool {
+        lock(&self.0).over
+    }
+
+    /// Ends the wait, now or as soon as there is a socket; false: there is none yet.
+    fn end(&self, how: Shutdown) -> bool {
+        let mut waiting = lock(&self.0);
+        waiting.over = true;
+        let socket = waiting.socket.upgrade();
+        socket.inspect(|socket| drop(socket.shutdown(how))).is_some()
+    }
 }
 
 struct Turner {
@@ -157,10 +195,12 @@ impl Turner {
         let failed = Arc::clone(&self.node);
         let spawned = self.help("bowline-dial", false, move |slot| {
             let deadline = Deadline::after(ATTEMPT);
-            let dialed = connect(&target, &deadline).map_err(|_| (Cause::Refused, Hint::NONE)).and_then(|socket| {
-                lock(&sockets).insert(link, Arc::clone(&socket));
-                slot(&socket);
-                let refused = |_| (Cause::Refused, Hint::NONE);
+            let refused = |_| (Cause::Refused, Hint::NONE);
+            let hold = |socket: &Arc<TcpStream>| {
+                lock(&sockets).insert(link, Arc::clone(socket));
+                slot.hold(socket)
+            };
+            let dialed = connect(&target, &deadline, slot, hold).map_err(refused).and_then(|socket| {
                 let io = BlockingIo::new(Arc::clone(&socket), deadline.clone()).map_err(refused)?;
                 let (_, early) = block_on(http::dial(io, &target))?;
                 socket.set_nonblocking(true).map_err(refused)?;
@@ -180,14 +220,9 @@ impl Turner {
         let failed = Arc::clone(&self.node);
         let spawned = self.help("bowline-post", false, move |slot| {
             let deadline = Deadline::after(limit);
-            let outcome = match connect(&target, &deadline) {
-                Ok(socket) => {
-                    slot(&socket);
-                    match BlockingIo::new(socket, deadline) {
-                        Ok(io) => block_on(http::post(io, Post { target: &target, id, body })),
-                        Err(_) => HttpOutcome::Unreached,
-                    }
-                }
+            let connected = connect(&target, &deadline, slot, |socket| slot.hold(socket));
+            let outcome = match connected.and_then(|socket| BlockingIo::new(socket, deadline)) {
+                Ok(io) => block_on(http::post(io, Post { target: &target, id, body })),
                 Err(_) => HttpOutcome::Unreached,
             };
             node.posted(post, outcome);
@@ -214,21 +249,21 @@ impl Turner {
             let socket = Arc::new(TcpStream::from(socket));
             let (node, sockets, dials) = (Arc::clone(&self.node), Arc::clone(&self.sockets), self.dials);
             self.help("bowline-peer", true, move |slot| {
-                slot(&socket);
-                serve(&node, &sockets, dials, socket);
+                if slot.hold(&socket).is_ok() {
+                    serve(&node, &sockets, dials, socket);
+                }
             });
         }
     }
 
     /// Runs `work` on a thread of its own, which leaves its socket in a slot so that the end of the session ends it.
-    fn help(&mut self, name: &str, serves: bool, work: impl FnOnce(&dyn Fn(&Arc<TcpStream>)) + Send + 'static) -> bool {
+    fn help(&mut self, name: &str, serves: bool, work: impl FnOnce(&Slot) + Send + 'static) -> bool {
         self.helpers.retain(|helper| !helper.thread.is_finished());
-        let socket = Arc::<Mutex<Weak<TcpStream>>>::default();
-        let slot = Arc::clone(&socket);
-        let run = move || work(&|socket| *lock(&slot) = Arc::downgrade(socket));
-        match Builder::new().name(name.into()).spawn(run) {
+        let slot = Slot::default();
+        let own = slot.clone();
+        match Builder::new().name(name.into()).spawn(move || work(&own)) {
             Ok(thread) => {
-                self.helpers.push(Helper { thread, socket, serves });
+                self.helpers.push(Helper { thread, slot, serves });
                 true
             }
             Err(_) => false,
@@ -240,11 +275,8 @@ impl Drop for Turner {
     fn drop(&mut self) {
         self.node.ended();
         self.listener = None;
-        for helper in &self.helpers {
-            if let Some(socket) = lock(&helper.socket).upgrade() {
-                let _ = socket.shutdown(if helper.serves { Shutdown::Read } else { Shutdown::Both });
-            }
-        }
+        // All of them first, or the end of each would wait for the end of the one before.
+        self.helpers.retain(|helper| helper.slot.end(if helper.serves { Shutdown::Read } else { Shutdown::Both }));
         for helper in self.helpers.drain(..) {
             let _ = helper.thread.join();
         }
@@ -282,19 +314,51 @@ const fn routes(dials: bool) -> Routes<'static> {
     }
 }
 
-/// Tries every address of the name in turn, within the deadline. The look-up itself has the system's own limit.
-fn connect(target: &Target, deadline: &Deadline) -> io::Result<Arc<TcpStream>> {
+/// Tries every address of the name in turn, within the deadline; each socket is held before anybody waits for it. The
+/// look-up itself has the system's own limit.
+fn connect(
+    target: &Target,
+    deadline: &Deadline,
+    slot: &Slot,
+    hold: impl Fn(&Arc<TcpStream>) -> io::Result<()>,
+) -> io::Result<Arc<TcpStream>> {
     let mut last = io::Error::from(ErrorKind::NotFound);
     for address in (target.host(), target.port()).to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, deadline.check()?) {
-            Ok(socket) => {
-                socket.set_nodelay(true)?;
-                return Ok(Arc::new(socket));
-            }
-            Err(error) => last = error,
+        let connected = mio::net::TcpStream::connect(address).map(TcpStream::from).and_then(|socket| {
+            let socket = Arc::new(socket);
+            hold(&socket)?;
+            connected(&socket, deadline, slot)?;
+            socket.set_nodelay(true)?;
+            Ok(socket)
+        });
+        match connected {
+            Err(error) if deadline.check().is_ok() && !slot.over() => last = error,
+            done => return done,
         }
     }
     Err(last)
+}
+
+/// Waits until it is connected: not in `connect`, which nobody could interrupt.
+fn connected(socket: &TcpStream, deadline: &Deadline, slot: &Slot) -> io::Result<()> {
+    let mut poll = Poll::new()?;
+    let mut events = Events::with_capacity(1);
+    let mut watched = mio::net::TcpStream::from_std(socket.try_clone()?);
+    poll.registry().register(&mut watched, SOCKET, Interest::WRITABLE)?;
+    loop {
+        match poll.poll(&mut events, Some(deadline.check()?.min(LOOK_UP))) {
+            Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
+            _ if slot.over() => return Err(ErrorKind::Interrupted.into()),
+            _ => {}
+        }
+        if let Some(error) = socket.take_error()? {
+            return Err(error);
+        }
+        match socket.peer_addr() {
+            Err(error) if error.kind() == ErrorKind::NotConnected => {}
+            connected => return connected.map(drop),
+        }
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

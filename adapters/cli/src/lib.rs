@@ -1,3 +1,3 @@
-//! bowline-cli
+//! What the program `bowline` is made of and others can use: the proxy that breaks connections on purpose.
 
 pub mod proxy;

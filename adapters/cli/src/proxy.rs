@@ -126,8 +126,16 @@ impl Proxy {
     pub fn start(upstream: SocketAddr) -> io::Result<Self> {
         let listener = listen(bind((Ipv4Addr::LOCALHOST, 0).into())?)?;
         let addr = listener.local_addr()?;
-        let state = Mutex::new(State { listening: true, ..State::default() });
-        let shared = Arc::new(Shared { addr, upstream, state, changed: Condvar::new() });
+        let state = Mutex::new(State {
+            upstream,
+            listening: true,
+            fault: Fault::Calm,
+            stop: false,
+            knock: None,
+            lines: BTreeMap::new(),
+            counts: Counts::default(),
+        });
+        let shared = Arc::new(Shared { addr, state, changed: Condvar::new() });
         let acceptor = shared.thread().spawn({
             let shared = shared.clone();
             move || shared.run(listener)
@@ -153,6 +161,12 @@ impl Proxy {
             self.shared.knock();
         }
         self.shared.wait(|state| state.listening != refuse);
+    }
+
+    /// Forwards the connections made from now on to another place: two nodes that need each other's address can then
+    /// both begin behind a proxy.
+    pub fn set_upstream(&self, upstream: SocketAddr) {
+        self.shared.lock().upstream = upstream;
     }
 
     /// The fault set last.
@@ -182,14 +196,14 @@ impl Drop for Proxy {
 #[derive(Debug)]
 struct Shared {
     addr: SocketAddr,
-    upstream: SocketAddr,
     state: Mutex<State>,
     /// Told of a new fault, a cut line, a line that left, a knock that was heard, a port opened or closed.
     changed: Condvar,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    upstream: SocketAddr,
     fault: Fault,
     stop: bool,
     listening: bool,
@@ -334,7 +348,8 @@ impl Shared {
     }
 
     fn connect<'a>(&self, line: &'a Line) -> Option<&'a TcpStream> {
-        let connected = TcpStream::connect_timeout(&self.upstream, LIMIT);
+        let upstream = self.lock().upstream;
+        let connected = TcpStream::connect_timeout(&upstream, LIMIT);
         let mut state = self.lock();
         let Ok(server) = connected else {
             state.counts.refused_upstream += 1;

@@ -313,6 +313,10 @@ impl Engine {
         self.session.path()
     }
 
+    pub(crate) const fn connection(&self) -> Option<LinkId> {
+        self.session.connection()
+    }
+
     pub(crate) const fn backlog(&self) -> usize {
         self.session.backlog()
     }

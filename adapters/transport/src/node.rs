@@ -216,6 +216,8 @@ pub struct Status {
     pub state: State,
     /// Where traffic goes.
     pub path: Path,
+    /// The connection there is, also while traffic goes elsewhere; every new one has a larger id.
+    pub connection: Option<LinkId>,
     /// Messages accepted and not ended.
     pub backlog: usize,
     /// Messages at the application.
@@ -379,6 +381,7 @@ impl Node {
         Status {
             state: engine.state(),
             path: engine.path(),
+            connection: engine.connection(),
             backlog: engine.backlog(),
             held: engine.held(),
             stats: engine.stats(),

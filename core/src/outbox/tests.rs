@@ -183,7 +183,8 @@ fn f2_what_is_late_may_go_by_http_besides() {
     let [post] = posts(&mut outbox, at(3), false)[..] else { panic!("one hedge, one request") };
     assert_eq!((post.seq, outbox.id(post.seq)), (seq(1), id(1)), "the oldest first, its id unchanged");
     assert_eq!(outbox.on_ack(at(4), ONE, id(1)), Ack::Settled, "whoever comes first");
-    assert!(!outbox.on_posted(at(5), post, HttpOutcome::Acked), "and the other is stale");
+    assert!(outbox.on_posted(at(5), post, HttpOutcome::Acked), "the request ends,");
+    assert!(!outbox.on_posted(at(5), post, HttpOutcome::Acked), "once");
     assert_eq!(ends(&mut outbox), [(1, BY_WEBSOCKET)]);
     check(&outbox);
 }
@@ -329,7 +330,7 @@ fn h_requests_of_messages_that_ended_meanwhile_still_count_as_under_way() {
     assert_eq!(outbox.on_ack(at(4), ONE, id(1)), Ack::Settled);
     assert_eq!(ends(&mut outbox).len(), 1);
     assert_eq!(outbox.posting(), 2, "the adapter is still at it: its bound is ours");
-    assert!(!outbox.on_posted(at(5), sent[0], HttpOutcome::Unknown));
+    assert!(outbox.on_posted(at(5), sent[0], HttpOutcome::Unknown), "what it says of the path is of use");
     assert_eq!(outbox.posting(), 1);
     assert!(outbox.on_posted(at(5), sent[1], HttpOutcome::Acked));
     assert_eq!(outbox.posting(), 0);
@@ -359,7 +360,7 @@ fn f7_expired_while_its_request_is_under_way_ends_once() {
     outbox.push(at(0), 1, 10, Policy::DEFAULT).unwrap();
     let post = outbox.take_post(at(0), true).unwrap();
     assert_eq!(outbox.tick(at(5)), 0);
-    assert!(!outbox.on_posted(at(6), post, HttpOutcome::Acked));
+    let _ = outbox.on_posted(at(6), post, HttpOutcome::Acked);
     assert_eq!(ends(&mut outbox), [(1, Outcome::Expired)]);
     check(&outbox);
 }
@@ -376,7 +377,8 @@ fn g1_abandon_ends_everything_in_every_stage_once() {
     outbox.abandon(at(4));
     let ended: Vec<_> = (2..=4).map(|n| (n, Outcome::Abandoned)).collect();
     assert_eq!(ends(&mut outbox), [&[(1, BY_WEBSOCKET)], &ended[..]].concat());
-    assert!(!outbox.on_posted(at(5), post, HttpOutcome::Acked));
+    assert!(outbox.on_posted(at(5), post, HttpOutcome::Acked), "the request ends, the message has ended");
+    assert!(ends(&mut outbox).is_empty());
     assert_eq!(outbox.earliest(), None, "nothing is left to wake for");
     check(&outbox);
 }
@@ -569,7 +571,9 @@ proptest! {
                 Do::Posted(which, n) => {
                     if let Some(post) = asked.get(which).copied() {
                         let _ = outbox.on_posted(at(now), post, outcome(n));
-                        prop_assert!(!outbox.clone().on_posted(at(now), post, HttpOutcome::Acked), "a result counts once");
+                        let mut twice = outbox.clone();
+                        let _ = twice.on_posted(at(now), post, HttpOutcome::Acked);
+                        prop_assert_eq!(&twice.ring, &outbox.ring, "a result counts once");
                     }
                 }
                 Do::Down { too_large } => {
@@ -594,6 +598,7 @@ proptest! {
                 Do::Stall => {
                     now += 100;
                     outbox.stalled(at(now + 3));
+                    prop_assert_eq!(outbox.tick(at(now)), 0, "L5: nothing is late by a gap");
                 }
                 Do::Report => {
                     if let Some((seq, outcome, _)) = outbox.take_settled() {

@@ -45,8 +45,8 @@ pub struct Ledger {
 /// Attempts in any minute, at most: with the steepest draw of every delay, and a few resets.
 const ATTEMPTS: usize = 30;
 
-/// Posts of one message in any minute, at most.
-const POSTS: usize = 40;
+/// Posts of one message in any minute, at most: a peer may ask for it every second (409, 503).
+const POSTS: usize = 61;
 
 impl Ledger {
     /// `party`, in its life number `life`, accepted `payload` under `seq`; `open` of its messages had not ended, this one

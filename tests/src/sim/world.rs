@@ -252,7 +252,7 @@ impl World {
         world
     }
 
-    /// A world from a plan, played to its end and beyond: at last everything works, and everything must be settled.
+    /// A world from a plan, played to its end.
     #[must_use]
     pub fn play(plan: &Plan, style: Style) -> Self {
         let mut world = Self::started(Setup::any(plan.seed).style(style));
@@ -262,7 +262,6 @@ impl World {
             world.agenda.put(when, Happening::Change(*change));
         }
         world.run_until(when.after(s(1)));
-        world.finish();
         world
     }
 
@@ -309,7 +308,7 @@ impl World {
                 let session = self.driver(party).session();
                 match refusal {
                     Refusal::Full => assert!(!session.outbox().has_room(), "G4: full is full"),
-                    Refusal::TooLarge => assert!(size > 1 << 10, "H5"),
+                    Refusal::TooLarge => assert!(size >= 100, "H5"),
                     Refusal::Closed => {
                         assert!(matches!(session.state(), State::Closing | State::Closed | State::Failed));
                     }
@@ -377,7 +376,7 @@ impl World {
 
     /// Everything works from now on, at both ends too.
     pub fn calm(&mut self) {
-        self.net = Network { largest: self.net.largest, ..Network::FAIR };
+        self.net = Network::FAIR;
         for party in [0, 1] {
             self.parties[party].app = EAGER;
             self.tell_full(party);
@@ -431,16 +430,17 @@ impl World {
                 self.change(Change::Start(party));
             }
         }
-        let ended = [0, 1].map(|party| matches!(self.state(party), State::Closed | State::Closing));
-        if !ended[0] && !ended[1] {
-            let open = |world: &Self| world.parties.iter().any(|party| party.driver.session().backlog() > 0);
-            if !self.run_while(s(300), open) {
-                // Silence about a message is final on a connection (S8, F2): where there is no HTTP, only a new
-                // connection brings it again.
-                assert!(self.setup.configs.iter().any(|config| !config.route.http), "liveness, in five minutes");
-                self.change(Change::Reset);
-            }
-            assert!(self.run_while(s(1500), open), "G1: the network works, so everything ends: {:#?}", self.parties);
+        // Without a peer nothing can be settled: then the close below does it.
+        let over = |world: &Self| [0, 1].iter().any(|p| matches!(world.state(*p), State::Closed | State::Closing));
+        let backlog = |world: &Self| world.parties.iter().any(|party| party.driver.session().backlog() > 0);
+        let open = |world: &Self| !over(world) && backlog(world);
+        // Ten minutes is the longest that a path may be left alone (P1).
+        if !self.run_while(s(660), open) {
+            // Silence about a message is final on a connection (S8, F2): where there is no HTTP, only a new one brings it
+            // again.
+            assert!(self.setup.configs.iter().any(|config| !config.route.http), "G1: the network works: {:#?}", self.parties);
+            self.change(Change::Reset);
+            assert!(self.run_while(s(660), open), "G1: the network works: {:#?}", self.parties);
         }
         for party in [0, 1] {
             self.change(Change::Close(party, s(10)));
@@ -451,7 +451,6 @@ impl World {
         self.ledger.closed();
         for party in &self.parties {
             assert_eq!(party.accepted, party.settled, "G1: every end is told");
-            assert_eq!(party.driver.wake(), party.driver.session().deadline(), "closed");
         }
     }
 
@@ -654,8 +653,10 @@ impl World {
             return;
         }
         self.parties[0].current = Some(link);
-        let reply = self.handle(0, Input::LinkUp { link });
-        assert_eq!(reply, Reply::Done, "an attempt that nobody gave up");
+        if self.handle(0, Input::LinkUp { link }) == Reply::Stale {
+            assert_eq!(self.setup.style, Style::Late, "nobody gave this attempt up, or a late driver has not heard yet");
+            return;
+        }
         self.opened(wire, 0);
     }
 

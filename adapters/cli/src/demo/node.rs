@@ -1,0 +1,96 @@
+//! A node of either adapter.
+//!
+//! Decided here: nothing. smol's futures are waited for on the calling thread, so that the demo is the same for both.
+
+use bowline::Event;
+use bowline_smol::Kind;
+use bowline_transport::{Message, Receipt, SendError, Setup, SetupError, Status};
+use core::net::SocketAddr;
+use core::time::Duration;
+use smol::stream;
+
+/// What turns a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub(crate) enum Adapter {
+    /// Tasks on smol's executor.
+    Smol,
+    /// Threads.
+    Blocking,
+}
+
+impl Adapter {
+    /// Its name, as the argument has it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Smol => "smol",
+            Self::Blocking => "blocking",
+        }
+    }
+}
+
+/// A running node.
+#[derive(Debug)]
+pub(crate) enum Node {
+    /// Under smol.
+    Smol(bowline_smol::Node),
+    /// On threads.
+    Blocking(bowline_blocking::Node),
+}
+
+impl Node {
+    /// Starts one.
+    pub(crate) fn start(adapter: Adapter, setup: Setup) -> Result<Self, SetupError> {
+        Ok(match adapter {
+            Adapter::Smol => Self::Smol(bowline_smol::Node::start(setup)?),
+            Adapter::Blocking => Self::Blocking(bowline_blocking::Node::start(setup)?),
+        })
+    }
+
+    /// Where it listens.
+    pub(crate) const fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Smol(node) => node.address(),
+            Self::Blocking(node) => node.address(),
+        }
+    }
+
+    /// Accepts a batch, or hands it back.
+    pub(crate) fn try_send(&self, kind: Kind, json: &str) -> Result<Receipt, SendError> {
+        match self {
+            Self::Smol(node) => node.try_send(kind, json.to_owned()),
+            Self::Blocking(node) => node.try_send(kind, json.to_owned()),
+        }
+    }
+
+    /// Where it stands.
+    pub(crate) fn status(&self) -> Status {
+        match self {
+            Self::Smol(node) => node.status(),
+            Self::Blocking(node) => node.status(),
+        }
+    }
+
+    /// The batches that come in, for one of several threads.
+    pub(crate) fn messages(&self) -> Box<dyn Iterator<Item = Message> + Send> {
+        match self {
+            Self::Smol(node) => Box::new(stream::block_on(node.messages())),
+            Self::Blocking(node) => Box::new(node.messages()),
+        }
+    }
+
+    /// What happens, until the session ends.
+    pub(crate) fn events(&self) -> Box<dyn Iterator<Item = Event> + Send> {
+        match self {
+            Self::Smol(node) => Box::new(stream::block_on(node.events())),
+            Self::Blocking(node) => Box::new(node.events()),
+        }
+    }
+
+    /// Finishes what is under way, for so long at most, and closes.
+    pub(crate) fn close(self, drain: Duration) -> Status {
+        match self {
+            Self::Smol(node) => smol::block_on(node.close(drain)),
+            Self::Blocking(node) => node.close(drain),
+        }
+    }
+}

@@ -1,0 +1,521 @@
+use super::*;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::vec::Vec;
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: u64 = 3600;
+const SOON_BUSY: Answer = Answer::Busy { after: SOON };
+
+type Box3 = InlineInbox<3>;
+
+fn at(seconds: u64) -> Instant {
+    Instant::from_micros(seconds * 1_000_000)
+}
+
+fn inbox(config: InboxConfig) -> Box3 {
+    Inbox::new(config, Instant::ZERO, [None, None, None])
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "reads as the argument it stands for")]
+const fn id(n: u128) -> Option<MessageId> {
+    Some(MessageId::from_bits(n))
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "reads as the argument it stands for")]
+const fn key(n: u128) -> Option<ContentKey> {
+    Some(ContentKey::from_bits(n))
+}
+
+fn delivered(arrival: Arrival) -> DeliveryId {
+    let Arrival::Deliver { delivery, maybe_dup: false } = arrival else { panic!("{arrival:?}") };
+    delivery
+}
+
+fn acks(inbox: &mut Box3) -> Vec<u128> {
+    core::iter::from_fn(|| inbox.take_ack()).map(MessageId::bits).collect()
+}
+
+fn answers(inbox: &mut Box3) -> Vec<(u64, Answer)> {
+    core::iter::from_fn(|| inbox.take_answer()).map(|(request, answer)| (request.0, answer)).collect()
+}
+
+/// A message came by a frame at 0 and was completed at 1.
+fn after(verdict: Verdict, on_reject: OnReject) -> Box3 {
+    let mut inbox = inbox(InboxConfig { on_reject, ..InboxConfig::DEFAULT });
+    let delivery = delivered(inbox.on_frame(at(0), id(1), key(10)));
+    assert!(inbox.complete(at(1), delivery, verdict));
+    inbox
+}
+
+/// What the counters and the wake-up time must be, computed the slow way.
+fn check(inbox: &Box3) {
+    let seen = || inbox.slots.iter().flatten();
+    let waiters = || seen().filter_map(|seen| seen.waiter.as_ref());
+    assert_eq!(inbox.held, seen().filter(|seen| seen.stage == Stage::Held).count(), "held");
+    assert_eq!(inbox.acks, seen().flat_map(|seen| seen.ids.iter().flatten()).filter(|known| known.ack_due).count());
+    assert_eq!(inbox.answers, waiters().filter(|waiter| waiter.answer.is_some()).count(), "answers");
+    assert_eq!(inbox.reports, seen().filter(|seen| seen.report).count(), "reports");
+    for waiter in waiters().filter(|waiter| waiter.answer.is_none()) {
+        let until = waiter.until.at().expect("whoever waits has a limit");
+        assert!(inbox.wake.at().is_some_and(|wake| wake <= until), "a limit without a wake-up");
+    }
+    let ids: Vec<_> = seen().flat_map(|seen| seen.ids.iter().flatten()).map(|known| known.id).collect();
+    assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "an id names one message");
+}
+
+#[test]
+fn i4_a_known_content_is_the_same_message_by_whichever_path_and_under_whichever_id() {
+    let mut inbox = inbox(InboxConfig::DEFAULT);
+    let delivery = delivered(inbox.on_frame(at(0), id(1), key(10)));
+    assert_eq!(inbox.on_request(at(1), RequestId(1), None, key(10)), Arrival::Duplicate, "by HTTP, without an id");
+    assert_eq!(inbox.on_frame(at(2), id(2), key(10)), Arrival::Duplicate, "a new id for the second try");
+    assert!(inbox.complete(at(3), delivery, Verdict::Done));
+    assert_eq!(acks(&mut inbox), [1, 2], "whichever the peer still waits for");
+    assert_eq!(answers(&mut inbox), [(1, Answer::Done)]);
+    assert_eq!(inbox.on_request(at(4), RequestId(2), None, key(10)), Arrival::Answer(Answer::Done));
+    check(&inbox);
+}
+
+#[test]
+fn i4_two_equal_messages_of_an_undeclared_type_are_two() {
+    let mut inbox = inbox(InboxConfig::DEFAULT);
+    let first = delivered(inbox.on_frame(at(0), id(1), None));
+    let second = delivered(inbox.on_frame(at(0), id(2), None));
+    let third = delivered(inbox.on_frame(at(0), None, None));
+    assert_eq!(BTreeSet::from([first, second, third]).len(), 3);
+}
+
+#[test]
+fn i4_a_peer_that_draws_a_new_id_for_every_try_is_answered_to_the_first_and_the_last() {
+    let mut inbox = after(Verdict::Done, OnReject::Acknowledge);
+    for n in 2..=9 {
+        assert_eq!(inbox.on_frame(at(2), id(n), key(10)), Arrival::Duplicate);
+        check(&inbox);
+    }
+    assert_eq!(acks(&mut inbox), [1, 9]);
+    assert_eq!(inbox.on_request(at(3), RequestId(1), id(10), key(10)), Arrival::Answer(Answer::Done));
+    assert!(acks(&mut inbox).is_empty(), "a request is answered by its answer");
+    check(&inbox);
+}
+
+#[test]
+fn i5_an_id_with_another_payload_is_neither_delivered_nor_acknowledged() {
+    let mut inbox = after(Verdict::Done, OnReject::Acknowledge);
+    assert_eq!(acks(&mut inbox), [1]);
+    assert_eq!(inbox.on_frame(at(2), id(1), key(11)), Arrival::Reused);
+    assert_eq!(inbox.on_request(at(2), RequestId(1), id(1), key(11)), Arrival::Answer(Answer::Reused));
+    assert_eq!(Answer::Reused.status(), 422);
+    assert!(acks(&mut inbox).is_empty() && answers(&mut inbox).is_empty());
+    assert_eq!(inbox.on_frame(at(2), id(2), key(10)), Arrival::Duplicate);
+    assert_eq!(inbox.on_frame(at(2), id(2), key(11)), Arrival::Reused, "its other names are bound too");
+    check(&inbox);
+}
+
+#[test]
+fn i5_an_id_of_one_message_with_the_content_of_another_is_reuse_too() {
+    let mut inbox = inbox(InboxConfig::DEFAULT);
+    let _ = delivered(inbox.on_frame(at(0), id(1), key(10)));
+    let _ = delivered(inbox.on_frame(at(0), id(2), key(20)));
+    assert_eq!(inbox.on_frame(at(0), id(2), key(10)), Arrival::Reused);
+    check(&inbox);
+}
+
+#[test]
+fn s3_arrival_is_not_acknowledged_completion_is() {
+    let mut inbox = inbox(InboxConfig::DEFAULT);
+    let delivery = delivered(inbox.on_frame(at(0), id(1), None));
+    assert!(!inbox.owes() && inbox.held() == 1);
+    assert_eq!(inbox.on_frame(at(1), id(1), None), Arrival::Duplicate);
+    assert!(!inbox.owes(), "nor is a copy while it is at work");
+    assert!(inbox.complete(at(2), delivery, Verdict::Done));
+    assert!(inbox.owes() && inbox.held() == 0);
+    assert_eq!(acks(&mut inbox), [1]);
+    assert!(!inbox.complete(at(3), delivery, Verdict::Done), "once");
+    assert!(!inbox.complete(at(3), delivery.next(), Verdict::Done), "and only what was delivered");
+    check(&inbox);
+}
+
+#[test]
+fn s5_an_acknowledgement_is_due_at_once_and_once() {
+    let mut inbox = after(Verdict::Done, OnReject::Acknowledge);
+    assert_eq!(inbox.on_frame(at(1), id(1), key(10)), Arrival::Duplicate);
+    assert_eq!(acks(&mut inbox), [1], "completion and copy before the drain: one word for both");
+    assert_eq!(inbox.earliest(), None, "nothing is delayed");
+}
+
+#[test]
+fn s6_a_duplicate_is_always_acknowledged_again_and_never_delivered() {
+    let mut inbox = after(Verdict::Done, OnReject::Acknowledge);
+    for second in 1..100 {
+        assert_eq!(acks(&mut inbox), [1]);
+        assert_eq!(inbox.on_frame(at(second), id(1), key(10)), Arrival::Duplicate);
+    }
+}
+
+#[test]
+fn s6_a_message_that_came_by_request_is_acknowledged_when_its_frame_comes() {
+    let mut inbox = inbox(InboxConfig::DEFAULT);
+    let delivery = delivered(inbox.on_request(at(0), RequestId(1), id(1), None));
+    assert!(inbox.complete(at(1), delivery, Verdict::Done));
+    assert_eq!(answers(&mut inbox), [(1, Answer::Done)]);
+    assert!(acks(&mut inbox).is_empty(), "nobody awaits one on the connection");
+    assert_eq!(inbox.on_frame(at(2), id(1), None), Arrival::Duplicate);
+    assert_eq!(acks(&mut inbox), [1]);
+    check(&inbox);
+}
+
+#[test]
+fn s8_retry_is_silence_and_the_next_copy_is_delivered_again() {
+    let mut inbox = after(Verdict::Retry { after: 5 * SECOND }, OnReject::Acknowledge);
+    assert!(!inbox.owes() && inbox.held() == 0);
+    let again = delivered(inbox.on_frame(at(2), id(1), key(10)));
+    assert!(inbox.complete(at(3), again, Verdict::Done));
+    assert_eq!(acks(&mut inbox), [1]);
+    check(&inbox);
+}
+
+#[test]
+fn s8_retry_tells_a_waiting_request_when_to_come_again() {
+    for (said, told) in [(5 * SECOND, 5 * SECOND), (Duration::ZERO, SOON)] {
+        let mut inbox = inbox(InboxConfig::DEFAULT);
+        let delivery = delivered(inbox.on_request(at(0), RequestId(1), id(1), None));
+        assert!(inbox.complete(at(1), delivery, Verdict::Retry { after: said }));
+        let again = delivered(inbox.on_request(at(1), RequestId(2), id(1), None));
+        assert_eq!(answers(&mut inbox), [(1, Answer::Busy { after: told })], "the first answer is not lost");
+        assert!(inbox.complete(at(1), again, Verdict::Done));
+        assert_eq!(answers(&mut inbox), [(2, Answer::Done)]);
+        check(&inbox);
+    }
+}
+
+#[test]
+fn s8_reject_is_acknowledged_to_a_plain_peer_and_told_here() {
+    let mut inbox = after(Verdict::Reject, OnReject::Acknowledge);
+    assert_eq!(acks(&mut inbox), [1]);
+    assert_eq!(inbox.take_rejected_but_acked(), Some(DeliveryId::from_number(1)));
+    assert_eq!(inbox.take_rejected_but_acked(), None);
+    assert_eq!(inbox.on_frame(at(2), id(1), key(10)), Arrival::Duplicate);
+    assert_eq!(acks(&mut inbox), [1], "again, for ever");
+    assert_eq!(inbox.on_request(at(2), RequestId(1), None, key(10)), Arrival::Answer(Answer::Done));
+    assert_eq!(inbox.take_rejected_but_acked(), None, "told once");
+    check(&inbox);
+}
+
+#[test]
+fn s8_reject_by_silence_is_422_to_a_request_and_nothing_on_the_connection() {
+    let mut inbox = after(Verdict::Reject, OnReject::Silence);
+    assert!(!inbox.owes());
+    assert_eq!(inbox.take_rejected_but_acked(), None);
+    assert_eq!(inbox.on_frame(at(2), id(1), key(10)), Arrival::Duplicate, "but never delivered again");
+    assert!(!inbox.owes());
+    assert_eq!(inbox.on_request(at(2), RequestId(1), None, key(10)), Arrival::Answer(Answer::Rejected));
+    check(&inbox);
+}
+
+#[test]
+fn s9_plain_order_is_arrival_and_completion_in_any_order() {
+    let mut inbox = inbox(InboxConfig::DEFAULT);
+    let deliveries = [5, 3, 4].map(|n| delivered(inbox.on_frame(at(0), id(n), None)));
+    for delivery in deliveries.into_iter().rev() {
+        assert!(inbox.complete(at(1), delivery, Verdict::Done));
+        assert_eq!(acks(&mut inbox).len(), 1, "one that is done does not wait for another");
+    }
+}
+
+#[test]
+fn s11_b_the_place_of_a_completed_message_is_reused_when_its_horizon_is_over() {
+    let mut inbox = inbox(InboxConfig::DEFAULT);
+    for n in 0..3 {
+        let delivery = delivered(inbox.on_frame(at(n), id(u128::from(n)), None));
+        assert!(inbox.complete(at(n), delivery, Verdict::Done));
+    }
+    let _ = acks(&mut inbox);
+    assert_eq!(inbox.on_frame(at(HOUR - 1), id(0), None), Arrival::Duplicate);
+    let _ = acks(&mut inbox);
+    let _ = delivered(inbox.on_frame(at(HOUR), id(100), None));
+    assert_eq!(inbox.horizon_short(), 0, "its time was over");
+    let late = inbox.on_frame(at(HOUR + 9), id(0), None);
+    assert!(matches!(late, Arrival::Deliver { .. }), "beyond the horizon nothing is promised");
+}
+
+#[test]
+fn s11_b_what_is_at_the_application_is_never_forgotten() {
+    let mut inbox = inbox(InboxConfig::DEFAULT);
+    for n in 0..3 {
+        let _ = delivered(inbox.on_frame(at(0), id(n), None));
+    }
+    assert_eq!(inbox.on_frame(at(9 * HOUR), id(9), None), Arrival::Full);
+    assert_eq!(inbox.on_request(at(9 * HOUR), RequestId(1), id(9), None), Arrival::Answer(SOON_BUSY));
+    assert_eq!(inbox.on_frame(at(9 * HOUR), id(0), None), Arrival::Duplicate);
+    check(&inbox);
+}
+
+#[test]
+fn s12_forgotten_before_its_time_is_counted_and_what_comes_meanwhile_is_marked() {
+    let mut inbox = inbox(InboxConfig::DEFAULT);
+    for n in 0..3 {
+        let delivery = delivered(inbox.on_frame(at(n), id(u128::from(n)), None));
+        assert!(inbox.complete(at(n), delivery, Verdict::Done));
+    }
+    let _ = acks(&mut inbox);
+    let fresh = inbox.on_frame(at(10), id(3), None);
+    assert!(matches!(fresh, Arrival::Deliver { maybe_dup: true, .. }), "{fresh:?}");
+    assert_eq!(inbox.horizon_short(), 1);
+    assert_eq!(inbox.on_frame(at(11), id(1), None), Arrival::Duplicate, "the oldest went, not the others");
+    let forgotten = inbox.on_frame(at(11), id(0), None);
+    assert!(matches!(forgotten, Arrival::Deliver { maybe_dup: true, .. }), "{forgotten:?}");
+    check(&inbox);
+}
+
+#[test]
+fn s12_after_a_loss_everything_within_the_first_horizon_is_marked() {
+    let mut inbox = inbox(InboxConfig { after_loss: true, ..InboxConfig::DEFAULT });
+    let early = inbox.on_frame(at(HOUR - 1), id(1), None);
+    assert!(matches!(early, Arrival::Deliver { maybe_dup: true, .. }));
+    let _ = delivered(inbox.on_frame(at(HOUR), id(2), None));
+}
+
+#[test]
+fn s12_what_has_neither_id_nor_key_displaces_no_memory() {
+    let mut inbox = after(Verdict::Done, OnReject::Acknowledge);
+    assert_eq!(acks(&mut inbox), [1]);
+    for second in 2..100 {
+        let delivery = delivered(inbox.on_frame(at(second), None, None));
+        assert!(inbox.complete(at(second), delivery, if second % 2 == 0 { Verdict::Done } else { Verdict::Reject }));
+        while inbox.take_rejected_but_acked().is_some() {}
+        check(&inbox);
+    }
+    assert_eq!(inbox.horizon_short(), 0, "there is nothing to remember of them");
+    assert_eq!(inbox.on_frame(at(100), id(1), key(10)), Arrival::Duplicate);
+}
+
+#[test]
+fn s2_no_more_than_held_are_at_the_application() {
+    let mut inbox = inbox(InboxConfig { held: 1, ..InboxConfig::DEFAULT });
+    let delivery = delivered(inbox.on_frame(at(0), id(1), None));
+    assert_eq!(inbox.on_frame(at(0), id(2), None), Arrival::Full);
+    assert_eq!(inbox.on_frame(at(0), id(1), None), Arrival::Duplicate, "full or not");
+    assert!(inbox.complete(at(0), delivery, Verdict::Done));
+    let _ = delivered(inbox.on_frame(at(0), id(2), None));
+    check(&inbox);
+}
+
+#[test]
+fn s2_the_smaller_of_storage_and_configuration_counts() {
+    let mut inbox = inbox(InboxConfig { capacity: 1, ..InboxConfig::DEFAULT });
+    let _ = delivered(inbox.on_frame(at(0), id(1), None));
+    assert_eq!(inbox.on_frame(at(0), id(2), None), Arrival::Full);
+}
+
+#[test]
+fn s2_acknowledgements_owed_to_a_connection_that_is_gone_do_not_keep_requests_out() {
+    let mut inbox = inbox(InboxConfig::DEFAULT);
+    for n in 0..3 {
+        let delivery = delivered(inbox.on_frame(at(0), id(n), None));
+        assert!(inbox.complete(at(0), delivery, Verdict::Done));
+    }
+    // Nobody takes them. Another frame can wait until somebody does; a request comes because nobody will.
+    assert_eq!(inbox.on_frame(at(1), id(8), None), Arrival::Full);
+    let arrival = inbox.on_request(at(1), RequestId(1), id(9), None);
+    assert!(matches!(arrival, Arrival::Deliver { maybe_dup: true, .. }), "{arrival:?}");
+    assert_eq!(inbox.horizon_short(), 1);
+    check(&inbox);
+    assert_eq!(acks(&mut inbox), [1, 2]);
+}
+
+#[test]
+fn h2_a_request_for_what_is_at_work_waits_and_gets_the_result() {
+    let mut inbox = inbox(InboxConfig::DEFAULT);
+    let delivery = delivered(inbox.on_frame(at(0), id(1), None));
+    assert_eq!(inbox.on_request(at(1), RequestId(7), id(1), None), Arrival::Duplicate);
+    assert_eq!(inbox.earliest(), Some((at(5), Wake::Memory)), "four seconds");
+    assert!(answers(&mut inbox).is_empty());
+    assert!(inbox.complete(at(2), delivery, Verdict::Done));
+    assert_eq!(answers(&mut inbox), [(7, Answer::Done)]);
+    check(&inbox);
+}
+
+#[test]
+fn h2_after_four_seconds_it_is_told_to_come_again_and_may_wait_again() {
+    let mut inbox = inbox(InboxConfig::DEFAULT);
+    let delivery = delivered(inbox.on_request(at(0), RequestId(1), id(1), None));
+    inbox.tick(at(3));
+    assert!(answers(&mut inbox).is_empty());
+    inbox.tick(at(4));
+    assert_eq!(inbox.earliest(), None, "a deadline that passed is over");
+    assert_eq!(answers(&mut inbox), [(1, SOON_BUSY)]);
+    assert_eq!(Answer::Busy { after: SOON }.status(), 503);
+    assert_eq!(inbox.on_request(at(5), RequestId(2), id(1), None), Arrival::Duplicate);
+    assert!(inbox.complete(at(6), delivery, Verdict::Done));
+    assert_eq!(answers(&mut inbox), [(2, Answer::Done)], "the one that waits, not the one that left");
+    check(&inbox);
+}
+
+#[test]
+fn h2_one_request_waits_for_one_message() {
+    let mut inbox = inbox(InboxConfig::DEFAULT);
+    let delivery = delivered(inbox.on_request(at(0), RequestId(1), id(1), None));
+    assert_eq!(inbox.on_request(at(1), RequestId(2), id(1), None), Arrival::Answer(SOON_BUSY));
+    assert!(inbox.complete(at(2), delivery, Verdict::Done));
+    assert_eq!(answers(&mut inbox), [(1, Answer::Done)]);
+}
+
+#[test]
+fn h2_several_wait_for_several_each_with_its_own_limit() {
+    let mut inbox = inbox(InboxConfig::DEFAULT);
+    for n in 0..3 {
+        let _ = delivered(inbox.on_request(at(n), RequestId(n), id(u128::from(n)), None));
+    }
+    for n in 0..3 {
+        assert_eq!(inbox.earliest(), Some((at(n + 4), Wake::Memory)));
+        inbox.tick(at(n + 4));
+        assert_eq!(answers(&mut inbox), [(n, SOON_BUSY)]);
+        check(&inbox);
+    }
+}
+
+#[test]
+fn h2_a_request_that_was_given_up_is_not_answered_and_its_message_stays() {
+    let mut inbox = inbox(InboxConfig::DEFAULT);
+    let delivery = delivered(inbox.on_request(at(0), RequestId(1), id(1), None));
+    assert!(inbox.request_gone(RequestId(1)));
+    assert!(!inbox.request_gone(RequestId(1)));
+    assert!(inbox.complete(at(1), delivery, Verdict::Done));
+    assert!(answers(&mut inbox).is_empty());
+    assert_eq!(inbox.on_request(at(2), RequestId(2), id(1), None), Arrival::Answer(Answer::Done));
+    let other = delivered(inbox.on_request(at(3), RequestId(3), id(2), None));
+    assert!(inbox.complete(at(3), other, Verdict::Done));
+    assert!(inbox.request_gone(RequestId(3)), "answered, but not yet taken");
+    check(&inbox);
+    assert!(answers(&mut inbox).is_empty());
+}
+
+#[test]
+fn h2_at_the_end_everybody_who_waits_is_told() {
+    let mut inbox = inbox(InboxConfig::DEFAULT);
+    let delivery = delivered(inbox.on_request(at(0), RequestId(1), id(1), None));
+    inbox.release_waiters();
+    check(&inbox);
+    assert_eq!(answers(&mut inbox), [(1, SOON_BUSY)]);
+    assert_eq!(inbox.earliest(), None, "nothing is left to wake for");
+    assert!(inbox.complete(at(1), delivery, Verdict::Done), "the application may still finish");
+}
+
+#[test]
+fn s6_closed_to_what_is_new_but_not_to_copies() {
+    let mut inbox = after(Verdict::Done, OnReject::Acknowledge);
+    assert_eq!(acks(&mut inbox), [1]);
+    inbox.close();
+    assert_eq!(inbox.on_frame(at(2), id(2), key(20)), Arrival::Full);
+    assert_eq!(inbox.on_request(at(2), RequestId(1), id(2), key(20)), Arrival::Answer(SOON_BUSY));
+    assert_eq!(inbox.on_frame(at(2), id(1), key(10)), Arrival::Duplicate);
+    assert_eq!(acks(&mut inbox), [1]);
+}
+
+#[derive(Clone, Debug)]
+enum Do {
+    Frame { message: u128, alias: u128 },
+    Request { message: u128, named: bool },
+    Complete { which: usize, verdict: u8 },
+    Gone(u64),
+    Wait(u64),
+    Acks,
+    Drain,
+}
+
+fn step() -> impl Strategy<Value = Do> {
+    prop_oneof![
+        4 => (0..6_u128, 0..3_u128).prop_map(|(message, alias)| Do::Frame { message, alias }),
+        4 => (0..6_u128, any::<bool>()).prop_map(|(message, named)| Do::Request { message, named }),
+        5 => (0..6_usize, 0..4_u8).prop_map(|(which, verdict)| Do::Complete { which, verdict }),
+        1 => (0..40_u64).prop_map(Do::Gone),
+        2 => prop_oneof![1..6_u64, 1000..4000_u64].prop_map(Do::Wait),
+        2 => Just(Do::Acks),
+        3 => Just(Do::Drain),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// G2, G3, G4, H2: whatever comes, in whatever order.
+    #[test]
+    fn g2_no_second_delivery_within_the_horizon_without_a_mark(steps in proptest::collection::vec(step(), 1..100)) {
+        let mut inbox = inbox(InboxConfig { held: 2, ..InboxConfig::DEFAULT });
+        let mut now = 0;
+        let mut open: BTreeMap<DeliveryId, u128> = BTreeMap::new();
+        let mut done: BTreeMap<u128, u64> = BTreeMap::new();
+        let mut waiting = BTreeMap::new();
+        let mut requests = 0;
+        for step in steps {
+            let arrived = match step {
+                Do::Frame { message, alias } => {
+                    Some((message, inbox.on_frame(at(now), id(message * 10 + alias), key(message))))
+                }
+                Do::Request { message, named } => {
+                    requests += 1;
+                    let name = if named { id(message * 10) } else { None };
+                    let arrival = inbox.on_request(at(now), RequestId(requests), name, key(message));
+                    if matches!(arrival, Arrival::Deliver { .. } | Arrival::Duplicate) {
+                        waiting.insert(requests, now);
+                    }
+                    Some((message, arrival))
+                }
+                Do::Complete { which, verdict } => {
+                    if let Some((delivery, message)) = open.iter().nth(which).map(|(d, m)| (*d, *m)) {
+                        open.remove(&delivery);
+                        let verdict = match verdict {
+                            0 => Verdict::Retry { after: SECOND },
+                            1 => Verdict::Reject,
+                            _ => Verdict::Done,
+                        };
+                        prop_assert!(inbox.complete(at(now), delivery, verdict));
+                        prop_assert!(!inbox.complete(at(now), delivery, verdict));
+                        if !matches!(verdict, Verdict::Retry { .. }) {
+                            done.insert(message, now);
+                        }
+                    }
+                    None
+                }
+                Do::Gone(request) => {
+                    prop_assert_eq!(inbox.request_gone(RequestId(request)), waiting.remove(&request).is_some());
+                    None
+                }
+                Do::Wait(seconds) => {
+                    now += seconds;
+                    inbox.tick(at(now));
+                    prop_assert!(inbox.earliest().is_none_or(|(when, _)| when > at(now)));
+                    None
+                }
+                Do::Acks => {
+                    for ack in acks(&mut inbox) {
+                        prop_assert!(done.contains_key(&(ack / 10)), "G3: acknowledged before it was done");
+                    }
+                    None
+                }
+                Do::Drain => {
+                    for (request, answer) in answers(&mut inbox) {
+                        let since = waiting.remove(&request);
+                        prop_assert!(since.is_some(), "an answer nobody waits for");
+                        prop_assert!(matches!(answer, Answer::Done | Answer::Busy { .. }), "another answer");
+                    }
+                    while inbox.take_rejected_but_acked().is_some() {}
+                    for (request, since) in &waiting {
+                        prop_assert!(now < since + 4, "H2: {} waits since {} at {}", request, since, now);
+                    }
+                    None
+                }
+            };
+            if let Some((message, Arrival::Deliver { delivery, maybe_dup })) = arrived {
+                prop_assert!(!open.values().any(|held| *held == message), "delivered while it is at the application");
+                let forgotten = done.get(&message).is_none_or(|when| when + HOUR <= now);
+                prop_assert!(forgotten || maybe_dup, "G2: {} again at {}", message, now);
+                prop_assert!(open.insert(delivery, message).is_none());
+            }
+            check(&inbox);
+            prop_assert_eq!(inbox.held(), open.len());
+            prop_assert!(inbox.held() <= 2);
+        }
+    }
+}

@@ -1,0 +1,741 @@
+use super::*;
+use crate::cause::On;
+use proptest::prelude::*;
+use std::vec;
+use std::vec::Vec;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn at(seconds: u64) -> Instant {
+    Instant::from_micros(seconds * 1_000_000)
+}
+
+fn rng() -> SplitMix64 {
+    SplitMix64::new(9)
+}
+
+fn dialer() -> Link {
+    started(LinkConfig::DEFAULT)
+}
+
+fn started(config: LinkConfig) -> Link {
+    let mut link = Link::new(config);
+    link.start(at(0));
+    link
+}
+
+fn acceptor() -> Link {
+    started(LinkConfig { role: Role::Acceptor, ..LinkConfig::DEFAULT })
+}
+
+/// Dials when it is time to, and is open at once.
+fn open(link: &mut Link, rng: &mut SplitMix64) -> (Instant, LinkId) {
+    let mut now = Instant::ZERO;
+    if link.state() == LinkState::Waiting {
+        now = retry(link).unwrap();
+        link.tick(now, rng);
+    }
+    let id = link.take_connect().unwrap();
+    assert!(link.on_up(now, id));
+    (now, id)
+}
+
+fn retry(link: &Link) -> Option<Instant> {
+    if let Phase::Waiting { retry } = &link.phase { retry.at() } else { None }
+}
+
+/// Ends what there is and says how long it waits then; `None`: it has failed.
+fn end(link: &mut Link, now: Instant, cause: Cause, rng: &mut SplitMix64) -> Option<Duration> {
+    let held = link.held().unwrap();
+    assert!(link.on_down(now, held, cause, Hint::NONE, rng));
+    let waits = retry(link).map(|at| at.since(now));
+    assert_eq!(waits.is_none(), link.state() == LinkState::Failed);
+    waits
+}
+
+/// Opens and ends it by `cause`, so often as it takes to fail, ten times at most.
+fn tries(config: LinkConfig, cause: Cause) -> usize {
+    let (mut link, mut rng) = (started(config), rng());
+    (1..=10)
+        .find(|_| {
+            let (now, _) = open(&mut link, &mut rng);
+            end(&mut link, now, cause, &mut rng).is_none()
+        })
+        .unwrap_or(usize::MAX)
+}
+
+#[test]
+fn b3_open_alone_clears_nothing() {
+    let (mut link, mut rng) = (dialer(), rng());
+    for failures in 1..20 {
+        let (now, _) = open(&mut link, &mut rng);
+        let _ = end(&mut link, now.after(SECOND), Cause::Closed(1006), &mut rng);
+        assert_eq!(link.backoff.failures(), failures, "opens, then dies");
+    }
+}
+
+#[test]
+fn b3_the_counter_is_cleared_by_useful_traffic_and_five_seconds_in_either_order() {
+    for useful_first in [true, false] {
+        let (mut link, mut rng) = (dialer(), rng());
+        let _ = end(&mut link, at(0), Cause::Refused, &mut rng);
+        let (now, _) = open(&mut link, &mut rng);
+        if useful_first {
+            link.on_useful();
+            assert_eq!(link.backoff.failures(), 1, "useful, but too young");
+        }
+        link.tick(now.after(5 * SECOND), &mut rng);
+        if !useful_first {
+            assert_eq!(link.backoff.failures(), 1, "old, but of no use");
+            link.on_useful();
+        }
+        assert_eq!(link.backoff.failures(), 0);
+    }
+}
+
+#[test]
+fn b3_it_must_have_lived_longer_than_the_last_delay() {
+    let (mut link, mut rng) = (dialer(), rng());
+    let hint = Hint::after(60 * SECOND);
+    let id = link.take_connect().unwrap();
+    assert!(link.on_down(at(0), id, Cause::Rejected(503), hint, &mut rng));
+    let (now, _) = open(&mut link, &mut rng);
+    link.on_useful();
+    link.tick(now.after(59 * SECOND), &mut rng);
+    assert_eq!(link.backoff.failures(), 1);
+    link.tick(now.after(62 * SECOND), &mut rng);
+    assert_eq!(link.backoff.failures(), 0);
+}
+
+#[test]
+fn b4_a_servers_hint_is_a_lower_bound_for_the_next_attempt() {
+    let (mut link, mut rng) = (dialer(), rng());
+    let id = link.take_connect().unwrap();
+    assert!(link.on_down(at(0), id, Cause::Rejected(503), Hint::after(40 * SECOND), &mut rng));
+    assert!(retry(&link) >= Some(at(40)));
+}
+
+#[test]
+fn b6_gonkas_not_running_yet_is_a_wait_of_three_to_five_seconds_for_ever() {
+    let (mut link, mut rng) = (started(crate::GONKA_API_NODE.link), rng());
+    for _ in 0..200 {
+        let (now, _) = open(&mut link, &mut rng);
+        let waits = end(&mut link, now, Cause::Closed(1008), &mut rng).expect("it waits, it does not fail");
+        assert!((3 * SECOND..=5 * SECOND).contains(&waits), "{waits:?}");
+        assert!(!link.blocked());
+    }
+    assert_eq!(link.backoff.failures(), 0, "nothing is wrong");
+}
+
+#[test]
+fn b7_one_deadline_over_the_whole_attempt_greeting_included() {
+    let (mut link, mut rng) = (started(LinkConfig { ready: Ready::Hello, ..LinkConfig::DEFAULT }), rng());
+    let id = link.take_connect().unwrap();
+    assert!(link.on_up(at(9), id));
+    assert_eq!(link.state(), LinkState::Handshaking);
+    assert_eq!((link.current(), link.listening()), (None, Some(id)), "open is not ready");
+    link.tick(at(10), &mut rng);
+    assert_eq!(link.take_ending(), Some((id, Ending::Drop)));
+    assert_eq!(link.ended(), Some((id, Cause::Timeout)));
+    assert_eq!(link.state(), LinkState::Waiting);
+}
+
+#[test]
+fn b7_a_hung_attempt_ends_and_its_late_success_is_refused() {
+    let (mut link, mut rng) = (dialer(), rng());
+    let hung = link.take_connect().unwrap();
+    assert_eq!(link.take_connect(), None, "one attempt at a time, asked for once");
+    link.tick(at(10), &mut rng);
+    assert_eq!(link.take_ending(), Some((hung, Ending::Drop)));
+    assert!(!link.on_up(at(11), hung));
+    let (_, next) = open(&mut link, &mut rng);
+    assert!(next > hung);
+}
+
+#[test]
+fn b8_after_two_minutes_it_is_suspended_and_tries_at_the_ceiling_for_ever() {
+    let (mut link, mut rng) = (dialer(), rng());
+    let mut longest = Duration::ZERO;
+    let mut now = at(0);
+    for _ in 0..500 {
+        let waits = end(&mut link, now, Cause::Refused, &mut rng).expect("it never gives up");
+        assert!(waits <= Duration::from_millis(30_100));
+        longest = longest.max(waits);
+        while link.state() == LinkState::Waiting {
+            let (when, wake) = link.earliest().unwrap();
+            now = when;
+            link.tick(now, &mut rng);
+            assert_eq!(link.suspended(), now >= at(120), "{now:?} {wake:?}");
+        }
+    }
+    assert!(longest > 29 * SECOND);
+    assert!(link.on_up(now, link.last));
+    assert!(!link.suspended(), "a connection ends it");
+}
+
+#[test]
+fn b8_an_outage_begins_with_the_end_of_the_connection() {
+    let (mut link, mut rng) = (dialer(), rng());
+    let _ = open(&mut link, &mut rng);
+    link.tick(at(1000), &mut rng);
+    assert!(!link.suspended());
+    let _ = end(&mut link, at(1000), Cause::Closed(1006), &mut rng);
+    assert_eq!(link.outage.at(), Some(at(1120)));
+}
+
+#[test]
+fn b_terminal_codes_fail_and_only_a_word_of_the_application_begins_anew() {
+    for cause in [Cause::Closed(1010), Cause::Rejected(403), Cause::Closed(3500), Cause::Closed(4999)] {
+        assert_eq!(tries(LinkConfig::DEFAULT, cause), 1, "{cause:?}");
+    }
+    let (mut link, mut rng) = (dialer(), rng());
+    let (now, _) = open(&mut link, &mut rng);
+    assert_eq!(end(&mut link, now, Cause::Closed(1010), &mut rng), None);
+    for second in 0..1000 {
+        link.tick(at(second), &mut rng);
+    }
+    assert_eq!((link.state(), link.take_connect()), (LinkState::Failed, None));
+    link.start(at(1000));
+    assert!(link.take_connect().is_some());
+}
+
+#[test]
+fn b_few_tries_then_failed_and_useful_traffic_clears_the_count() {
+    for (cause, expected) in [(1002, 3), (1003, 3), (1007, 3), (1008, 5)] {
+        assert_eq!(tries(LinkConfig::DEFAULT, Cause::Closed(cause)), expected, "{cause}");
+    }
+    let (mut link, mut rng) = (dialer(), rng());
+    for _ in 0..20 {
+        let (now, _) = open(&mut link, &mut rng);
+        link.on_useful();
+        assert!(end(&mut link, now, Cause::Closed(1002), &mut rng).is_some(), "not in a row");
+    }
+}
+
+#[test]
+fn b_few_tries_are_drawn_at_the_ceiling() {
+    let longest = (0..100).filter_map(|seed| {
+        let (mut link, mut rng) = (dialer(), SplitMix64::new(seed));
+        let (now, _) = open(&mut link, &mut rng);
+        end(&mut link, now, Cause::Closed(1008), &mut rng)
+    });
+    assert!(longest.max().unwrap() > 25 * SECOND);
+}
+
+#[test]
+fn b_credentials_are_refreshed_once() {
+    for cause in [Cause::Rejected(401), Cause::Closed(4401)] {
+        assert_eq!(tries(LinkConfig::DEFAULT, cause), 2, "{cause:?}");
+    }
+}
+
+#[test]
+fn b_a_replaced_connection_is_not_dialled_again() {
+    for cause in [Cause::Closed(4003), Cause::Closed(4409)] {
+        assert_eq!(tries(LinkConfig::DEFAULT, cause), 1, "{cause:?}");
+    }
+}
+
+#[test]
+fn b_a_busy_server_counts_for_three() {
+    let (mut link, mut rng) = (dialer(), rng());
+    let _ = end(&mut link, at(0), Cause::Rejected(429), &mut rng);
+    assert_eq!(link.backoff.failures(), 3);
+}
+
+#[test]
+fn b_ordinary_endings_are_tried_again_for_ever() {
+    for cause in [1000, 1001, 1005, 1006, 1011, 1012, 1013, 1014, 1015, 3000, 4000, 4499] {
+        assert_eq!(tries(LinkConfig::DEFAULT, Cause::Closed(cause)), usize::MAX, "{cause}");
+    }
+}
+
+#[test]
+fn f4_a_message_too_large_is_not_the_connections_fault() {
+    let (mut link, mut rng) = (dialer(), rng());
+    for _ in 0..10 {
+        let (now, _) = open(&mut link, &mut rng);
+        link.on_useful();
+        let waits = end(&mut link, now, Cause::Closed(1009), &mut rng).unwrap();
+        assert!(waits <= Duration::from_millis(1_100), "{waits:?}");
+    }
+    assert_eq!(link.backoff.failures(), 0);
+    assert!(!link.blocked());
+}
+
+#[test]
+fn f4_a_peer_that_calls_everything_too_large_is_not_dialled_without_end_at_once() {
+    let (mut link, mut rng) = (dialer(), rng());
+    for failures in 1..10 {
+        let (now, _) = open(&mut link, &mut rng);
+        let _ = end(&mut link, now, Cause::Closed(1009), &mut rng);
+        assert_eq!(link.backoff.failures(), failures);
+    }
+}
+
+#[test]
+fn f5_what_something_on_the_way_answers_blocks_the_path() {
+    for status in [200, 404, 407, 426] {
+        let (mut link, mut rng) = (dialer(), rng());
+        assert!(end(&mut link, at(0), Cause::Rejected(status), &mut rng).is_some());
+        assert!(link.blocked(), "{status}");
+    }
+    for cause in [Cause::Refused, Cause::Timeout, Cause::Rejected(500), Cause::Closed(1006)] {
+        let (mut link, mut rng) = (dialer(), rng());
+        let _ = end(&mut link, at(0), cause, &mut rng);
+        assert!(!link.blocked(), "{cause:?} is only down");
+    }
+}
+
+#[test]
+fn f5_three_that_opened_and_died_before_a_useful_frame_block_the_path() {
+    let with_greeting = LinkConfig { ready: Ready::Hello, ..LinkConfig::DEFAULT };
+    for config in [LinkConfig::DEFAULT, with_greeting] {
+        let (mut link, mut rng) = (started(config), rng());
+        for life in 1..=3 {
+            assert!(!link.blocked());
+            let (now, _) = open(&mut link, &mut rng);
+            let _ = end(&mut link, now.after(SECOND), Cause::Closed(1006), &mut rng);
+            assert_eq!(link.blocked(), life == 3, "{:?}: {life}", config.ready);
+        }
+    }
+}
+
+#[test]
+fn f5_a_useful_frame_or_a_long_life_is_proof_that_nothing_blocks() {
+    let (mut link, mut rng) = (dialer(), rng());
+    for _ in 0..10 {
+        let (now, _) = open(&mut link, &mut rng);
+        link.on_useful();
+        let _ = end(&mut link, now, Cause::Closed(1006), &mut rng);
+        let (now, _) = open(&mut link, &mut rng);
+        let long = now.after(40 * SECOND);
+        link.tick(long, &mut rng);
+        let _ = end(&mut link, long, Cause::Closed(1006), &mut rng);
+    }
+    assert!(!link.blocked());
+}
+
+#[test]
+fn p1_a_blocked_path_is_probed_more_and_more_seldom_up_to_ten_minutes() {
+    let mut longest = Duration::ZERO;
+    for seed in 0..50 {
+        let (mut link, mut rng) = (dialer(), SplitMix64::new(seed));
+        let mut now = at(0);
+        for failures in 0..15_u32 {
+            let waits = end(&mut link, now, Cause::Rejected(426), &mut rng).unwrap();
+            let bound = Duration::from_secs(1 << failures.min(10)).min(600 * SECOND);
+            assert!(waits <= bound + Duration::from_millis(100), "{failures}: {waits:?}");
+            longest = longest.max(waits);
+            now = retry(&link).unwrap();
+            link.tick(now, &mut rng);
+        }
+    }
+    assert!(longest > 500 * SECOND, "{longest:?}");
+}
+
+#[test]
+fn p1_gonka_keeps_its_three_to_five_seconds_even_when_blocked() {
+    let (mut link, mut rng) = (started(crate::GONKA_API_NODE.link), rng());
+    let mut now = at(0);
+    for _ in 0..100 {
+        let waits = end(&mut link, now, Cause::Rejected(426), &mut rng).unwrap();
+        assert!((3 * SECOND..=5 * SECOND).contains(&waits), "{waits:?}");
+        now = retry(&link).unwrap();
+        link.tick(now, &mut rng);
+    }
+}
+
+#[test]
+fn p5_a_network_change_ends_the_wait_and_forgets_what_was_learned() {
+    let (mut link, mut rng) = (dialer(), rng());
+    let mut now = at(0);
+    while !link.suspended() {
+        let _ = end(&mut link, now, Cause::Rejected(426), &mut rng);
+        while link.state() == LinkState::Waiting {
+            now = link.earliest().unwrap().0;
+            link.tick(now, &mut rng);
+        }
+    }
+    let _ = end(&mut link, now, Cause::Rejected(426), &mut rng);
+    assert!(link.blocked());
+    link.network_changed(now);
+    assert!(!link.blocked() && !link.suspended());
+    assert!(link.take_connect().is_some(), "at once");
+    let waits = end(&mut link, now, Cause::Refused, &mut rng).unwrap();
+    assert!(waits <= Duration::from_millis(1_100), "from the first delay again: {waits:?}");
+    link.tick(now.after(119 * SECOND), &mut rng);
+    assert!(!link.suspended());
+    link.tick(now.after(120 * SECOND), &mut rng);
+    assert!(link.suspended(), "but the outage is not forgotten for good");
+}
+
+#[test]
+fn p5_an_operators_start_clears_the_same() {
+    let (mut link, mut rng) = (dialer(), rng());
+    link.tick(at(120), &mut rng);
+    let _ = link.take_ending();
+    assert!(link.suspended());
+    link.tick(retry(&link).unwrap(), &mut rng);
+    let now = at(300);
+    assert_eq!(end(&mut link, now, Cause::Closed(1010), &mut rng), None);
+    link.start(now);
+    assert!(!link.suspended());
+    assert!(end(&mut link, now, Cause::Refused, &mut rng).unwrap() <= Duration::from_millis(1_100));
+}
+
+#[test]
+fn l8_the_close_handshake_takes_two_seconds_at_most() {
+    let (mut link, mut rng) = (dialer(), rng());
+    let (_, id) = open(&mut link, &mut rng);
+    link.close(at(1));
+    assert_eq!((link.state(), link.take_ending()), (LinkState::Closing, Some((id, Ending::Code(1000)))));
+    link.tick(at(2), &mut rng);
+    assert_eq!(link.state(), LinkState::Closing);
+    link.tick(at(3), &mut rng);
+    assert_eq!((link.state(), link.take_ending()), (LinkState::Closed, Some((id, Ending::Drop))));
+    assert_eq!(link.ended(), Some((id, Cause::Ours)));
+    assert_eq!(link.earliest(), None);
+}
+
+#[test]
+fn l8_a_close_in_every_state_ends_closed_and_leaves_no_deadline() {
+    let mut rng = rng();
+    let idle = Link::new(LinkConfig::DEFAULT);
+    let connecting = dialer();
+    let mut waiting = dialer();
+    let _ = end(&mut waiting, at(0), Cause::Refused, &mut rng);
+    let mut failed = dialer();
+    let _ = end(&mut failed, at(0), Cause::Closed(1010), &mut rng);
+    let mut greeting = started(LinkConfig { ready: Ready::Hello, ..LinkConfig::DEFAULT });
+    let _ = open(&mut greeting, &mut rng);
+    let mut up = dialer();
+    let _ = open(&mut up, &mut rng);
+    let mut closing = up.clone();
+    closing.close(at(0));
+    let mut violated = up.clone();
+    violated.abort(at(0), Cause::Violation, &mut rng);
+    let mut knocked = acceptor();
+    let _ = (knocked.accept(at(0)), knocked.accept(at(0)));
+    for mut link in [idle, connecting, waiting, failed, greeting, up, closing, violated, knocked] {
+        let before = link.state();
+        link.close(at(1));
+        link.tick(at(3), &mut rng);
+        assert_eq!((link.state(), link.earliest()), (LinkState::Closed, None), "{before:?}");
+        link.start(at(4));
+        link.network_changed(at(4));
+        assert_eq!((link.accept(at(4)), link.take_connect()), (Accepted::Refused, None), "closed is closed");
+        assert_eq!((link.state(), link.earliest()), (LinkState::Closed, None), "{before:?}");
+    }
+}
+
+#[test]
+fn l8_whatever_ends_a_connection_that_we_are_closing_we_closed_it() {
+    for cause in [Cause::Closed(1006), Cause::Dead, Cause::Stalled, Cause::Violation] {
+        for by_abort in [true, false] {
+            let (mut link, mut rng) = (dialer(), rng());
+            let (_, id) = open(&mut link, &mut rng);
+            link.close(at(1));
+            if by_abort {
+                link.abort(at(2), cause, &mut rng);
+                link.tick(at(4), &mut rng);
+            } else {
+                assert!(link.on_down(at(2), id, cause, Hint::NONE, &mut rng));
+            }
+            assert_eq!(link.state(), LinkState::Closed, "never dialled again after a close: {cause:?}");
+            assert_eq!(link.ended(), Some((id, Cause::Ours)));
+        }
+    }
+}
+
+#[test]
+fn l9_a_peer_that_does_not_greet_lives_ten_seconds_at_most() {
+    let config = LinkConfig { role: Role::Acceptor, ready: Ready::Hello, ..LinkConfig::DEFAULT };
+    let (mut link, mut rng) = (started(config), rng());
+    let Accepted::Open(mute) = link.accept(at(5)) else { panic!() };
+    link.tick(at(14), &mut rng);
+    assert_eq!(link.state(), LinkState::Handshaking);
+    link.tick(at(15), &mut rng);
+    assert_eq!((link.state(), link.take_ending()), (LinkState::Idle, Some((mute, Ending::Drop))));
+    let Accepted::Open(second) = link.accept(at(16)) else { panic!() };
+    link.on_ready(at(17));
+    assert_eq!(link.current(), Some(second));
+    link.tick(at(60), &mut rng);
+    assert_eq!(link.current(), Some(second));
+}
+
+#[test]
+fn l5_a_gap_passes_no_limit() {
+    let mut rng = rng();
+    let connecting = dialer();
+    let mut closing = dialer();
+    let _ = open(&mut closing, &mut rng);
+    closing.close(at(0));
+    let mut knocked = acceptor();
+    let _ = (knocked.accept(at(0)), knocked.accept(at(0)));
+    for mut link in [connecting, closing, knocked] {
+        let before = link.state();
+        link.stalled(at(3600), 3 * SECOND);
+        link.tick(at(3600), &mut rng);
+        assert_eq!((link.state(), link.take_ending().map(|(_, how)| how)), (before, if before == LinkState::Closing { Some(Ending::Code(1000)) } else { None }));
+        assert!(!link.suspended(), "{before:?}: nor is it a long outage");
+        link.tick(at(3603), &mut rng);
+        assert!(link.take_ending().is_some(), "{before:?}: but the grace is short");
+    }
+}
+
+#[test]
+fn r7_what_belongs_to_an_earlier_connection_changes_nothing() {
+    let (mut link, mut rng) = (dialer(), rng());
+    let (_, first) = open(&mut link, &mut rng);
+    let _ = end(&mut link, at(0), Cause::Closed(1006), &mut rng);
+    let (now, second) = open(&mut link, &mut rng);
+    let before = link.clone();
+    assert!(!link.on_down(now, first, Cause::Closed(1010), Hint::NONE, &mut rng));
+    assert!(!link.on_up(now, first));
+    assert!(!link.on_up(now, second), "nor twice");
+    assert_eq!(link, before);
+    assert_eq!(link.current(), Some(second));
+}
+
+#[test]
+fn r7_the_adapters_word_that_it_closed_a_connection_does_not_close_the_session() {
+    let (mut link, mut rng) = (dialer(), rng());
+    let _ = open(&mut link, &mut rng);
+    assert!(end(&mut link, at(0), Cause::Ours, &mut rng).is_some(), "only our own close ends for good");
+}
+
+#[test]
+fn r7_a_knock_does_not_cost_a_living_holder_its_place() {
+    let (mut link, mut rng) = (acceptor(), rng());
+    let Accepted::Open(holder) = link.accept(at(0)) else { panic!() };
+    let Accepted::Probing(newcomer) = link.accept(at(1)) else { panic!() };
+    assert!(link.knocked());
+    assert_eq!(link.accept(at(1)), Accepted::Refused, "one knocks at a time");
+    link.on_heard();
+    assert_eq!(link.take_refused(), Some(newcomer));
+    link.tick(at(9), &mut rng);
+    assert_eq!(link.current(), Some(holder));
+    assert_eq!(link.take_ending(), None);
+    assert!(!link.on_down(at(9), newcomer, Cause::Closed(1006), Hint::NONE, &mut rng));
+    assert_eq!(link.current(), Some(holder));
+}
+
+#[test]
+fn r7_a_zombie_loses_its_place_after_two_seconds_and_its_end_touches_nobody() {
+    let (mut link, mut rng) = (acceptor(), rng());
+    let Accepted::Open(zombie) = link.accept(at(0)) else { panic!() };
+    let Accepted::Probing(newcomer) = link.accept(at(1)) else { panic!() };
+    assert_eq!(link.earliest(), Some((at(3), Wake::Probe)));
+    link.tick(at(3), &mut rng);
+    assert_eq!(link.take_ending(), Some((zombie, Ending::Drop)));
+    assert_eq!((link.current(), link.ended()), (Some(newcomer), Some((zombie, Cause::Replaced))));
+    assert!(!link.on_down(at(4), zombie, Cause::Closed(1006), Hint::NONE, &mut rng));
+    assert_eq!(link.current(), Some(newcomer));
+}
+
+#[test]
+fn r7_a_newcomer_gets_the_place_when_its_holder_ends_by_itself_and_not_when_it_left_first() {
+    let (mut link, mut rng) = (acceptor(), rng());
+    let Accepted::Open(holder) = link.accept(at(0)) else { panic!() };
+    let Accepted::Probing(newcomer) = link.accept(at(1)) else { panic!() };
+    let mut left = link.clone();
+    assert!(link.on_down(at(2), holder, Cause::Closed(1001), Hint::NONE, &mut rng));
+    assert_eq!((link.current(), link.knocked()), (Some(newcomer), false));
+    assert!(left.on_down(at(2), newcomer, Cause::Closed(1001), Hint::NONE, &mut rng));
+    left.tick(at(9), &mut rng);
+    assert_eq!((left.current(), left.take_ending()), (Some(holder), None), "nobody knocks any more");
+}
+
+#[test]
+fn r7_an_acceptor_takes_the_next_peer_after_it_threw_one_out() {
+    let (mut link, mut rng) = (acceptor(), rng());
+    let Accepted::Open(first) = link.accept(at(0)) else { panic!() };
+    link.abort(at(1), Cause::Violation, &mut rng);
+    assert_eq!(link.take_ending(), Some((first, Ending::Code(1002))));
+    assert_eq!(link.accept(at(1)), Accepted::Refused, "the place is not free yet");
+    link.tick(at(3), &mut rng);
+    assert_eq!(link.state(), LinkState::Idle);
+    assert!(matches!(link.accept(at(3)), Accepted::Open(_)));
+}
+
+#[test]
+fn r7_a_knock_while_the_holder_is_being_closed_is_let_in_afterwards() {
+    let (mut link, mut rng) = (acceptor(), rng());
+    let Accepted::Open(holder) = link.accept(at(0)) else { panic!() };
+    let Accepted::Probing(newcomer) = link.accept(at(0)) else { panic!() };
+    link.abort(at(1), Cause::Violation, &mut rng);
+    assert!(link.on_down(at(1), holder, Cause::Closed(1002), Hint::NONE, &mut rng));
+    assert_eq!(link.current(), Some(newcomer));
+    assert_eq!(link.ended(), Some((holder, Cause::Violation)));
+}
+
+#[test]
+fn s7_after_a_violation_one_fresh_attempt_then_the_end() {
+    let (mut link, mut rng) = (dialer(), rng());
+    for failed in [false, true] {
+        let (now, id) = open(&mut link, &mut rng);
+        link.abort(now, Cause::Violation, &mut rng);
+        assert_eq!(link.take_ending(), Some((id, Ending::Code(1002))));
+        assert_eq!(end(&mut link, now, Cause::Closed(1002), &mut rng).is_none(), failed);
+        assert_eq!(link.ended(), Some((id, Cause::Violation)), "our reason, not the echo of it");
+    }
+}
+
+#[test]
+fn t4_even_with_no_delays_at_all_a_deadline_lies_in_the_future() {
+    let hasty = LinkConfig {
+        stable: Duration::ZERO,
+        backoff: BackoffConfig::range(Duration::ZERO, Duration::ZERO),
+        ..LinkConfig::DEFAULT
+    };
+    let (mut link, mut rng) = (started(hasty), rng());
+    for _ in 0..10 {
+        let (now, _) = open(&mut link, &mut rng);
+        assert!(link.earliest().unwrap().0 > now);
+        assert!(end(&mut link, now, Cause::Refused, &mut rng).unwrap() > Duration::ZERO);
+    }
+}
+
+#[test]
+fn b_a_profiles_own_rows_decide_first() {
+    const ROWS: &[Row] = &[Row(On::Close(1006, 1006), Class::Terminal)];
+    assert_eq!(tries(LinkConfig { rows: ROWS, ..LinkConfig::DEFAULT }, Cause::Closed(1006)), 1);
+}
+
+#[derive(Clone, Debug)]
+enum Do {
+    Start,
+    Accept,
+    Up(u64),
+    Ready,
+    Down(u64, Cause),
+    Heard,
+    Useful,
+    Abort(Cause),
+    Network,
+    Stalled,
+    Drain,
+    Wake,
+    Wait(u64),
+}
+
+fn cause() -> impl Strategy<Value = Cause> {
+    prop_oneof![
+        3 => prop_oneof![1000..1016_u16, 3000..5000_u16].prop_map(Cause::Closed),
+        1 => proptest::sample::select(vec![200, 401, 403, 404, 426, 429, 500, 503]).prop_map(Cause::Rejected),
+        2 => proptest::sample::select(vec![Cause::Refused, Cause::Timeout, Cause::Dead, Cause::Violation, Cause::Ours]),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Do> {
+    let abort = proptest::sample::select(vec![Cause::Dead, Cause::Stalled, Cause::Violation]);
+    prop_oneof![
+        1 => Just(Do::Start),
+        3 => Just(Do::Accept),
+        6 => (0..3_u64).prop_map(Do::Up),
+        2 => Just(Do::Ready),
+        4 => (0..4_u64, cause()).prop_map(|(back, cause)| Do::Down(back, cause)),
+        1 => Just(Do::Heard),
+        2 => Just(Do::Useful),
+        1 => abort.prop_map(Do::Abort),
+        1 => Just(Do::Network),
+        1 => Just(Do::Stalled),
+        4 => Just(Do::Drain),
+        6 => Just(Do::Wake),
+        2 => (1..8_u64).prop_map(Do::Wait),
+    ]
+}
+
+/// R7, T4 and the header's invariants.
+fn check(link: &Link, now: Instant) {
+    let idle = matches!(link.state(), LinkState::Idle | LinkState::Up | LinkState::Failed | LinkState::Closed);
+    assert!(idle || link.earliest().is_some(), "{:?} without a timer", link.phase);
+    if link.state() == LinkState::Closed {
+        assert_eq!((link.earliest(), link.held()), (None, None));
+    }
+    if let Some(candidate) = &link.candidate {
+        assert!(link.held().is_some_and(|held| held < candidate.link), "whom does it wait for?");
+        assert!(link.refused.is_none());
+    }
+    assert!(link.held() <= Some(link.last));
+    assert!(!link.suspended || link.current().is_none());
+    let _ = now;
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn l8_after_anything_at_all_a_close_ends_within_its_bound(
+        acceptor in any::<bool>(),
+        greets in any::<bool>(),
+        steps in proptest::collection::vec(step(), 0..60),
+        closes in 1..3,
+    ) {
+        let role = if acceptor { Role::Acceptor } else { Role::Dialer };
+        let ready = if greets { Ready::Hello } else { Ready::Open };
+        let mut link = Link::new(LinkConfig { role, ready, ..LinkConfig::DEFAULT });
+        let mut rng = rng();
+        let mut now = at(0);
+        let mut connects: Vec<LinkId> = Vec::new();
+        let back = |link: &Link, back: u64| LinkId::from_number(link.last.get().saturating_sub(back));
+        for step in steps {
+            match step {
+                Do::Start => link.start(now),
+                Do::Accept => {
+                    let _ = link.accept(now);
+                }
+                Do::Up(n) => {
+                    let id = back(&link, n);
+                    let expected = matches!(link.phase, Phase::Connecting { link, .. } if link == id);
+                    prop_assert_eq!(link.on_up(now, id), expected);
+                }
+                Do::Ready => link.on_ready(now),
+                Do::Down(n, cause) => {
+                    let (id, before) = (back(&link, n), link.clone());
+                    if link.on_down(now, id, cause, Hint::NONE, &mut rng) {
+                        prop_assert!(link.held() != Some(id));
+                    } else {
+                        prop_assert_eq!(&link, &before, "R7: a stale result moved something");
+                    }
+                }
+                Do::Heard => link.on_heard(),
+                Do::Useful => link.on_useful(),
+                Do::Abort(cause) => link.abort(now, cause, &mut rng),
+                Do::Network => link.network_changed(now),
+                Do::Stalled => {
+                    now = now.after(100 * SECOND);
+                    link.stalled(now, 3 * SECOND);
+                }
+                Do::Drain => {
+                    let _ = (link.take_ending(), link.take_refused());
+                    if let Some(id) = link.take_connect() {
+                        prop_assert!(connects.last().is_none_or(|last| *last < id));
+                        connects.push(id);
+                    }
+                }
+                Do::Wake => {
+                    if let Some((when, _)) = link.earliest() {
+                        now = now.max(when);
+                        link.tick(now, &mut rng);
+                        prop_assert!(link.earliest().is_none_or(|(next, _)| next > now), "T4");
+                    }
+                }
+                Do::Wait(seconds) => {
+                    now = now.after(Duration::from_secs(seconds));
+                    link.tick(now, &mut rng);
+                }
+            }
+            check(&link, now);
+        }
+        for _ in 0..closes {
+            link.close(now);
+            check(&link, now);
+        }
+        // Two seconds; three, if it stood still while it was closing (L5).
+        link.tick(now.after(3 * SECOND), &mut rng);
+        check(&link, now);
+        prop_assert_eq!(link.state(), LinkState::Closed);
+    }
+}

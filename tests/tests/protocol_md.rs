@@ -1,0 +1,471 @@
+//! `PROTOCOL.md` against the code: its tables, its examples, and that every rule has its place there and a test here.
+
+use core::fmt::Write as _;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use bowline::wire::gonka::{self, Kind};
+use bowline::{
+    AckWait, Answer, BackoffConfig, Cause, Class, Config, GONKA_API_NODE, GONKA_ML_NODE, HeartbeatConfig, Hedge,
+    HttpOutcome, InboxConfig, Jitter, LinkConfig, On, OnReject, OutboxConfig, Ready, Role, RouteConfig, Row, classify,
+};
+use core::time::Duration;
+use serde_json::Value;
+
+const PAGE: &str = include_str!("../../PROTOCOL.md");
+const VECTORS: &str = include_str!("../vectors/gonka.jsonl");
+
+/// The rules that hold today. R1–R6, R8–R10, S4, S10, H3, P7, P8, L7 and U1–U13 are later work.
+const RULES: &[(&str, &[u8])] = &[
+    ("N", &[1, 2]),
+    ("I", &[1, 2, 3, 4, 5]),
+    ("S", &[1, 2, 3, 5, 6, 7, 8, 9, 11, 12]),
+    ("R", &[7]),
+    ("H", &[1, 2, 4, 5, 6]),
+    ("F", &[0, 1, 2, 3, 4, 5, 6, 7]),
+    ("P", &[1, 2, 3, 4, 5, 6]),
+    ("B", &[1, 2, 3, 4, 5, 6, 7, 8, 9]),
+    ("L", &[1, 2, 3, 4, 5, 6, 8, 9]),
+    ("T", &[1, 2, 3, 4, 5, 6]),
+];
+
+fn rules() -> impl Iterator<Item = String> {
+    RULES.iter().flat_map(|(letter, numbers)| numbers.iter().map(move |number| format!("{letter}{number}")))
+}
+
+/// The text of each section that begins with a heading of the third level, by the heading's first word.
+fn sections() -> Vec<(&'static str, &'static str)> {
+    let heading = |text: &'static str| text.split_whitespace().next().unwrap_or_default();
+    let to_next = |text: &'static str| text.split("\n## ").next().unwrap_or_default();
+    PAGE.split("\n### ").skip(1).map(|text| (heading(text), to_next(text))).collect()
+}
+
+/// The rows of the one table whose header begins with these cells, without header and rule.
+fn table(header: &[&str]) -> Vec<Vec<String>> {
+    let cells = |line: &str| -> Vec<String> {
+        let inside = line.trim().trim_start_matches('|').trim_end_matches('|');
+        inside.split('|').map(|cell| cell.trim().to_owned()).collect()
+    };
+    let begins = |line: &str| line.starts_with('|') && cells(line).iter().take(header.len()).eq(header);
+    let places: Vec<usize> = PAGE.lines().enumerate().filter(|(_, line)| begins(line)).map(|(at, _)| at).collect();
+    assert_eq!(places.len(), 1, "PROTOCOL.md should have one table that begins with the columns {header:?}");
+    let mut rows: Vec<Vec<String>> =
+        PAGE.lines().skip(places[0]).take_while(|line| line.starts_with('|')).map(cells).collect();
+    for row in &rows {
+        assert_eq!(row.len(), rows[0].len(), "a row of another width in the table {header:?}: {row:?}");
+    }
+    rows.split_off(2)
+}
+
+fn unquoted(cell: &str) -> &str {
+    cell.trim_matches('`')
+}
+
+/// `1002` or `3500–3999`, both ends included.
+fn range(text: &str) -> core::ops::RangeInclusive<u16> {
+    let number = |text: &str| text.parse().unwrap_or_else(|_| panic!("neither a number nor a known word: {text:?}"));
+    match text.split_once('–') {
+        Some((first, last)) => number(first)..=number(last),
+        None => number(text)..=number(text),
+    }
+}
+
+/// Everything that a connection can end by, except our own wish.
+fn causes() -> impl Iterator<Item = Cause> {
+    let words = [Cause::Refused, Cause::Timeout, Cause::Dead, Cause::Stalled, Cause::Violation, Cause::Replaced];
+    words.into_iter().chain((0..=u16::MAX).map(Cause::Closed)).chain((0..=u16::MAX).map(Cause::Rejected))
+}
+
+/// What one item of the table's first column speaks of; empty for "any other".
+fn named(item: &str) -> Vec<Cause> {
+    match item {
+        "refused" => vec![Cause::Refused],
+        "timeout" => vec![Cause::Timeout],
+        "dead" => vec![Cause::Dead],
+        "stalled" => vec![Cause::Stalled],
+        "violation" => vec![Cause::Violation],
+        "replaced" => vec![Cause::Replaced],
+        "any other close code" | "any other HTTP status" => vec![],
+        _ => match item.strip_prefix("HTTP ") {
+            Some(status) => range(status).map(Cause::Rejected).collect(),
+            None => range(item).map(Cause::Closed).collect(),
+        },
+    }
+}
+
+#[test]
+fn the_close_and_refusal_table_is_the_codes() {
+    let rows = table(&["ended by", "class", "Gonka API node"]);
+    for (column, own, name) in [(1, &[] as &[Row], "class"), (2, GONKA_API_NODE.link.rows, "Gonka API node")] {
+        let mut told = BTreeMap::new();
+        let mut others = None;
+        for row in &rows {
+            let class = unquoted(&row[column]);
+            for item in row[0].split(", ") {
+                let causes = named(item);
+                if causes.is_empty() {
+                    others = Some(class);
+                }
+                for cause in causes {
+                    let twice = told.insert(format!("{cause:?}"), class);
+                    assert_eq!(twice, None, "{cause:?} is in two rows");
+                }
+            }
+        }
+        for cause in causes() {
+            let class = told.get(&format!("{cause:?}")).copied().or(others);
+            let code = format!("{:?}", classify(own, cause));
+            assert_eq!(class, Some(code.as_str()), "PROTOCOL.md, column {name:?}, against the code: {cause:?}");
+        }
+    }
+    // A row that the table does not know of would show in the loop above only if it changed something.
+    assert!(GONKA_ML_NODE.link.rows.is_empty() && Config::DEFAULT.link.rows.is_empty());
+}
+
+#[test]
+fn h_the_table_of_http_outcomes_is_the_codes() {
+    let rows = table(&["outcome", "status"]);
+    let mut told: BTreeMap<u16, &str> = BTreeMap::new();
+    let mut others = None;
+    for row in &rows {
+        for item in row[1].split(", ").filter(|item| !item.is_empty()) {
+            if item == "any other" {
+                others = Some(unquoted(&row[0]));
+                continue;
+            }
+            for status in range(item) {
+                assert_eq!(told.insert(status, unquoted(&row[0])), None, "{status} is in two rows");
+            }
+        }
+    }
+    let name = |outcome| match outcome {
+        HttpOutcome::Acked => "Acked",
+        HttpOutcome::InProgress { .. } => "InProgress",
+        HttpOutcome::Rejected { .. } => "Rejected",
+        HttpOutcome::Busy { .. } => "Busy",
+        HttpOutcome::Auth => "Auth",
+        HttpOutcome::Gone => "Gone",
+        HttpOutcome::Unreached => "Unreached",
+        HttpOutcome::Unknown => "Unknown",
+    };
+    for status in 0..=u16::MAX {
+        let outcome = name(HttpOutcome::from_status(status, None));
+        assert_eq!(told.get(&status).copied().or(others), Some(outcome), "PROTOCOL.md against the code: {status}");
+    }
+    let all: BTreeSet<&str> = rows.iter().map(|row| unquoted(&row[0])).collect();
+    let eight = ["Acked", "InProgress", "Rejected", "Busy", "Auth", "Gone", "Unreached", "Unknown"];
+    assert_eq!(all, BTreeSet::from(eight));
+}
+
+#[test]
+fn the_table_of_answers_is_the_codes() {
+    let rows = table(&["status", "when", "how the core says it"]);
+    let told: BTreeSet<(&str, String)> =
+        rows.iter().map(|row| (unquoted(&row[2]), row[0].chars().take(3).collect())).collect();
+    let answers = [
+        ("Done", Answer::Done),
+        ("Rejected", Answer::Rejected),
+        ("Reused", Answer::Reused),
+        ("Busy", Answer::Busy { after: Duration::ZERO }),
+    ];
+    assert_eq!(told, answers.map(|(name, answer)| (name, answer.status().to_string())).into());
+}
+
+#[test]
+fn the_table_of_settings_is_the_codes() {
+    let told: Vec<Vec<String>> = table(&["setting", "native", "Gonka API node", "Gonka ML node"])
+        .into_iter()
+        .map(|mut row| {
+            row.truncate(4);
+            row[0] = unquoted(&row[0]).to_owned();
+            row
+        })
+        .collect();
+    let [native, api_node, ml_node] = [Config::DEFAULT, GONKA_API_NODE, GONKA_ML_NODE].map(settings);
+    let code: Vec<Vec<String>> = native
+        .into_iter()
+        .zip(api_node)
+        .zip(ml_node)
+        .map(|(((name, native), (_, api_node)), (_, ml_node))| vec![name.to_owned(), native, api_node, ml_node])
+        .collect();
+    let mut differences = String::new();
+    for row in code.iter().filter(|row| !told.contains(row)) {
+        let _ = writeln!(differences, "  the code says     | `{}` | {} |", row[0], row[1..].join(" | "));
+    }
+    for row in told.iter().filter(|row| !code.contains(row)) {
+        let _ = writeln!(differences, "  PROTOCOL.md says  | `{}` | {} |", row[0], row[1..].join(" | "));
+    }
+    assert!(differences.is_empty(), "section 4 of PROTOCOL.md and the code differ:\n{differences}");
+    assert_eq!(told, code, "the settings are in the order of the code");
+}
+
+/// Every field of a configuration as the page writes it. Taken apart by name, so that a new field cannot be forgotten.
+fn settings(config: Config) -> Vec<(&'static str, String)> {
+    let Config { link, heartbeat, outbox, inbox, route } = config;
+    let LinkConfig { role, ready, attempt, closing, knock, stable, suspend, blocked, backoff, rows } = link;
+    let mut all = vec![
+        ("link.role", if role == Role::Dialer { "dialer" } else { "acceptor" }.to_owned()),
+        ("link.ready", if ready == Ready::Open { "open" } else { "hello" }.to_owned()),
+        ("link.attempt", span(attempt)),
+        ("link.closing", span(closing)),
+        ("link.knock", span(knock)),
+        ("link.stable", span(stable)),
+        ("link.suspend", span(suspend)),
+        ("link.blocked", span(blocked)),
+        ("link.backoff", delays(backoff)),
+        ("link.rows", own_rows(rows)),
+    ];
+    let HeartbeatConfig { interval, dead, keepalive, probe } = heartbeat;
+    all.extend([
+        ("heartbeat.interval", never_if_zero(interval)),
+        ("heartbeat.dead", span(dead)),
+        ("heartbeat.keepalive", never_if_zero(keepalive)),
+        ("heartbeat.probe", span(probe)),
+    ]);
+    let OutboxConfig { capacity, ack_wait, life, frame_limit, post_limit } = outbox;
+    all.extend([
+        ("outbox.capacity", capacity.to_string()),
+        ("outbox.ack_wait", wait(ack_wait)),
+        ("outbox.life", life.map_or("none".to_owned(), span)),
+        ("outbox.frame_limit", size(frame_limit)),
+        ("outbox.post_limit", size(post_limit)),
+    ]);
+    let InboxConfig { capacity, held, horizon, peer_life, answer_wait, on_reject, after_loss } = inbox;
+    all.extend([
+        ("inbox.capacity", capacity.to_string()),
+        ("inbox.held", held.to_string()),
+        ("inbox.horizon", span(horizon)),
+        ("inbox.peer_life", span(peer_life)),
+        ("inbox.answer_wait", span(answer_wait)),
+        ("inbox.on_reject", if on_reject == OnReject::Acknowledge { "acknowledge" } else { "silence" }.to_owned()),
+        ("inbox.after_loss", yes(after_loss)),
+    ]);
+    let RouteConfig { http, grace, stable, stable_most, flap, stay, posts, hedge, deadline, backoff, blocked } = route;
+    all.extend([
+        ("route.http", yes(http)),
+        ("route.grace", span(grace)),
+        ("route.stable", span(stable)),
+        ("route.stable_most", span(stable_most)),
+        ("route.flap", span(flap)),
+        ("route.stay", span(stay)),
+        ("route.posts", posts.to_string()),
+        ("route.hedge", if hedge == Hedge::Budget { "budget" } else { "always" }.to_owned()),
+        ("route.deadline", span(deadline)),
+        ("route.backoff", delays(backoff)),
+        ("route.blocked", span(blocked)),
+    ]);
+    all
+}
+
+fn span(span: Duration) -> String {
+    match (span.as_secs(), span.subsec_millis()) {
+        (s, 0) if s >= 3600 && s.is_multiple_of(3600) => format!("{} h", s / 3600),
+        (s, 0) if s >= 300 && s.is_multiple_of(60) => format!("{} min", s / 60),
+        (s, 0) => format!("{s} s"),
+        _ => format!("{} ms", span.as_millis()),
+    }
+}
+
+fn never_if_zero(of: Duration) -> String {
+    if of.is_zero() { "never".to_owned() } else { span(of) }
+}
+
+fn yes(yes: bool) -> String {
+    if yes { "yes" } else { "no" }.to_owned()
+}
+
+fn size(bytes: u32) -> String {
+    assert_eq!(bytes % (1 << 20), 0);
+    format!("{} MiB", bytes >> 20)
+}
+
+fn wait(wait: AckWait) -> String {
+    match wait {
+        AckWait::Fixed(wait) => span(wait),
+        AckWait::Adaptive { first, least, most } => format!("{}, then {} to {}", span(first), span(least), span(most)),
+    }
+}
+
+fn delays(backoff: BackoffConfig) -> String {
+    let BackoffConfig { floor, base, cap, jitter } = backoff;
+    assert_eq!(jitter, Jitter::Full, "the page has no spelling for it yet");
+    if base == cap {
+        format!("{} + U(0, {})", span(floor), span(cap))
+    } else {
+        format!("{} + U(0, min({}, {} · 2ⁿ))", span(floor), span(cap), span(base))
+    }
+}
+
+fn own_rows(rows: &[Row]) -> String {
+    let spelt = rows.iter().map(|Row(on, class): &Row| match on {
+        On::Close(first, last) if first == last => format!("{first} `{class:?}`"),
+        On::Close(first, last) => format!("{first}–{last} `{class:?}`"),
+        On::Status(first, last) if first == last => format!("HTTP {first} `{class:?}`"),
+        On::Status(first, last) => format!("HTTP {first}–{last} `{class:?}`"),
+        On::Is(cause) => format!("{cause:?} `{class:?}`"),
+    });
+    let spelt: Vec<String> = spelt.collect();
+    if spelt.is_empty() { "none".to_owned() } else { spelt.join(", ") }
+}
+
+#[test]
+fn the_examples_are_recorded_messages_and_the_codec_takes_them() {
+    let rows: Vec<Value> = VECTORS.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let examples: Vec<&str> =
+        PAGE.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap_or_default()).collect();
+    assert!(examples.len() >= 4, "the examples are gone");
+    for example in examples {
+        let value: Value = serde_json::from_str(example).unwrap();
+        if value == serde_json::from_str::<Value>(gonka::KEEPALIVE).unwrap() {
+            assert_eq!(gonka::decode(example.as_bytes()), Ok(gonka::Frame::Other));
+            continue;
+        }
+        let row = rows.iter().find(|row| row["json"] == value);
+        let row = row.unwrap_or_else(|| panic!("no such message in tests/vectors/gonka.jsonl:\n{example}"));
+        if row["transport"] == "http" {
+            let kind = Kind::parse(row["kind"].as_str().unwrap().trim_start_matches("http_")).unwrap();
+            gonka::decode_body(kind, example.as_bytes()).unwrap();
+        } else {
+            assert_ne!(gonka::decode(example.as_bytes()), Ok(gonka::Frame::Other));
+        }
+    }
+    for said in [gonka::PATH, gonka::CALLBACK, gonka::CALLBACK_MLNODE, gonka::CLOSE_NOT_RUNNING, gonka::CLOSE_NOT_READY]
+    {
+        assert!(PAGE.contains(said), "PROTOCOL.md does not mention {said:?}");
+    }
+    assert!(PAGE.contains(gonka::CLOSE_TAKEN) && PAGE.contains(&gonka::CLOSE_CODE.to_string()));
+    assert_eq!(classify(GONKA_API_NODE.link.rows, Cause::Closed(gonka::CLOSE_CODE)), Class::Wait);
+}
+
+#[test]
+fn every_rule_has_its_place_in_the_page() {
+    let modules = root().join("core/src");
+    let is_module =
+        |name: &str| modules.join(format!("{name}.rs")).exists() || modules.join(name).join("mod.rs").exists();
+    let mut wrong = String::new();
+    for rule in rules() {
+        let found: Vec<&str> =
+            sections().into_iter().filter(|(heading, _)| *heading == rule).map(|(_, text)| text).collect();
+        let [text] = found[..] else {
+            let _ = writeln!(wrong, "  {rule}: {} headings that begin with `### {rule} `, not one", found.len());
+            continue;
+        };
+        let quoted: Vec<&str> = text.split('`').skip(1).step_by(2).collect();
+        if !quoted.iter().any(|name| is_module(name)) {
+            let _ = writeln!(wrong, "  {rule}: names no module of core/src");
+        }
+        if !text.split_whitespace().collect::<Vec<_>>().join(" ").contains("Guards against") {
+            let _ = writeln!(wrong, "  {rule}: does not say what it guards against");
+        }
+    }
+    let known: BTreeSet<String> = rules().collect();
+    let looks_like_one = |word: &str| {
+        let (letter, number) = word.split_at(word.len().min(1));
+        "NISRHFPBLTU".contains(letter) && number.parse::<u8>().is_ok()
+    };
+    for (heading, _) in sections().into_iter().filter(|(heading, _)| looks_like_one(heading)) {
+        if !known.contains(heading) {
+            let _ = writeln!(wrong, "  {heading}: a rule that this test does not know");
+        }
+    }
+    assert!(wrong.is_empty(), "PROTOCOL.md and the list of rules differ:\n{wrong}");
+}
+
+/// A rule counts as tested if the name or the comment of at least one test says its number: `s6_…`, `…_s6`, `S6`.
+#[test]
+fn every_rule_is_named_by_a_test() {
+    let mut tests = Vec::new();
+    for folder in ["core", "tests", "adapters"] {
+        for file in rust_files(&root().join(folder)) {
+            // This file speaks of all rules and proves none.
+            if file.file_name().is_none_or(|name| name != "protocol_md.rs") {
+                tests.extend(tests_in(&fs::read_to_string(&file).unwrap()));
+            }
+        }
+    }
+    assert!(tests.len() > 50, "only {} tests were found: this test looks in the wrong place", tests.len());
+    let named: BTreeSet<String> = tests.iter().flat_map(|test| words(test)).collect();
+    let missing: Vec<String> = rules().filter(|rule| !named.contains(&rule.to_ascii_lowercase())).collect();
+    assert!(
+        missing.is_empty(),
+        "no #[test] under core, tests and adapters has these rules in its name (such as `s6_…`) or in the comment \
+         above it: {}",
+        missing.join(", ")
+    );
+}
+
+#[test]
+fn the_search_for_tests_finds_what_it_should() {
+    let source = "
+        /// Not a test: S1.
+        fn s2_helper() {}
+        #[test]
+        fn s3_plain() {}
+        /// By its comment, S5 and
+        /// over two lines (S6).
+        #[test]
+        #[should_panic(expected = \"S7\")]
+        fn commented() { // S8
+        }
+        // Above an attribute: S9.
+        #[test]
+        fn also_commented() -> Result<(), Error> {}
+        proptest! { #[test] fn i1_in_one_line(x in 0..9) {} }
+        #[cfg(test)]
+        fn h1_helper() {}
+        let other = 1; // H2
+        #[test]
+        fn ends_in_t4() {}
+    ";
+    let found: BTreeSet<String> = tests_in(source).iter().flat_map(|test| words(test)).collect();
+    let rules: Vec<String> = rules().filter(|rule| found.contains(&rule.to_ascii_lowercase())).collect();
+    assert_eq!(rules, ["I1", "S3", "S5", "S6", "S9", "T4"]);
+}
+
+/// Name and comment of every test function, read line by line: a comment belongs to what follows it directly.
+fn tests_in(source: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut comment = String::new();
+    let mut is_test = false;
+    for line in source.lines().map(str::trim) {
+        if line.starts_with("//") {
+            comment.push_str(line);
+            comment.push(' ');
+            continue;
+        }
+        is_test |= line.contains("#[test]");
+        if let Some((_, name)) = line.split_once("fn ").filter(|_| is_test) {
+            let end = name.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(name.len());
+            found.push(format!("{} {comment}", &name[..end]));
+        } else if line.starts_with("#[") {
+            continue;
+        }
+        comment.clear();
+        is_test = false;
+    }
+    found
+}
+
+/// The words of a text in lower case; `s6_a_copy` has three.
+fn words(text: &str) -> Vec<String> {
+    text.split(|c: char| !c.is_alphanumeric()).map(str::to_ascii_lowercase).collect()
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() && path.file_name().is_none_or(|name| name != "target") {
+            found.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
