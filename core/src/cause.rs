@@ -116,7 +116,8 @@ pub const STANDARD: &[Row] = &[
     Row(On::Close(4500, 4999), Class::Terminal),
     Row(On::Status(200, 200), Class::Blocked),
     Row(On::Status(401, 401), Class::Refresh),
-    Row(On::Status(403, 403), Class::Terminal),
+    // By a proxy as often as by the endpoint; only 401 is the endpoint's own word about us.
+    Row(On::Status(403, 403), Class::Blocked),
     Row(On::Status(404, 404), Class::Blocked),
     Row(On::Status(407, 407), Class::Blocked),
     Row(On::Status(426, 426), Class::Blocked),
@@ -254,7 +255,7 @@ mod tests {
             (Cause::Closed(4003), Class::Replaced),
             (Cause::Closed(4409), Class::Replaced),
             (Cause::Closed(1010), Class::Terminal),
-            (Cause::Rejected(403), Class::Terminal),
+            (Cause::Rejected(403), Class::Blocked),
             (Cause::Closed(3500), Class::Terminal),
             (Cause::Closed(4999), Class::Terminal),
             (Cause::Rejected(426), Class::Blocked),

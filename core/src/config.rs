@@ -64,10 +64,10 @@ impl Config {
             (outbox.capacity > 0, "outbox.capacity", "nothing could be sent"),
             (inbox.capacity > 0, "inbox.capacity", "nothing could be received, or told from its copy"),
             (inbox.held > 0, "inbox.held", "nothing could be handed to the application"),
-            (!link.attempt.is_zero(), "link.attempt", "no connection can come up in no time"),
-            (!link.closing.is_zero(), "link.closing", "a close handshake takes time"),
-            (!link.knock.is_zero(), "link.knock", "the holder of the place must have time to answer"),
-            (!link.suspend.is_zero(), "link.suspend", "every interruption would be a long outage"),
+            (takes_time(link.attempt), "link.attempt", "no connection can come up in no time"),
+            (takes_time(link.closing), "link.closing", "a close handshake takes time"),
+            (takes_time(link.knock), "link.knock", "the holder of the place must have time to answer"),
+            (takes_time(link.suspend), "link.suspend", "every interruption would be a long outage"),
             (moves(link.backoff), "link.backoff", "floor and base are zero: a refused connection would be a hot loop"),
             (ordered(link.backoff), "link.backoff.cap", "smaller than the base"),
             (!outbox.ack_wait.longest().is_zero(), "outbox.ack_wait", "every message would be late at once"),
@@ -83,13 +83,13 @@ impl Config {
                 "shorter than the sender's life: a late copy would be taken for a new message",
             ),
             (
-                heartbeat.interval.is_zero() || heartbeat.dead >= heartbeat.interval.saturating_mul(2),
+                !takes_time(heartbeat.interval) || heartbeat.dead >= heartbeat.interval.saturating_mul(2),
                 "heartbeat.dead",
                 "shorter than two intervals: one lost beat would be fatal",
             ),
-            (!heartbeat.probe.is_zero(), "heartbeat.probe", "no peer answers in no time"),
+            (takes_time(heartbeat.probe), "heartbeat.probe", "no peer answers in no time"),
             (!route.http || route.posts > 0, "route.posts", "there is an HTTP path, but no request may use it"),
-            (!route.http || !route.deadline.is_zero(), "route.deadline", "no request is answered in no time"),
+            (!route.http || takes_time(route.deadline), "route.deadline", "no request is answered in no time"),
             (moves(route.backoff), "route.backoff", "floor and base are zero: a failing endpoint would be a hot loop"),
             (ordered(route.backoff), "route.backoff.cap", "smaller than the base"),
         ];
@@ -100,8 +100,13 @@ impl Config {
     }
 }
 
+/// At least a microsecond, the machines' unit: less is nothing to them.
+fn takes_time(span: Duration) -> bool {
+    span >= Duration::from_micros(1)
+}
+
 fn moves(backoff: BackoffConfig) -> bool {
-    backoff.floor.saturating_add(backoff.base.min(backoff.cap)) > Duration::ZERO
+    takes_time(backoff.floor) || takes_time(backoff.base.min(backoff.cap))
 }
 
 fn ordered(backoff: BackoffConfig) -> bool {
@@ -111,7 +116,7 @@ fn ordered(backoff: BackoffConfig) -> bool {
 fn adaptive(wait: AckWait) -> bool {
     match wait {
         AckWait::Fixed(_) => true,
-        AckWait::Adaptive { first, least, most } => !least.is_zero() && least <= first && first <= most,
+        AckWait::Adaptive { first, least, most } => takes_time(least) && least <= first && first <= most,
     }
 }
 

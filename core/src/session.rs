@@ -912,7 +912,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         self.route.network_changed(self.now);
         self.outbox.rescan();
         if let Some(live) = &mut self.live {
-            live.beat.probe();
+            live.beat.probe(self.now);
         }
     }
 
@@ -952,7 +952,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             self.taken(false);
             return Heard::Stale;
         };
-        live.beat.heard();
+        live.beat.heard(now);
         live.suspect = false;
         self.link.on_heard();
         self.route.heard(now);
@@ -1063,7 +1063,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             && let Some(live) = &mut self.live
         {
             live.suspect = true;
-            live.beat.probe();
+            live.beat.probe(now);
             self.route.unanswered(now);
         }
         self.inbox.tick(now);
@@ -1092,7 +1092,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             let mut beat = Heartbeat::start(self.config.get().heartbeat, now, &mut self.rng);
             self.outbox.on_link_up(now);
             if self.route.link_up(now) {
-                beat.probe();
+                beat.probe(now);
             }
             let mut stall = Timer::disarmed();
             let writable = self.full.take() != Some(link);
@@ -1110,7 +1110,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         if self.link.knocked()
             && let Some(live) = &mut self.live
         {
-            live.beat.probe();
+            live.beat.probe(now);
         }
         while self.outbox.late() > 0 && self.route.hedge(now) {
             self.outbox.hedge();

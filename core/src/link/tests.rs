@@ -185,7 +185,7 @@ fn b8_an_outage_begins_with_the_end_of_the_connection() {
 
 #[test]
 fn b_terminal_codes_fail_and_only_a_word_of_the_application_begins_anew() {
-    for cause in [Cause::Closed(1010), Cause::Rejected(403), Cause::Closed(3500), Cause::Closed(4999)] {
+    for cause in [Cause::Closed(1010), Cause::Closed(3500), Cause::Closed(4999)] {
         assert_eq!(tries(LinkConfig::DEFAULT, cause), 1, "{cause:?}");
     }
     let (mut link, mut rng) = (dialer(), rng());
@@ -477,7 +477,10 @@ fn l5_a_gap_passes_no_limit() {
         let before = link.state();
         link.stalled(at(3600), 3 * SECOND);
         link.tick(at(3600), &mut rng);
-        assert_eq!((link.state(), link.take_ending().map(|(_, how)| how)), (before, if before == LinkState::Closing { Some(Ending::Code(1000)) } else { None }));
+        assert_eq!(
+            (link.state(), link.take_ending().map(|(_, how)| how)),
+            (before, if before == LinkState::Closing { Some(Ending::Code(1000)) } else { None })
+        );
         assert!(!link.suspended(), "{before:?}: nor is it a long outage");
         link.tick(at(3603), &mut rng);
         assert!(link.take_ending().is_some(), "{before:?}: but the grace is short");

@@ -17,12 +17,7 @@ fn at(seconds: u64) -> Instant {
 }
 
 fn config() -> OutboxConfig {
-    OutboxConfig {
-        ack_wait: AckWait::Fixed(3 * SECOND),
-        frame_limit: 100,
-        post_limit: 1000,
-        ..OutboxConfig::DEFAULT
-    }
+    OutboxConfig { ack_wait: AckWait::Fixed(3 * SECOND), frame_limit: 100, post_limit: 1000, ..OutboxConfig::DEFAULT }
 }
 
 fn outbox(config: OutboxConfig) -> Box4 {

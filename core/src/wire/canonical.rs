@@ -17,8 +17,8 @@
 //! * A number without `.` and exponent is an integer of any size, and stays as it is, but for `-0`, which is `0`. Any
 //!   other is the shortest decimal of its `f64`: `1.0`, `1e-07`, `1e+16`, `-0.0`; with an exponent below 10⁻⁴ and from 10¹⁶.
 //!
-//! Invariants: no panic for any text; time n log n, and not more than about a dozen times the text's memory. The form of
-//! a form is itself, and the order and spacing of what came do not show in it.
+//! Invariants: no panic for any text; time n log n; memory of the order of ten times the text, recursion of [`MAX_DEPTH`].
+//! The form of a form is itself, and the order and spacing of what came do not show in it.
 //!
 //! It is stricter than Python, where readers would disagree on what was signed: we refuse `NaN` and `Infinity`, which are
 //! no JSON, numbers that overflow to them (`1e999`), and names that occur twice in an object (Python takes the last).
@@ -27,15 +27,15 @@
 //! Field fact this guards against: the validator reads a message and writes it anew before it verifies, so a signature
 //! over the bytes of the frame, or over another language's spelling of `1e-7`, never holds.
 
-use alloc::format;
+mod spelling;
+
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::cmp::Ordering;
 use core::fmt;
-use core::str::Chars;
 
 use serde_json::value::RawValue;
 
+use self::spelling::{Points, is, push_point, push_scalar, push_string};
 use super::WHITE;
 
 /// How deep arrays and objects may nest; what the systems we know send has five levels.
@@ -109,7 +109,7 @@ pub fn value(json: &str) -> Result<String, Uncanonical> {
 ///
 /// [`Uncanonical`] says what is wrong with the text.
 pub fn without(object: &str, names: &[&str]) -> Result<String, Uncanonical> {
-    form(object, Some(&|key| !names.iter().any(|name| is(key, name))))
+    form(object, Some(&|key| !names.iter().any(|name| is(&key, name))))
 }
 
 /// The canonical form of an object, of its own members only those that are listed.
@@ -124,7 +124,7 @@ pub fn without(object: &str, names: &[&str]) -> Result<String, Uncanonical> {
 ///
 /// [`Uncanonical`] says what is wrong with the text.
 pub fn only(object: &str, names: &[&str]) -> Result<String, Uncanonical> {
-    form(object, Some(&|key| names.iter().any(|name| is(key, name))))
+    form(object, Some(&|key| names.iter().any(|name| is(&key, name))))
 }
 
 /// A text as a JSON string.
@@ -262,7 +262,9 @@ impl<'a> Index<'a> {
             '[' => {
                 out.push('[');
                 let mut rest = after.trim_start_matches(WHITE);
-                while let Some((token, after)) = first(rest) && token != ']' {
+                while let Some((token, after)) = first(rest)
+                    && token != ']'
+                {
                     if token == ',' {
                         out.push_str(", ");
                         rest = after;
@@ -323,127 +325,4 @@ fn wide(offset: u32) -> usize {
 fn first(text: &str) -> Option<(char, &str)> {
     let mut chars = text.chars();
     chars.next().map(|c| (c, chars.as_str()))
-}
-
-/// The code points of a JSON string, from after its first quotation mark to its last: half a surrogate pair is one, too.
-#[derive(Clone)]
-struct Points<'a>(Chars<'a>);
-
-impl<'a> Points<'a> {
-    fn of(after_quote: &'a str) -> Self {
-        Self(after_quote.chars())
-    }
-
-    /// What comes after the string.
-    fn rest(mut self) -> &'a str {
-        self.by_ref().for_each(drop);
-        self.0.as_str()
-    }
-
-    /// The code unit that `\u` escapes.
-    fn unit(&mut self) -> Option<u16> {
-        let (digits, rest) = self.0.as_str().split_at_checked(4)?;
-        self.0 = rest.chars();
-        u16::from_str_radix(digits, 16).ok()
-    }
-
-    fn escaped(&mut self) -> Option<u32> {
-        let control = match self.0.next()? {
-            'b' => '\u{8}',
-            't' => '\t',
-            'n' => '\n',
-            'f' => '\u{c}',
-            'r' => '\r',
-            'u' => {
-                let unit = self.unit()?;
-                let mut behind = Self::of(self.0.as_str().strip_prefix("\\u").unwrap_or_default());
-                let pair = char::decode_utf16([unit, behind.unit().unwrap_or_default()]).next();
-                return match pair {
-                    Some(Ok(c)) if c > '\u{ffff}' => {
-                        *self = behind;
-                        Some(c.into())
-                    }
-                    _ => Some(unit.into()),
-                };
-            }
-            itself => itself,
-        };
-        Some(control.into())
-    }
-}
-
-impl Iterator for Points<'_> {
-    type Item = u32;
-
-    fn next(&mut self) -> Option<u32> {
-        match self.0.next()? {
-            '"' => None,
-            '\\' => self.escaped(),
-            c => Some(c.into()),
-        }
-    }
-}
-
-/// Whether a member has this name.
-fn is(key: &Points<'_>, name: &str) -> bool {
-    key.clone().eq(name.chars().map(u32::from))
-}
-
-/// Writes the string that begins after this quotation mark, and gives back the text after it.
-fn push_string<'a>(out: &mut String, after_quote: &'a str) -> &'a str {
-    let mut points = Points::of(after_quote);
-    out.push('"');
-    points.by_ref().for_each(|point| push_point(out, point));
-    out.push('"');
-    points.0.as_str()
-}
-
-fn push_point(out: &mut String, point: u32) {
-    match char::from_u32(point) {
-        Some('"') => out.push_str("\\\""),
-        Some('\\') => out.push_str("\\\\"),
-        Some(c @ ' '..='~') => out.push(c),
-        Some('\u{8}') => out.push_str("\\b"),
-        Some('\t') => out.push_str("\\t"),
-        Some('\n') => out.push_str("\\n"),
-        Some('\u{c}') => out.push_str("\\f"),
-        Some('\r') => out.push_str("\\r"),
-        Some(c) => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| out.push_str(&format!("\\u{unit:04x}"))),
-        None => out.push_str(&format!("\\u{point:04x}")),
-    }
-}
-
-/// Writes a number as Python does; `true`, `false` and `null` are as they are.
-fn push_scalar(out: &mut String, scalar: &str) -> Result<(), Uncanonical> {
-    if !scalar.starts_with(|c: char| c == '-' || c.is_ascii_digit()) {
-        out.push_str(scalar);
-    } else if scalar.contains(['.', 'e', 'E']) {
-        let float: f64 = scalar.parse().map_err(|_| Uncanonical::Number)?;
-        if !float.is_finite() {
-            return Err(Uncanonical::Number);
-        }
-        push_float(out, float);
-    } else if scalar.trim_start_matches('-').len() > MAX_DIGITS {
-        return Err(Uncanonical::Number);
-    } else {
-        out.push_str(if scalar == "-0" { "0" } else { scalar });
-    }
-    Ok(())
-}
-
-/// Python's `repr`: both languages write the shortest digits that read back as this float, and differ in the exponent.
-fn push_float(out: &mut String, float: f64) {
-    let scientific = format!("{float:e}");
-    let (digits, exponent) = scientific.split_once('e').unwrap_or_default();
-    let plain = float == 0.0 || (1e-4..1e16).contains(&float.abs());
-    if plain {
-        let decimal = format!("{float}");
-        out.push_str(&decimal);
-        if !decimal.contains('.') {
-            out.push_str(".0");
-        }
-    } else {
-        let (sign, exponent) = exponent.strip_prefix('-').map_or(('+', exponent), |exponent| ('-', exponent));
-        out.push_str(&format!("{digits}e{sign}{exponent:0>2}"));
-    }
 }

@@ -17,6 +17,7 @@ use bowline_smol::{Kind, Message, Receipt, SendError, Settlement, Setup, Status}
 use core::net::{Ipv4Addr, SocketAddr};
 use core::time::Duration;
 use socket2::{Domain, Socket, Type};
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
@@ -219,6 +220,13 @@ impl Node {
         }
     }
 
+    pub(crate) fn network_changed(&self) {
+        match &*self.either {
+            Either::Blocking(node) => node.network_changed(),
+            Either::Smol(node) => node.network_changed(),
+        }
+    }
+
     pub(crate) fn stats(&self) -> Stats {
         self.status().stats
     }
@@ -308,6 +316,33 @@ pub(crate) fn quick(config: &mut Config) {
 pub(crate) fn impatient(config: &mut Config) {
     quick(config);
     config.outbox.ack_wait = AckWait::Fixed(millis(200));
+    // A silence on purpose is no death.
+    config.heartbeat.probe = LIMIT;
+}
+
+/// What a server said to a request.
+pub(crate) struct Said {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
+}
+
+/// Posts as a plain HTTP client does, on a connection of its own.
+pub(crate) fn post(address: SocketAddr, path: &str, headers: &[(&str, &str)], body: &str) -> Said {
+    let mut socket = TcpStream::connect(address).unwrap();
+    socket.set_read_timeout(Some(LIMIT)).unwrap();
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let length = body.len();
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Type: application/json\r\n{headers}\
+         Content-Length: {length}\r\n\r\n{body}"
+    );
+    socket.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    Said { status, head: head.to_lowercase(), body: body.into() }
 }
 
 /// A port that is ours, though nobody listens yet.

@@ -1,0 +1,344 @@
+//! What the network and a peer can do to a pair of nodes, with both adapters in both roles over real sockets.
+
+#[macro_use]
+mod real;
+
+use bowline::{AckWait, Cause, Config, Event, Outcome, Path, State};
+use bowline_cli::proxy::{Direction, Fault};
+use bowline_smol::{Receipt, Setup};
+use core::time::Duration;
+use real::*;
+use std::collections::BTreeSet;
+use std::io::Read as _;
+use std::net::TcpStream;
+use std::time::Instant;
+use tungstenite::{Message, WebSocket};
+
+scenarios! {
+    what_is_not_acknowledged_in_time_goes_by_http_and_is_delivered_once,
+    a_late_acknowledgement_settles,
+    a_batch_that_is_swallowed_goes_by_http_and_its_frame_is_a_duplicate,
+    a_reset_with_batches_in_flight_loses_and_doubles_nothing,
+    a_reset_without_an_http_path_loses_and_doubles_nothing,
+    a_peer_that_falls_silent_is_found_by_both,
+    a_slow_reader_is_not_killed,
+    a_reader_that_stopped_is_ended_after_the_send_deadline,
+    accept_and_close_is_no_hot_loop,
+    what_is_refused_goes_by_http_and_returns,
+    an_answer_that_is_lost_is_asked_for_again_under_the_same_key,
+    a_frame_and_a_post_of_the_same_batch_are_one,
+    a_second_client_is_turned_away,
+    a_client_that_does_not_answer_is_replaced,
+    a_changed_network_is_tried_at_once,
+}
+
+fn what_is_not_acknowledged_in_time_goes_by_http_and_is_delivered_once(pair: Pair) {
+    let world = World::with(pair, impatient, quick);
+    world.ws.set(Fault::Silence(Direction::ToServer));
+    let receipt = world.sender.send(batch(1));
+    let message = world.receiver.receive();
+    assert_eq!(message.path(), Path::WebSocket);
+    world.receiver.until("the copy has come by HTTP", |stats| stats.duplicates == 1);
+    assert!(message.complete());
+    assert_delivered(receipt, Path::Http);
+
+    // The acknowledgement arrives after all, before that of the next batch, and offends nobody.
+    world.ws.set(Fault::Calm);
+    let next = world.sender.send(batch(2));
+    assert!(world.receiver.receive().complete());
+    assert_delivered(next, Path::WebSocket);
+    let (sent, received) = (world.sender.stats(), world.receiver.stats());
+    assert_eq!((sent.hedges, sent.posts, sent.violations, sent.attempts), (1, 1, 0, 1));
+    assert_eq!((received.delivered, received.duplicates), (2, 1));
+    world.stop();
+}
+
+fn a_late_acknowledgement_settles(pair: Pair) {
+    let world = World::with(pair, impatient, quick);
+    world.http.set(Fault::Refuse);
+    let receipt = world.sender.send(batch(1));
+    let message = world.receiver.receive();
+    world.sender.until("it was also tried by HTTP", |stats| stats.hedges == 1 && stats.posts > 0);
+    assert_eq!(receipt.try_settled(), None);
+    assert!(message.complete());
+    assert_delivered(receipt, Path::WebSocket);
+    assert_eq!((world.sender.stats().frames, world.sender.stats().attempts), (1, 1), "never again on one connection");
+    world.stop();
+}
+
+fn a_batch_that_is_swallowed_goes_by_http_and_its_frame_is_a_duplicate(pair: Pair) {
+    let world = World::with(pair, impatient, quick);
+    world.ws.set(Fault::Silence(Direction::ToClient));
+    let receipt = world.sender.send(batch(1));
+    let message = world.receiver.receive();
+    assert_eq!(message.path(), Path::Http);
+    assert!(message.complete());
+    assert_delivered(receipt, Path::Http);
+    world.ws.set(Fault::Calm);
+    world.receiver.until("the frame has come", |stats| stats.duplicates == 1);
+    assert_eq!(world.receiver.stats().delivered, 1);
+    world.stop();
+}
+
+fn a_reset_with_batches_in_flight_loses_and_doubles_nothing(pair: Pair) {
+    resets(pair, quick);
+}
+
+fn a_reset_without_an_http_path_loses_and_doubles_nothing(pair: Pair) {
+    resets(pair, |config| {
+        quick(config);
+        config.route.http = false;
+    });
+}
+
+fn resets(pair: Pair, sender: fn(&mut Config)) {
+    const EACH: u64 = 10;
+    const ROUNDS: u64 = 3;
+    let world = World::with(pair, sender, quick);
+    let mut seen = BTreeSet::new();
+    for round in 0..ROUNDS {
+        let receipts: Vec<Receipt> = (0..EACH).map(|n| world.sender.send(batch(round * EACH + n))).collect();
+        let first = world.receiver.receive();
+        let before = world.receiver.status().connection;
+        world.ws.set(Fault::Reset);
+        eventually("a new connection", || {
+            let now = world.receiver.status().connection;
+            now.is_some() && now > before
+        });
+        let rest = (1..EACH).map(|_| world.receiver.receive());
+        for message in core::iter::once(first).chain(rest) {
+            assert!(seen.insert(json(&message).to_owned()), "twice: {message:?}");
+            assert!(message.complete());
+        }
+        for receipt in receipts {
+            assert!(matches!(settled(receipt).outcome, Outcome::Delivered { .. }));
+        }
+    }
+    assert_eq!(seen, (0..EACH * ROUNDS).map(batch).collect());
+    assert_eq!(world.receiver.stats().delivered, EACH * ROUNDS);
+    world.stop();
+}
+
+/// TCP alone would not notice for a quarter of an hour.
+fn a_peer_that_falls_silent_is_found_by_both(pair: Pair) {
+    let lively = |config: &mut Config| {
+        quick(config);
+        config.heartbeat.interval = millis(300);
+        config.heartbeat.dead = millis(900);
+        config.link.attempt = Duration::from_secs(1);
+    };
+    let world = World::with(pair, lively, lively);
+    world.ws.set(Fault::Silence(Direction::Both));
+    for node in [&world.sender, &world.receiver] {
+        node.until_event("the peer is dead", |event| matches!(event, Event::Down { cause: Cause::Dead, .. }));
+    }
+    eventually("HTTP carries", || world.sender.status().state == State::Degraded);
+    let receipt = world.sender.send(batch(1));
+    assert!(world.receiver.receive().complete());
+    assert_delivered(receipt, Path::Http);
+    world.ws.set(Fault::Calm);
+    world.connected();
+    let receipt = world.sender.send(batch(2));
+    assert!(world.receiver.receive().complete());
+    assert_delivered(receipt, Path::WebSocket);
+    world.stop();
+}
+
+/// More than the system's buffers take, so that the write has to wait for the reader.
+const BIG: usize = 12 << 20;
+
+/// The whole takes far longer than the deadline of a write that does not move (5 s).
+fn a_slow_reader_is_not_killed(pair: Pair) {
+    let patient = |config: &mut Config| {
+        quick(config);
+        config.outbox.ack_wait = AckWait::Fixed(LIMIT * 4);
+    };
+    let world = World::with(pair, patient, quick);
+    world.ws.set(Fault::Slow { bytes_per_second: 10_000 });
+    let before = world.ws.counts().to_client;
+    let receipt = world.sender.send(big_batch(1, BIG));
+    eventually("the reader has taken what takes 8 s", || world.ws.counts().to_client - before > 80_000);
+    assert_eq!(world.sender.status().state, State::Up);
+    world.ws.set(Fault::Calm);
+    let message = world.receiver.receive();
+    assert!(message.json().len() > BIG);
+    assert!(message.complete());
+    assert_delivered(receipt, Path::WebSocket);
+    assert_eq!((world.sender.stats().attempts, world.sender.stats().frames), (1, 1));
+    world.stop();
+}
+
+fn a_reader_that_stopped_is_ended_after_the_send_deadline(pair: Pair) {
+    let patient = |config: &mut Config| {
+        quick(config);
+        config.outbox.ack_wait = AckWait::Fixed(LIMIT * 4);
+    };
+    let world = World::with(pair, patient, quick);
+    world.ws.set(Fault::Silence(Direction::ToClient));
+    let receipt = world.sender.send(big_batch(1, BIG));
+    world.sender.until_event("the write is given up", |event| {
+        matches!(event, Event::Down { cause: Cause::Stalled, .. })
+    });
+    // It goes by HTTP.
+    let message = world.receiver.receive();
+    assert_eq!(message.path(), Path::Http);
+    assert!(message.complete());
+    assert_delivered(receipt, Path::Http);
+    world.ws.set(Fault::Reset);
+    world.connected();
+    assert_eq!(world.receiver.stats().delivered, 1);
+    world.stop();
+}
+
+/// Field bug: 7,918 connections in 9 s.
+fn accept_and_close_is_no_hot_loop(pair: Pair) {
+    const FLOOR: Duration = millis(50);
+    let world = World::start(pair);
+    world.ws.set(Fault::CloseEarly { code: 1008, reason: "PoW is not running" });
+    let (before, since) = (world.ws.counts().accepted, Instant::now());
+    eventually("it tries again and again", || world.ws.counts().accepted >= before + 8);
+    let (tried, took) = (world.ws.counts().accepted - before, since.elapsed());
+    assert!(FLOOR * u32::try_from(tried - 1).unwrap() <= took, "{tried} attempts in {took:?}");
+    world.receiver.until_event("a close with 1008", |event| {
+        matches!(event, Event::Down { cause: Cause::Closed(1008), .. })
+    });
+    world.ws.set(Fault::Calm);
+    world.connected();
+    let receipt = world.sender.send(batch(1));
+    assert!(world.receiver.receive().complete());
+    assert_delivered(receipt, Path::WebSocket);
+    world.stop();
+}
+
+fn what_is_refused_goes_by_http_and_returns(pair: Pair) {
+    let world = World::start(pair);
+    for round in 0..3 {
+        for (n, path) in [(1, Path::Http), (2, Path::WebSocket)] {
+            world.use_path(path);
+            let receipt = world.sender.send(batch(10 * round + n));
+            let message = world.receiver.receive();
+            assert_eq!(message.path(), path);
+            assert!(message.complete());
+            assert_delivered(receipt, path);
+        }
+    }
+    assert_eq!((world.receiver.stats().delivered, world.receiver.stats().duplicates), (6, 0));
+    world.stop();
+}
+
+fn an_answer_that_is_lost_is_asked_for_again_under_the_same_key(pair: Pair) {
+    let world = World::start(pair);
+    world.use_path(Path::Http);
+    world.http.set(Fault::LoseAnswers);
+    let receipt = world.sender.send(batch(1));
+    let message = world.receiver.receive();
+    assert_eq!((message.path(), message.id()), (Path::Http, Some(receipt.id().to_string().as_str())));
+    assert!(message.complete());
+    world.sender.until("it is asked again", |stats| stats.posts > 1);
+    assert_eq!(receipt.try_settled(), None, "nothing is known");
+    world.http.set(Fault::Calm);
+    assert_delivered(receipt, Path::Http);
+    let received = world.receiver.stats();
+    assert_eq!(received.delivered, 1);
+    assert!(received.duplicates > 0);
+    world.stop();
+}
+
+/// The original has no id in a post, and spells JSON as its library does.
+fn a_frame_and_a_post_of_the_same_batch_are_one(pair: Pair) {
+    const SPACED: &str = r#" {"block_height": 7, "nonces": [3, 13],  "dist" : [0.5, 0.25], "node_id": 3}
+"#;
+    const COMPACT: &str = r#"{"block_height":7,"nonces":[3,13],"dist":[0.5,0.25],"node_id":3}"#;
+    let callback = "/v1/poc-batches/generated";
+
+    // The frame first: the post waits for the same verdict.
+    let world = World::start(pair);
+    let receipt = world.sender.send(COMPACT);
+    let message = world.receiver.receive();
+    let address = world.receiver.address();
+    let posting = begin("an answer", move || post(address, callback, &[], SPACED));
+    world.receiver.until("the post has come", |stats| stats.duplicates == 1);
+    assert!(message.complete());
+    assert_eq!(posting.wait().status, 200);
+    assert_delivered(receipt, Path::WebSocket);
+    assert_eq!(post(address, callback, &[], COMPACT).status, 200, "known");
+    assert_eq!(world.receiver.stats().delivered, 1);
+    world.stop();
+
+    // The post first: the frame is acknowledged with it. As the other kind of batch it would be another one.
+    let world = World::start(pair);
+    let address = world.receiver.address();
+    let posting = begin("an answer", move || post(address, callback, &[], SPACED));
+    let message = world.receiver.receive();
+    assert_eq!((message.path(), message.id(), json(&message)), (Path::Http, None, SPACED));
+    let receipt = world.sender.send(COMPACT);
+    world.receiver.until("the frame has come", |stats| stats.duplicates == 1);
+    assert!(message.complete());
+    assert_eq!(posting.wait().status, 200);
+    assert_delivered(receipt, Path::WebSocket);
+    let validated = begin("an answer", move || post(address, "/mlnode/v1/poc-batches/validated", &[], COMPACT));
+    assert!(world.receiver.receive().complete());
+    assert_eq!(validated.wait().status, 200);
+    assert_eq!(world.receiver.stats().delivered, 2);
+    world.stop();
+}
+
+fn client(address: core::net::SocketAddr) -> WebSocket<TcpStream> {
+    let socket = TcpStream::connect(address).unwrap();
+    socket.set_read_timeout(Some(LIMIT)).unwrap();
+    tungstenite::client(format!("ws://{address}/api/v1/pow/ws"), socket).unwrap().0
+}
+
+fn a_second_client_is_turned_away(pair: Pair) {
+    let patient = |config: &mut Config| {
+        quick(config);
+        config.link.knock = LIMIT;
+    };
+    let world = World::with(pair, patient, quick);
+    for _ in 0..3 {
+        let mut second = client(world.sender.address());
+        let Message::Close(Some(close)) = second.read().unwrap() else { panic!("no close frame") };
+        assert_eq!((u16::from(close.code), close.reason.as_str()), (1008, "Another client is already connected"));
+        assert!(second.read().is_err(), "and then it ends");
+    }
+    let receipt = world.sender.send(batch(1));
+    assert!(world.receiver.receive().complete());
+    assert_delivered(receipt, Path::WebSocket);
+    assert_eq!(world.receiver.stats().attempts, 1, "the first client noticed nothing");
+    world.stop();
+}
+
+/// A zombie: it neither reads nor answers, and holds the only place.
+fn a_client_that_does_not_answer_is_replaced(pair: Pair) {
+    let setup = Setup::ml_node("127.0.0.1:0").unwrap().configure(quick).drain(DRAIN);
+    let sender = Node::start(pair.sends, setup);
+    let mut zombie = client(sender.address()).get_ref().try_clone().unwrap();
+    eventually("the zombie has the place", || sender.status().state == State::Up);
+    let receipt = sender.send(batch(1));
+    sender.until("it was sent to the zombie", |stats| stats.frames == 1);
+
+    let setup = Setup::api_node(&sender.address().to_string()).unwrap().configure(quick).drain(DRAIN);
+    let receiver = Node::start(pair.receives, setup);
+    assert!(receiver.receive().complete());
+    assert_delivered(receipt, Path::WebSocket);
+    sender.until_event("the zombie is replaced", |event| matches!(event, Event::Down { cause: Cause::Replaced, .. }));
+    assert_eq!(receiver.stats().attempts, 1, "the newcomer waited for the verdict");
+    zombie.set_read_timeout(Some(LIMIT)).unwrap();
+    let mut left = Vec::new();
+    let ended = zombie.read_to_end(&mut left);
+    assert!(!ended.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock), "its socket is closed");
+    receiver.stop();
+    sender.stop();
+}
+
+fn a_changed_network_is_tried_at_once(pair: Pair) {
+    let world = World::with(pair, quick, |config| {
+        quick(config);
+        config.link.backoff = bowline::BackoffConfig::range(LIMIT * 4, LIMIT * 8);
+    });
+    world.ws.set(Fault::Reset);
+    eventually("it waits", || world.receiver.status().state == State::Waiting);
+    world.receiver.network_changed();
+    eventually("a connection", || world.receiver.status().state == State::Up);
+    world.stop();
+}
