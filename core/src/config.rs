@@ -70,7 +70,7 @@ impl Config {
             (takes_time(link.suspend), "link.suspend", "every interruption would be a long outage"),
             (moves(link.backoff), "link.backoff", "floor and base are zero: a refused connection would be a hot loop"),
             (ordered(link.backoff), "link.backoff.cap", "smaller than the base"),
-            (!outbox.ack_wait.longest().is_zero(), "outbox.ack_wait", "every message would be late at once"),
+            (takes_time(outbox.ack_wait.longest()), "outbox.ack_wait", "every message would be late at once"),
             (adaptive(outbox.ack_wait), "outbox.ack_wait", "least, first and most must be in that order and not zero"),
             (
                 outbox.life.is_none_or(|life| outbox.ack_wait.longest() <= life),
@@ -83,11 +83,14 @@ impl Config {
                 "shorter than the sender's life: a late copy would be taken for a new message",
             ),
             (
-                !takes_time(heartbeat.interval) || heartbeat.dead >= heartbeat.interval.saturating_mul(2),
+                heartbeat.interval.is_zero() || heartbeat.dead >= heartbeat.interval.saturating_mul(2),
                 "heartbeat.dead",
                 "shorter than two intervals: one lost beat would be fatal",
             ),
+            (whole(heartbeat.interval), "heartbeat.interval", "neither never nor a microsecond"),
+            (whole(heartbeat.keepalive), "heartbeat.keepalive", "neither never nor a microsecond"),
             (takes_time(heartbeat.probe), "heartbeat.probe", "no peer answers in no time"),
+            (whole(route.grace), "route.grace", "neither no time nor a microsecond"),
             (!route.http || route.posts > 0, "route.posts", "there is an HTTP path, but no request may use it"),
             (!route.http || takes_time(route.deadline), "route.deadline", "no request is answered in no time"),
             (moves(route.backoff), "route.backoff", "floor and base are zero: a failing endpoint would be a hot loop"),
@@ -103,6 +106,11 @@ impl Config {
 /// At least a microsecond, the machines' unit: less is nothing to them.
 fn takes_time(span: Duration) -> bool {
     span >= Duration::from_micros(1)
+}
+
+/// Nothing, or something to the machines too.
+fn whole(span: Duration) -> bool {
+    span.is_zero() || takes_time(span)
 }
 
 fn moves(backoff: BackoffConfig) -> bool {
@@ -170,7 +178,8 @@ mod tests {
 
     #[test]
     fn s12_nonsense_is_refused_by_name() {
-        let cases: [(&str, fn(&mut Config)); 17] = [
+        type Change = fn(&mut Config);
+        let cases: [(&str, Change); 21] = [
             ("outbox.capacity", |c| c.outbox.capacity = 0),
             ("inbox.capacity", |c| c.inbox.capacity = 0),
             ("inbox.held", |c| c.inbox.held = 0),
@@ -185,6 +194,10 @@ mod tests {
             ("inbox.horizon", |c| c.inbox.peer_life = Duration::from_secs(3601)),
             ("heartbeat.dead", |c| c.heartbeat.dead = Duration::from_secs(39)),
             ("heartbeat.probe", |c| c.heartbeat.probe = Duration::ZERO),
+            ("outbox.ack_wait", |c| c.outbox.ack_wait = AckWait::Fixed(Duration::from_nanos(999))),
+            ("heartbeat.interval", |c| c.heartbeat.interval = Duration::from_nanos(1)),
+            ("heartbeat.keepalive", |c| c.heartbeat.keepalive = Duration::from_nanos(1)),
+            ("route.grace", |c| c.route.grace = Duration::from_nanos(1)),
             ("route.posts", |c| (c.route.http, c.route.posts) = (true, 0)),
             ("route.deadline", |c| (c.route.http, c.route.deadline) = (true, Duration::ZERO)),
             ("route.backoff", |c| c.route.backoff = BackoffConfig::range(Duration::ZERO, Duration::ZERO)),

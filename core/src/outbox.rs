@@ -246,8 +246,6 @@ pub struct Outbox<P, S: Slots<Slot<P>> + ?Sized = [Option<Slot<P>>]> {
     unreported: usize,
     late: usize,
     posting: usize,
-    /// Requests under way whose messages have ended.
-    orphans: usize,
     posts: u32,
     /// The smallest payload for which a connection was closed with 1009 (F4).
     refused_size: u32,
@@ -269,7 +267,6 @@ impl<P, S: Slots<Slot<P>>> Outbox<P, S> {
             unreported: 0,
             late: 0,
             posting: 0,
-            orphans: 0,
             posts: 0,
             refused_size: u32::MAX,
             ring: Ring::new(slots),
@@ -386,13 +383,14 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
     /// A request ended; false: none like it was under way, nothing changed.
     pub fn on_posted(&mut self, now: Instant, post: PostId, outcome: HttpOutcome) -> bool {
         let underway = Posting::Underway { attempt: post.attempt };
-        let over = post.seq < self.head || self.slot_mut(post.seq).is_some_and(|slot| slot.end != End::Open);
-        let Some(slot) = self.slot_mut(post.seq).filter(|slot| slot.post == underway) else {
-            // Its message has ended meanwhile; the request itself ends only now.
-            let orphan = over && self.orphans > 0 && post.attempt <= self.posts;
-            self.orphans = self.orphans.saturating_sub(usize::from(orphan));
-            return orphan;
-        };
+        let Some(slot) = self.slot_mut(post.seq).filter(|slot| slot.post == underway) else { return false };
+        if slot.end != End::Open {
+            // Its message has ended meanwhile; the request ends, and with it the place is free.
+            slot.post = Posting::Never;
+            self.posting = self.posting.saturating_sub(1);
+            self.free();
+            return true;
+        }
         let after = match outcome {
             // Asked again no sooner than in a second, or a peer that says 409 without a time is asked in a loop.
             HttpOutcome::InProgress { after } => after.clamp(Duration::from_secs(1), Duration::from_secs(600)),
@@ -581,12 +579,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
                 break;
             }
         }
-        while self.ring.get(0).is_some_and(|slot| slot.end == End::Reported) {
-            let _ = self.ring.pop();
-            self.head = self.head.next();
-            self.frame_from = self.frame_from.saturating_sub(1);
-            self.post_from = self.post_from.saturating_sub(1);
-        }
+        self.free();
         found
     }
 
@@ -611,7 +604,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
     /// Requests under way, those of messages that have ended meanwhile included: each ends with its result.
     #[must_use]
     pub const fn posting(&self) -> usize {
-        self.posting.saturating_add(self.orphans)
+        self.posting
     }
 
     /// Whether a message can be accepted.
@@ -651,15 +644,21 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         }
         slot.end = End::Settled(outcome, now.since(slot.accepted));
         let was_late = slot.answer == Answer::Late && !slot.by_http;
-        let was_underway = matches!(slot.post, Posting::Underway { .. });
         slot.answer = Answer::None;
-        // The answer to a request still under way finds this and is stale.
-        slot.post = Posting::Never;
         self.late = self.late.saturating_sub(usize::from(was_late));
-        self.posting = self.posting.saturating_sub(usize::from(was_underway));
-        self.orphans = self.orphans.saturating_add(usize::from(was_underway));
         self.unsettled = self.unsettled.saturating_sub(1);
         self.unreported = self.unreported.saturating_add(1);
+    }
+
+    /// Frees the places of the oldest messages whose end was reported and whose requests have ended.
+    fn free(&mut self) {
+        let over = |slot: &Slot<P>| slot.end == End::Reported && !matches!(slot.post, Posting::Underway { .. });
+        while self.ring.get(0).is_some_and(over) {
+            let _ = self.ring.pop();
+            self.head = self.head.next();
+            self.frame_from = self.frame_from.saturating_sub(1);
+            self.post_from = self.post_from.saturating_sub(1);
+        }
     }
 
     fn end_where(&mut self, now: Instant, mut verdict: impl FnMut(&mut Slot<P>) -> Option<Outcome>) {

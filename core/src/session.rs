@@ -489,6 +489,9 @@ const MALFORMED: u8 = 16;
 /// the gap between two calls, or a tick in between would hide a stall (rule 4).
 const STALL: Duration = Duration::from_secs(3);
 
+/// So many gaps in a row are forgiven.
+const GAPS: u8 = 3;
+
 /// A session whose storage lies inside it: `N` messages out, `M` remembered.
 pub type InlineSession<P, const N: usize, const M: usize = 64> = Session<P, [Option<Slot<P>>; N], [Option<Seen>; M]>;
 
@@ -545,6 +548,8 @@ pub struct Session<P, O: Slots<Slot<P>>, I: Slots<Seen>> {
     closing: bool,
     drain: Timer,
     drained: bool,
+    /// Gaps in a row (L5).
+    gaps: u8,
     reported: Reported,
     stats: Stats,
 }
@@ -586,6 +591,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             closing: false,
             drain: Timer::disarmed(),
             drained: true,
+            gaps: 0,
             reported: Reported { state: State::Idle, path: Path::WebSocket, ended: None, horizon_short: 0, reused: 0 },
             stats: Stats::default(),
         }
@@ -815,6 +821,8 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         let now = now.max(self.now);
         if self.earliest().is_some_and(|(at, _)| now.since(at) > STALL) {
             self.stalled(now);
+        } else {
+            self.gaps = 0;
         }
         self.now = now;
         let path = self.route.path();
@@ -889,7 +897,8 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     }
 
     fn on_request(&mut self, request: RequestId, id: Option<MessageId>, key: Option<ContentKey>) -> Arrival {
-        let arrival = if self.closing {
+        // While it finishes, copies of what it has are answered (S6); afterwards nobody is left to wait for.
+        let arrival = if self.closing && !self.drain.is_armed() {
             Arrival::Answer(Answer::Busy { after: Duration::from_secs(1) })
         } else {
             self.inbox.on_request(self.now, request, id, key)
@@ -920,6 +929,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         let first = !self.closing;
         if first {
             self.closing = true;
+            self.inbox.close();
             self.drain.arm(self.now.after(drain));
         }
         self.taken(first)
@@ -959,9 +969,6 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         match head {
             Head::Data { id, key } => {
                 self.link.on_useful();
-                if self.closing {
-                    return Heard::Arrival(Arrival::Full);
-                }
                 let arrival = self.inbox.on_frame(now, id, key);
                 Heard::Arrival(self.count(arrival))
             }
@@ -1037,9 +1044,19 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     /// The process or the machine stood still: no limit may be passed by that gap (L5).
     fn stalled(&mut self, now: Instant) {
         self.stats.stalls = self.stats.stalls.saturating_add(1);
+        // But a driver that is late every time is slow, not asleep: it would never find a dead peer, nor end a close.
+        self.gaps = self.gaps.saturating_add(1);
+        if self.gaps > GAPS {
+            return;
+        }
         let grace = self.config.get().heartbeat.probe;
+        let until = now.after(grace);
         self.link.stalled(now, grace);
-        self.outbox.stalled(now.after(grace));
+        self.outbox.stalled(until);
+        self.route.stalled(until);
+        if let Some(at) = self.drain.at() {
+            self.drain.arm(at.max(until));
+        }
         if let Some(live) = &mut self.live {
             live.beat.stalled();
             if live.stall.is_armed() {
@@ -1135,6 +1152,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         self.drain.disarm();
         self.outbox.abandon(self.now);
         self.inbox.release_waiters();
+        self.route.stop();
         self.link.close(self.now);
     }
 
@@ -1250,3 +1268,6 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Timers for Session<P, O, I> {
         see(Wake::Drain, &self.drain);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -147,25 +147,39 @@ fn a_peer_that_falls_silent_is_found_by_both(pair: Pair) {
 /// More than the system's buffers take, so that the write has to wait for the reader.
 const BIG: usize = 12 << 20;
 
-/// The whole takes far longer than the deadline of a write that does not move (5 s).
+/// The system says that a socket can be written only when a good part of its buffer is free: with this reader that takes
+/// longer than a write may stand still (5 s).
 fn a_slow_reader_is_not_killed(pair: Pair) {
-    let patient = |config: &mut Config| {
+    let setup = Setup::ml_node("127.0.0.1:0").unwrap().configure(|config| {
         quick(config);
         config.outbox.ack_wait = AckWait::Fixed(LIMIT * 4);
-    };
-    let world = World::with(pair, patient, quick);
-    world.ws.set(Fault::Slow { bytes_per_second: 10_000 });
-    let before = world.ws.counts().to_client;
-    let receipt = world.sender.send(big_batch(1, BIG));
-    eventually("the reader has taken what takes 8 s", || world.ws.counts().to_client - before > 80_000);
-    assert_eq!(world.sender.status().state, State::Up);
-    world.ws.set(Fault::Calm);
-    let message = world.receiver.receive();
-    assert!(message.json().len() > BIG);
-    assert!(message.complete());
+        // Nothing else wakes the session meanwhile, and nothing follows the frame.
+        config.heartbeat.interval = Duration::ZERO;
+        config.link.stable = millis(1);
+    });
+    let sender = Node::start(pair.sends, setup.drain(DRAIN));
+    let mut client = client(sender.address());
+    let receipt = sender.send(big_batch(1, BIG));
+    let mut slow = Vec::new();
+    let since = Instant::now();
+    // Not a synchronisation: this is the reader's speed.
+    while since.elapsed() < Duration::from_secs(8) {
+        let taken = slow.len();
+        slow.resize(taken + 5_000, 0);
+        client.get_mut().read_exact(&mut slow[taken..]).unwrap();
+        std::thread::sleep(millis(50));
+    }
+    assert_eq!(sender.status().state, State::Up, "{:?}", sender.events());
+    let end = format!(r#","id":"{}"}}"#, receipt.id());
+    let mut chunk = vec![0; 1 << 20];
+    while !slow.ends_with(end.as_bytes()) {
+        let read = client.get_mut().read(&mut chunk).unwrap();
+        slow.extend_from_slice(&chunk[..read]);
+    }
+    client.send(Message::text(format!(r#"{{"type":"ack","id":"{}"}}"#, receipt.id()))).unwrap();
     assert_delivered(receipt, Path::WebSocket);
-    assert_eq!((world.sender.stats().attempts, world.sender.stats().frames), (1, 1));
-    world.stop();
+    assert_eq!((sender.stats().attempts, sender.stats().frames), (1, 1));
+    sender.stop();
 }
 
 fn a_reader_that_stopped_is_ended_after_the_send_deadline(pair: Pair) {
@@ -176,9 +190,9 @@ fn a_reader_that_stopped_is_ended_after_the_send_deadline(pair: Pair) {
     let world = World::with(pair, patient, quick);
     world.ws.set(Fault::Silence(Direction::ToClient));
     let receipt = world.sender.send(big_batch(1, BIG));
-    world.sender.until_event("the write is given up", |event| {
-        matches!(event, Event::Down { cause: Cause::Stalled, .. })
-    });
+    world
+        .sender
+        .until_event("the write is given up", |event| matches!(event, Event::Down { cause: Cause::Stalled, .. }));
     // It goes by HTTP.
     let message = world.receiver.receive();
     assert_eq!(message.path(), Path::Http);
@@ -199,9 +213,9 @@ fn accept_and_close_is_no_hot_loop(pair: Pair) {
     eventually("it tries again and again", || world.ws.counts().accepted >= before + 8);
     let (tried, took) = (world.ws.counts().accepted - before, since.elapsed());
     assert!(FLOOR * u32::try_from(tried - 1).unwrap() <= took, "{tried} attempts in {took:?}");
-    world.receiver.until_event("a close with 1008", |event| {
-        matches!(event, Event::Down { cause: Cause::Closed(1008), .. })
-    });
+    world
+        .receiver
+        .until_event("a close with 1008", |event| matches!(event, Event::Down { cause: Cause::Closed(1008), .. }));
     world.ws.set(Fault::Calm);
     world.connected();
     let receipt = world.sender.send(batch(1));

@@ -158,8 +158,12 @@ impl Engine {
 
     /// Reads all there is, lets time pass, does all there is to do, writes once.
     pub(crate) fn turn(&mut self) -> Wait {
+        let moving = self.resume();
         let more = self.read();
         self.session.tick(self.clock.now());
+        if let Some(link) = moving {
+            self.session.writable(self.clock.now(), link, false);
+        }
         loop {
             self.drain();
             if !self.flush() {
@@ -327,6 +331,23 @@ impl Engine {
 
     fn socket(&self, link: LinkId, stream: Box<dyn Stream>, early: &[u8], side: Side) -> Socket {
         Socket::new(link, stream, early, side, self.inbound_limit, self.outbound_limit)
+    }
+
+    /// Writes what waits, before time moves: the system calls a socket writable only when a good part of its buffer is
+    /// free, which with a slow reader may take longer than a write may stand still. The connection that took bytes and
+    /// has to wait again; its deadline is disarmed until the session is told so.
+    fn resume(&mut self) -> Option<LinkId> {
+        let socket = self.socket.as_mut().filter(|socket| socket.blocked)?;
+        let wrote = socket.flush();
+        let (link, moved) = (socket.link, socket.moved());
+        match wrote {
+            Wrote::Done => socket.blocked = false,
+            Wrote::Blocked if moved => {}
+            // What the peer said last may still lie there to be read.
+            Wrote::Blocked | Wrote::Ended(_) => return None,
+        }
+        self.session.writable(self.session.now(), link, true);
+        self.socket.as_ref().filter(|socket| socket.blocked).map(|socket| socket.link)
     }
 
     /// True: there may be more.

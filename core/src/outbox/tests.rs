@@ -65,8 +65,9 @@ fn check(outbox: &Box4) {
     let late = |slot: &Slot<u32>| slot.end == End::Open && slot.answer == Answer::Late && !slot.by_http;
     assert_eq!(outbox.late, count(&late), "late");
     let underway = count(&|slot| matches!(slot.post, Posting::Underway { .. }));
-    assert!(outbox.posting >= underway, "posting: {} {underway}", outbox.posting);
-    assert_ne!(outbox.ring.get(0).map(|slot| &slot.end), Some(&End::Reported), "a reported head frees its place");
+    assert_eq!(outbox.posting, underway, "posting");
+    let over = |slot: &Slot<u32>| slot.end == End::Reported && !matches!(slot.post, Posting::Underway { .. });
+    assert!(!outbox.ring.get(0).is_some_and(over), "a reported head frees its place when its request has ended");
     for slot in outbox.ring.iter().filter(open) {
         let due = if let Answer::Awaited { due, .. } = &slot.answer { due.at() } else { None };
         let from = if let Posting::Again { from } = &slot.post { from.at() } else { None };
@@ -628,6 +629,13 @@ proptest! {
         }
         prop_assert_eq!(ended.len() as u64, accepted);
         prop_assert_eq!(outbox.earliest(), None);
-        prop_assert!(outbox.has_room() && outbox.ring.is_empty());
+        // What is still under way ends by its result, whatever it is.
+        for offset in (0..outbox.ring.len()).rev() {
+            if let Some(&Posting::Underway { attempt }) = outbox.ring.get(offset).map(|slot| &slot.post) {
+                let post = PostId { seq: outbox.head.plus(offset as u64), attempt };
+                prop_assert!(outbox.on_posted(at(now), post, HttpOutcome::Unknown));
+            }
+        }
+        prop_assert!(outbox.has_room() && outbox.ring.is_empty() && outbox.posting() == 0);
     }
 }

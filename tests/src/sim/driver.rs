@@ -5,8 +5,8 @@
 //! are everything a driver is allowed to do besides.
 
 use bowline::{
-    Answer, Config, Ending, Event, Frame, HeapSession, Input, Instant, LinkId, MessageId, Origin, Output, PostId,
-    Reply, RequestId, Seq, SplitMix64,
+    Answer, Cause, Config, Ending, Event, Frame, Head, HeapSession, Hint, Input, Instant, LinkId, MessageId, Origin,
+    Output, PostId, Reply, RequestId, Seq, SplitMix64,
 };
 use core::hash::{Hash, Hasher};
 use core::time::Duration;
@@ -77,6 +77,8 @@ pub struct Driver {
     rng: SplitMix64,
     /// Extra or delayed wake-up of the style.
     extra: Option<Instant>,
+    /// Every connection up to this one has been reported as ended.
+    over: LinkId,
 }
 
 impl Driver {
@@ -87,7 +89,7 @@ impl Driver {
     #[must_use]
     pub fn new(config: Config, seed: u64, origin: Origin, now: Instant) -> Self {
         let session = HeapSession::heap(config.check().expect("a configuration that makes sense"), seed, origin, now);
-        Self { session, style: Style::Exact, rng: SplitMix64::new(seed ^ 0x5717), extra: None }
+        Self { session, style: Style::Exact, rng: SplitMix64::new(seed ^ 0x5717), extra: None, over: LinkId::NONE }
     }
 
     /// The same under another style.
@@ -127,8 +129,36 @@ impl Driver {
     pub fn handle(&mut self, now: Instant, input: Input<u32>) -> (Reply<u32>, Vec<Effect>) {
         let reply = self.session.handle(now, input);
         let effects = self.drain(now);
+        for effect in &effects {
+            if let Effect::Event(Event::Down { link, .. }) = effect {
+                self.over = self.over.max(*link);
+            }
+        }
         self.plan_extra();
         (reply, effects)
+    }
+
+    /// Promise G6 and rule 1: whatever comes from a connection that is over answers `Stale` and moves nothing but the
+    /// clock. Tried on a copy.
+    pub fn try_the_past(&mut self, now: Instant) {
+        if self.over == LinkId::NONE {
+            return;
+        }
+        let link = LinkId::from_number(1 + self.rng.up_to(self.over.get() - 1));
+        let heads =
+            [Head::Data { id: None, key: None }, Head::Ack { id: MessageId::from_bits(1) }, Head::Pong, Head::Hello];
+        let heads = heads.into_iter().chain([Head::Other, Head::Malformed]).map(|head| Input::Received { link, head });
+        let yes = self.rng.up_to(1) == 0;
+        let (cause, hint) = (Cause::Closed(1012), Hint::after(Duration::from_secs(9)));
+        let rest = [Input::LinkUp { link }, Input::LinkDown { link, cause, hint }, Input::Writable { link, yes }];
+        let mut unmoved = self.session.clone();
+        let nothing = Input::LinkUp { link: LinkId::NONE };
+        assert_eq!(unmoved.handle(now, nothing), Reply::Stale);
+        for input in heads.chain(rest) {
+            let mut moved = self.session.clone();
+            assert_eq!(moved.handle(now, input.clone()), Reply::Stale, "G6: {input:?}");
+            assert!(moved == unmoved, "G6, rule 1: {input:?} moved something");
+        }
     }
 
     /// Time has come.
@@ -148,7 +178,11 @@ impl Driver {
         let mut effects = Vec::new();
         let mut sips = if self.style == Style::Sips || self.style == Style::Late { self.sip() } else { u64::MAX };
         loop {
-            assert_eq!(self.session.deadline(), Some(self.session.now()), "rule 3: output may be waiting, so it is now");
+            assert_eq!(
+                self.session.deadline(),
+                Some(self.session.now()),
+                "rule 3: output may be waiting, so it is now"
+            );
             if sips == 0 {
                 if self.style == Style::Late {
                     return effects;

@@ -43,7 +43,7 @@ pub struct Ledger {
 }
 
 /// Attempts in any minute, at most: with the steepest draw of every delay, and a few resets.
-const ATTEMPTS: usize = 30;
+const ATTEMPTS: u128 = 30;
 
 /// Posts of one message in any minute, at most: a peer may ask for it every second (409, 503).
 const POSTS: usize = 61;
@@ -99,7 +99,10 @@ impl Ledger {
         let same_life = got.life == life;
         assert!(!same_life || forgotten, "G2: {payload} is delivered again, {got:?}");
         let in_horizon = got.verdict.is_some_and(|(_, at)| now.since(at) < config.inbox.horizon);
-        assert!(maybe_dup || released || (same_life && !in_horizon), "G2: a second delivery passed off as new: {got:?}");
+        assert!(
+            maybe_dup || released || (same_life && !in_horizon),
+            "G2: a second delivery passed off as new: {got:?}"
+        );
         *got = Got { life, delivery, verdict: None, times: got.times + 1, ..*got };
     }
 
@@ -113,7 +116,11 @@ impl Ledger {
         verdict: Verdict,
     ) {
         let got = self.got.get_mut(&(party, payload)).expect("delivered");
-        assert_eq!((got.life, got.delivery, got.verdict), (life, delivery, None), "the latest delivery is the open one");
+        assert_eq!(
+            (got.life, got.delivery, got.verdict),
+            (life, delivery, None),
+            "the latest delivery is the open one"
+        );
         got.verdict = Some((verdict, now));
         got.done |= verdict == Verdict::Done;
         got.rejected |= verdict == Verdict::Reject && config.inbox.on_reject == OnReject::Acknowledge;
@@ -128,8 +135,9 @@ impl Ledger {
         self.waiting[party].clear();
     }
 
-    /// `party` dials. `urged`: it was told to, by the application or by a change of the network.
-    pub fn connects(&mut self, now: Instant, party: usize, urged: bool) {
+    /// `party` dials; it waits `floor` at least between attempts. `urged`: it was told to, by the application or by a change
+    /// of the network.
+    pub fn connects(&mut self, now: Instant, party: usize, floor: Duration, urged: bool) {
         let recent = &mut self.connects[party];
         if urged {
             recent.clear();
@@ -138,7 +146,8 @@ impl Ledger {
         while recent.front().is_some_and(|first| now.since(*first) > Duration::from_secs(60)) {
             recent.pop_front();
         }
-        assert!(recent.len() <= ATTEMPTS, "G7: {} attempts in a minute", recent.len());
+        let most = (60_000 / floor.as_millis().max(1) + 1).min(ATTEMPTS);
+        assert!(recent.len() as u128 <= most, "G7: {} attempts in a minute", recent.len());
     }
 
     /// `payload` is posted.

@@ -5,6 +5,7 @@ pub mod driver;
 pub mod ledger;
 pub mod network;
 pub mod plan;
+pub mod script;
 
 pub mod world;
 
@@ -12,6 +13,6 @@ pub use clock::{Agenda, at, ms, s};
 pub use driver::{Driver, Effect, Style};
 pub use ledger::Ledger;
 pub use network::{Dial, Http, Network};
-pub use plan::{Change, Plan};
+pub use plan::{Change, Plan, seeds};
 
 pub use world::{Entry, Setup, World};

@@ -6,7 +6,7 @@
 
 use crate::sim::clock::{ms, s};
 use crate::sim::network::{Dial, Http};
-use bowline::{Cause, Hint, HttpOutcome, OnNewLink, Policy};
+use bowline::{Cause, Hint, HttpOutcome, OnNewLink, Policy, SplitMix64};
 use core::time::Duration;
 
 /// One thing that happens to the world.
@@ -59,10 +59,26 @@ pub struct Plan {
     pub changes: Vec<(Duration, Change)>,
 }
 
+/// The seeds a test goes through: so many from 0, or `SEEDS` of them from `FROM` where the environment says so.
+#[must_use]
+pub fn seeds(count: u64) -> core::ops::Range<u64> {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let from = number("FROM").unwrap_or(0);
+    from..from + number("SEEDS").unwrap_or(count)
+}
+
 /// Longer plans are cut.
 const MOST: usize = 64;
 
 impl Plan {
+    /// A plan like no other seed's, of eight to about sixty changes.
+    #[must_use]
+    pub fn random(seed: u64) -> Self {
+        let mut rng = SplitMix64::new(seed);
+        let bytes: Vec<_> = (0..2 + 3 * (8 + seed % 50)).map(|_| rng.next_u64().to_le_bytes()[0]).collect();
+        Self { seed, ..Self::decode(&bytes) }
+    }
+
     /// Reads a plan out of any bytes.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Self {
@@ -95,20 +111,34 @@ fn change(kind: u8, arg: u8) -> Change {
         17 => Change::Delay(ms(1 + u64::from(arg) * 4), ms(u64::from(arg >> 4) * 20)),
         18 | 19 => Change::Reset,
         20 => Change::CloseAll(code(arg)),
-        21 | 22 => Change::App(party, ms(10), ms(10 + u64::from(arg >> 3) * 400), if yes { 20 } else { 0 }, arg >> 2 & 31),
+        21 | 22 => {
+            Change::App(party, ms(10), ms(10 + u64::from(arg >> 3) * 400), if yes { 20 } else { 0 }, arg >> 2 & 31)
+        }
         23 | 24 => Change::Sleep(party, ms(u64::from(arg) * 200)),
         25 => Change::Crash(party),
         26 => Change::NetworkChanged(party),
         27 => Change::Knock,
         28 => Change::Start(party),
-        29 => if yes { Change::Mute(arg & 4 != 0) } else { Change::Largest(1000 << (arg >> 4)) },
+        29 => {
+            if yes {
+                Change::Mute(arg & 4 != 0)
+            } else {
+                Change::Largest(1000 << (arg >> 4))
+            }
+        }
         30 if arg < 8 => Change::Close(party, s(u64::from(arg))),
         _ => Change::Calm,
     }
 }
 
 const fn size(arg: u8) -> u32 {
-    if arg == 0 { 20 << 20 } else if arg == 1 { 100 << 20 } else { 100 * arg as u32 }
+    if arg == 0 {
+        20 << 20
+    } else if arg == 1 {
+        100 << 20
+    } else {
+        100 * arg as u32
+    }
 }
 
 const fn policy(arg: u8) -> Policy {
@@ -154,5 +184,6 @@ fn http(arg: u8) -> Http {
 }
 
 const fn code(arg: u8) -> u16 {
-    [1000, 1001, 1006, 1008, 1009, 1011, 1012, 1013, 1002, 4000, 3000, 4003, 4401, 1010, 4500, 1012][(arg >> 4) as usize]
+    [1000, 1001, 1006, 1008, 1009, 1011, 1012, 1013, 1002, 4000, 3000, 4003, 4401, 1010, 4500, 1012]
+        [(arg >> 4) as usize]
 }

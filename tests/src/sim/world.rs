@@ -21,7 +21,7 @@ use bowline::{
     Refusal, Reply, RequestId, Role, Seq, SplitMix64, State, Verdict,
 };
 use core::time::Duration;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// What the two parties are.
 #[derive(Clone, Copy, Debug)]
@@ -40,13 +40,8 @@ pub struct Setup {
 
 impl Setup {
     /// An API node that dials an ML node.
-    pub const GONKA: Self = Self {
-        configs: [GONKA_API_NODE, GONKA_ML_NODE],
-        keys: true,
-        http_ids: false,
-        style: Style::Exact,
-        seed: 1,
-    };
+    pub const GONKA: Self =
+        Self { configs: [GONKA_API_NODE, GONKA_ML_NODE], keys: true, http_ids: false, style: Style::Exact, seed: 1 };
 
     /// Two parties with the default of every field, without HTTP.
     pub const PLAIN: Self = {
@@ -139,7 +134,7 @@ struct Party {
     sockets: BTreeMap<LinkId, usize>,
     /// As an adapter knows it: the one that may be read and written, and the one that knocks.
     current: Option<LinkId>,
-    candidate: Option<LinkId>,
+    candidates: BTreeSet<LinkId>,
     told_full: bool,
     urged: bool,
     payloads: BTreeMap<DeliveryId, u32>,
@@ -218,8 +213,11 @@ pub struct World {
     calls: Vec<Call>,
     /// Every effect so far.
     pub log: Vec<Entry>,
+    /// Effects are printed as they leave.
+    pub show: bool,
     /// The books.
     pub ledger: Ledger,
+    tries: SplitMix64,
     sends: u32,
     sizes: BTreeMap<u32, u32>,
 }
@@ -237,7 +235,9 @@ impl World {
             wires: Vec::new(),
             calls: Vec::new(),
             log: Vec::new(),
+            show: std::env::var_os("SHOW").is_some(),
             ledger: Ledger::default(),
+            tries: SplitMix64::new(!setup.seed),
             sends: 0,
             sizes: BTreeMap::new(),
         }
@@ -424,12 +424,10 @@ impl World {
     pub fn finish(&mut self) {
         self.calm();
         self.run_while(s(60), |world| world.parties.iter().any(|party| party.asleep.is_some()));
-        for party in [0, 1] {
-            if self.driver(party).session().stats().attempts > 0 || self.state(party) == State::Failed {
-                // After a terminal word only the application can go on; after a Failed with HTTP it may.
-                self.change(Change::Start(party));
-            }
-        }
+        // What was on its way while it was bad is over by now. After a terminal word only the application can go on.
+        self.run(s(15));
+        self.change(Change::Start(0));
+        self.change(Change::Start(1));
         // Without a peer nothing can be settled: then the close below does it.
         let over = |world: &Self| [0, 1].iter().any(|p| matches!(world.state(*p), State::Closed | State::Closing));
         let backlog = |world: &Self| world.parties.iter().any(|party| party.driver.session().backlog() > 0);
@@ -438,7 +436,11 @@ impl World {
         if !self.run_while(s(660), open) {
             // Silence about a message is final on a connection (S8, F2): where there is no HTTP, only a new one brings it
             // again.
-            assert!(self.setup.configs.iter().any(|config| !config.route.http), "G1: the network works: {:#?}", self.parties);
+            assert!(
+                self.setup.configs.iter().any(|config| !config.route.http),
+                "G1: the network works: {:#?}",
+                self.parties
+            );
             self.change(Change::Reset);
             assert!(self.run_while(s(660), open), "G1: the network works: {:#?}", self.parties);
         }
@@ -460,6 +462,10 @@ impl World {
             if let Some(happening) = self.agenda.take() {
                 self.happen(happening);
                 self.check();
+                if self.tries.up_to(15) == 0 {
+                    let party = usize::from(self.tries.up_to(1) == 0);
+                    self.parties[party].driver.try_the_past(self.agenda.now());
+                }
                 continue;
             }
             let now = self.now();
@@ -532,13 +538,13 @@ impl World {
     fn carry_out(&mut self, party: usize, effects: Vec<Effect>) {
         for effect in effects {
             self.log.push(Entry { at: self.now(), party, effect });
-            if std::env::var_os("SHOW").is_some() { eprintln!("   {:?} {party} {effect:?}", self.now()); }
+            if self.show {
+                println!("{:>14?} {party} {effect:?}", self.now());
+            }
             match effect {
                 Effect::Close(link, ending) => self.close(party, link, ending),
                 Effect::Refuse(link) => {
-                    if self.parties[party].candidate == Some(link) {
-                        self.parties[party].candidate = None;
-                    }
+                    self.parties[party].candidates.remove(&link);
                     self.say_close(party, link, 1008);
                 }
                 Effect::Connect(link) => self.connect(party, link),
@@ -578,7 +584,8 @@ impl World {
         assert_eq!(who.config.link.role, Role::Dialer, "only a dialer dials");
         assert!(who.sockets.is_empty(), "B7, G6: one attempt at a time, nothing leaked: {:?}", who.sockets);
         let (life, urged) = (who.life, core::mem::take(&mut who.urged));
-        self.ledger.connects(self.agenda.now(), party, urged);
+        let floor = who.config.link.backoff.floor;
+        self.ledger.connects(self.agenda.now(), party, floor, urged);
         let wire = self.wire();
         self.parties[party].sockets.insert(link, wire);
         let delay = self.delay();
@@ -615,9 +622,11 @@ impl World {
         let who = &mut self.parties[1];
         match accepted {
             Accepted::Open(link) | Accepted::Probing(link) => {
-                let place =
-                    if matches!(accepted, Accepted::Open(_)) { &mut who.current } else { &mut who.candidate };
-                *place = Some(link);
+                if matches!(accepted, Accepted::Open(_)) {
+                    who.current = Some(link);
+                } else {
+                    who.candidates.insert(link);
+                }
                 who.sockets.insert(link, wire);
                 self.wires[wire].sides[1] = Side::Open(link);
             }
@@ -654,7 +663,11 @@ impl World {
         }
         self.parties[0].current = Some(link);
         if self.handle(0, Input::LinkUp { link }) == Reply::Stale {
-            assert_eq!(self.setup.style, Style::Late, "nobody gave this attempt up, or a late driver has not heard yet");
+            assert_eq!(
+                self.setup.style,
+                Style::Late,
+                "nobody gave this attempt up, or a late driver has not heard yet"
+            );
             return;
         }
         self.opened(wire, 0);
@@ -709,7 +722,7 @@ impl World {
             let Side::Open(link) = self.wires[wire].sides[to] else { return };
             let who = &self.parties[to];
             let held = self.net.silent[1 - to] || self.net.full[1 - to];
-            if who.asleep.is_some() || held || who.candidate == Some(link) {
+            if who.asleep.is_some() || held || who.candidates.contains(&link) {
                 return;
             }
             let now = self.now();
@@ -769,11 +782,9 @@ impl World {
     fn forget(&mut self, party: usize, link: LinkId) {
         let who = &mut self.parties[party];
         who.sockets.remove(&link);
-        if who.candidate == Some(link) {
-            who.candidate = None;
-        }
+        who.candidates.remove(&link);
         if who.current == Some(link) {
-            who.current = who.candidate.take();
+            who.current = who.candidates.pop_first();
             who.told_full = false;
         }
     }
@@ -876,7 +887,9 @@ impl World {
                 self.agenda.put_in(to, reaches(0));
                 self.agenda.put_in(to + fro, Happening::Answer { call, outcome: HttpOutcome::Unknown });
             }
-            Http::LosesRequest => self.agenda.put_in(to + fro, Happening::Answer { call, outcome: HttpOutcome::Unknown }),
+            Http::LosesRequest => {
+                self.agenda.put_in(to + fro, Happening::Answer { call, outcome: HttpOutcome::Unknown })
+            }
             Http::Hangs => {}
             Http::Says(outcome) => self.agenda.put_in(to + fro, Happening::Answer { call, outcome }),
         }
@@ -894,7 +907,9 @@ impl World {
         let id = self.setup.http_ids.then_some(id);
         let key = self.setup.keys.then(|| ContentKey::from_bits(payload.into()));
         self.ledger.asked(to, number);
-        let Reply::Arrival(arrival) = self.handle(to, Input::Request { request, id, key }) else { panic!("an arrival") };
+        let Reply::Arrival(arrival) = self.handle(to, Input::Request { request, id, key }) else {
+            panic!("an arrival")
+        };
         match arrival {
             Arrival::Deliver { delivery, maybe_dup } => self.deliver(to, payload, delivery, maybe_dup),
             Arrival::Duplicate => {}
@@ -947,13 +962,7 @@ impl World {
     fn deliver(&mut self, party: usize, payload: u32, delivery: DeliveryId, maybe_dup: bool) {
         let who = &mut self.parties[party];
         let lossy = who.driver.session().stats().horizon_short > 0;
-        self.ledger.delivered(
-            self.agenda.now(),
-            (party, who.life, &who.config),
-            payload,
-            (delivery, maybe_dup),
-            lossy,
-        );
+        self.ledger.delivered(self.agenda.now(), (party, who.life, &who.config), payload, (delivery, maybe_dup), lossy);
         who.payloads.insert(delivery, payload);
         let App { least, most, rejects, retries } = who.app;
         let life = who.life;
@@ -1091,7 +1100,7 @@ impl Party {
             app: EAGER,
             sockets: BTreeMap::new(),
             current: None,
-            candidate: None,
+            candidates: BTreeSet::new(),
             told_full: false,
             urged: false,
             payloads: BTreeMap::new(),

@@ -11,6 +11,8 @@
 //! except for generous upper limits.
 #![allow(dead_code, reason = "every test program uses a part")]
 
+pub(crate) mod peer;
+
 use bowline::{AckWait, BackoffConfig, Config, Event, Outcome, Path, Policy, Stats};
 use bowline_cli::proxy::{Fault, Proxy};
 use bowline_smol::{Kind, Message, Receipt, SendError, Settlement, Setup, Status};
@@ -43,7 +45,9 @@ pub(crate) const fn millis(n: u64) -> Duration {
 /// Runs a test with a limit on the whole of it.
 #[track_caller]
 pub(crate) fn limited(test: impl FnOnce() + Send + 'static) {
+    let t = Instant::now();
     begin("the test", test).wait_for(WHOLE);
+    eprintln!("TIME {:?} {:?}", t.elapsed(), thread::current().name());
 }
 
 /// Something that runs on a thread of its own.
@@ -178,9 +182,13 @@ impl Node {
     }
 
     pub(crate) fn try_send(&self, json: impl Into<String>) -> Result<Receipt, SendError> {
+        self.try_send_as(Kind::Generated, json)
+    }
+
+    pub(crate) fn try_send_as(&self, kind: Kind, json: impl Into<String>) -> Result<Receipt, SendError> {
         match &*self.either {
-            Either::Blocking(node) => node.try_send(Kind::Generated, json.into()),
-            Either::Smol(node) => node.try_send(Kind::Generated, json.into()),
+            Either::Blocking(node) => node.try_send(kind, json.into()),
+            Either::Smol(node) => node.try_send(kind, json.into()),
         }
     }
 
@@ -287,7 +295,9 @@ pub(crate) fn assert_delivered(receipt: Receipt, path: Path) {
 
 /// A batch that tells its number.
 pub(crate) fn batch(n: u64) -> String {
-    format!(r#"{{"public_key":"02a1","block_hash":"77","block_height":{n},"nonces":[3,13],"dist":[0.5,0.25],"node_id":3}}"#)
+    format!(
+        r#"{{"public_key":"02a1","block_hash":"77","block_height":{n},"nonces":[3,13],"dist":[0.5,0.25],"node_id":3}}"#
+    )
 }
 
 /// One of about so many bytes.
@@ -482,6 +492,7 @@ impl World {
 }
 
 /// Runs each scenario twice: the blocking adapter sends to smol's, and the other way round.
+#[allow(unused_macros, reason = "every test program uses a part")]
 macro_rules! scenarios {
     ($($name:ident),+ $(,)?) => {
         mod blocking_sends {
@@ -494,6 +505,25 @@ macro_rules! scenarios {
             $(#[test]
             fn $name() {
                 super::real::limited(|| super::$name(super::real::Pair::SMOL_SENDS));
+            })+
+        }
+    };
+}
+
+/// Runs each scenario with both adapters.
+#[allow(unused_macros, reason = "every test program uses a part")]
+macro_rules! with_both {
+    ($($name:ident),+ $(,)?) => {
+        mod blocking {
+            $(#[test]
+            fn $name() {
+                super::real::limited(|| super::$name(super::real::Adapter::Blocking));
+            })+
+        }
+        mod smol {
+            $(#[test]
+            fn $name() {
+                super::real::limited(|| super::$name(super::real::Adapter::Smol));
             })+
         }
     };

@@ -65,7 +65,7 @@ Examples:
     bowline demo --time-scale 0.05 --json | tail -1    the ledger, for a script";
 
 /// Break a session in every way we know and count what arrives.
-#[derive(clap::Args)]
+#[derive(Debug, clap::Args)]
 #[command(long_about = ABOUT, after_help = AFTER)]
 pub(crate) struct Args {
     /// What turns the nodes: smol's tasks, or threads.

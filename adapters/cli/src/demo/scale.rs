@@ -35,7 +35,8 @@ impl Scale {
     /// Multiplies every time in a session's settings.
     pub(crate) fn apply(self, config: &mut Config) {
         let Config { link, heartbeat, outbox, inbox, route } = config;
-        let LinkConfig { role: _, ready: _, attempt, closing, knock, stable, suspend, blocked, backoff, rows: _ } = link;
+        let LinkConfig { role: _, ready: _, attempt, closing, knock, stable, suspend, blocked, backoff, rows: _ } =
+            link;
         self.all([attempt, closing, knock, stable, suspend, blocked]);
         self.backoff(backoff);
         let HeartbeatConfig { interval, dead, keepalive, probe } = heartbeat;
@@ -48,8 +49,19 @@ impl Scale {
         self.all(life);
         let InboxConfig { capacity: _, held: _, horizon, peer_life, answer_wait, on_reject: _, after_loss: _ } = inbox;
         self.all([horizon, peer_life, answer_wait]);
-        let RouteConfig { http: _, grace, stable, stable_most, flap, stay, posts: _, hedge: _, deadline, backoff, blocked } =
-            route;
+        let RouteConfig {
+            http: _,
+            grace,
+            stable,
+            stable_most,
+            flap,
+            stay,
+            posts: _,
+            hedge: _,
+            deadline,
+            backoff,
+            blocked,
+        } = route;
         self.all([grace, stable, stable_most, flap, stay, deadline, blocked]);
         self.backoff(backoff);
     }

@@ -59,7 +59,7 @@ pub(crate) const SCRIPT: &[Phase] = &[
         expected: "every batch goes by WebSocket and is acknowledged once processed",
         websocket: CALM,
         http: CALM,
-        lasts: seconds(8),
+        lasts: seconds(10),
         at_most: None,
     },
     Phase {
@@ -73,7 +73,7 @@ pub(crate) const SCRIPT: &[Phase] = &[
     },
     Phase {
         name: "silence",
-        broken: "the WebSocket is open, but acknowledgements are held back",
+        broken: "the WebSocket is open, but its acks are held back",
         expected: "unanswered for 3 s, batches go by HTTP too; the copies are dropped",
         websocket: Strain::Fault(Fault::Silence(Direction::ToServer)),
         http: CALM,
@@ -86,7 +86,7 @@ pub(crate) const SCRIPT: &[Phase] = &[
         expected: "a new WebSocket is watched for a while, then traffic returns to it",
         websocket: CALM,
         http: CALM,
-        lasts: seconds(6),
+        lasts: seconds(8),
         at_most: Some(seconds(30)),
     },
     Phase {
@@ -100,11 +100,11 @@ pub(crate) const SCRIPT: &[Phase] = &[
     },
     Phase {
         name: "turned-away",
-        broken: "the WebSocket is accepted, then closed: 1008, PoW is not running",
-        expected: "not yet is not an error: the API node waits and tries again",
+        broken: "the WebSocket is accepted, then closed with 1008",
+        expected: "PoW is not running yet: no error; the API node waits and tries again",
         websocket: Strain::Fault(Fault::CloseEarly { code: 1008, reason: "PoW is not running" }),
         http: CALM,
-        lasts: seconds(10),
+        lasts: seconds(8),
         at_most: None,
     },
     Phase {
@@ -113,25 +113,25 @@ pub(crate) const SCRIPT: &[Phase] = &[
         expected: "HTTP carries everything; a connection is tried every 3 to 5 s",
         websocket: REFUSED,
         http: CALM,
-        lasts: seconds(10),
+        lasts: seconds(8),
         at_most: None,
     },
     Phase {
         name: "all-down",
-        broken: "nobody listens at the WebSocket, and HTTP is refused as well",
+        broken: "WebSocket and HTTP are both refused",
         expected: "batches are still accepted and wait; no storm of attempts",
         websocket: REFUSED,
         http: REFUSED,
-        lasts: seconds(10),
+        lasts: seconds(8),
         at_most: None,
     },
     Phase {
         name: "answers-lost",
-        broken: "HTTP is back, but every answer gets lost after the work was done",
-        expected: "sent again under the same id, known to the receiver: dropped",
+        broken: "HTTP is back, but its answers get lost",
+        expected: "the work was done: what comes again has the same id and is dropped",
         websocket: REFUSED,
         http: Strain::Fault(Fault::LoseAnswers),
-        lasts: seconds(12),
+        lasts: seconds(10),
         at_most: None,
     },
     Phase {
@@ -140,13 +140,13 @@ pub(crate) const SCRIPT: &[Phase] = &[
         expected: "the backlog drains, the WebSocket returns, every batch comes to its end",
         websocket: CALM,
         http: CALM,
-        lasts: seconds(16),
+        lasts: seconds(28),
         at_most: Some(seconds(45)),
     },
 ];
 
 /// Batches are sent until this long before the script's natural end.
-const REST: Duration = seconds(6);
+const REST: Duration = seconds(4);
 
 /// The script's length, if every phase lasts as long as it must and no longer.
 pub(crate) fn length() -> Duration {
@@ -165,7 +165,9 @@ mod tests {
     #[test]
     fn the_words_fit_on_a_line_and_the_script_into_two_minutes() {
         for phase in SCRIPT {
-            assert!(phase.broken.len() <= 74 && phase.expected.len() <= 74, "{}", phase.name);
+            // Behind the time and the number.
+            assert!(phase.name.len() + phase.broken.len() <= 80 - 17, "{}", phase.name);
+            assert!(phase.expected.len() <= 78, "{}", phase.name);
             assert!(phase.at_most.is_none_or(|most| most > phase.lasts), "{}", phase.name);
         }
         assert!((100..=120).contains(&length().as_secs()));

@@ -23,7 +23,7 @@ pub(crate) fn cause(cause: Cause) -> Cow<'static, str> {
 /// Where a node stands.
 pub(crate) const fn state(state: State) -> &'static str {
     match state {
-        State::Idle => "idle",
+        State::Idle => "waits",
         State::Waiting => "waits to retry",
         State::Connecting | State::Handshaking => "connects",
         State::Up => "up",
@@ -41,7 +41,7 @@ pub(crate) const fn fault(fault: Fault) -> &'static str {
     match fault {
         Fault::Calm => "open",
         Fault::Reset => "was reset",
-        Fault::Silence(Direction::ToServer) => "acknowledgements held back",
+        Fault::Silence(Direction::ToServer) => "acks held back",
         Fault::Silence(_) => "silent",
         Fault::Slow { .. } => "slow",
         Fault::CloseEarly { .. } => "closes at once: 1008",

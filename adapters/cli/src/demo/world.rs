@@ -12,7 +12,7 @@ use super::batches::{self, Batches};
 use super::ledger::Ledger;
 use super::node::Node;
 use super::scale::Scale;
-use bowline::Event;
+use bowline::{Event, Path};
 use bowline_cli::proxy::Proxy;
 use bowline_transport::{Message, Setup, SetupError, Status};
 use core::net::{Ipv4Addr, SocketAddr};
@@ -20,12 +20,16 @@ use core::time::Duration;
 use std::io;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 /// Batches that the application works on at once.
 const WORKERS: usize = 4;
 
 /// For the end of both nodes and of the application, besides what they may take to finish.
 const ENDING: Duration = Duration::from_secs(10);
+
+/// For the first connection. Without one the demo begins all the same.
+const SETTLING: Duration = Duration::from_secs(2);
 
 /// Which node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -101,7 +105,18 @@ impl World {
                     .spawn(move || messages.for_each(|message| work(message, &batches, &ledger, scale)))?,
             );
         }
-        Ok(Self { ml_node, api_node, websocket, callbacks, events, workers })
+        let world = Self { ml_node, api_node, websocket, callbacks, events, workers };
+        world.settle_in();
+        Ok(world)
+    }
+
+    /// Waits a moment for the first connection, so that the first batch finds one.
+    fn settle_in(&self) {
+        let until = Instant::now() + SETTLING;
+        while self.ml_node.status().path != Path::WebSocket && Instant::now() < until {
+            thread::sleep(Duration::from_millis(1));
+        }
+        while self.events.try_recv().is_ok() {}
     }
 
     /// Ends the sender, then the receiver, then the application, then the proxies.
@@ -149,7 +164,7 @@ fn work(message: Message, batches: &Batches, ledger: &Ledger, scale: Scale) {
     let first = ledger.delivered(height, message.maybe_dup(), as_sent);
     let work = batches.work(height);
     thread::sleep(scale.of(work.takes));
-    if first && work.back {
+    if first && work.back && message.path() == Path::WebSocket {
         ledger.returned(height);
         message.retry(Duration::ZERO);
     } else {

@@ -1,0 +1,136 @@
+//! The picture that is redrawn while the demo runs.
+//!
+//! ```text
+//!  phase, what is broken, what should happen
+//!  ML node ━━ WebSocket ━▶ API node
+//!          ── HTTP ──────▶
+//!  bars: how far, how much waits
+//! ```
+//!
+//! Decided here: what it looks like. It fits into 80 columns; every line is made anew from what is, so nothing is stale.
+
+use super::script::{Phase, SCRIPT};
+use super::show::{Paint, Style};
+use super::words;
+use bowline::Path;
+use bowline_cli::proxy::Fault;
+use bowline_transport::Status;
+use core::time::Duration;
+
+/// As wide as every terminal.
+const WIDTH: usize = 80;
+
+/// Everything that is drawn.
+#[derive(Debug)]
+pub(crate) struct View<'a> {
+    /// Which phase, counted from 0; `None`: interrupted.
+    pub(crate) phase: Option<usize>,
+    /// Until the script's natural end.
+    pub(crate) left: Duration,
+    /// The sender.
+    pub(crate) ml_node: &'a Status,
+    /// The receiver.
+    pub(crate) api_node: &'a Status,
+    /// What is wrong with the WebSocket.
+    pub(crate) websocket: Fault,
+    /// What is wrong with HTTP.
+    pub(crate) http: Fault,
+    /// Batches in all.
+    pub(crate) batches: u64,
+    /// How many may wait.
+    pub(crate) capacity: usize,
+}
+
+/// Draws it.
+pub(crate) fn lines(view: &View<'_>, style: Style) -> Vec<String> {
+    let stats = view.ml_node.stats;
+    let delivered = stats.delivered_websocket + stats.delivered_http;
+    let mut lines = vec![String::new()];
+    lines.extend(heading(view, style));
+    lines.push(String::new());
+    lines.extend(map(view, style));
+    lines.push(String::new());
+    let done = format!("{delivered} of {} delivered", view.batches);
+    lines.push(format!("  {}  {done}", bar(delivered, stats.accepted, view.batches)));
+    let waiting = u64::try_from(view.ml_node.backlog).unwrap_or(u64::MAX);
+    let room = u64::try_from(view.capacity).unwrap_or(u64::MAX);
+    lines.push(format!("  {}  {waiting} of {room} may wait", bar(waiting, waiting, room)));
+    lines.push(format!(
+        "  {} by WebSocket   {} by HTTP   {} copies dropped",
+        style.paint(Paint::Good, stats.delivered_websocket),
+        style.paint(Paint::Good, stats.delivered_http),
+        view.api_node.stats.duplicates,
+    ));
+    lines
+}
+
+fn heading(view: &View<'_>, style: Style) -> [String; 3] {
+    let Some((index, Phase { name, broken, expected, .. })) =
+        view.phase.and_then(|index| Some((index, SCRIPT.get(index)?)))
+    else {
+        return [
+            format!("  {}", style.paint(Paint::Strong, "stopping")),
+            "  nothing more is sent, and nothing is broken any more".into(),
+            style.paint(Paint::Dim, "  what is under way has a few seconds; Ctrl-C again ends at once"),
+        ];
+    };
+    let title = format!("{}/{}  {name}", index + 1, SCRIPT.len());
+    let left = match view.left.as_secs_f64().ceil() {
+        left if left > 0.0 => format!("about {left} s left"),
+        _ => "until it is back".into(),
+    };
+    let gap = " ".repeat(WIDTH.saturating_sub(4 + title.chars().count() + left.len()));
+    let broken_now = view.websocket != Fault::Calm || view.http != Fault::Calm;
+    [
+        format!("  {}{gap}{}", style.paint(Paint::Strong, title), style.paint(Paint::Dim, left)),
+        format!("  {}", style.paint(if broken_now { Paint::Bad } else { Paint::Good }, broken)),
+        format!("  {}", style.paint(Paint::Dim, expected)),
+    ]
+}
+
+/// Both nodes and the two ways between them.
+fn map(view: &View<'_>, style: Style) -> [String; 3] {
+    let (ml, api) = (view.ml_node, view.api_node);
+    let websocket = way(ml.connection.is_some(), ml.path == Path::WebSocket, style);
+    let http = way(view.http != Fault::Refuse, ml.path == Path::Http, style);
+    let row = |left: &str, name: &str, way: &str, fault: &str, right: &str| {
+        format!("  {left:<14}{name:<10}{way}  {fault:<26}{right}")
+    };
+    [
+        style.paint(Paint::Strong, row("ML node", "", "       ", "", "API node")),
+        row(words::state(ml.state), "WebSocket", &websocket, words::fault(view.websocket), words::state(api.state)),
+        row(
+            &format!("{} waiting", ml.backlog),
+            "HTTP",
+            &http,
+            words::fault(view.http),
+            &format!("working on {}", api.held),
+        ),
+    ]
+}
+
+/// Traffic, a way that is open, or none.
+fn way(open: bool, used: bool, style: Style) -> String {
+    match (open, used) {
+        (true, true) => style.paint(Paint::Good, "━━━━━━▶"),
+        (true, false) => style.paint(Paint::Dim, "──────▷"),
+        (false, _) => style.paint(Paint::Bad, "┄┄┄┄┄┄╳"),
+    }
+}
+
+/// What is done, what is begun, and what is to come.
+fn bar(done: u64, begun: u64, all: u64) -> String {
+    const CELLS: u64 = 50;
+    let cells = |part: u64| (part * CELLS).div_ceil(all.max(1)).min(CELLS);
+    let (done, begun) = (cells(done), cells(begun));
+    let cell = |n| {
+        if n < done {
+            '█'
+        } else if n < begun {
+            '▒'
+        } else {
+            '░'
+        }
+    };
+    (0..CELLS).map(cell).collect()
+}

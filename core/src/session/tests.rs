@@ -1,0 +1,1414 @@
+use super::*;
+use crate::backoff::BackoffConfig;
+use crate::config::Config;
+use crate::outbox::{OnNewLink, Rejection};
+use crate::rtt::AckWait;
+use core::hash::Hasher as _;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::format;
+use std::hash::DefaultHasher;
+use std::vec;
+use std::vec::Vec;
+
+const SECOND: Duration = Duration::from_secs(1);
+const ORIGIN: Origin = Origin::new(3, 1);
+const BY_WEBSOCKET: Outcome = Outcome::Delivered { path: Path::WebSocket };
+const BY_HTTP: Outcome = Outcome::Delivered { path: Path::Http };
+
+type Small = InlineSession<u32, 4, 8>;
+
+/// An output, without what it borrows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Did {
+    Close(LinkId, Ending),
+    Refuse(LinkId),
+    Connect(LinkId),
+    Event(Event),
+    Respond(u64, Answer),
+    Ack(LinkId, u128),
+    Ping(LinkId),
+    Keepalive(LinkId),
+    Data(LinkId, Seq, MessageId, u32),
+    Post(PostId, MessageId, u32, Duration),
+}
+
+fn at(seconds: u64) -> Instant {
+    Instant::from_micros(seconds * 1_000_000)
+}
+
+fn id(n: u64) -> MessageId {
+    ORIGIN.message(Seq::from_number(n))
+}
+
+fn foreign(n: u128) -> MessageId {
+    MessageId::from_bits(n)
+}
+
+fn data(n: u128) -> Head {
+    Head::Data { id: Some(foreign(n)), key: None }
+}
+
+fn drain(session: &mut Small) -> Vec<Did> {
+    let mut all = Vec::new();
+    while let Some(output) = session.poll() {
+        all.push(match output {
+            Output::Close { link, ending } => Did::Close(link, ending),
+            Output::Refuse { link } => Did::Refuse(link),
+            Output::Connect { link } => Did::Connect(link),
+            Output::Event(event) => Did::Event(event),
+            Output::Respond { request, answer } => Did::Respond(request.0, answer),
+            Output::Frame { link, frame: Frame::Ack { id } } => Did::Ack(link, id.bits()),
+            Output::Frame { link, frame: Frame::Ping } => Did::Ping(link),
+            Output::Frame { link, frame: Frame::Keepalive } => Did::Keepalive(link),
+            Output::Frame { link, frame: Frame::Data { seq, id, payload } } => Did::Data(link, seq, id, *payload),
+            Output::Post { post, id, payload, deadline } => Did::Post(post, id, *payload, deadline),
+        });
+        assert!(all.len() < 1000, "output without end: {all:?}");
+    }
+    assert!(session.deadline().is_none_or(|deadline| deadline > session.now()), "rule 6");
+    all
+}
+
+/// With HTTP, a fixed wait of 3 s, and limits of 100 and 1000 bytes.
+fn config() -> Config {
+    let mut config = Config::DEFAULT;
+    config.outbox.ack_wait = AckWait::Fixed(3 * SECOND);
+    config.outbox.frame_limit = 100;
+    config.outbox.post_limit = 1000;
+    config.route.http = true;
+    config
+}
+
+fn only_websocket() -> Config {
+    let mut config = config();
+    config.route.http = false;
+    config
+}
+
+fn session(config: Config) -> Small {
+    let mut session = Small::inline(config.check().unwrap(), 1, ORIGIN, at(0));
+    session.start(at(0));
+    session
+}
+
+fn connects(did: &[Did]) -> Option<LinkId> {
+    did.iter().find_map(|did| if let Did::Connect(link) = did { Some(*link) } else { None })
+}
+
+/// Sleeps until its deadlines, as a driver does, until it has nothing to do before `until`; with all that it did. A ping
+/// is answered unless `mute`.
+fn run_until(session: &mut Small, until: Instant, mute: bool) -> Vec<Did> {
+    let mut all = drain(session);
+    let mut answered = 0;
+    loop {
+        while answered < all.len() {
+            if let Did::Ping(link) = all[answered]
+                && !mute
+            {
+                let _ = session.received(session.now(), link, Head::Pong);
+            }
+            answered += 1;
+        }
+        all.extend(drain(session));
+        if answered < all.len() {
+            continue;
+        }
+        match session.deadline() {
+            Some(when) if when <= until => {
+                let before = session.now();
+                session.tick(when);
+                assert!(session.now() > before, "time stands still");
+                all.extend(drain(session));
+            }
+            Some(_) | None => {
+                session.tick(until);
+                all.extend(drain(session));
+                return all;
+            }
+        }
+    }
+}
+
+/// Connected, everything drained.
+fn up(config: Config) -> (Small, LinkId) {
+    let mut session = session(config);
+    let link = if config.link.role == crate::Role::Acceptor {
+        let Accepted::Open(link) = session.accept(at(0)) else { panic!() };
+        link
+    } else {
+        let link = connects(&drain(&mut session)).unwrap();
+        assert!(session.link_up(at(0), link));
+        link
+    };
+    let _ = drain(&mut session);
+    (session, link)
+}
+
+fn send(session: &mut Small, now: Instant, payload: u32) -> Seq {
+    session.send(now, payload, 10, Policy::DEFAULT).unwrap()
+}
+
+fn ends(did: &[Did]) -> Vec<(u64, Outcome)> {
+    let settled = |did: &Did| {
+        if let Did::Event(Event::Settled { seq, outcome, .. }) = did { Some((seq.get(), *outcome)) } else { None }
+    };
+    did.iter().filter_map(settled).collect()
+}
+
+fn frames(did: &[Did]) -> Vec<(LinkId, u64)> {
+    did.iter()
+        .filter_map(|did| if let Did::Data(link, seq, ..) = did { Some((*link, seq.get())) } else { None })
+        .collect()
+}
+
+fn posts(did: &[Did]) -> Vec<PostId> {
+    did.iter().filter_map(|did| if let Did::Post(post, ..) = did { Some(*post) } else { None }).collect()
+}
+
+fn pings(did: &[Did]) -> usize {
+    did.iter().filter(|did| matches!(did, Did::Ping(_))).count()
+}
+
+/// The connection ends; with what was done then.
+fn down(session: &mut Small, now: Instant, link: LinkId, cause: Cause) -> Vec<Did> {
+    session.link_down(now, link, cause, Hint::NONE);
+    drain(session)
+}
+
+/// Waits for the next attempt and lets it succeed.
+fn reconnect(session: &mut Small) -> (Instant, LinkId, Vec<Did>) {
+    loop {
+        let when = session.deadline().unwrap();
+        session.tick(when);
+        let mut did = drain(session);
+        if let Some(link) = connects(&did) {
+            assert!(session.link_up(when, link));
+            did.extend(drain(session));
+            return (when, link, did);
+        }
+    }
+}
+
+#[test]
+fn n1_a_peer_is_told_nothing_it_did_not_ask_for() {
+    let mut session = session(config());
+    let link = connects(&drain(&mut session)).unwrap();
+    assert!(session.link_up(at(0), link));
+    let did = drain(&mut session);
+    assert!(did.iter().all(|did| matches!(did, Did::Event(_))), "no greeting: {did:?}");
+    for head in [Head::Hello, Head::Other, Head::Pong, Head::Malformed] {
+        assert_eq!(session.received(at(0), link, head), None);
+        assert!(drain(&mut session).is_empty(), "nor an answer to {head:?}");
+    }
+}
+
+#[test]
+fn n2_one_acknowledgement_for_each_id_and_no_other_word() {
+    let (mut session, link) = up(config());
+    for n in [7, 8, 9] {
+        let Some(Arrival::Deliver { delivery, .. }) = session.received(at(0), link, data(n)) else { panic!() };
+        assert!(session.complete(at(0), delivery, Verdict::Done));
+    }
+    assert_eq!(drain(&mut session), [7, 8, 9].map(|n| Did::Ack(link, n)));
+    let Some(Arrival::Deliver { delivery, .. }) = session.received(at(0), link, data(10)) else { panic!() };
+    assert!(session.complete(at(0), delivery, Verdict::Retry { after: SECOND }));
+    assert!(drain(&mut session).is_empty(), "there is no word for it");
+}
+
+#[test]
+fn i1_a_message_has_one_id_on_every_connection_and_path() {
+    let (mut session, first) = up(config());
+    let seq = send(&mut session, at(0), 42);
+    assert_eq!(drain(&mut session), [Did::Data(first, seq, id(1), 42)]);
+    let _ = down(&mut session, at(0), first, Cause::Closed(1006));
+    let (_, second, did) = reconnect(&mut session);
+    assert!(did.contains(&Did::Data(second, seq, id(1), 42)), "{did:?}");
+    let now = session.now().after(SECOND);
+    let _ = down(&mut session, now, second, Cause::Closed(1006));
+    session.tick(now.after(2 * SECOND));
+    let did = drain(&mut session);
+    assert!(
+        did.iter().any(|did| matches!(did, Did::Post(post, posted, 42, _) if post.seq == seq && *posted == id(1))),
+        "{did:?}"
+    );
+}
+
+#[test]
+fn i3_an_acknowledgement_for_an_earlier_run_settles_nothing_and_is_no_breach() {
+    let (mut session, link) = up(config());
+    let _ = send(&mut session, at(0), 1);
+    let _ = drain(&mut session);
+    let earlier = Origin::new(3, 0).message(Seq::FIRST);
+    let _ = session.received(at(0), link, Head::Ack { id: earlier });
+    assert_eq!((session.backlog(), session.stats().violations), (1, 0));
+}
+
+#[test]
+fn i5_a_reused_id_is_an_event_and_422() {
+    let (mut session, link) = up(config());
+    let say = |key| Head::Data { id: Some(foreign(1)), key: Some(ContentKey::from_bits(key)) };
+    assert!(matches!(session.received(at(0), link, say(1)), Some(Arrival::Deliver { .. })));
+    assert_eq!(session.received(at(0), link, say(2)), Some(Arrival::Reused));
+    assert_eq!(drain(&mut session), [Did::Event(Event::IdReused { total: 1 })]);
+    let request = session.request(at(0), RequestId(1), Some(foreign(1)), Some(ContentKey::from_bits(3)));
+    assert_eq!(request, Arrival::Answer(Answer::Reused));
+    assert_eq!(drain(&mut session), [Did::Event(Event::IdReused { total: 2 })]);
+}
+
+#[test]
+fn s1_acks_pings_and_keepalives_take_no_number() {
+    let mut config = crate::GONKA_ML_NODE;
+    config.heartbeat.keepalive = 2 * SECOND;
+    let (mut session, link) = up(config);
+    assert_eq!(send(&mut session, at(0), 1), Seq::FIRST);
+    let _ = drain(&mut session);
+    let Some(Arrival::Deliver { delivery, .. }) = session.received(at(0), link, data(7)) else { panic!() };
+    assert!(session.complete(at(0), delivery, Verdict::Done));
+    let _ = session.received(at(0), link, Head::Ack { id: id(1) });
+    let did = run_until(&mut session, at(40), false);
+    assert!(pings(&did) > 0 && did.contains(&Did::Keepalive(link)) && did.contains(&Did::Ack(link, 7)), "{did:?}");
+    assert_eq!(send(&mut session, at(40), 2), Seq::FIRST.next());
+}
+
+#[test]
+fn s3_delivered_means_acknowledged_and_acknowledged_means_completed() {
+    let (mut sender, out) = up(only_websocket());
+    let (mut receiver, inn) = up(only_websocket());
+    let _ = send(&mut sender, at(0), 1);
+    let did = drain(&mut sender);
+    let Did::Data(_, _, id, _) = did[0] else { panic!("{did:?}") };
+    let head = Head::Data { id: Some(id), key: None };
+    let Some(Arrival::Deliver { delivery, .. }) = receiver.received(at(0), inn, head) else { panic!() };
+    assert!(drain(&mut receiver).is_empty(), "arrived");
+    assert_eq!(sender.backlog(), 1);
+    assert!(receiver.complete(at(1), delivery, Verdict::Done));
+    assert_eq!(drain(&mut receiver), [Did::Ack(inn, id.bits())]);
+    let _ = sender.received(at(1), out, Head::Ack { id });
+    assert_eq!(ends(&drain(&mut sender)), [(1, BY_WEBSOCKET)]);
+}
+
+#[test]
+fn s5_acknowledgements_leave_before_pings_and_messages() {
+    let (mut session, link) = up(config());
+    let Some(Arrival::Deliver { delivery, .. }) = session.received(at(0), link, data(7)) else { panic!() };
+    let _ = session.request(at(0), RequestId(5), Some(foreign(7)), None);
+    let _ = send(&mut session, at(0), 1);
+    session.network_changed(at(0));
+    assert!(session.complete(at(0), delivery, Verdict::Done));
+    let did = drain(&mut session);
+    let answer = Did::Respond(5, Answer::Done);
+    assert_eq!(did, [answer, Did::Ack(link, 7), Did::Ping(link), Did::Data(link, Seq::FIRST, id(1), 1)]);
+}
+
+#[test]
+fn s6_an_acknowledgement_lost_with_its_connection_is_given_again_on_the_next() {
+    let (mut session, first) = up(config());
+    let Some(Arrival::Deliver { delivery, .. }) = session.received(at(0), first, data(7)) else { panic!() };
+    assert!(session.complete(at(0), delivery, Verdict::Done));
+    assert_eq!(drain(&mut session), [Did::Ack(first, 7)]);
+    let _ = down(&mut session, at(0), first, Cause::Closed(1006));
+    let (now, second, _) = reconnect(&mut session);
+    assert_eq!(session.received(now, second, data(7)), Some(Arrival::Duplicate));
+    assert!(drain(&mut session).contains(&Did::Ack(second, 7)));
+    assert_eq!(session.stats().duplicates, 1);
+}
+
+#[test]
+fn s6_a_closing_session_still_answers_copies_and_takes_nothing_new() {
+    let (mut session, link) = up(config());
+    let _ = send(&mut session, at(0), 1);
+    for (n, done) in [(7, true), (8, false)] {
+        let Some(Arrival::Deliver { delivery, .. }) = session.received(at(0), link, data(n)) else { panic!() };
+        assert!(!done || session.complete(at(0), delivery, Verdict::Done));
+    }
+    let _ = drain(&mut session);
+    session.close(at(1), 30 * SECOND);
+    assert_eq!(session.received(at(1), link, data(7)), Some(Arrival::Duplicate));
+    assert!(drain(&mut session).contains(&Did::Ack(link, 7)));
+    assert_eq!(session.received(at(1), link, data(9)), Some(Arrival::Full));
+    assert_eq!(session.request(at(1), RequestId(1), Some(foreign(7)), None), Arrival::Answer(Answer::Done));
+    assert_eq!(session.request(at(1), RequestId(2), Some(foreign(8)), None), Arrival::Duplicate);
+    assert!(matches!(
+        session.request(at(1), RequestId(3), Some(foreign(9)), None),
+        Arrival::Answer(Answer::Busy { .. })
+    ));
+}
+
+#[test]
+fn s7_an_ack_of_what_was_never_sent_is_a_breach_with_one_fresh_attempt() {
+    let (mut session, mut link) = up(only_websocket());
+    let _ = send(&mut session, at(0), 1);
+    let _ = drain(&mut session);
+    let mut now = at(1);
+    for round in 1..=2 {
+        let _ = session.received(now, link, Head::Ack { id: id(9) });
+        let did = drain(&mut session);
+        assert!(did.contains(&Did::Close(link, Ending::Code(1002))), "{did:?}");
+        assert!(!did.iter().any(|did| matches!(did, Did::Data(..) | Did::Ack(..))), "nothing follows a close frame");
+        let did = down(&mut session, now, link, Cause::Closed(1002));
+        assert!(did.contains(&Did::Event(Event::Down { link, cause: Cause::Violation })), "{did:?}");
+        assert_eq!(session.stats().violations, round);
+        if round == 1 {
+            assert_eq!(session.backlog(), 1, "the session is kept");
+            let did;
+            (now, link, did) = reconnect(&mut session);
+            assert_eq!(frames(&did), [(link, 1)]);
+        } else {
+            assert_eq!((session.state(), ends(&did)), (State::Failed, vec![(1, Outcome::Abandoned)]));
+        }
+    }
+    assert_eq!(session.send(now, 5, 10, Policy::DEFAULT), Err((Refusal::Closed, 5)));
+    assert!(run_until(&mut session, at(9999), false).is_empty(), "failed is quiet");
+    assert_eq!(session.deadline(), None);
+}
+
+#[test]
+fn s7_an_acknowledgement_of_what_has_ended_is_ignored() {
+    let (mut session, link) = up(config());
+    let _ = send(&mut session, at(0), 1);
+    let _ = drain(&mut session);
+    for _ in 0..3 {
+        let _ = session.received(at(1), link, Head::Ack { id: id(1) });
+    }
+    assert_eq!(ends(&drain(&mut session)), [(1, BY_WEBSOCKET)]);
+    let _ = session.received(at(1), link, Head::Ack { id: id(1) });
+    assert_eq!((session.stats().violations, session.state()), (0, State::Up));
+}
+
+#[test]
+fn s8_a_rejected_message_is_acknowledged_and_told_here() {
+    let (mut session, link) = up(config());
+    let Some(Arrival::Deliver { delivery, .. }) = session.received(at(0), link, data(7)) else { panic!() };
+    assert!(session.complete(at(0), delivery, Verdict::Reject));
+    assert_eq!(drain(&mut session), [Did::Event(Event::RejectedButAcked { delivery }), Did::Ack(link, 7)]);
+}
+
+#[test]
+fn s9_nothing_waits_for_an_earlier_message() {
+    let (mut session, link) = up(config());
+    for n in 1..=3 {
+        let _ = send(&mut session, at(0), n);
+    }
+    let _ = drain(&mut session);
+    for n in [3, 1, 2] {
+        let _ = session.received(at(1), link, Head::Ack { id: id(n) });
+        assert_eq!(ends(&drain(&mut session)), [(n, BY_WEBSOCKET)]);
+    }
+}
+
+#[test]
+fn s12_a_memory_that_is_too_small_says_so() {
+    let (mut session, link) = up(config());
+    for n in 0..9 {
+        let Some(Arrival::Deliver { delivery, .. }) = session.received(at(1), link, data(n)) else { panic!() };
+        assert!(session.complete(at(1), delivery, Verdict::Done));
+        let did = drain(&mut session);
+        assert_eq!(did.contains(&Did::Event(Event::HorizonShort { total: 1 })), n == 8, "{did:?}");
+    }
+    assert_eq!((session.stats().horizon_short, session.stats().maybe_dup), (1, 1));
+}
+
+/// All of it but the clock and what says that there was an input.
+fn essence(session: &Small) -> Small {
+    let mut essence = session.clone();
+    essence.stats = Stats { stale: 0, ..essence.stats };
+    essence.drained = true;
+    essence
+}
+
+#[test]
+fn r7_what_names_an_earlier_connection_moves_nothing_but_the_clock() {
+    let (mut session, old) = up(config());
+    let _ = send(&mut session, at(0), 1);
+    let _ = drain(&mut session);
+    let _ = down(&mut session, at(0), old, Cause::Closed(1006));
+    let (now, new, _) = reconnect(&mut session);
+    let before = essence(&session);
+    let stale: [Input<u32>; 9] = [
+        Input::LinkUp { link: old },
+        Input::LinkUp { link: new },
+        Input::LinkDown { link: old, cause: Cause::Closed(1010), hint: Hint::NONE },
+        Input::Received { link: old, head: Head::Ack { id: id(1) } },
+        Input::Received { link: old, head: data(3) },
+        Input::Received { link: new.next(), head: Head::Pong },
+        Input::Writable { link: old, yes: false },
+        Input::Posted { post: PostId { seq: Seq::FIRST, attempt: 1 }, outcome: HttpOutcome::Acked },
+        Input::Complete { delivery: DeliveryId::from_number(9), verdict: Verdict::Done },
+    ];
+    for (count, input) in (1..).zip(stale) {
+        let text = format!("{input:?}");
+        assert_eq!(session.handle(now, input), Reply::Stale, "{text}");
+        assert_eq!(session.stats().stale, count);
+        assert_eq!(essence(&session), before, "{text}");
+    }
+    assert_eq!(session.handle(now, Input::RequestGone { request: RequestId(4) }), Reply::Stale);
+    assert_eq!(drain(&mut session), []);
+}
+
+#[test]
+fn r7_a_newcomer_knocks_and_the_holder_is_asked() {
+    let mut config = config();
+    config.link.role = crate::Role::Acceptor;
+    for answers in [true, false] {
+        let (mut session, holder) = up(config);
+        let Accepted::Probing(newcomer) = session.accept(at(1)) else { panic!() };
+        assert_eq!(pings(&drain(&mut session)), 1);
+        assert_eq!(session.received(at(1), newcomer, data(1)), None, "not read yet");
+        if answers {
+            let _ = session.received(at(2), holder, Head::Pong);
+            assert_eq!(drain(&mut session), [Did::Refuse(newcomer)]);
+            assert_eq!(session.connection(), Some(holder));
+        } else {
+            session.tick(at(3));
+            let did = drain(&mut session);
+            assert!(did.contains(&Did::Close(holder, Ending::Drop)), "{did:?}");
+            assert!(did.contains(&Did::Event(Event::Down { link: holder, cause: Cause::Replaced })));
+            assert_eq!(session.connection(), Some(newcomer));
+        }
+    }
+}
+
+#[test]
+fn h1_a_request_carries_the_id_and_h6_its_deadline() {
+    let mut session = session(config());
+    let _ = drain(&mut session);
+    let seq = send(&mut session, at(0), 42);
+    session.tick(at(2));
+    let did = drain(&mut session);
+    let post = PostId { seq, attempt: 1 };
+    assert!(did.contains(&Did::Post(post, id(1), 42, 10 * SECOND)), "{did:?}");
+    session.posted(at(3), post, HttpOutcome::Acked);
+    assert_eq!(ends(&drain(&mut session)), [(1, BY_HTTP)]);
+}
+
+#[test]
+fn h2_both_copies_close_together_are_processed_once() {
+    let (mut session, link) = up(config());
+    let Arrival::Deliver { delivery, .. } = session.request(at(0), RequestId(1), Some(foreign(7)), None) else {
+        panic!()
+    };
+    assert_eq!(session.received(at(0), link, data(7)), Some(Arrival::Duplicate));
+    assert!(session.complete(at(1), delivery, Verdict::Done));
+    assert_eq!(drain(&mut session), [Did::Respond(1, Answer::Done), Did::Ack(link, 7)]);
+    assert_eq!(session.stats().delivered, 1);
+}
+
+#[test]
+fn h2_a_request_waits_four_seconds_by_the_sessions_own_deadline() {
+    let mut session = session(only_websocket());
+    let _ = drain(&mut session);
+    let Arrival::Deliver { .. } = session.request(at(0), RequestId(1), None, None) else { panic!() };
+    let did = run_until(&mut session, at(4), false);
+    assert!(did.contains(&Did::Respond(1, Answer::Busy { after: SECOND })), "{did:?}");
+}
+
+#[test]
+fn h5_what_no_path_carries_comes_back_at_once() {
+    let (mut both, _) = up(config());
+    assert_eq!(both.send(at(0), 7, 1001, Policy::DEFAULT), Err((Refusal::TooLarge, 7)));
+    let seq = both.send(at(0), 7, 101, Policy::DEFAULT).unwrap();
+    let did = drain(&mut both);
+    assert_eq!(posts(&did), [PostId { seq, attempt: 1 }], "larger than a frame takes, so by HTTP: {did:?}");
+    let (mut one, _) = up(only_websocket());
+    assert_eq!(one.send(at(0), 7, 101, Policy::DEFAULT), Err((Refusal::TooLarge, 7)));
+}
+
+#[test]
+fn h6_so_many_requests_at_once_and_one_while_http_fails() {
+    let mut config = config();
+    config.route.posts = 2;
+    let mut session = session(config);
+    for n in 0..4 {
+        let _ = send(&mut session, at(0), n);
+    }
+    let did = run_until(&mut session, at(2), false);
+    let [first, second] = posts(&did)[..] else { panic!("{did:?}") };
+    session.posted(at(3), first, HttpOutcome::Unreached);
+    session.posted(at(3), second, HttpOutcome::Unreached);
+    let did = run_until(&mut session, at(5), false);
+    let [third] = posts(&did)[..] else { panic!("{did:?}") };
+    session.posted(at(5), third, HttpOutcome::Acked);
+    assert_eq!(posts(&drain(&mut session)).len(), 2);
+}
+
+#[test]
+fn f0_while_a_connection_carries_nothing_is_posted() {
+    let (mut session, link) = up(config());
+    for n in 1..=4 {
+        let _ = send(&mut session, at(0), n);
+    }
+    let did = drain(&mut session);
+    assert_eq!((frames(&did).len(), posts(&did).len()), (4, 0));
+    assert!(did.iter().all(|did| matches!(did, Did::Data(on, ..) if *on == link)));
+}
+
+#[test]
+fn f1_what_was_passed_over_during_the_grace_goes_by_http_after_it() {
+    let (mut session, link) = up(config());
+    let _ = send(&mut session, at(0), 1);
+    let _ = drain(&mut session);
+    let _ = down(&mut session, at(10), link, Cause::Closed(1006));
+    let _ = send(&mut session, at(10), 2);
+    assert!(posts(&drain(&mut session)).is_empty(), "they wait");
+    let did = run_until(&mut session, at(12), false);
+    assert_eq!(posts(&did).iter().map(|post| post.seq.get()).collect::<Vec<_>>(), [1, 2], "{did:?}");
+    assert!(did.contains(&Did::Event(Event::Path { from: Path::WebSocket, to: Path::Http })));
+    assert_eq!(session.state(), State::Degraded);
+}
+
+#[test]
+fn f2_unanswered_asks_and_if_the_peer_is_mute_everything_moves_under_its_id() {
+    let (mut session, first) = up(only_websocket());
+    let _ = send(&mut session, at(0), 1);
+    let _ = drain(&mut session);
+    session.tick(at(3));
+    let did = drain(&mut session);
+    assert!(pings(&did) == 1 && frames(&did).is_empty(), "a question, not a copy: {did:?}");
+    assert_eq!(session.state(), State::Suspect);
+    let did = run_until(&mut session, at(6), true);
+    assert!(did.contains(&Did::Close(first, Ending::Drop)), "{did:?}");
+    assert!(did.contains(&Did::Event(Event::Down { link: first, cause: Cause::Dead })));
+    let (_, second, did) = reconnect(&mut session);
+    assert!(did.contains(&Did::Data(second, Seq::FIRST, id(1), 1)), "{did:?}");
+}
+
+#[test]
+fn f2_unanswered_asks_with_the_short_deadline_even_if_the_ordinary_ping_is_out() {
+    let mut config = only_websocket();
+    config.heartbeat.interval = SECOND;
+    let (mut session, link) = up(config);
+    // The ordinary ping goes out somewhere in the first second, with 45 s to be answered; a message right before.
+    let when = session.deadline().unwrap();
+    let _ = send(&mut session, when, 1);
+    assert_eq!(pings(&drain(&mut session)), 1);
+    let did = run_until(&mut session, when.after(6 * SECOND), true);
+    assert!(
+        did.contains(&Did::Event(Event::Down { link, cause: Cause::Dead })),
+        "three to wait, three to ask: {did:?}"
+    );
+}
+
+#[test]
+fn f2_an_answered_probe_keeps_the_link_and_sends_nothing_twice() {
+    let (mut session, link) = up(only_websocket());
+    let _ = send(&mut session, at(0), 1);
+    let did = run_until(&mut session, at(600), false);
+    assert_eq!(frames(&did), [(link, 1)]);
+    assert_eq!((session.connection(), session.backlog()), (Some(link), 1), "slow is not dead");
+    let _ = session.received(at(600), link, Head::Ack { id: id(1) });
+    assert_eq!(ends(&drain(&mut session)), [(1, BY_WEBSOCKET)]);
+}
+
+#[test]
+fn f3_a_slow_receiver_is_not_handed_every_message_twice() {
+    let mut config = config();
+    // Nothing but the hedge brings HTTP into play.
+    config.route.posts = 100;
+    let (mut session, link) = up(config);
+    let mut now = at(0);
+    for _ in 0..30 {
+        let seq = send(&mut session, now, 1);
+        let did = run_until(&mut session, now.after(3 * SECOND).after(Duration::from_millis(1)), false);
+        now = session.now();
+        for post in posts(&did) {
+            session.posted(now, post, HttpOutcome::InProgress { after: 100 * SECOND });
+        }
+        let _ = session.received(now, link, Head::Ack { id: ORIGIN.message(seq) });
+        let _ = drain(&mut session);
+    }
+    assert!(session.stats().hedges < 20, "{}", session.stats().hedges);
+    assert_eq!(session.stats().delivered_websocket, 30);
+}
+
+#[test]
+fn f4_1009_sends_the_large_one_by_http_and_blames_nobody() {
+    let (mut session, link) = up(config());
+    let big = session.send(at(0), 1, 90, Policy::DEFAULT).unwrap();
+    let _ = send(&mut session, at(0), 2);
+    let _ = drain(&mut session);
+    let did = down(&mut session, at(1), link, Cause::Closed(1009));
+    assert_eq!(posts(&did), [PostId { seq: big, attempt: 1 }], "at once: {did:?}");
+    let (_, second, did) = reconnect(&mut session);
+    assert_eq!(frames(&did), [(second, 2)]);
+    session.posted(session.now(), PostId { seq: big, attempt: 1 }, HttpOutcome::Acked);
+    assert_eq!(ends(&drain(&mut session)), [(1, BY_HTTP)]);
+}
+
+#[test]
+fn f4_1009_without_http_ends_the_large_one() {
+    let (mut session, link) = up(only_websocket());
+    let _ = session.send(at(0), 1, 90, Policy::DEFAULT).unwrap();
+    let _ = send(&mut session, at(0), 2);
+    let _ = drain(&mut session);
+    let did = down(&mut session, at(1), link, Cause::Closed(1009));
+    assert_eq!(ends(&did), [(1, Outcome::Rejected(Rejection::TooLarge))]);
+    assert_eq!(session.backlog(), 1);
+}
+
+#[test]
+fn f6_gonkas_unanswered_batch_goes_by_http_after_three_seconds_under_its_id() {
+    let mut config = crate::GONKA_ML_NODE;
+    config.heartbeat.interval = Duration::ZERO;
+    let (mut session, link) = up(config);
+    for n in 1..=20 {
+        let now = session.now();
+        let seq = send(&mut session, now, n);
+        let did = run_until(&mut session, now.after(3 * SECOND), false);
+        let [post] = posts(&did)[..] else { panic!("{n}: {did:?}") };
+        assert_eq!(post.seq, seq);
+        session.posted(session.now(), post, HttpOutcome::Acked);
+        assert_eq!(ends(&drain(&mut session)), [(u64::from(n), BY_HTTP)]);
+        // It is merely slow: the answer comes all the same.
+        let _ = session.received(session.now(), link, Head::Ack { id: ORIGIN.message(seq) });
+    }
+    assert_eq!(session.stats().violations, 0);
+}
+
+#[test]
+fn f7_both_paths_down_nothing_is_dropped_and_the_state_says_so() {
+    let mut session = session(config());
+    for n in 0..4 {
+        let _ = send(&mut session, at(0), n);
+    }
+    assert_eq!(session.send(at(0), 9, 10, Policy::DEFAULT), Err((Refusal::Full, 9)));
+    let mut states = BTreeSet::new();
+    let mut did = drain(&mut session);
+    while session.now() < at(600) {
+        for did in core::mem::take(&mut did) {
+            match did {
+                Did::Connect(link) => session.link_down(session.now(), link, Cause::Refused, Hint::NONE),
+                Did::Post(post, ..) => session.posted(session.now(), post, HttpOutcome::Unreached),
+                Did::Event(Event::State { to, .. }) => {
+                    let _ = states.insert(format!("{to}"));
+                }
+                _ => {}
+            }
+        }
+        did = drain(&mut session);
+        if did.is_empty() {
+            let when = session.deadline().unwrap();
+            session.tick(when);
+            did = drain(&mut session);
+        }
+    }
+    assert_eq!((session.backlog(), session.state()), (4, State::Suspended));
+    assert!(states.contains("suspended") && states.contains("waiting"), "{states:?}");
+    assert!(session.stats().attempts < 100 && session.stats().posts < 150, "{:?}", session.stats());
+}
+
+#[test]
+fn f7_a_write_that_does_not_move_ends_the_connection_after_five_seconds() {
+    let (mut session, link) = up(config());
+    session.writable(at(1), link, false);
+    let _ = send(&mut session, at(1), 1);
+    assert!(drain(&mut session).is_empty(), "nothing for a full socket");
+    session.writable(at(2), link, false);
+    let did = run_until(&mut session, at(6), true);
+    assert!(did.contains(&Did::Event(Event::Down { link, cause: Cause::Stalled })), "{did:?}");
+    let (mut moving, link) = up(config());
+    for second in 1..100 {
+        moving.writable(at(second), link, second % 2 == 0);
+        let _ = moving.received(at(second), link, Head::Other);
+        let _ = drain(&mut moving);
+    }
+    assert_eq!(moving.connection(), Some(link), "slowly is not never");
+}
+
+#[test]
+fn p2_a_new_connection_is_asked_and_dropped_if_it_is_mute() {
+    let mut config = config();
+    config.route.grace = Duration::ZERO;
+    let (mut session, link) = up(config);
+    let _ = down(&mut session, at(100), link, Cause::Closed(1006));
+    let _ = send(&mut session, at(100), 1);
+    let [post] = posts(&drain(&mut session))[..] else { panic!() };
+    let (now, second, did) = reconnect(&mut session);
+    assert!(pings(&did) == 1 && frames(&did).is_empty(), "{did:?}");
+    assert_eq!(session.state(), State::Degraded);
+    session.posted(now, post, HttpOutcome::Acked);
+    let did = run_until(&mut session, now.after(3 * SECOND), true);
+    assert!(did.contains(&Did::Event(Event::Down { link: second, cause: Cause::Dead })), "{did:?}");
+    assert_eq!(session.path(), Path::Http);
+}
+
+#[test]
+fn p5_a_network_change_dials_at_once_and_asks_a_connection_that_is_up() {
+    let (mut session, link) = up(config());
+    session.network_changed(at(1));
+    assert_eq!(pings(&drain(&mut session)), 1);
+    let _ = session.received(at(1), link, Head::Pong);
+    session.link_down(at(2), link, Cause::Rejected(426), Hint::after(300 * SECOND));
+    assert_eq!(connects(&drain(&mut session)), None);
+    session.network_changed(at(3));
+    assert!(connects(&drain(&mut session)).is_some());
+}
+
+#[test]
+fn p6_a_change_of_path_in_the_middle_neither_loses_nor_doubles() {
+    let mut config = config();
+    config.route.grace = Duration::ZERO;
+    let (mut session, first) = up(config);
+    for n in 1..=3 {
+        let _ = send(&mut session, at(0), n);
+    }
+    assert_eq!(frames(&drain(&mut session)).len(), 3);
+    let _ = session.received(at(1), first, Head::Ack { id: id(2) });
+    let did = down(&mut session, at(1), first, Cause::Closed(1006));
+    let [one, three] = posts(&did)[..] else { panic!("{did:?}") };
+    assert_eq!((one.seq.get(), three.seq.get()), (1, 3));
+    // It comes back while both requests are under way: they are not sent as frames besides.
+    let (now, second, did) = reconnect(&mut session);
+    assert!(frames(&did).is_empty(), "{did:?}");
+    session.posted(now, one, HttpOutcome::Acked);
+    session.posted(now, three, HttpOutcome::Unknown);
+    let mut did = run_until(&mut session, now.after(15 * SECOND), false);
+    assert_eq!(session.path(), Path::WebSocket);
+    assert_eq!(frames(&did), [(second, 3)], "the one of which nothing is known");
+    let _ = session.received(session.now(), second, Head::Ack { id: id(3) });
+    let _ = session.received(session.now(), second, Head::Ack { id: id(1) });
+    did.extend(drain(&mut session));
+    assert_eq!(ends(&did), [(1, BY_HTTP), (3, BY_WEBSOCKET)]);
+    assert_eq!(session.stats().violations, 0);
+}
+
+#[test]
+fn b3_a_server_that_accepts_and_closes_is_dialled_less_and_less() {
+    let (mut session, mut link) = up(config());
+    let mut now = at(0);
+    while now < at(600) {
+        let _ = down(&mut session, now, link, Cause::Closed(1006));
+        (now, link, _) = reconnect(&mut session);
+    }
+    assert!(session.stats().attempts < 60, "{} in ten minutes", session.stats().attempts);
+}
+
+#[test]
+fn b7_a_dial_that_hangs_is_given_up_and_its_late_success_dropped() {
+    let mut session = session(only_websocket());
+    let hung = connects(&drain(&mut session)).unwrap();
+    let did = run_until(&mut session, at(10), false);
+    assert!(did.contains(&Did::Close(hung, Ending::Drop)), "{did:?}");
+    assert!(!session.link_up(at(10), hung));
+}
+
+#[test]
+fn l1_a_mute_peer_is_found_by_the_sessions_own_deadlines() {
+    let (mut session, link) = up(config());
+    let did = run_until(&mut session, at(46), true);
+    assert!(did.contains(&Did::Event(Event::Down { link, cause: Cause::Dead })), "{did:?}");
+    let (mut session, link) = up(config());
+    let _ = run_until(&mut session, at(3600), false);
+    assert_eq!(session.connection(), Some(link), "one that answers is kept");
+}
+
+#[test]
+fn l2_nothing_before_the_greeting_is_life_or_a_message() {
+    let mut config = only_websocket();
+    config.link.ready = crate::Ready::Hello;
+    let mut session = session(config);
+    let link = connects(&drain(&mut session)).unwrap();
+    assert!(session.link_up(at(1), link));
+    for head in [data(1), Head::Pong, Head::Ack { id: id(1) }, Head::Malformed] {
+        assert_eq!(session.handle(at(1), Input::Received { link, head }), Reply::Stale);
+    }
+    assert_eq!(session.state(), State::Handshaking);
+    let _ = session.received(at(2), link, Head::Hello);
+    assert_eq!(session.state(), State::Up);
+    assert!(matches!(session.received(at(2), link, data(1)), Some(Arrival::Deliver { .. })));
+}
+
+#[test]
+fn l2_sixteen_frames_that_are_not_understood_end_the_connection() {
+    let (mut session, link) = up(config());
+    for n in 1..=16 {
+        assert_eq!(session.state(), State::Up, "{n}");
+        let _ = session.received(at(1), link, Head::Malformed);
+    }
+    assert!(drain(&mut session).contains(&Did::Close(link, Ending::Code(1002))));
+}
+
+#[test]
+fn l4_gonkas_idle_connection_carries_a_data_frame_every_25_s() {
+    let (mut session, link) = up(crate::GONKA_ML_NODE);
+    let did = run_until(&mut session, at(251), false);
+    assert_eq!(did.iter().filter(|did| **did == Did::Keepalive(link)).count(), 10);
+}
+
+#[test]
+fn l5_after_a_gap_the_peer_is_asked_before_anything_is_concluded() {
+    let (mut session, link) = up(config());
+    let _ = send(&mut session, at(0), 1);
+    let _ = drain(&mut session);
+    session.tick(at(3600));
+    let did = drain(&mut session);
+    assert_eq!(did, [Did::Ping(link)], "no verdict, no hedge, one question");
+    assert_eq!((session.stats().stalls, session.state()), (1, State::Up));
+    let _ = session.received(at(3601), link, Head::Ack { id: id(1) });
+    assert_eq!(ends(&drain(&mut session)), [(1, BY_WEBSOCKET)]);
+    session.tick(at(7200));
+    let _ = drain(&mut session);
+    let did = run_until(&mut session, at(7203), true);
+    assert!(did.contains(&Did::Event(Event::Down { link, cause: Cause::Dead })), "but soon: {did:?}");
+}
+
+#[test]
+fn l5_a_gap_ends_neither_a_drain_nor_the_grace_before_http() {
+    let (mut closing, link) = up(config());
+    let _ = send(&mut closing, at(0), 1);
+    closing.close(at(0), 10 * SECOND);
+    let _ = drain(&mut closing);
+    closing.tick(at(3600));
+    assert!(ends(&drain(&mut closing)).is_empty(), "the answer may lie unread");
+    let _ = closing.received(at(3601), link, Head::Ack { id: id(1) });
+    assert_eq!(ends(&drain(&mut closing)), [(1, BY_WEBSOCKET)]);
+    let (mut waiting, link) = up(config());
+    let _ = down(&mut waiting, at(1), link, Cause::Closed(1006));
+    waiting.tick(at(3600));
+    let _ = drain(&mut waiting);
+    assert_eq!(waiting.path(), Path::WebSocket);
+}
+
+#[test]
+fn l5_a_driver_that_is_late_every_time_still_finds_the_dead_and_ends_a_close() {
+    let (mut session, link) = up(only_websocket());
+    let mut now = at(0);
+    let mut dead = false;
+    for _ in 0..20 {
+        now = now.after(60 * SECOND);
+        session.tick(now);
+        dead |= drain(&mut session).contains(&Did::Event(Event::Down { link, cause: Cause::Dead }));
+    }
+    assert!(dead, "late is not asleep");
+    let (mut session, _) = up(only_websocket());
+    let _ = send(&mut session, at(0), 1);
+    session.close(at(0), 30 * SECOND);
+    let _ = drain(&mut session);
+    let mut now = at(0);
+    for _ in 0..10 {
+        now = now.after(100 * SECOND);
+        session.tick(now);
+        let _ = drain(&mut session);
+    }
+    assert_eq!((session.state(), session.deadline()), (State::Closed, None));
+}
+
+#[test]
+fn l6_an_earlier_time_is_taken_as_the_latest_and_counted() {
+    let (mut session, link) = up(config());
+    session.tick(at(5));
+    let _ = session.received(at(1), link, Head::Other);
+    session.tick(at(4));
+    assert_eq!((session.now(), session.stats().clock_backwards), (at(5), 2));
+    let _ = drain(&mut session);
+}
+
+#[test]
+fn l8_a_close_with_nothing_to_do_is_a_close_frame_at_once() {
+    let (mut session, link) = up(config());
+    session.close(at(1), 30 * SECOND);
+    let did = drain(&mut session);
+    assert!(did.contains(&Did::Close(link, Ending::Code(1000))), "{did:?}");
+    let did = down(&mut session, at(1), link, Cause::Closed(1000));
+    assert!(did.contains(&Did::Event(Event::Down { link, cause: Cause::Ours })), "{did:?}");
+    assert_eq!((session.state(), session.deadline()), (State::Closed, None));
+}
+
+#[test]
+fn l8_a_close_finishes_what_is_under_way_and_takes_nothing_new() {
+    let (mut session, link) = up(config());
+    let _ = send(&mut session, at(0), 1);
+    let _ = drain(&mut session);
+    session.close(at(1), 30 * SECOND);
+    assert_eq!(session.send(at(1), 2, 10, Policy::DEFAULT), Err((Refusal::Closed, 2)));
+    assert!(!drain(&mut session).contains(&Did::Close(link, Ending::Code(1000))));
+    assert_eq!(session.state(), State::Closing);
+    let _ = session.received(at(2), link, Head::Ack { id: id(1) });
+    let did = drain(&mut session);
+    assert_eq!(ends(&did), [(1, BY_WEBSOCKET)]);
+    assert!(did.contains(&Did::Close(link, Ending::Code(1000))), "at once: {did:?}");
+}
+
+#[test]
+fn l8_a_close_ends_as_soon_as_the_last_words_have_left_not_when_its_time_is_over() {
+    for by_frame in [true, false] {
+        let (mut session, link) = up(config());
+        if !by_frame {
+            let _ = down(&mut session, at(0), link, Cause::Closed(1006));
+        }
+        let arrival = if by_frame {
+            session.received(at(0), link, data(7)).unwrap()
+        } else {
+            session.request(at(0), RequestId(7), Some(foreign(7)), None)
+        };
+        let Arrival::Deliver { delivery, .. } = arrival else { panic!() };
+        session.close(at(0), 60 * SECOND);
+        let _ = drain(&mut session);
+        assert!(session.complete(at(1), delivery, Verdict::Done));
+        let did = run_until(&mut session, at(4), false);
+        let word = if by_frame { Did::Ack(link, 7) } else { Did::Respond(7, Answer::Done) };
+        assert!(did.contains(&word), "{did:?}");
+        assert_eq!((session.state(), session.deadline()), (State::Closed, None));
+    }
+}
+
+#[test]
+fn l8_the_drain_is_bounded_and_what_is_unfinished_is_abandoned() {
+    for mut config in [config(), only_websocket(), crate::GONKA_ML_NODE, crate::GONKA_API_NODE] {
+        config.heartbeat.interval = Duration::ZERO;
+        let (mut session, link) = up(config);
+        let _ = send(&mut session, at(0), 1);
+        assert!(matches!(session.received(at(0), link, data(7)), Some(Arrival::Deliver { .. })), "and never completed");
+        let _ = session.request(at(0), RequestId(1), Some(foreign(7)), None);
+        session.close(at(0), 2 * SECOND);
+        let did = run_until(&mut session, at(4), true);
+        assert_eq!(ends(&did), [(1, Outcome::Abandoned)]);
+        assert!(did.contains(&Did::Respond(1, Answer::Busy { after: SECOND })), "{did:?}");
+        assert_eq!((session.state(), session.deadline()), (State::Closed, None));
+        let quiet = run_until(&mut session, at(9999), false);
+        assert!(quiet.is_empty(), "closed is quiet: {quiet:?}");
+        assert!(matches!(
+            session.request(at(9999), RequestId(2), Some(foreign(7)), None),
+            Arrival::Answer(Answer::Busy { .. })
+        ));
+        let _ = drain(&mut session);
+        assert_eq!(session.deadline(), None);
+    }
+}
+
+#[test]
+fn l8_a_connection_that_dies_during_our_close_is_not_dialled_again() {
+    let mut config = config();
+    config.heartbeat.probe = SECOND;
+    let (mut session, link) = up(config);
+    session.network_changed(at(0));
+    assert_eq!(pings(&drain(&mut session)), 1);
+    let Some(Arrival::Deliver { .. }) = session.received(at(0), link, data(1)) else { panic!() };
+    session.network_changed(at(0));
+    let _ = drain(&mut session);
+    session.close(at(0), Duration::ZERO);
+    let did = run_until(&mut session, at(100), true);
+    assert_eq!(connects(&did), None, "{did:?}");
+    assert_eq!(session.state(), State::Closed);
+}
+
+#[test]
+fn l8_messages_of_a_session_that_is_closing_go_by_http_if_the_connection_is_lost() {
+    let (mut session, link) = up(config());
+    let _ = send(&mut session, at(0), 1);
+    let _ = drain(&mut session);
+    session.close(at(0), 30 * SECOND);
+    let _ = down(&mut session, at(1), link, Cause::Closed(1006));
+    let did = run_until(&mut session, at(3), false);
+    let [post] = posts(&did)[..] else { panic!("{did:?}") };
+    session.posted(at(4), post, HttpOutcome::Acked);
+    let did = drain(&mut session);
+    assert_eq!((ends(&did), session.state()), (vec![(1, BY_HTTP)], State::Closed));
+    assert_eq!(session.deadline(), None);
+}
+
+#[test]
+fn g3_events_are_differences_and_say_each_thing_once() {
+    let mut session = session(only_websocket());
+    let first = connects(&drain(&mut session)).unwrap();
+    let _ = session.link_up(at(0), first);
+    session.link_down(at(0), first, Cause::Closed(1006), Hint::NONE);
+    let did = drain(&mut session);
+    let state = Did::Event(Event::State { from: State::Connecting, to: State::Waiting });
+    assert_eq!(did, [Did::Event(Event::Down { link: first, cause: Cause::Closed(1006) }), state]);
+    session.tick(at(0));
+    assert!(drain(&mut session).is_empty());
+}
+
+#[test]
+fn g1_a_message_tied_to_its_connection_ends_with_the_next_one() {
+    let (mut session, link) = up(only_websocket());
+    let tied = Policy { on_new_link: OnNewLink::Drop, ..Policy::DEFAULT };
+    let _ = session.send(at(0), 1, 10, tied).unwrap();
+    let _ = drain(&mut session);
+    let _ = down(&mut session, at(0), link, Cause::Closed(1006));
+    let (_, _, did) = reconnect(&mut session);
+    assert_eq!((ends(&did), frames(&did)), (vec![(1, Outcome::Abandoned)], vec![]));
+}
+
+#[test]
+fn a_session_is_a_value() {
+    fn value<T: Clone + Eq + core::hash::Hash + fmt::Debug + Send + Sync + 'static>(_: &T) {}
+    let (one, _) = up(config());
+    let two = one.clone();
+    value(&one);
+    let hash = |session: &Small| {
+        let mut hasher = DefaultHasher::new();
+        core::hash::Hash::hash(session, &mut hasher);
+        hasher.finish()
+    };
+    assert_eq!((&one, hash(&one)), (&two, hash(&two)));
+    let mut other = one.clone();
+    let _ = send(&mut other, at(0), 1);
+    assert_ne!(one, other);
+}
+
+#[test]
+fn a_session_prints_readably() {
+    let (mut session, link) = up(config());
+    let empty = format!("{session:?}");
+    assert!(!empty.contains("None, None"), "{empty}");
+    assert!(empty.len() < 4500, "{}: {empty}", empty.len());
+    let _ = send(&mut session, at(0), 424_242);
+    let _ = session.received(at(0), link, data(7));
+    let text = format!("{session:?}");
+    assert!(text.contains("payload: 424242") && text.contains("Held"), "{text}");
+    assert_eq!(format!("{:?}", foreign(7)), "00000000-0000-0000-0000-000000000007");
+}
+
+#[test]
+#[cfg(target_pointer_width = "64")]
+fn u13_sizes_stay_what_they_are() {
+    assert!(size_of::<InlineSession<u32, 8>>() <= 15_500, "{}", size_of::<InlineSession<u32, 8>>());
+    assert!(size_of::<Slot<u32>>() <= 112, "{}", size_of::<Slot<u32>>());
+    assert!(size_of::<Seen>() <= 208, "{}", size_of::<Seen>());
+    assert!(size_of::<Output<'_, u32>>() <= 64, "{}", size_of::<Output<'_, u32>>());
+    assert!(size_of::<Input<u32>>() <= 80, "{}", size_of::<Input<u32>>());
+    assert!(size_of::<Reply<u32>>() <= 40, "{}", size_of::<Reply<u32>>());
+}
+
+#[derive(Clone, Debug)]
+enum Do {
+    Start,
+    Accept,
+    LinkUp,
+    LinkDown(Cause),
+    StaleDown,
+    Data(u128),
+    Ack(u64),
+    Head(Head),
+    Writable(bool),
+    Posted(usize, u8),
+    Request(u128),
+    Gone(u64),
+    Send { size: u32, life: bool },
+    Complete(usize, u8),
+    Network,
+    Wait(u64),
+    Sleep,
+    Drain,
+}
+
+fn cause() -> impl Strategy<Value = Cause> {
+    proptest::sample::select(vec![
+        Cause::Closed(1006),
+        Cause::Closed(1006),
+        Cause::Closed(1008),
+        Cause::Closed(1009),
+        Cause::Closed(1010),
+        Cause::Rejected(426),
+        Cause::Refused,
+        Cause::Ours,
+    ])
+}
+
+fn step() -> impl Strategy<Value = Do> {
+    prop_oneof![
+        1 => Just(Do::Start),
+        1 => Just(Do::Accept),
+        8 => Just(Do::LinkUp),
+        2 => cause().prop_map(Do::LinkDown),
+        1 => Just(Do::StaleDown),
+        4 => (0..5_u128).prop_map(Do::Data),
+        6 => (0..5_u64).prop_map(Do::Ack),
+        3 => proptest::sample::select(vec![Head::Pong, Head::Hello, Head::Other, Head::Malformed]).prop_map(Do::Head),
+        2 => proptest::bool::weighted(0.7).prop_map(Do::Writable),
+        6 => (0..6_usize, 0..8_u8).prop_map(|(which, outcome)| Do::Posted(which, outcome)),
+        3 => (0..5_u128).prop_map(Do::Request),
+        1 => (0..20_u64).prop_map(Do::Gone),
+        6 => (0..150_u32, proptest::bool::weighted(0.2)).prop_map(|(size, life)| Do::Send { size, life }),
+        5 => (0..6_usize, 0..4_u8).prop_map(|(which, verdict)| Do::Complete(which, verdict)),
+        1 => Just(Do::Network),
+        6 => (1..4000_u64).prop_map(Do::Wait),
+        6 => Just(Do::Sleep),
+        10 => Just(Do::Drain),
+    ]
+}
+
+fn outcome(n: u8) -> HttpOutcome {
+    match n {
+        0 => HttpOutcome::Acked,
+        1 => HttpOutcome::InProgress { after: SECOND },
+        2 => HttpOutcome::Rejected { status: 413 },
+        3 => HttpOutcome::Busy { after: 2 * SECOND },
+        4 => HttpOutcome::Auth,
+        5 => HttpOutcome::Gone,
+        6 => HttpOutcome::Unreached,
+        _ => HttpOutcome::Unknown,
+    }
+}
+
+/// Plays a script, keeps the books, and returns all that was done and the end of every message.
+struct Play {
+    session: Small,
+    now: Instant,
+    all: Vec<Did>,
+    links: Vec<LinkId>,
+    asked: Vec<PostId>,
+    outstanding: BTreeSet<PostId>,
+    open: Vec<DeliveryId>,
+    requests: u64,
+    accepted: u64,
+    ended: BTreeMap<u64, Outcome>,
+    framed: BTreeSet<(LinkId, u64)>,
+}
+
+impl Play {
+    fn new(config: Config) -> Self {
+        Self {
+            session: Small::inline(config.check().unwrap(), 1, ORIGIN, at(0)),
+            now: at(0),
+            all: Vec::new(),
+            links: Vec::new(),
+            asked: Vec::new(),
+            outstanding: BTreeSet::new(),
+            open: Vec::new(),
+            requests: 0,
+            accepted: 0,
+            ended: BTreeMap::new(),
+            framed: BTreeSet::new(),
+        }
+    }
+
+    fn drain(&mut self) {
+        for did in drain(&mut self.session) {
+            match did {
+                Did::Connect(link) => self.links.push(link),
+                Did::Data(link, seq, id, _) => {
+                    assert_eq!(id, ORIGIN.message(seq), "I1");
+                    assert_eq!(Some(link), self.session.connection(), "a frame for another connection");
+                    assert!(self.framed.insert((link, seq.get())), "F2: {seq} twice on {link}");
+                    assert!(!self.ended.contains_key(&seq.get()), "{seq} has ended");
+                    assert!(!self.outstanding.iter().any(|post| post.seq == seq), "{seq} is being posted");
+                }
+                Did::Post(post, id, ..) => {
+                    assert_eq!(id, ORIGIN.message(post.seq), "I1");
+                    assert!(!self.ended.contains_key(&post.seq.get()));
+                    assert!(self.outstanding.insert(post));
+                    assert!(self.outstanding.len() <= 4, "H6: {:?}", self.outstanding);
+                    self.asked.push(post);
+                }
+                Did::Event(Event::Settled { seq, outcome, .. }) => {
+                    assert!(self.ended.insert(seq.get(), outcome).is_none(), "G1: {seq} ended twice");
+                }
+                _ => {}
+            }
+            self.all.push(did);
+        }
+        let stats = self.session.stats();
+        let ends = [stats.delivered_websocket, stats.delivered_http, stats.rejected, stats.expired, stats.abandoned];
+        assert_eq!(stats.accepted, self.accepted);
+        assert_eq!(ends.iter().sum::<u64>(), self.ended.len() as u64);
+        assert_eq!(stats.accepted, self.ended.len() as u64 + self.session.backlog() as u64, "G1");
+    }
+
+    fn step(&mut self, step: &Do) {
+        let (session, now) = (&mut self.session, self.now);
+        let link = session.connection().or(self.links.last().copied()).unwrap_or(LinkId::NONE);
+        match *step {
+            Do::Start => session.start(now),
+            Do::Accept => {
+                let _ = session.accept(now);
+            }
+            Do::LinkUp => {
+                let _ = session.link_up(now, link);
+            }
+            Do::LinkDown(cause) => session.link_down(now, link, cause, Hint::NONE),
+            Do::StaleDown => {
+                let stale = LinkId::from_number(link.get().saturating_sub(1));
+                session.link_down(now, stale, Cause::Closed(1010), Hint::NONE);
+            }
+            Do::Data(n) => {
+                if let Some(Arrival::Deliver { delivery, .. }) = session.received(now, link, data(n)) {
+                    self.open.push(delivery);
+                }
+            }
+            Do::Ack(back) => {
+                let id = id(self.accepted.saturating_sub(back) + 1);
+                let _ = session.received(now, link, Head::Ack { id });
+            }
+            Do::Head(head) => {
+                let _ = session.received(now, link, head);
+            }
+            Do::Writable(yes) => session.writable(now, link, yes),
+            Do::Posted(which, n) => {
+                if let Some(post) = self.asked.get(which).copied() {
+                    self.outstanding.remove(&post);
+                    self.asked.remove(which);
+                    session.posted(now, post, outcome(n));
+                }
+            }
+            Do::Request(n) => {
+                self.requests += 1;
+                let arrival = session.request(now, RequestId(self.requests), Some(foreign(n)), None);
+                if let Arrival::Deliver { delivery, .. } = arrival {
+                    self.open.push(delivery);
+                }
+            }
+            Do::Gone(n) => session.request_gone(now, RequestId(n)),
+            Do::Send { size, life } => {
+                let policy = Policy { life: life.then_some(8 * SECOND), ..Policy::DEFAULT };
+                self.accepted += u64::from(session.send(now, 0, size, policy).is_ok());
+            }
+            Do::Complete(which, n) => {
+                if which < self.open.len() {
+                    let verdict = match n {
+                        0 => Verdict::Retry { after: SECOND },
+                        1 => Verdict::Reject,
+                        _ => Verdict::Done,
+                    };
+                    assert!(session.complete(now, self.open.remove(which), verdict));
+                }
+            }
+            Do::Network => session.network_changed(now),
+            Do::Wait(millis) => {
+                self.now = now.after(Duration::from_millis(millis));
+                session.tick(self.now);
+            }
+            Do::Sleep => {
+                self.now = now.max(session.deadline().unwrap_or(now));
+                session.tick(self.now);
+            }
+            Do::Drain => self.drain(),
+        }
+    }
+}
+
+fn configs() -> impl Strategy<Value = Config> {
+    (any::<bool>(), any::<bool>(), any::<bool>(), 0..3_u8).prop_map(|(http, acceptor, greets, base)| {
+        let mut config = match base {
+            0 => crate::GONKA_ML_NODE,
+            1 => crate::GONKA_API_NODE,
+            _ => Config::DEFAULT,
+        };
+        config.outbox.frame_limit = 100;
+        config.outbox.post_limit = 120;
+        config.route.http = http;
+        config.link.role = if acceptor { crate::Role::Acceptor } else { crate::Role::Dialer };
+        config.link.ready = if greets { crate::Ready::Hello } else { crate::Ready::Open };
+        config.heartbeat.keepalive = if greets { 7 * SECOND } else { Duration::ZERO };
+        config
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// G1, F2, H6, I1, L8, T4 and the surface's rules 1 to 6, over any inputs in any order.
+    #[test]
+    fn l8_after_any_inputs_a_close_ends_in_time_with_every_message_ended(
+        config in configs(),
+        steps in proptest::collection::vec(step(), 1..120),
+        patience in 0..20_u64,
+    ) {
+        let mut play = Play::new(config);
+        play.session.start(at(0));
+        for step in &steps {
+            play.step(step);
+        }
+        play.drain();
+        play.session.close(play.now, Duration::from_secs(patience));
+        play.drain();
+        // The drain, the close handshake, and three seconds for each if it stood still at the end.
+        let limit = play.now.after(Duration::from_secs(patience + 2));
+        while let Some(when) = play.session.deadline().filter(|when| *when <= limit) {
+            prop_assert!(when > play.session.now());
+            play.session.tick(when);
+            play.drain();
+        }
+        prop_assert_eq!(play.session.state(), State::Closed);
+        prop_assert_eq!(play.session.deadline(), None, "G9");
+        prop_assert_eq!(play.ended.len() as u64, play.accepted, "G1");
+        prop_assert_eq!(play.session.backlog(), 0);
+    }
+
+    /// G8: the list of inputs is the execution.
+    #[test]
+    fn b9_equal_seeds_and_inputs_give_equal_outputs_and_states(
+        config in configs(),
+        steps in proptest::collection::vec(step(), 1..60),
+    ) {
+        let (mut one, mut two) = (Play::new(config), Play::new(config));
+        for step in &steps {
+            one.step(step);
+            two.step(step);
+        }
+        one.drain();
+        two.drain();
+        prop_assert_eq!(one.all, two.all);
+        prop_assert_eq!(one.session, two.session);
+    }
+
+    /// F1, F7, P6: with either path working, every message is delivered.
+    #[test]
+    fn p6_if_a_path_works_in_the_end_every_message_gets_through(
+        steps in proptest::collection::vec(step(), 1..100),
+        websocket in any::<bool>(),
+    ) {
+        let mut config = config();
+        config.link.rows = &[crate::Row(crate::On::Close(1010, 1010), crate::Class::Retry)];
+        config.link.backoff = BackoffConfig::range(SECOND, 2 * SECOND);
+        config.route.backoff = BackoffConfig::range(SECOND, 2 * SECOND);
+        config.route.blocked = 2 * SECOND;
+        config.link.blocked = SECOND;
+        let mut play = Play::new(config);
+        play.session.start(at(0));
+        // Not what only HTTP could carry.
+        let large = |step: &&Do| matches!(step, Do::Send { size: 101.., .. } | Do::LinkDown(Cause::Closed(1009)));
+        for step in steps.iter().filter(|step| !large(step)) {
+            play.step(step);
+        }
+        play.drain();
+        // From here on the world is friendly, on one of the paths.
+        let end = play.now.after(2000 * SECOND);
+        let mut next = 0;
+        let mut outstanding = core::mem::take(&mut play.asked);
+        while play.session.now() < end && play.session.backlog() > 0 {
+            let now = play.session.now();
+            for post in outstanding.drain(..) {
+                play.outstanding.remove(&post);
+                let said = if websocket { HttpOutcome::Unreached } else { HttpOutcome::Acked };
+                play.session.posted(now, post, said);
+            }
+            if let Some(link) = play.session.connection() {
+                play.session.writable(now, link, true);
+            }
+            while next < play.all.len() {
+                match play.all[next] {
+                    Did::Connect(link) if websocket => {
+                        let _ = play.session.link_up(now, link);
+                    }
+                    Did::Connect(link) => play.session.link_down(now, link, Cause::Refused, Hint::NONE),
+                    Did::Data(link, _, id, _) if websocket => {
+                        let _ = play.session.received(now, link, Head::Ack { id });
+                    }
+                    Did::Ping(link) if websocket => {
+                        let _ = play.session.received(now, link, Head::Pong);
+                    }
+                    Did::Close(link, Ending::Code(_)) => {
+                        play.session.link_down(now, link, Cause::Closed(1006), Hint::NONE);
+                    }
+                    _ => {}
+                }
+                next += 1;
+            }
+            play.drain();
+            outstanding = core::mem::take(&mut play.asked);
+            if outstanding.is_empty() && next == play.all.len() {
+                if let Some(when) = play.session.deadline() {
+                    play.session.tick(when);
+                }
+                play.drain();
+                outstanding = core::mem::take(&mut play.asked);
+            }
+        }
+        // An acknowledgement that a script gave twice in a row for what was never sent is the peer's fault, and final.
+        let failed = play.session.link.state() == LinkState::Failed && websocket;
+        prop_assert!(failed || play.session.backlog() == 0, "{:?}", play.session);
+    }
+}

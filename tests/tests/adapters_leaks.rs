@@ -1,0 +1,153 @@
+//! What a process has more of when nodes have come and gone: nothing. And how its sockets are set. Linux only, whose
+//! `/proc` tells.
+#![cfg(target_os = "linux")]
+
+mod real;
+
+use bowline::Path;
+use bowline_cli::proxy::{Direction, Fault};
+use bowline_smol::Setup;
+use core::time::Duration;
+use real::*;
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::TcpStream;
+use std::sync::{Mutex, PoisonError};
+
+/// The tests of this program look at the whole process, so they run one after the other.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone(test: impl FnOnce() + Send + 'static) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    limited(test);
+}
+
+fn threads() -> Vec<String> {
+    let name = |task: std::io::Result<fs::DirEntry>| fs::read_to_string(task.ok()?.path().join("comm")).ok();
+    fs::read_dir("/proc/self/task").unwrap().filter_map(name).map(|name| name.trim().to_owned()).collect()
+}
+
+/// Numbers and what they are.
+fn files() -> Vec<(i32, String)> {
+    let file = |entry: std::io::Result<fs::DirEntry>| {
+        let path = entry.ok()?.path();
+        let number = path.file_name()?.to_str()?.parse().ok()?;
+        Some((number, fs::read_link(path).ok()?.display().to_string()))
+    };
+    // Without the directory that is just being read.
+    fs::read_dir("/proc/self/fd").unwrap().filter_map(file).filter(|(_, what)| !what.starts_with("/proc")).collect()
+}
+
+const PAIRS: [Pair; 2] = [Pair::BLOCKING_SENDS, Pair::SMOL_SENDS];
+
+#[test]
+fn nothing_is_left_behind() {
+    alone(|| {
+        // Smol's executor, its reactor and its pool for names stay for the life of the process.
+        PAIRS.into_iter().for_each(come_and_go);
+        let settled = || !threads().iter().any(|name| name.starts_with("bowline") || name.starts_with("proxy"));
+        eventually("the nodes' threads are gone", settled);
+        let (threads_before, files_before) = (threads().len(), files().len());
+        for _ in 0..3 {
+            PAIRS.into_iter().for_each(come_and_go);
+        }
+        let back = || threads().len() <= threads_before && files().len() <= files_before;
+        let deadline = std::time::Instant::now() + LIMIT;
+        while !back() {
+            let (threads, files) = (threads(), files());
+            let before = (threads_before, files_before);
+            assert!(std::time::Instant::now() < deadline, "{before:?} before, now {threads:?} and {files:?}");
+            std::thread::sleep(millis(10));
+        }
+    });
+}
+
+/// Everything that makes a node begin something, ended by dropping the nodes in the middle of it.
+fn come_and_go(pair: Pair) {
+    let soon = |config: &mut bowline::Config| {
+        impatient(config);
+        config.link.attempt = Duration::from_secs(1);
+        config.route.deadline = Duration::from_secs(1);
+    };
+    // Delivered, lost, reset and turned away; a batch at the application and a request that waits for it.
+    let world = World::with(pair, soon, soon);
+    let receipt = world.sender.send(batch(1));
+    assert!(world.receiver.receive().complete());
+    assert_delivered(receipt, Path::WebSocket);
+    for fault in [Fault::Reset, Fault::CloseEarly { code: 1008, reason: "" }, Fault::Refuse, Fault::Calm] {
+        let attempts = world.receiver.stats().attempts;
+        world.ws.set(fault);
+        world.receiver.until("another attempt", |stats| stats.attempts > attempts || fault == Fault::Calm);
+    }
+    world.connected();
+    world.ws.set(Fault::Silence(Direction::Both));
+    let swallowed = world.sender.send(batch(2));
+    let message = world.receiver.receive();
+    let clients =
+        [world.sender.address(), world.receiver.address()].map(|address| TcpStream::connect(address).unwrap());
+    drop(world);
+    drop((message, swallowed, clients));
+
+    // Attempts and requests that never get an answer.
+    let deaf = Deaf::start();
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    for peer in [deaf.address, mute.local_addr().unwrap()] {
+        let setup = Setup::api_node(&peer.to_string()).unwrap().callbacks("127.0.0.1:0").unwrap();
+        let receiver = Node::unwatched(pair.receives, setup.configure(soon).drain(millis(100)));
+        let setup = Setup::ml_node("127.0.0.1:0").unwrap().fallback(&format!("http://{peer}/v1/poc-batches")).unwrap();
+        let sender = Node::unwatched(pair.sends, setup.configure(soon).drain(millis(100)));
+        let _receipt = sender.send(batch(1));
+        sender.until("a request is under way", |stats| stats.posts == 1);
+        receiver.until("an attempt is under way", |stats| stats.attempts == 1);
+    }
+}
+
+/// Small frames must not wait for the acknowledgement of the ones before: 40 ms for each, with Nagle's algorithm.
+#[test]
+fn every_connection_has_nodelay() {
+    alone(|| {
+        let me = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
+        let connections = || {
+            let socket = |(number, what): (i32, String)| {
+                what.starts_with("socket:").then(|| pidfd_getfd(&me, number, PidfdGetfdFlags::empty()).ok()).flatten()
+            };
+            let sockets = files().into_iter().filter_map(socket).map(TcpStream::from);
+            sockets.filter(|socket| socket.peer_addr().is_ok_and(|peer| peer.ip().is_loopback())).collect::<Vec<_>>()
+        };
+        for pair in PAIRS {
+            assert!(connections().is_empty());
+            let port = Port::reserve();
+            let setup = Setup::ml_node("127.0.0.1:0").unwrap();
+            let setup = setup.fallback(&format!("http://{}/v1/poc-batches", port.address)).unwrap();
+            let sender = Node::start(
+                pair.sends,
+                setup.drain(DRAIN).configure(|config| {
+                    quick(config);
+                    config.outbox.frame_limit = 10_000;
+                }),
+            );
+            let setup = Setup::api_node(&sender.address().to_string()).unwrap();
+            let setup = setup.callbacks(&port.address.to_string()).unwrap();
+            let receiver = Node::start(pair.receives, setup.drain(DRAIN).configure(quick));
+            eventually("a connection", || receiver.status().connection.is_some());
+            let posted = sender.send(big_batch(1, 10_000));
+            let message = receiver.receive();
+            assert_eq!(message.path(), Path::Http);
+
+            let found = connections();
+            let ends: BTreeSet<_> =
+                found.iter().map(|socket| (socket.local_addr().unwrap(), socket.peer_addr().unwrap())).collect();
+            assert_eq!(ends.len(), 4, "both ends of both connections: {found:?}");
+            for connection in &found {
+                assert!(connection.nodelay().unwrap(), "{connection:?}");
+            }
+            drop(found);
+            assert!(message.complete());
+            assert_delivered(posted, Path::Http);
+            receiver.stop();
+            sender.stop();
+            eventually("all are closed", || connections().is_empty());
+        }
+    });
+}
