@@ -237,7 +237,7 @@ async def pings(lines):
         await peer.send(frame(1, "one"))
         await hears(peer)
 
-    await listen(visit, ping_interval=0.2, ping_timeout=1)
+    await listen(visit, ping_interval=0.2, ping_timeout=10)
     await asyncio.Event().wait()
 
 

@@ -26,6 +26,7 @@ scenarios! {
     close_finishes_what_is_under_way,
     close_is_bounded_and_settles_everything,
     a_receiver_that_closes_waits_for_the_verdict_and_gives_the_rest_back,
+    a_receiver_that_closes_answers_what_was_posted,
     a_dropped_sender_delivers_in_the_background,
     a_dropped_receiver_acknowledges_in_the_background,
     a_message_outlives_its_node,
@@ -305,6 +306,35 @@ fn a_receiver_that_closes_waits_for_the_verdict_and_gives_the_rest_back(pair: Pa
         assert!(matches!(settled(receipt).outcome, Outcome::Delivered { .. }));
     }
     world.stop();
+}
+
+/// An answer that is lost with the receiver would bring the batch to the next one again.
+fn a_receiver_that_closes_answers_what_was_posted(pair: Pair) {
+    for finished in [true, false] {
+        let world = World::start(pair);
+        world.use_path(Path::Http);
+        let receipt = world.sender.send(batch(1));
+        let message = world.receiver.receive();
+        assert_eq!(message.path(), Path::Http);
+        // One connection more, which has nothing to say.
+        let idle = std::net::TcpStream::connect(world.receiver.address()).unwrap();
+        let (world, receiver) = world.without_receiver();
+        let closing = receiver.begin_close(if finished { LIMIT } else { millis(50) });
+        if finished {
+            assert!(message.complete());
+            assert_delivered(receipt, Path::Http);
+            closing.wait_for(PROMPT);
+        } else {
+            closing.wait_for(PROMPT);
+            drop(message);
+            // It was told to come again, and does: there is a new receiver in that place.
+            let world = world.with_receiver(pair, quick);
+            assert!(world.receiver.receive().complete());
+            assert!(matches!(settled(receipt).outcome, Outcome::Delivered { .. }));
+            world.receiver.stop();
+        }
+        drop(idle);
+    }
 }
 
 fn a_dropped_sender_delivers_in_the_background(pair: Pair) {

@@ -9,13 +9,12 @@ use std::process::ExitCode;
 
 const ABOUT: &str = "\
 Bowline keeps a message session alive over a WebSocket that breaks, and over
-HTTP when there is no WebSocket. Nothing accepted is lost, nothing is done twice.
-
-Watch it happen, in half a minute and without a network:
+HTTP when there is no WebSocket: nothing accepted is lost, and nothing is done
+twice. This program shows it, on this machine alone:
 
     bowline demo";
 
-/// Keeps message sessions alive over WebSockets that break, and over HTTP when there is none.
+/// Keeps a message session alive over a WebSocket that breaks
 #[derive(Parser)]
 #[command(name = "bowline", version, long_about = ABOUT, arg_required_else_help = true)]
 struct Cli {

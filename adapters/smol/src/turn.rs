@@ -1,8 +1,8 @@
 //! The session's task, and the tasks that wait for one thing each.
 //!
-//! Decided here: which task waits for what, and how all of them end: they are held by the session's task and dropped with
-//! it, except peers' requests, whose answers are written first. Invariants: no task waits without a limit; one
-//! registration per socket; the socket is read before anybody waits for it.
+//! Decided here: which task waits for what, and how all of them end: they are held by the session's task and over before
+//! it is, peers' requests after their answers are written. Invariants: no task waits without a limit; one registration
+//! per socket; the socket is read before anybody waits for it; when the session is over its port is free.
 
 use bowline::wire::gonka;
 use bowline::{Cause, Hint, HttpOutcome, LinkId, MessageId, PostId, Role};
@@ -17,8 +17,9 @@ use smol::{Async, Task, Timer};
 use smol_hyper::rt::{FuturesIo, SmolTimer};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::net::TcpListener;
+use std::net::{Shutdown, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 /// So many connections to our listener at once; a further one is closed.
 const CONNECTIONS: usize = 64;
@@ -30,12 +31,18 @@ const ATTEMPT: Duration = Duration::from_secs(11);
 /// After the system refused a connection for want of something, such as file descriptors.
 const BREATH: Duration = Duration::from_millis(100);
 
+/// For the answers that are left when the session is over, all of them together.
+const ANSWERS: Duration = Duration::from_secs(2);
+
 /// A socket as smol's reactor knows it.
 type Socket = Arc<Async<std::net::TcpStream>>;
 
 /// The sockets of connections; locked while the node learns of one, so that the session's task finds whatever the node
 /// tells it to watch.
 type Sockets = Arc<Mutex<BTreeMap<LinkId, Socket>>>;
+
+/// Connections to our listener: who serves each, and its socket, to tell that no further request is wanted.
+type Peers = Arc<Mutex<Vec<(Task<()>, TcpStream)>>>;
 
 /// The node, where it listens, and its task.
 pub(crate) type Started = (Arc<Node>, Option<SocketAddr>, Task<()>);
@@ -51,14 +58,17 @@ pub(crate) fn start(setup: &Setup) -> Result<Started, SetupError> {
     let listener = listener.map(Async::try_from).transpose()?;
     let sockets = Sockets::default();
     let dials = setup.role() == Role::Dialer;
-    let listening =
-        listener.map(|listener| smol::spawn(listen(Arc::clone(&node), Arc::clone(&sockets), listener, dials)));
+    let peers = Peers::default();
+    let listening = listener.map(|listener| {
+        smol::spawn(listen(Arc::clone(&node), Arc::clone(&sockets), Arc::clone(&peers), listener, dials))
+    });
     let turner = Turner {
         node: Arc::clone(&node),
         sockets,
         dials: BTreeMap::new(),
         posts: BTreeMap::new(),
-        _listening: listening,
+        peers,
+        listening,
     };
     Ok((node, address, smol::spawn(turner.run(called))))
 }
@@ -68,7 +78,8 @@ struct Turner {
     sockets: Sockets,
     dials: BTreeMap<LinkId, Task<()>>,
     posts: BTreeMap<PostId, Task<()>>,
-    _listening: Option<Task<()>>,
+    peers: Peers,
+    listening: Option<Task<()>>,
 }
 
 impl Turner {
@@ -82,10 +93,35 @@ impl Turner {
                 self.act(action);
             }
             if wait.over {
-                return;
+                return self.end().await;
             }
             let socket = wait.read.and_then(|link| lock(&self.sockets).get(&link).map(Arc::clone));
             call.or(time(wait)).or(readable(socket.as_ref())).or(writable(socket.as_ref(), wait.write)).await;
+        }
+    }
+
+    /// Whoever waits for an answer gets one; everything else is over at once. A task that is only dropped would let go of
+    /// its socket some time later.
+    async fn end(mut self) {
+        self.node.ended();
+        let dials = core::mem::take(&mut self.dials).into_values();
+        let posts = core::mem::take(&mut self.posts).into_values();
+        for task in dials.chain(posts).chain(self.listening.take()) {
+            task.cancel().await;
+        }
+        let peers = core::mem::take(&mut *lock(&self.peers));
+        for (_, socket) in &peers {
+            let _ = socket.shutdown(Shutdown::Read);
+        }
+        let until = Instant::now() + ANSWERS;
+        for (mut task, _) in peers {
+            let late = async {
+                Timer::at(until).await;
+            };
+            (&mut task).or(late).await;
+            if !task.is_finished() {
+                task.cancel().await;
+            }
         }
     }
 
@@ -193,14 +229,16 @@ async fn connect(target: &Target, deadline: &Deadline) -> io::Result<TcpStream> 
     connected.or(late).await
 }
 
-async fn listen(node: Arc<Node>, sockets: Sockets, listener: Async<TcpListener>, dials: bool) {
-    let mut peers: Vec<Task<()>> = Vec::new();
+async fn listen(node: Arc<Node>, sockets: Sockets, peers: Peers, listener: Async<TcpListener>, dials: bool) {
     loop {
         match listener.accept().await {
             Ok((socket, _)) => {
-                peers.retain(|task| !task.is_finished());
+                let socket = TcpStream::from(socket);
+                let mut peers = lock(&peers);
+                peers.retain(|(task, _)| !task.is_finished());
                 if peers.len() < CONNECTIONS {
-                    peers.push(smol::spawn(serve(Arc::clone(&node), Arc::clone(&sockets), socket.into(), dials)));
+                    let served = serve(Arc::clone(&node), Arc::clone(&sockets), socket.clone(), dials);
+                    peers.push((smol::spawn(served), socket));
                 }
             }
             Err(_) => {

@@ -208,7 +208,8 @@ impl Engine {
         if let Some(bytes) = self.held.remove(&delivery) {
             self.held_bytes = self.held_bytes.saturating_sub(bytes);
         }
-        self.session.complete(self.clock.now(), delivery, verdict)
+        let over = self.session.state() == State::Closed;
+        self.session.complete(self.clock.now(), delivery, verdict) && !over
     }
 
     /// True: the connection is wanted and will be read.

@@ -8,6 +8,7 @@ use super::LIMIT;
 use core::fmt;
 use core::time::Duration;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::env;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, Command, Output, Stdio};
@@ -96,6 +97,8 @@ pub(crate) struct Peer {
     child: Child,
     lines: Receiver<Value>,
     log: Vec<Value>,
+    /// Of each name, how much of the log a test has been told.
+    told: BTreeMap<String, usize>,
 }
 
 impl Peer {
@@ -111,7 +114,7 @@ impl Peer {
                 }
             }
         });
-        Self { child, lines, log: Vec::new() }
+        Self { child, lines, log: Vec::new(), told: BTreeMap::new() }
     }
 
     /// Tells it something: the next line of its input.
@@ -119,7 +122,7 @@ impl Peer {
         writeln!(self.child.stdin.as_ref().unwrap(), "{line}").unwrap();
     }
 
-    /// The next thing of this name that it saw; what it saw before that goes to the log.
+    /// The next thing of this name that it saw; the order among things of different names is not looked at.
     #[track_caller]
     pub(crate) fn saw(&mut self, what: &str) -> Value {
         self.saw_within(what, LIMIT)
@@ -128,13 +131,16 @@ impl Peer {
     /// The same with a limit of its own for each thing it sees.
     #[track_caller]
     pub(crate) fn saw_within(&mut self, what: &str, limit: Duration) -> Value {
+        let mut next = self.told.get(what).copied().unwrap_or_default();
         loop {
+            if let Some(at) = self.log.iter().skip(next).position(|line| line["saw"] == what) {
+                self.told.insert(what.to_owned(), next + at + 1);
+                return self.log[next + at].clone();
+            }
+            next = self.log.len();
             let Ok(line) = self.lines.recv_timeout(limit) else { panic!("it never saw {what}, but {:#?}", self.log) };
             assert_ne!(line["saw"], "error", "{}", line["what"].as_str().unwrap_or_default());
-            self.log.push(line.clone());
-            if line["saw"] == what {
-                return line;
-            }
+            self.log.push(line);
         }
     }
 

@@ -54,7 +54,7 @@ pub(crate) fn lines(view: &View<'_>, style: Style) -> Vec<String> {
     lines.push(format!("  {}  {done}", bar(delivered, stats.accepted, view.batches)));
     let waiting = u64::try_from(view.ml_node.backlog).unwrap_or(u64::MAX);
     let room = u64::try_from(view.capacity).unwrap_or(u64::MAX);
-    lines.push(format!("  {}  {waiting} of {room} may wait", bar(waiting, waiting, room)));
+    lines.push(format!("  {}  {waiting} waiting, room for {room}", bar(waiting, waiting, room)));
     lines.push(format!(
         "  {} by WebSocket   {} by HTTP   {} copies dropped",
         style.paint(Paint::Good, stats.delivered_websocket),
@@ -133,4 +133,74 @@ fn bar(done: u64, begun: u64, all: u64) -> String {
         }
     };
     (0..CELLS).map(cell).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bowline::{LinkId, State, Stats};
+
+    fn status(state: State, path: Path, connection: Option<LinkId>) -> Status {
+        let stats = Stats {
+            accepted: 2000,
+            delivered_websocket: 999,
+            delivered_http: 1001,
+            duplicates: 1000,
+            ..Stats::default()
+        };
+        Status { state, path, connection, backlog: 64, held: 64, stats }
+    }
+
+    #[test]
+    fn every_picture_fits_into_eighty_columns_and_has_the_same_height() {
+        let states = [
+            State::Idle,
+            State::Waiting,
+            State::Connecting,
+            State::Handshaking,
+            State::Up,
+            State::Suspect,
+            State::Degraded,
+            State::Suspended,
+            State::Closing,
+            State::Failed,
+            State::Closed,
+        ];
+        let mut heights = Vec::new();
+        for phase in (0..SCRIPT.len()).map(Some).chain([None]) {
+            for state in states {
+                for path in [Path::WebSocket, Path::Http] {
+                    let ml_node = status(state, path, Some(LinkId::NONE));
+                    let api_node = status(state, path, None);
+                    let script = phase.and_then(|phase| SCRIPT.get(phase));
+                    let view = View {
+                        phase,
+                        left: Duration::from_secs(120),
+                        ml_node: &ml_node,
+                        api_node: &api_node,
+                        websocket: script.map_or(Fault::Calm, |phase| phase.websocket.fault(9)),
+                        http: script.map_or(Fault::Calm, |phase| phase.http.fault(9)),
+                        batches: 2000,
+                        capacity: 64,
+                    };
+                    let drawn = lines(&view, Style(false));
+                    heights.push(drawn.len());
+                    for line in drawn {
+                        assert!(line.chars().count() <= WIDTH, "{line}");
+                    }
+                }
+            }
+        }
+        heights.dedup();
+        assert_eq!(heights.len(), 1);
+        assert!(heights[0] <= 16, "it leaves room for lines above it");
+    }
+
+    #[test]
+    fn a_bar_is_full_when_all_is_done_and_shows_the_first_of_many() {
+        assert!(bar(240, 240, 240).chars().all(|cell| cell == '█'));
+        assert!(bar(0, 0, 64).chars().all(|cell| cell == '░'));
+        assert!(bar(1, 2, 2000).starts_with('█'));
+        assert_eq!(bar(10, 20, 0).chars().count(), 50);
+    }
 }

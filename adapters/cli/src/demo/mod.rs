@@ -31,61 +31,66 @@ use std::process::ExitCode;
 const ABOUT: &str = "\
 Runs a Gonka ML node, which sends proof batches, and a Gonka API node, which
 receives them, in this process, over real sockets on the loopback interface.
-Two proxies stand between them, one before the ML node's WebSocket and one before
+Two proxies stand between them, one before the ML node's WebSocket, one before
 the API node's HTTP callbacks, and break what runs through them:
 
-     1  nothing           every batch goes by WebSocket
-     2  reset             the WebSocket is cut; HTTP carries until it has proven
-                          itself again
-     3  silence           it is open, but acknowledgements are held back
-     4  healed            traffic returns to the WebSocket
-     5  slow reader       it takes a third of what is sent
-     6  turned away       the ML node accepts, then closes: 1008, PoW is not running
-     7  refused           nobody listens at the WebSocket: HTTP alone
-     8  nothing works     HTTP is refused as well: the backlog waits
-     9  answers lost      HTTP works, but its answers never arrive
-    10  all back          the backlog drains, the WebSocket returns
+  calm          nothing is broken: every batch goes by WebSocket
+  reset         the WebSocket is cut; HTTP carries until a new one has proven
+                itself
+  silence       the WebSocket is open, but acknowledgements are held back
+  healed        traffic returns to the WebSocket
+  slow          the WebSocket takes a third of what is sent
+  turned-away   it is accepted, then closed: 1008, PoW is not running
+  refused       nobody listens at the WebSocket: HTTP alone
+  all-down      HTTP is refused as well: the backlog waits
+  answers-lost  HTTP is back, but its answers never arrive
+  all-back      the backlog drains, the WebSocket returns
 
-The receiving application works on each batch for a moment, on some for longer
-than the sender waits, and hands some back once to have them again. A ledger notes
-what happened to every batch, and the run ends with it.";
+The application that receives works on each batch for a moment, on some for
+longer than the sender waits, and hands some back once, to have them again. The
+ledger at the end says what became of every batch. On a terminal you see a
+picture; on a pipe a line for each phase and each change.";
 
 const AFTER: &str = "\
 Exit status:
     0  every batch that was accepted was processed, exactly once
     1  one was not (the ledger says which), or the demo could not run
     2  the arguments make no sense
-  130  interrupted: Ctrl-C stops sending, waits a while for what is under way and
-       shows the ledger so far; a second Ctrl-C ends at once
+  130  interrupted: Ctrl-C stops sending, gives what is under way a few seconds
+       and shows the ledger so far; a second Ctrl-C ends at once
 
 Examples:
-    bowline demo                                    half a minute
-    bowline demo --time-scale 1                     at Gonka's own pace, two minutes
-    bowline demo --adapter blocking --seed 7        threads, and other chances
-    bowline demo --time-scale 0.05 --json | tail -1    the ledger, for a script";
+  bowline demo                                     half a minute
+  bowline demo --time-scale 1                      Gonka's own pace: two minutes
+  bowline demo --adapter blocking --seed 7         threads, and other chances
+  bowline demo --time-scale 0.05 --json | tail -1  the ledger, for a script";
 
-/// Break a session in every way we know and count what arrives.
+/// Breaks a session in every way we know and counts what arrives
 #[derive(Debug, clap::Args)]
-#[command(long_about = ABOUT, after_help = AFTER)]
+#[command(long_about = ABOUT, after_long_help = AFTER)]
 pub(crate) struct Args {
-    /// What turns the nodes: smol's tasks, or threads.
-    #[arg(long, value_enum, default_value_t = node::Adapter::Smol)]
+    /// What turns the nodes: tasks on smol's executor, or threads
+    #[arg(long, value_enum, hide_possible_values = true, value_name = "smol|blocking")]
+    #[arg(default_value_t = node::Adapter::Smol)]
     adapter: node::Adapter,
 
-    /// How many batches, spread over the script: 20 to 2000.
+    /// How many batches, spread over the script: 20 to 2000
     #[arg(long, value_name = "N", default_value_t = 240, value_parser = clap::value_parser!(u64).range(20..=2000))]
     batches: u64,
 
-    /// Multiplies the script and every timer of both sessions, 0.02 to 1. At 1 they are Gonka's own, such as 3 s for an
-    /// acknowledgement, 3 to 5 s between attempts to connect, at least 10 s on HTTP.
-    #[arg(long, value_name = "X", default_value = "0.25", value_parser = Scale::parse)]
+    /// Multiplies the script and the sessions' timers: 0.02 to 1
+    ///
+    /// At 1 the timers are Gonka's own, such as 3 s for an acknowledgement,
+    /// 3 to 5 s between attempts to connect, and at least 10 s on HTTP before
+    /// the WebSocket is trusted again.
+    #[arg(long, value_name = "X", default_value = "0.25", value_parser = Scale::parse, verbatim_doc_comment)]
     time_scale: Scale,
 
-    /// Drives all chance: the nodes' delays, and how long the application works on which batch.
+    /// Drives all chance: the sessions' delays and the application's pace
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
 
-    /// Writes JSON lines: what happens, and the ledger last.
+    /// Writes JSON lines: what happens, and the ledger last
     #[arg(long)]
     json: bool,
 }
