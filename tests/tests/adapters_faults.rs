@@ -21,8 +21,6 @@ scenarios! {
     a_reset_with_batches_in_flight_loses_and_doubles_nothing,
     a_reset_without_an_http_path_loses_and_doubles_nothing,
     a_peer_that_falls_silent_is_found_by_both,
-    a_slow_reader_is_not_killed,
-    a_reader_that_stopped_is_ended_after_the_send_deadline,
     accept_and_close_is_no_hot_loop,
     what_is_refused_goes_by_http_and_returns,
     an_answer_that_is_lost_is_asked_for_again_under_the_same_key,
@@ -147,9 +145,19 @@ fn a_peer_that_falls_silent_is_found_by_both(pair: Pair) {
 /// More than the system's buffers take, so that the write has to wait for the reader.
 const BIG: usize = 12 << 20;
 
+#[test]
+fn a_slow_reader_is_not_killed() {
+    at_once(slow_reader);
+}
+
+#[test]
+fn a_reader_that_stopped_is_ended_after_the_send_deadline() {
+    at_once(stopped_reader);
+}
+
 /// The system says that a socket can be written only when a good part of its buffer is free: with this reader that takes
 /// longer than a write may stand still (5 s).
-fn a_slow_reader_is_not_killed(pair: Pair) {
+fn slow_reader(pair: Pair) {
     let setup = Setup::ml_node("127.0.0.1:0").unwrap().configure(|config| {
         quick(config);
         config.outbox.ack_wait = AckWait::Fixed(LIMIT * 4);
@@ -163,7 +171,7 @@ fn a_slow_reader_is_not_killed(pair: Pair) {
     let mut slow = Vec::new();
     let since = Instant::now();
     // Not a synchronisation: this is the reader's speed.
-    while since.elapsed() < Duration::from_secs(8) {
+    while since.elapsed() < millis(6_500) {
         let taken = slow.len();
         slow.resize(taken + 5_000, 0);
         client.get_mut().read_exact(&mut slow[taken..]).unwrap();
@@ -182,7 +190,7 @@ fn a_slow_reader_is_not_killed(pair: Pair) {
     sender.stop();
 }
 
-fn a_reader_that_stopped_is_ended_after_the_send_deadline(pair: Pair) {
+fn stopped_reader(pair: Pair) {
     let patient = |config: &mut Config| {
         quick(config);
         config.outbox.ack_wait = AckWait::Fixed(LIMIT * 4);

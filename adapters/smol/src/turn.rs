@@ -18,7 +18,7 @@ use smol_hyper::rt::{FuturesIo, SmolTimer};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 /// So many connections to our listener at once; a further one is closed.
@@ -41,8 +41,9 @@ type Socket = Arc<Async<std::net::TcpStream>>;
 /// tells it to watch.
 type Sockets = Arc<Mutex<BTreeMap<LinkId, Socket>>>;
 
-/// Connections to our listener: who serves each, and its socket, to tell that no further request is wanted.
-type Peers = Arc<Mutex<Vec<(Task<()>, TcpStream)>>>;
+/// Connections to our listener: who serves each, and its socket, to tell that no further request is wanted. It is not
+/// kept open for that.
+type Peers = Arc<Mutex<Vec<(Task<()>, Weak<Async<std::net::TcpStream>>)>>>;
 
 /// The node, where it listens, and its task.
 pub(crate) type Started = (Arc<Node>, Option<SocketAddr>, Task<()>);
@@ -62,14 +63,8 @@ pub(crate) fn start(setup: &Setup) -> Result<Started, SetupError> {
     let listening = listener.map(|listener| {
         smol::spawn(listen(Arc::clone(&node), Arc::clone(&sockets), Arc::clone(&peers), listener, dials))
     });
-    let turner = Turner {
-        node: Arc::clone(&node),
-        sockets,
-        dials: BTreeMap::new(),
-        posts: BTreeMap::new(),
-        peers,
-        listening,
-    };
+    let turner =
+        Turner { node: Arc::clone(&node), sockets, dials: BTreeMap::new(), posts: BTreeMap::new(), peers, listening };
     Ok((node, address, smol::spawn(turner.run(called))))
 }
 
@@ -110,8 +105,8 @@ impl Turner {
             task.cancel().await;
         }
         let peers = core::mem::take(&mut *lock(&self.peers));
-        for (_, socket) in &peers {
-            let _ = socket.shutdown(Shutdown::Read);
+        for socket in peers.iter().filter_map(|(_, socket)| socket.upgrade()) {
+            let _ = socket.get_ref().shutdown(Shutdown::Read);
         }
         let until = Instant::now() + ANSWERS;
         for (mut task, _) in peers {
@@ -237,8 +232,9 @@ async fn listen(node: Arc<Node>, sockets: Sockets, peers: Peers, listener: Async
                 let mut peers = lock(&peers);
                 peers.retain(|(task, _)| !task.is_finished());
                 if peers.len() < CONNECTIONS {
-                    let served = serve(Arc::clone(&node), Arc::clone(&sockets), socket.clone(), dials);
-                    peers.push((smol::spawn(served), socket));
+                    let open = Arc::downgrade(&Socket::from(socket.clone()));
+                    let served = serve(Arc::clone(&node), Arc::clone(&sockets), socket, dials);
+                    peers.push((smol::spawn(served), open));
                 }
             }
             Err(_) => {

@@ -22,6 +22,7 @@ use bowline::{
     State, Stats, Verdict,
 };
 use core::fmt;
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::io::{Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -239,6 +240,8 @@ pub struct Node {
     url: Option<Target>,
     fallback: Option<Target>,
     drain: Duration,
+    /// What the application has not taken yet is given back, and so is what was just on its way to it.
+    closing: AtomicBool,
 }
 
 impl Node {
@@ -260,6 +263,7 @@ impl Node {
             url: setup.url.clone(),
             fallback: setup.fallback.clone(),
             drain: setup.drain,
+            closing: AtomicBool::new(false),
         }))
     }
 
@@ -396,6 +400,7 @@ impl Node {
     /// Accepts nothing more and finishes what is under way, for `drain` at most; then a close handshake of two seconds at
     /// most. Batches that the application has not taken yet are given back.
     pub fn close(&self, drain: Duration) {
+        self.closing.store(true, Ordering::SeqCst);
         self.with(|engine| engine.close(drain));
         self.give_back();
     }
@@ -449,6 +454,9 @@ impl Node {
                 let message = Message { batch, delivery, maybe_dup, path, node: self.me.clone(), open: true };
                 // Refused only when nobody will read any more: dropping it gives it back.
                 drop(self.messages.0.try_send(message));
+                if self.closing.load(Ordering::SeqCst) {
+                    self.give_back();
+                }
             }
             Effect::Settle { receipt, settlement } => {
                 let _ = receipt.try_send(settlement);

@@ -45,9 +45,7 @@ pub(crate) const fn millis(n: u64) -> Duration {
 /// Runs a test with a limit on the whole of it.
 #[track_caller]
 pub(crate) fn limited(test: impl FnOnce() + Send + 'static) {
-    let t = Instant::now();
     begin("the test", test).wait_for(WHOLE);
-    eprintln!("TIME {:?} {:?}", t.elapsed(), thread::current().name());
 }
 
 /// Something that runs on a thread of its own.
@@ -488,6 +486,15 @@ impl World {
     pub(crate) fn stop(self) {
         self.sender.stop();
         self.receiver.stop();
+    }
+}
+
+/// Runs a scenario that mostly waits with both pairs at the same time.
+#[track_caller]
+pub(crate) fn at_once(scenario: fn(Pair)) {
+    let pairs = [Pair::BLOCKING_SENDS, Pair::SMOL_SENDS].map(|pair| begin("the test", move || scenario(pair)));
+    for pair in pairs {
+        pair.wait_for(WHOLE);
     }
 }
 

@@ -142,9 +142,9 @@ mod tests {
 
     fn status(state: State, path: Path, connection: Option<LinkId>) -> Status {
         let stats = Stats {
-            accepted: 2000,
-            delivered_websocket: 999,
-            delivered_http: 1001,
+            accepted: 1000,
+            delivered_websocket: 499,
+            delivered_http: 501,
             duplicates: 1000,
             ..Stats::default()
         };
@@ -180,7 +180,7 @@ mod tests {
                         api_node: &api_node,
                         websocket: script.map_or(Fault::Calm, |phase| phase.websocket.fault(9)),
                         http: script.map_or(Fault::Calm, |phase| phase.http.fault(9)),
-                        batches: 2000,
+                        batches: 1000,
                         capacity: 64,
                     };
                     let drawn = lines(&view, Style(false));
@@ -200,7 +200,7 @@ mod tests {
     fn a_bar_is_full_when_all_is_done_and_shows_the_first_of_many() {
         assert!(bar(240, 240, 240).chars().all(|cell| cell == '█'));
         assert!(bar(0, 0, 64).chars().all(|cell| cell == '░'));
-        assert!(bar(1, 2, 2000).starts_with('█'));
+        assert!(bar(1, 2, 1000).starts_with('█'));
         assert_eq!(bar(10, 20, 0).chars().count(), 50);
     }
 }

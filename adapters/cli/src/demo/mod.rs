@@ -39,7 +39,7 @@ the API node's HTTP callbacks, and break what runs through them:
                 itself
   silence       the WebSocket is open, but acknowledgements are held back
   healed        traffic returns to the WebSocket
-  slow          the WebSocket takes a third of what is sent
+  slow          the WebSocket takes half of what is sent
   turned-away   it is accepted, then closed: 1008, PoW is not running
   refused       nobody listens at the WebSocket: HTTP alone
   all-down      HTTP is refused as well: the backlog waits
@@ -74,8 +74,9 @@ pub(crate) struct Args {
     #[arg(default_value_t = node::Adapter::Smol)]
     adapter: node::Adapter,
 
-    /// How many batches, spread over the script: 20 to 2000
-    #[arg(long, value_name = "N", default_value_t = 240, value_parser = clap::value_parser!(u64).range(20..=2000))]
+    // No more than the receiver remembers (1024): beyond that it could only say that a batch may have been seen before.
+    /// How many batches, spread over the script: 20 to 1000
+    #[arg(long, value_name = "N", default_value_t = 240, value_parser = clap::value_parser!(u64).range(20..=1000))]
     batches: u64,
 
     /// Multiplies the script and the sessions' timers: 0.02 to 1

@@ -67,6 +67,9 @@ impl Summary<'_> {
             .field("longest_outage_seconds", seconds(self.outage))
             .field("p50_seconds", seconds(p50))
             .field("p99_seconds", seconds(p99))
+            .field("violations", ml.violations + api.violations)
+            .field("malformed", ml.malformed + api.malformed)
+            .field("ids_reused", ml.reused + api.reused)
             .field("closed_in_time", self.ended.in_time)
             .field("offending", offences)
     }

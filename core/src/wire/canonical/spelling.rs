@@ -1,9 +1,9 @@
 //! How the canonical form spells strings and numbers: Python's way.
 //!
 //! ```text
-//! "\u00E9\/\ud83d" ──▶ its code points ─────────────▶ "\u00e9/\ud83d"
-//! 10E-8            ──▶ the shortest digits of an f64 ─▶ 1e-07
-//! -0, 00           ──▶ an integer is as it is, but 0; the second never comes here, being no JSON
+//! "\u00E9\/\ud83d" ──▶ its code points ──────────────▶ "\u00e9/\ud83d"
+//! 10E-8            ──▶ the shortest digits of an f64 ──▶ 1e-07
+//! 10, -0           ──▶ as they are, but for the sign ──▶ 10, 0
 //! ```
 
 use alloc::format;
@@ -78,11 +78,20 @@ pub(super) fn is(key: &Points<'_>, name: &str) -> bool {
 
 /// Writes the string that begins after this quotation mark, and gives back the text after it.
 pub(super) fn push_string<'a>(out: &mut String, after_quote: &'a str) -> &'a str {
-    let mut points = Points::of(after_quote);
+    let mut rest = after_quote;
     out.push('"');
-    points.by_ref().for_each(|point| push_point(out, point));
-    out.push('"');
-    points.0.as_str()
+    loop {
+        let special = rest.bytes().position(|byte| !matches!(byte, b' ' | b'!' | b'#'..=b'[' | b']'..=b'~'));
+        let (plain, special) = rest.split_at_checked(special.unwrap_or(rest.len())).unwrap_or_default();
+        out.push_str(plain);
+        let mut points = Points::of(special);
+        let Some(point) = points.next() else {
+            out.push('"');
+            return points.0.as_str();
+        };
+        push_point(out, point);
+        rest = points.0.as_str();
+    }
 }
 
 pub(super) fn push_point(out: &mut String, point: u32) {
@@ -124,20 +133,24 @@ pub(super) fn push_scalar(out: &mut String, scalar: &str) -> Result<(), Uncanoni
     Ok(())
 }
 
-/// Python's `repr`: both languages write the shortest digits that read back as this float, and differ in the exponent.
+/// Python's `repr`: the shortest digits that read back as this float, and of two that are equally near, the even one.
 fn push_float(out: &mut String, float: f64) {
-    let scientific = format!("{float:e}");
-    let (digits, exponent) = scientific.split_once('e').unwrap_or_default();
     let plain = float == 0.0 || (1e-4..1e16).contains(&float.abs());
-    if plain {
-        let decimal = format!("{float}");
-        out.push_str(&decimal);
-        if !decimal.contains('.') {
-            out.push_str(".0");
+    let shortest = if plain { format!("{float}") } else { format!("{float:e}") };
+    let decimals = shortest.split_once('.').map_or("", |(_, decimals)| decimals);
+    let decimals = decimals.find('e').unwrap_or(decimals.len());
+    // Rust breaks ties upwards when it looks for the shortest, but to even when told how many digits to write. (Next to a
+    // power of two, the nearest of so many digits may be another float.)
+    let nearest = if plain { format!("{float:.decimals$}") } else { format!("{float:.decimals$e}") };
+    let digits = if nearest.parse() == Ok(float) { nearest } else { shortest };
+    match digits.split_once('e') {
+        None if decimals == 0 => out.extend([&digits, ".0"]),
+        None => out.push_str(&digits),
+        Some((digits, exponent)) => {
+            let (sign, exponent) = exponent.strip_prefix('-').map_or(("+", exponent), |exponent| ("-", exponent));
+            let zero = if exponent.len() == 1 { "0" } else { "" };
+            out.extend([digits, "e", sign, zero, exponent]);
         }
-    } else {
-        let (sign, exponent) = exponent.strip_prefix('-').map_or(('+', exponent), |exponent| ('-', exponent));
-        out.push_str(&format!("{digits}e{sign}{exponent:0>2}"));
     }
 }
 
@@ -181,6 +194,13 @@ mod tests {
             ("1.7976931348623157e308", "1.7976931348623157e+308"),
             ("9007199254740993.0", "9007199254740992.0"),
             ("5e22", "5e+22"),
+            // Halfway between two of 17 digits: a time of day is, one in ten thousand.
+            ("-113272185396253.125", "-113272185396253.12"),
+            ("113272185396253.375", "113272185396253.38"),
+            ("1795213203.00390625", "1795213203.0039062"),
+            ("1795213203.01171875", "1795213203.0117188"),
+            // 2 to the -1017: …044 would be nearer, but is another float.
+            ("7.120236347223045e-307", "7.120236347223045e-307"),
             ("0.1000000000000000055511151231257827021181583404541015625", "0.1"),
         ] {
             assert_eq!(scalar(spelt).as_deref(), Ok(repr), "{spelt}");

@@ -1,0 +1,1 @@
+//! Being written (founder of the field-bug tests): please leave this file alone.
