@@ -819,10 +819,11 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             self.stats.clock_backwards = self.stats.clock_backwards.saturating_add(1);
         }
         let now = now.max(self.now);
-        if self.earliest().is_some_and(|(at, _)| now.since(at) > STALL) {
-            self.stalled(now);
-        } else {
-            self.gaps = 0;
+        match self.earliest() {
+            Some((at, _)) if now.since(at) > STALL => self.stalled(now),
+            // In time for a deadline; a call in between proves nothing.
+            Some((at, _)) if at <= now => self.gaps = 0,
+            Some(_) | None => {}
         }
         self.now = now;
         let path = self.route.path();

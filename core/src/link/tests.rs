@@ -115,6 +115,20 @@ fn b4_a_servers_hint_is_a_lower_bound_for_the_next_attempt() {
     assert!(retry(&link) >= Some(at(40)));
 }
 
+/// The hub gives each refused dialer a slot of its own; the dialer's part is to come back in it and not before.
+#[test]
+fn b5_a_refused_dialer_comes_back_in_its_own_slot() {
+    for (status, slot) in [(503, 4), (503, 9), (429, 30)] {
+        let (mut link, mut rng) = (dialer(), rng());
+        let attempt = link.take_connect().unwrap();
+        let hint = Hint::after(SECOND * slot);
+        assert!(link.on_down(at(0), attempt, Cause::Rejected(status), hint, &mut rng));
+        let waits = retry(&link).unwrap().since(at(0));
+        let spread = SECOND * if status == 429 { 4 } else { 1 };
+        assert!(waits >= SECOND * slot && waits <= SECOND * slot + spread, "{waits:?}");
+    }
+}
+
 #[test]
 fn b6_gonkas_not_running_yet_is_a_wait_of_three_to_five_seconds_for_ever() {
     let (mut link, mut rng) = (started(crate::GONKA_API_NODE.link), rng());

@@ -14,9 +14,10 @@ use super::scale::Scale;
 use super::script::{self, Phase, SCRIPT};
 use super::show::Show;
 use super::summary::Summary;
+use super::watch::Watch;
 use super::words;
-use super::world::{Who, World};
-use bowline::{Cause, Event, GONKA_ML_NODE, LinkId, Path, Refusal};
+use super::world::World;
+use bowline::{GONKA_ML_NODE, Path, Refusal};
 use bowline_cli::proxy::Fault;
 use bowline_transport::{Receipt, Refused, SetupError, Status};
 use core::fmt;
@@ -86,7 +87,7 @@ impl From<io::Error> for Failure {
 /// Runs the whole demo.
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let interrupt = Interrupt::listen()?;
-    let batches = Arc::new(Batches::new(args.seed));
+    let batches = Arc::new(Batches::new(args.seed, args.batches));
     let ledger = Arc::new(Ledger::default());
     let world = World::start(args, &batches, &ledger)?;
     let director = Director::new(args, interrupt, batches, ledger, world);
@@ -104,7 +105,7 @@ struct Director<'a> {
     start: Instant,
     phase: usize,
     phase_start: Instant,
-    /// The sender's and the receiver's counters when the phase began.
+    /// How the sender and the receiver stood when the last phase ended.
     before: (Status, Status),
     websocket: Fault,
     http: Fault,
@@ -218,7 +219,6 @@ impl<'a> Director<'a> {
         let Some(phase) = SCRIPT.get(self.phase) else { return Ok(()) };
         self.set(phase.websocket.fault(self.need), phase.http.fault(self.need));
         self.phase_start = Instant::now();
-        self.before = (self.world.ml_node.status(), self.world.api_node.status());
         self.said.clear();
         self.returned = false;
         let Phase { name, broken, expected, .. } = phase;
@@ -271,6 +271,7 @@ impl<'a> Director<'a> {
         let by_http = ml.delivered_http - ml_before.delivered_http;
         let duplicates = api.duplicates - api_before.duplicates;
         let waiting = ml_node.backlog;
+        self.before = (*ml_node, *api_node);
         let note = Note::new("phase_end")
             .words(format!(
                 "  {by_websocket} by WebSocket, {by_http} by HTTP, {duplicates} copies dropped, {waiting} waiting"
@@ -304,38 +305,7 @@ impl<'a> Director<'a> {
     /// What the nodes told.
     fn listen(&mut self) -> io::Result<()> {
         while let Ok((who, event)) = self.world.events.try_recv() {
-            let node = match who {
-                Who::MlNode => "ml_node",
-                Who::ApiNode => "api_node",
-            };
-            let note = match (who, event) {
-                (_, Event::State { from, to }) => {
-                    Note::new("state").field("node", node).field("from", from.to_string()).field("to", to.to_string())
-                }
-                (_, Event::Path { to, .. }) => {
-                    let words = match to {
-                        Path::WebSocket => "the ML node sends by WebSocket",
-                        Path::Http => "the ML node sends by HTTP",
-                    };
-                    Note::new("path").words(words).field("node", node).field("to", to.to_string())
-                }
-                (_, Event::Down { cause, .. }) => {
-                    let words = match (who, cause) {
-                        (Who::MlNode, _) => Some(format!("WebSocket lost: {}", words::cause(cause))),
-                        (Who::ApiNode, Cause::Closed(1008) | Cause::Refused | Cause::Timeout) => {
-                            let words = format!("the API node's attempt: {}", words::cause(cause));
-                            self.said.insert(words.clone()).then_some(words)
-                        }
-                        (Who::ApiNode, _) => None,
-                    };
-                    let note = Note::new("down").field("node", node).field("cause", format!("{cause:?}"));
-                    match words {
-                        Some(words) => note.words(words),
-                        None => note,
-                    }
-                }
-                (_, event) => Note::new("other").field("node", node).field("what", format!("{event:?}")),
-            };
+            let note = words::event(who, event, &mut self.said);
             self.note(&note)?;
         }
         Ok(())
@@ -424,7 +394,7 @@ impl<'a> Director<'a> {
             }
         }
         let judgement = ledger.judge(interrupted);
-        let summary = Summary { args, judgement, ended, connections: watch.connections, outage, interrupted };
+        let summary = Summary { args, judgement, ended, connections: watch.connections(), outage, interrupted };
         show.text(&summary.lines(show.style()))?;
         show.note(at, &summary.note())?;
         Ok(match (interrupted, summary.kept()) {
@@ -442,36 +412,4 @@ impl<'a> Director<'a> {
 /// Traffic is on the WebSocket, and there is one.
 fn carries(ml_node: &Status) -> bool {
     ml_node.path == Path::WebSocket && ml_node.connection.is_some()
-}
-
-/// Whether there is a connection, look by look.
-#[derive(Debug, Default)]
-struct Watch {
-    connection: Option<LinkId>,
-    connections: u64,
-    /// Since when there is none; the first is not missed before it was there.
-    since: Option<Instant>,
-    longest: Duration,
-}
-
-impl Watch {
-    /// The number of a connection that is new.
-    fn look(&mut self, now: Instant, connection: Option<LinkId>) -> Option<u64> {
-        if connection == self.connection {
-            return None;
-        }
-        self.connection = connection;
-        let outage = self.since.take();
-        if connection.is_none() {
-            self.since = Some(now);
-            return None;
-        }
-        self.longest = self.longest.max(outage.map_or(Duration::ZERO, |since| now - since));
-        self.connections += 1;
-        Some(self.connections)
-    }
-
-    fn longest(&self, now: Instant) -> Duration {
-        self.longest.max(self.since.map_or(Duration::ZERO, |since| now - since))
-    }
 }

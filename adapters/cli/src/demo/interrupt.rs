@@ -4,8 +4,10 @@
 
 use super::show;
 use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
 use std::process;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread;
 
 /// The status of a program that was interrupted, as shells know it: 128 and the number of the signal.
 pub(crate) const STATUS: u8 = 130;
@@ -21,8 +23,7 @@ impl Interrupt {
         let ask = Arc::clone(&asked);
         ctrlc::set_handler(move || {
             if ask.swap(true, Ordering::Relaxed) {
-                show::give_back_terminal();
-                process::exit(STATUS.into());
+                end_at_once();
             }
         })?;
         Ok(Self(asked))
@@ -32,4 +33,15 @@ impl Interrupt {
     pub(crate) fn asked(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
+}
+
+/// Whoever writes to a terminal that takes nothing more holds the output; it is waited for only a moment.
+fn end_at_once() -> ! {
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || {
+        show::give_back_terminal();
+        tell.send(())
+    });
+    let _ = told.recv_timeout(Duration::from_millis(200));
+    process::exit(STATUS.into())
 }

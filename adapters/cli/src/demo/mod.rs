@@ -21,6 +21,7 @@ mod scale;
 mod script;
 mod show;
 mod summary;
+mod watch;
 mod words;
 mod world;
 

@@ -1,8 +1,49 @@
 //! Plain words for what the nodes say.
+//!
+//! Decided here: what of it people are told, and what programs alone.
 
-use bowline::{Cause, State};
+use super::note::Note;
+use super::world::Who;
+use bowline::{Cause, Event, Path, State};
 use bowline_cli::proxy::{Direction, Fault};
 use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+/// Something that a node told. Attempts to connect fail again and again: `said` holds what need not be said again.
+pub(crate) fn event(who: Who, event: Event, said: &mut BTreeSet<String>) -> Note {
+    let node = match who {
+        Who::MlNode => "ml_node",
+        Who::ApiNode => "api_node",
+    };
+    match event {
+        Event::State { from, to } => {
+            Note::new("state").field("node", node).field("from", from.to_string()).field("to", to.to_string())
+        }
+        Event::Path { to, .. } => {
+            let words = match to {
+                Path::WebSocket => "the ML node sends by WebSocket",
+                Path::Http => "the ML node sends by HTTP",
+            };
+            Note::new("path").words(words).field("node", node).field("to", to.to_string())
+        }
+        Event::Down { cause: why, .. } => {
+            let note = Note::new("down").field("node", node).field("cause", format!("{why:?}"));
+            match (who, why) {
+                (Who::MlNode, _) => note.words(format!("WebSocket lost: {}", cause(why))),
+                (Who::ApiNode, Cause::Closed(1008) | Cause::Refused | Cause::Timeout) => {
+                    let words = format!("the API node's attempt: {}", cause(why));
+                    if said.insert(words.clone()) { note.words(words) } else { note }
+                }
+                // The other end of what the ML node tells.
+                (Who::ApiNode, _) => note,
+            }
+        }
+        Event::Settled { .. }
+        | Event::RejectedButAcked { .. }
+        | Event::HorizonShort { .. }
+        | Event::IdReused { .. } => Note::new("other").field("node", node).field("what", format!("{event:?}")),
+    }
+}
 
 /// How a connection, or the attempt at one, ended.
 pub(crate) fn cause(cause: Cause) -> Cow<'static, str> {
@@ -27,7 +68,7 @@ pub(crate) const fn state(state: State) -> &'static str {
         State::Waiting => "waits to retry",
         State::Connecting | State::Handshaking => "connects",
         State::Up => "up",
-        State::Suspect => "suspects it",
+        State::Suspect => "unanswered",
         State::Degraded => "on HTTP",
         State::Suspended => "long outage",
         State::Closing => "closing",

@@ -1,0 +1,53 @@
+//! The rules that only a socket can show: which connection a request uses, and what a ping is on the wire.
+
+mod real;
+
+use bowline::Path;
+use bowline_smol::Setup;
+use core::time::Duration;
+use real::*;
+use std::net::TcpStream;
+use tungstenite::Message;
+
+#[test]
+fn h4_every_request_has_a_connection_of_its_own() {
+    limited(|| at_once(requests_use_connections_of_their_own));
+}
+
+fn requests_use_connections_of_their_own(pair: Pair) {
+    let world = World::start(pair);
+    world.use_path(Path::Http);
+    let before = world.http.counts().accepted;
+    for n in 1..=5 {
+        let receipt = world.sender.send(batch(n));
+        assert!(world.receiver.receive().complete());
+        assert_delivered(receipt, Path::Http);
+    }
+    assert_eq!(world.http.counts().accepted - before, 5);
+    world.stop();
+}
+
+fn pings_are_control_frames(adapter: Adapter) {
+    let setup = Setup::ml_node("127.0.0.1:0").unwrap().configure(|config| {
+        config.heartbeat.interval = millis(50);
+        config.heartbeat.dead = Duration::from_secs(60);
+    });
+    let node = Node::start(adapter, setup);
+    let stream = TcpStream::connect(node.address()).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    let url = format!("ws://{}/api/v1/pow/ws", node.address());
+    let (mut peer, _) = tungstenite::client(url, stream).unwrap();
+    for _ in 0..3 {
+        assert!(matches!(peer.read().unwrap(), Message::Ping(_)));
+        // tungstenite has queued the pong; the next read sends it.
+    }
+    drop(peer);
+    node.stop();
+}
+
+/// To a plain peer, a ping is the protocol's own control frame, which every WebSocket library answers by itself, and never
+/// a message that the peer would have to know.
+#[test]
+fn l3_a_ping_is_a_control_frame() {
+    limited(|| BOTH.into_iter().for_each(pings_are_control_frames));
+}
