@@ -9,9 +9,12 @@ use bowline_cli::proxy::{Direction, Fault};
 use bowline_smol::Setup;
 use core::time::Duration;
 use real::*;
-use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+use rustix::process::{
+    PidfdFlags, PidfdGetfdFlags, Resource, Rlimit, getpid, getrlimit, pidfd_getfd, pidfd_open, setrlimit,
+};
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -138,6 +141,32 @@ fn a_node_that_has_closed_has_no_threads() {
             assert!(since.elapsed() < PROMPT);
             drop(clients);
         }
+    });
+}
+
+/// Whoever connects while the process has no file descriptor left is served once there is one.
+#[test]
+fn a_shortage_of_files_passes() {
+    alone(|| {
+        let limit = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(256), ..limit }).unwrap();
+        for adapter in BOTH {
+            let node = Node::unwatched(adapter, Setup::ml_node("127.0.0.1:0").unwrap());
+            let address = node.address();
+            let mut all: Vec<_> = core::iter::from_fn(|| fs::File::open("/dev/null").ok()).collect();
+            drop(all.pop());
+            let mut client = TcpStream::connect(address).unwrap();
+            client.write_all(b"GET /nowhere HTTP/1.1\r\nHost: node\r\n\r\n").unwrap();
+            client.set_read_timeout(Some(millis(300))).unwrap();
+            client.read_exact(&mut [0]).expect_err("nobody can be served");
+            drop(all);
+            client.set_read_timeout(Some(LIMIT)).unwrap();
+            let mut said = [0; 12];
+            client.read_exact(&mut said).unwrap();
+            assert_eq!(&said, b"HTTP/1.1 404");
+            node.stop();
+        }
+        setrlimit(Resource::Nofile, limit).unwrap();
     });
 }
 

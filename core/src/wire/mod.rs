@@ -1,4 +1,4 @@
-//! The wires we speak: one file a profile, and what they share, the names of foreign messages.
+//! The wires we speak: one module a profile, and what they share, the names of foreign messages.
 //!
 //! A codec turns a frame's bytes into a head for the machines and a raw slice for the application, and back. This file
 //! decides by which 128 bits a foreign message is known (rule I2) and when two bodies say the same (rule I4):
