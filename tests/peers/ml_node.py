@@ -14,8 +14,12 @@ from websockets.exceptions import ConnectionClosed
 from common import run, tell, told
 
 
+UUIDS = ("00000000-0007-4000-8001-00000000000A", "00000000-0007-4000-8001-00000000000b")
+
+
 def numbered(n):
-    return {"public_key": "02a1", "block_hash": "77", "block_height": n, "nonces": [3, 13], "dist": [0.5, 0.25], "node_id": 3}
+    batch = {"public_key": "02a1", "block_hash": "77", "block_height": n}
+    return {**batch, "nonces": [3, 13], "dist": [0.5, 0.25], "node_id": 3}
 
 
 def frame(n, id=None, type="generated", **more):
@@ -77,7 +81,7 @@ async def acks(lines):
 
     async def visit(peer):
         n = 0
-        for id in ("00000000-0007-4000-8001-00000000000A", "00000000-0007-4000-8001-00000000000b", "a-1", "\u00e4 \"q\"", "7"):
+        for id in (*UUIDS, "a-1", "\u00e4 \"q\"", "7"):
             n += 1
             await peer.send(frame(n, id))
             await ack(peer)

@@ -155,8 +155,8 @@ fn a_reader_that_stopped_is_ended_after_the_send_deadline() {
     at_once(stopped_reader);
 }
 
-/// The system says that a socket can be written only when a good part of its buffer is free: with this reader that takes
-/// longer than a write may stand still (5 s).
+/// The system says that a socket can be written only when a good part of its buffer is free: with this reader that
+/// takes longer than a write may stand still (5 s).
 fn slow_reader(pair: Pair) {
     let setup = Setup::ml_node("127.0.0.1:0").unwrap().configure(|config| {
         quick(config);

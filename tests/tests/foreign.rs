@@ -1,5 +1,5 @@
-//! Peers that are not ours, over real sockets: Python's `websockets` in the role of either original, `curl` as a client of
-//! the callbacks, Node's `ws`. With both adapters; see `real/peer.rs` for what happens where a peer is not installed.
+//! Peers that are not ours, over real sockets: Python's `websockets` in the role of either original, `curl` as a client
+//! of the callbacks, Node's `ws`. With both adapters; see `real/peer.rs` for what happens where a peer is not installed.
 
 #[macro_use]
 mod real;

@@ -138,6 +138,12 @@ impl Node {
         self.shared.network_changed();
     }
 
+    /// Begins to close, for a node that others hold too: accepts nothing more and finishes what is under way, for `drain` at
+    /// most. Whoever waits for batches or events is told of the end.
+    pub fn begin_close(&self, drain: Duration) {
+        self.shared.close(drain);
+    }
+
     /// Accepts nothing more, finishes what is under way for `drain` at most, closes, and says how it stood at the end.
     /// Batches that nobody has taken are given back.
     #[must_use = "the status tells what was abandoned"]

@@ -33,6 +33,9 @@ const CONNECTIONS: usize = 64;
 /// its own limit, so that the session's word comes first.
 const ATTEMPT: Duration = Duration::from_secs(11);
 
+/// After the system refused a connection for want of something, such as file descriptors.
+const BREATH: Duration = Duration::from_millis(100);
+
 /// The node, where it listens, and its thread.
 pub(crate) type Started = (Arc<Node>, Option<SocketAddr>, JoinHandle<()>);
 
@@ -53,6 +56,7 @@ pub(crate) fn start(setup: &Setup) -> Result<Started, SetupError> {
         node: Arc::clone(&node),
         poll,
         listener,
+        short: false,
         dials: setup.role() == Role::Dialer,
         sockets: Arc::default(),
         watched: None,
@@ -117,6 +121,8 @@ struct Turner {
     node: Arc<Node>,
     poll: Poll,
     listener: Option<mio::net::TcpListener>,
+    /// Somebody waits there, but the system was short of something; it will not tell again.
+    short: bool,
     dials: bool,
     sockets: Sockets,
     watched: Option<(LinkId, mio::net::TcpStream)>,
@@ -139,13 +145,14 @@ impl Turner {
                 continue;
             }
             let left = wait.until.map(|at| at.saturating_duration_since(Instant::now()));
+            let left = if self.short { Some(left.map_or(BREATH, |left| left.min(BREATH))) } else { left };
             match self.poll.poll(&mut events, left) {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 // Without its poll the thread could only spin; everybody is told that it ends.
                 Err(_) => break,
             }
-            if events.iter().any(|event| event.token() == LISTENER) {
+            if self.short || events.iter().any(|event| event.token() == LISTENER) {
                 self.accept();
             }
         }
@@ -233,14 +240,18 @@ impl Turner {
     }
 
     fn accept(&mut self) {
+        self.short = false;
         loop {
             let Some(listener) = &self.listener else { return };
             let socket = match listener.accept() {
                 Ok((socket, _)) => socket,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                // The peer is gone already, or the system is short of something: the next event tries again.
-                Err(error) if error.kind() == ErrorKind::ConnectionAborted => continue,
-                Err(_) => return,
+                // The peer is gone already.
+                Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => continue,
+                Err(_) => {
+                    self.short = true;
+                    return;
+                }
             };
             self.helpers.retain(|helper| !helper.thread.is_finished());
             if self.helpers.iter().filter(|helper| helper.serves).count() >= CONNECTIONS {

@@ -1314,8 +1314,8 @@ proptest! {
         play.drain();
         play.session.close(play.now, Duration::from_secs(patience));
         play.drain();
-        // The drain, the close handshake, and three seconds for each if it stood still at the end.
-        let limit = play.now.after(Duration::from_secs(patience + 2));
+        // The drain and the close handshake, which has three seconds if it stood still meanwhile (L5).
+        let limit = play.now.after(Duration::from_secs(patience + 3));
         while let Some(when) = play.session.deadline().filter(|when| *when <= limit) {
             prop_assert!(when > play.session.now());
             play.session.tick(when);

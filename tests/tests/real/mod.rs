@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Nothing here sleeps to synchronise: a condition is polled, with a limit; whatever may block runs on a thread of its
-//! own, and whoever waits for it has a limit. The timers of the sessions are shrunk ([`quick`]); no test asserts a time,
-//! except for generous upper limits.
+//! own, and whoever waits for it has a limit. The timers of the sessions are shrunk ([`quick`]); no test asserts a
+//! time, except for generous upper limits.
 #![allow(dead_code, reason = "every test program uses a part")]
 
 pub(crate) mod peer;

@@ -116,7 +116,8 @@ impl World {
         while self.ml_node.status().path != Path::WebSocket && Instant::now() < until {
             thread::sleep(Duration::from_millis(1));
         }
-        while self.events.try_recv().is_ok() {}
+        // What they told of that is old news; a moment later it has all come.
+        while self.events.recv_timeout(Duration::from_millis(10)).is_ok() {}
     }
 
     /// Ends the sender, then the receiver, then the application, then the proxies.
