@@ -79,3 +79,60 @@ pub const GONKA_ML_NODE: Config = Config {
         ..RouteConfig::DEFAULT
     },
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backoff::{Backoff, Jitter};
+    use crate::cause::{Cause, Hint, classify};
+    use crate::rng::SplitMix64;
+
+    #[test]
+    fn b6_an_api_node_dials_every_three_to_five_seconds_blocked_or_not() {
+        let link = GONKA_API_NODE.link;
+        assert_eq!((link.role, link.backoff.jitter), (Role::Dialer, Jitter::Full));
+        let (mut backoff, mut rng) = (Backoff::new(link.backoff), SplitMix64::new(1));
+        for _ in 0..100 {
+            let ordinary = backoff.next(Hint::NONE, &mut rng);
+            let blocked = backoff.next_up_to(link.blocked, Hint::NONE, &mut rng);
+            let suspended = backoff.slowest(Hint::NONE, &mut rng);
+            for delay in [ordinary, blocked, suspended] {
+                assert!((seconds(3)..=seconds(5)).contains(&delay), "{delay:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn b_1008_means_not_yet_to_an_api_node_and_nothing_else_is_different() {
+        for code in 1000..5000 {
+            let (own, standard) =
+                (classify(GONKA_API_NODE.link.rows, Cause::Closed(code)), classify(&[], Cause::Closed(code)));
+            assert_eq!(own, if code == 1008 { Class::Wait } else { standard }, "{code}");
+        }
+    }
+
+    #[test]
+    fn f6_an_ml_node_falls_back_at_once_and_always() {
+        let route = GONKA_ML_NODE.route;
+        assert!(route.http && route.grace.is_zero());
+        assert_eq!((route.hedge, GONKA_ML_NODE.link.role), (Hedge::Always, Role::Acceptor));
+    }
+
+    #[test]
+    fn l4_an_ml_node_speaks_well_before_its_peers_read_deadline() {
+        assert!(GONKA_ML_NODE.heartbeat.keepalive * 2 < seconds(60));
+    }
+
+    #[test]
+    fn s12_the_profiles_pass_the_check() {
+        for profile in [GONKA_API_NODE, GONKA_ML_NODE] {
+            assert!(profile.check().is_ok());
+            assert!(profile.inbox.horizon >= profile.inbox.peer_life);
+        }
+    }
+
+    #[test]
+    fn t1_an_ml_node_waits_three_seconds_for_an_acknowledgement() {
+        assert_eq!(GONKA_ML_NODE.outbox.ack_wait, AckWait::Fixed(seconds(3)));
+    }
+}

@@ -333,6 +333,18 @@ impl Route {
         self.config.http && !self.retry.is_armed() && underway < if self.failing { 1 } else { self.config.posts }
     }
 
+    /// Whether there is an HTTP path at all.
+    #[must_use]
+    pub const fn has_http(&self) -> bool {
+        self.config.http
+    }
+
+    /// The deadline of a request (H6).
+    #[must_use]
+    pub const fn deadline(&self) -> Duration {
+        self.config.deadline
+    }
+
     /// Where traffic goes.
     #[must_use]
     pub const fn path(&self) -> Path {

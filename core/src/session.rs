@@ -31,7 +31,7 @@
 
 use crate::cause::{Cause, Hint, HttpOutcome};
 use crate::config::Checked;
-use crate::heartbeat::Heartbeat;
+use crate::heartbeat::{Heartbeat, HeartbeatConfig};
 use crate::ids::{ContentKey, DeliveryId, LinkId, MessageId, Origin, PostId, RequestId, Seq};
 use crate::inbox::{Answer, Arrival, Inbox, Seen, Verdict};
 use crate::link::{Accepted, Ending, Link, LinkState};
@@ -535,7 +535,8 @@ pub type HeapSession<P> = Session<P, alloc::vec::Vec<Option<Slot<P>>>, alloc::ve
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Session<P, O: Slots<Slot<P>>, I: Slots<Seen>> {
-    config: Checked,
+    /// For the next connection; the other settings lie with their machines.
+    heartbeat: HeartbeatConfig,
     rng: SplitMix64,
     now: Instant,
     link: Link,
@@ -579,7 +580,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     pub fn new(config: Checked, seed: u64, origin: Origin, now: Instant, outbox: O, inbox: I) -> Self {
         let settings = config.get();
         Self {
-            config,
+            heartbeat: settings.heartbeat,
             rng: SplitMix64::for_identity(seed, origin.identity()),
             now,
             link: Link::new(settings.link),
@@ -642,7 +643,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         {
             self.stats.posts = self.stats.posts.saturating_add(1);
             let id = self.outbox.id(post.seq);
-            let deadline = self.config.get().route.deadline;
+            let deadline = self.route.deadline();
             return Some(Output::Post { post, id, payload: self.outbox.payload(post.seq)?, deadline });
         }
         self.drained = true;
@@ -750,7 +751,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     pub fn state(&self) -> State {
         match self.link.state() {
             LinkState::Closed => State::Closed,
-            LinkState::Failed if !self.config.get().route.http => State::Failed,
+            LinkState::Failed if !self.route.has_http() => State::Failed,
             _ if self.closing => State::Closing,
             LinkState::Up if self.live.as_ref().is_some_and(|live| live.suspect) => State::Suspect,
             LinkState::Up if self.route.may_frame() => State::Up,
@@ -940,7 +941,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         if self.over() {
             return Err((Refusal::Closed, payload));
         }
-        if !self.outbox.fits(size, self.config.get().route.http) {
+        if !self.outbox.fits(size, self.route.has_http()) {
             return Err((Refusal::TooLarge, payload));
         }
         let seq = self.outbox.push(self.now, payload, size, policy).map_err(|payload| (Refusal::Full, payload))?;
@@ -1050,7 +1051,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         if self.gaps > GAPS {
             return;
         }
-        let grace = self.config.get().heartbeat.probe;
+        let grace = self.heartbeat.probe;
         let until = now.after(grace);
         self.link.stalled(now, grace);
         self.outbox.stalled(until);
@@ -1102,12 +1103,12 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             self.live = None;
             self.outbox.on_link_down(too_large);
             self.route.link_down(now);
-            self.outbox.reject_oversize(now, self.config.get().route.http);
+            self.outbox.reject_oversize(now, self.route.has_http());
         }
         if let Some(link) = current
             && self.live.is_none()
         {
-            let mut beat = Heartbeat::start(self.config.get().heartbeat, now, &mut self.rng);
+            let mut beat = Heartbeat::start(self.heartbeat, now, &mut self.rng);
             self.outbox.on_link_up(now);
             if self.route.link_up(now) {
                 beat.probe(now);
@@ -1134,7 +1135,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             self.outbox.hedge();
             self.stats.hedges = self.stats.hedges.saturating_add(1);
         }
-        if self.link.state() == LinkState::Failed && !self.config.get().route.http {
+        if self.link.state() == LinkState::Failed && !self.route.has_http() {
             self.outbox.abandon(now);
         }
         if self.idle() {
@@ -1158,7 +1159,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     }
 
     fn over(&self) -> bool {
-        let failed = self.link.state() == LinkState::Failed && !self.config.get().route.http;
+        let failed = self.link.state() == LinkState::Failed && !self.route.has_http();
         self.closing || failed
     }
 

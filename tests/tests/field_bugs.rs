@@ -206,8 +206,8 @@ fn b7_a_handshake_that_hangs_is_a_failed_attempt() {
     assert_eq!(rig.times(becomes(State::Suspended)), [s(120)]);
 }
 
-/// Rule B8: what is counted is counted from the first failure of *this* outage. There, the budget ran from the beginning
-/// of the process, and the first failure after a quarter of an hour was the last.
+/// Rule B8: what is counted is counted from the first failure of *this* outage. There, the budget ran from the
+/// beginning of the process, and the first failure after a quarter of an hour was the last.
 #[test]
 fn b8_the_first_failure_after_a_long_uptime_is_a_first_failure() {
     let mut rig = Rig::new(Config::DEFAULT, refuses);
@@ -229,8 +229,8 @@ fn b8_the_first_failure_after_a_long_uptime_is_a_first_failure() {
     }
 }
 
-/// Rule P5: an input says that the network changed; it ends the wait and voids what was learned, on both paths. There, the
-/// network was back and the next try a minute away.
+/// Rule P5: an input says that the network changed; it ends the wait and voids what was learned, on both paths. There,
+/// the network was back and the next try a minute away.
 #[test]
 fn p5_a_network_that_is_back_is_tried_at_once() {
     let mut config = Config::DEFAULT;
@@ -252,8 +252,8 @@ fn p5_a_network_that_is_back_is_tried_at_once() {
     assert!(!times(&next, |effect| matches!(effect, Effect::Post(..))).is_empty());
 }
 
-/// Rule B3: open alone clears nothing, nor does a single frame; a connection must have lived as well. There, or so it is in
-/// many a client, a server that accepts and closes is dialled twice a second for ever.
+/// Rule B3: open alone clears nothing, nor does a single frame; a connection must have lived as well. There, or so it
+/// is in many a client, a server that accepts and closes is dialled twice a second for ever.
 #[test]
 fn b3_a_connection_that_dies_at_once_does_not_reset_the_back_off() {
     let flapping = |lives: Duration| {
@@ -292,8 +292,8 @@ fn peak(when: &[Duration], span: Duration) -> usize {
     when.iter().map(|from| when.iter().filter(|other| (*from..*from + span).contains(other)).count()).max().unwrap()
 }
 
-/// Rules B1 and B9: jitter is what one gets without asking, and the seed cannot be left out; with equal seeds the identity
-/// still makes a difference. There, every client came back in the same second.
+/// Rules B1 and B9: jitter is what one gets without asking, and the seed cannot be left out; with equal seeds the
+/// identity still makes a difference. There, every client came back in the same second.
 #[test]
 fn b9_a_fleet_from_one_image_does_not_return_in_step() {
     assert_eq!(Config::DEFAULT.link.backoff.jitter, Jitter::Full);
@@ -327,8 +327,8 @@ fn b1_at_the_cap_the_delays_still_differ() {
     }
 }
 
-/// Rules B1 and B2: the very first delay is drawn too, and over the server's window where it names one. There, after a mass
-/// disconnect, the second attempts were spread and the first were not.
+/// Rules B1 and B2: the very first delay is drawn too, and over the server's window where it names one. There, after a
+/// mass disconnect, the second attempts were spread and the first were not.
 #[test]
 fn b2_the_first_retry_after_a_mass_disconnect_is_spread() {
     let back = |hint: Hint| {
@@ -366,7 +366,8 @@ fn f5_only_an_explicit_refusal_is_fatal() {
         assert_eq!(attempts(cause), 30, "{cause:?}");
     }
 
-    // A posted message is not lost by it either: the request is, and it is made again (section "The eight HTTP outcomes").
+    // A posted message is not lost by it either: the request is, and it is made again (section "The eight HTTP
+    // outcomes").
     let mut config = Config::DEFAULT;
     config.route.http = true;
     for status in (200..600).filter(|status| !matches!(status, 200..=299 | 400 | 413 | 422)) {
@@ -382,8 +383,8 @@ fn f5_only_an_explicit_refusal_is_fatal() {
     }
 }
 
-/// Rule B4: the time that a server asks for is the least, the draw comes on top, and ten minutes are the most. There, it was
-/// ignored.
+/// Rule B4: the time that a server asks for is the least, the draw comes on top, and ten minutes are the most. There,
+/// it was ignored.
 #[test]
 fn b4_retry_after_is_honoured() {
     for status in [503, 429] {
@@ -415,8 +416,8 @@ fn b4_retry_after_is_honoured() {
     assert!(posts.len() > 5 && posts.windows(2).all(|two| two[1] - two[0] >= s(7)), "{posts:?}");
 }
 
-/// Rule L2: the deadline of a ping starts when the adapter takes it, not when it became due. There, healthy links were cut
-/// because our own socket could not be written.
+/// Rule L2: the deadline of a ping starts when the adapter takes it, not when it became due. There, healthy links were
+/// cut because our own socket could not be written.
 #[test]
 fn l2_a_ping_that_could_not_be_written_accuses_nobody() {
     let second = s(1);
@@ -444,8 +445,8 @@ fn l2_a_ping_that_could_not_be_written_accuses_nobody() {
     }
 }
 
-/// Rules L1 and L2: what we send neither postpones a ping nor is life. There, a busy sender never sent one, and the server
-/// cut the link; elsewhere, own sends kept the dead alive.
+/// Rules L1 and L2: what we send neither postpones a ping nor is life. There, a busy sender never sent one, and the
+/// server cut the link; elsewhere, own sends kept the dead alive.
 #[test]
 fn l1_outbound_traffic_postpones_no_ping() {
     let mut config = Config::DEFAULT;
@@ -509,8 +510,8 @@ fn r7_the_heartbeat_does_not_run_across_a_reconnect() {
     assert_eq!(times(&later, newer), new);
 }
 
-/// A message says whether it outlives its connection, and for how long it is worth sending (rule F7). There, whatever had
-/// been queued was sent after roaming, although it was about the old network.
+/// A message says whether it outlives its connection, and for how long it is worth sending (rule F7). There, whatever
+/// had been queued was sent after roaming, although it was about the old network.
 #[test]
 fn f7_what_is_stale_is_not_sent_on_the_next_connection() {
     let tied = Policy { on_new_link: OnNewLink::Drop, ..Policy::DEFAULT };
@@ -558,8 +559,8 @@ fn f7_what_is_stale_is_not_sent_on_the_next_connection() {
     );
 }
 
-/// Rule R7: what belongs to a connection lies in one place and is dropped as a whole. There, one field of it after another
-/// was found to have been forgotten.
+/// Rule R7: what belongs to a connection lies in one place and is dropped as a whole. There, one field of it after
+/// another was found to have been forgotten.
 #[test]
 fn r7_nothing_of_a_connection_outlives_it() {
     let mut config = Config::DEFAULT;
@@ -639,8 +640,8 @@ fn l9_nothing_leaves_before_the_greeting() {
     assert_eq!(times(&after, sent), [s(9); 3], "and then at once");
 }
 
-/// Rules B7 and L9: the greeting has what is left of the attempt's time. There, a join that was not answered was waited for
-/// without end.
+/// Rules B7 and L9: the greeting has what is left of the attempt's time. There, a join that was not answered was waited
+/// for without end.
 #[test]
 fn l9_a_greeting_that_never_comes_ends_the_attempt() {
     let others = |effect| match effect {
@@ -662,8 +663,8 @@ fn l9_a_greeting_that_never_comes_ends_the_attempt() {
     assert_eq!(rig.times(becomes(State::Up)), []);
 }
 
-/// Rule T4: one timer, one arming: what was renewed is not ended by what it was before. Here: the wait of a request that was
-/// given up and came again (rule H2). There, a renewed entry was evicted by its old bucket.
+/// Rule T4: one timer, one arming: what was renewed is not ended by what it was before. Here: the wait of a request
+/// that was given up and came again (rule H2). There, a renewed entry was evicted by its old bucket.
 #[test]
 fn t4_a_request_that_came_again_has_its_whole_time() {
     let (mut rig, _) = accepted(GONKA_ML_NODE, healthy);
@@ -696,8 +697,8 @@ fn t4_a_second_knock_has_its_own_verdict() {
     assert_eq!(rig.times(|effect| ended(effect) == Some(Cause::Replaced)), [ms(2_900)]);
 }
 
-/// The same of the memory: what was given back and came again is remembered from its own completion (rule S11), and of the
-/// verdict on a peer that was heard meanwhile (rule L1).
+/// The same of the memory: what was given back and came again is remembered from its own completion (rule S11), and of
+/// the verdict on a peer that was heard meanwhile (rule L1).
 #[test]
 fn t4_what_was_renewed_is_not_ended_by_what_it_was() {
     let mut config = Config::DEFAULT;
@@ -733,8 +734,8 @@ fn t4_what_was_renewed_is_not_ended_by_what_it_was() {
     assert_eq!(rig.times(dead), [s(89)]);
 }
 
-/// There is no await in the core, and what has been polled is done: whoever is cancelled between two polls goes on later
-/// and misses nothing (rule 3 of the surface). There, a keep-alive that was cancelled half-way was a panic.
+/// There is no await in the core, and what has been polled is done: whoever is cancelled between two polls goes on
+/// later and misses nothing (rule 3 of the surface). There, a keep-alive that was cancelled half-way was a panic.
 #[test]
 fn l4_an_adapter_may_be_cancelled_between_any_two_polls() {
     type Small = InlineSession<u32, 8, 8>;
@@ -798,8 +799,8 @@ fn l4_an_adapter_may_be_cancelled_between_any_two_polls() {
     }
 }
 
-/// Rule L5: a gap in our own time is not the peer's silence. What lies in the socket is read first, and even if it is not,
-/// the peer is asked before it is judged. There, live links were declared dead after a suspend.
+/// Rule L5: a gap in our own time is not the peer's silence. What lies in the socket is read first, and even if it is
+/// not, the peer is asked before it is judged. There, live links were declared dead after a suspend.
 #[test]
 fn l5_a_process_that_stood_still_accuses_nobody() {
     // The peer is healthy; what it says until we sleep is heard, and a ping is out when we do.
@@ -843,8 +844,8 @@ fn l5_a_process_that_stood_still_accuses_nobody() {
     assert_eq!(rig.session().state(), State::Up);
 }
 
-/// What only an adapter can get wrong: a future that is dropped, the order of reading and ticking, a socket that cannot be
-/// written, an attempt that hangs in a real dial. Their tests are where the sockets are.
+/// What only an adapter can get wrong: a future that is dropped, the order of reading and ticking, a socket that cannot
+/// be written, an attempt that hangs in a real dial. Their tests are where the sockets are.
 #[test]
 fn what_only_adapters_can_get_wrong_is_tested_there() {
     let application = include_str!("adapters.rs");

@@ -430,6 +430,17 @@ fn t3_only_an_ack_of_a_message_sent_once_is_a_sample() {
 }
 
 #[test]
+fn t3_an_ack_of_what_was_posted_before_it_was_framed_is_no_sample() {
+    let mut outbox = outbox(OutboxConfig { ack_wait: AckWait::ADAPTIVE, ..config() });
+    outbox.push(at(0), 1, 10, Policy::DEFAULT).unwrap();
+    let post = outbox.take_post(at(0), true).unwrap();
+    assert!(outbox.on_posted(at(1), post, HttpOutcome::Unknown));
+    assert_eq!(frames(&mut outbox, at(1), ONE), [1]);
+    assert_eq!(outbox.on_ack(at(1), ONE, id(1)), Ack::Settled);
+    assert_eq!(outbox.rtt().estimate(), None, "the peer may have begun with the request");
+}
+
+#[test]
 fn t3_an_ack_by_http_is_no_sample() {
     let mut outbox = outbox(OutboxConfig { ack_wait: AckWait::ADAPTIVE, ..config() });
     outbox.push(at(0), 1, 10, Policy::DEFAULT).unwrap();

@@ -829,6 +829,18 @@ fn l2_sixteen_frames_that_are_not_understood_end_the_connection() {
 }
 
 #[test]
+fn l3_a_ping_is_answered_by_anything_at_all() {
+    for head in [Head::Pong, Head::Other, Head::Hello, Head::Malformed, data(1), Head::Ack { id: foreign(1) }] {
+        let (mut session, link) = up(config());
+        session.network_changed(at(1));
+        assert_eq!(drain(&mut session), [Did::Ping(link)]);
+        let _ = session.received(at(2), link, head);
+        let _ = run_until(&mut session, at(5), true);
+        assert_eq!(session.connection(), Some(link), "{head:?}");
+    }
+}
+
+#[test]
 fn l4_gonkas_idle_connection_carries_a_data_frame_every_25_s() {
     let (mut session, link) = up(crate::GONKA_ML_NODE);
     let did = run_until(&mut session, at(251), false);

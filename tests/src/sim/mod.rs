@@ -6,7 +6,6 @@ pub mod ledger;
 pub mod network;
 pub mod plan;
 pub mod script;
-
 pub mod world;
 
 pub use clock::{Agenda, at, ms, s};
@@ -14,5 +13,4 @@ pub use driver::{Driver, Effect, Style};
 pub use ledger::Ledger;
 pub use network::{Dial, Http, Network};
 pub use plan::{Change, Plan, seeds};
-
 pub use world::{Entry, Setup, World};

@@ -1,7 +1,8 @@
 //! What happens to one session, as bytes: one format for the fuzzer, for proptest and for a recording.
 //!
 //! ```text
-//! script  = format (1) · settings · seed · step*
+//! script  = format (1) · settings · seed · step*      one session, all by itself
+//!         | format (2) · plan                         two sessions and the network between them ([`Plan::decode`])
 //! step    = opcode · time to pass · arguments · polls
 //! ```
 //!
@@ -13,6 +14,9 @@
 //! [`run`] drives the shipped [`InlineSession`] and checks after every step what must hold whatever happens: the six rules
 //! of the surface, and the promises that one side can see (G1, G2, G3, G4, G6, G8, G9).
 
+use crate::sim::driver::Style;
+use crate::sim::plan::Plan;
+use crate::sim::world::World;
 use bowline::{
     Accepted, Arrival, Cause, Config, ContentKey, DeliveryId, Event, Frame, GONKA_API_NODE, GONKA_ML_NODE, Head, Hint,
     HttpOutcome, InlineSession, Input, Instant, LinkId, MessageId, OnNewLink, OnReject, Origin, Outcome, Output, Path,
@@ -23,8 +27,11 @@ use core::time::Duration;
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The version of the encoding; a script that begins with another number is not run.
+/// The version of the encoding for one session; a script that begins with an unknown number is not run.
 pub const FORMAT: u8 = 1;
+
+/// The version of the encoding for two sessions.
+pub const PAIR: u8 = 2;
 
 /// Longer scripts are cut: the fuzzer gains nothing from them.
 const STEPS: usize = 600;
@@ -40,9 +47,21 @@ type Subject = InlineSession<u32, MESSAGES, REMEMBERED>;
 /// If something that must hold does not.
 #[must_use]
 pub fn run(script: &[u8]) -> u64 {
+    if let [PAIR, plan @ ..] = script {
+        return pair(&Plan::decode(plan));
+    }
     let digest = Run::new(script).play();
     assert_eq!(digest, Run::new(script).play(), "G8: the same inputs gave other outputs");
     digest
+}
+
+/// Plays a plan until everything is settled; the world keeps its own books.
+fn pair(plan: &Plan) -> u64 {
+    let mut world = World::play(plan, Style::Exact);
+    world.finish();
+    let mut digest = DefaultHasher::new();
+    world.log.hash(&mut digest);
+    digest.finish()
 }
 
 struct Bytes<'a>(&'a [u8]);
@@ -318,8 +337,14 @@ impl<'a> Run<'a> {
             _ => {}
         }
         let before = self.session.stats();
+        let mut unmoved = self.session.clone();
         let name = name(&input);
         let reply = self.session.handle(at, input.clone());
+        if reply == Reply::Stale {
+            let nothing = unmoved.handle(at, Input::LinkUp { link: LinkId::NONE });
+            assert_eq!(nothing, Reply::Stale, "nobody ever dialled that");
+            assert!(unmoved == self.session, "rule 1: {input:?} is stale, but something moved");
+        }
         self.now = self.now.max(at);
         assert_eq!(self.session.now(), self.now, "rule 5: time is the largest seen");
         let stale = self.session.stats().stale - before.stale;
@@ -386,7 +411,7 @@ impl<'a> Run<'a> {
             let Some(output) = self.session.poll() else {
                 let late = self.session.deadline().is_some_and(|at| at <= self.now);
                 assert!(!late, "rule 6: {:?}", self.session.wake_reason());
-                return;
+                return self.tick_for_nothing();
             };
             format!("{output:?}").hash(&mut self.digest);
             match output {
@@ -430,6 +455,18 @@ impl<'a> Run<'a> {
                 Output::Event(_) | Output::Close { .. } | Output::Refuse { .. } => {}
             }
         }
+    }
+
+    /// Rule 4: before the deadline a tick asks for nothing and moves nothing but the clock.
+    fn tick_for_nothing(&self) {
+        let mut ticked = self.session.clone();
+        let _ = ticked.handle(self.now, Input::Tick);
+        assert_eq!(ticked.poll(), None, "rule 4: a spurious tick asks for something");
+        assert!(ticked == self.session, "rule 4: a spurious tick moves something");
+        let early = ticked.deadline().map(|at| Instant::from_micros(at.as_micros() - 1));
+        let _ = ticked.handle(early.unwrap_or(self.now), Input::Tick);
+        assert_eq!(ticked.poll(), None, "rule 4: an early tick asks for something");
+        assert_eq!(ticked.deadline(), self.session.deadline(), "rule 4: an early tick moves the deadline");
     }
 
     fn bounds(&self) {

@@ -971,13 +971,14 @@ pub(crate) fn what_is_no_answer_is_unknown<D: Driver>() {
     assert_eq!(post::<D>(socket, "{}"), HttpOutcome::Unknown);
     reset.join().unwrap();
     // Silence, and a peer that takes nothing in: the deadline ends both.
-    for size in [2, 64 << 20] {
+    for size in [2, 32 << 20] {
+        let body = Bytes::from(vec![b'x'; size]);
         let (near, far) = pair();
         let begun = Instant::now();
-        let deadline = Deadline::after(Duration::from_millis(200));
-        let outcome = D::post(near, &callback(), KEY, vec![b'x'; size].into(), deadline);
+        // A deadline that passes before anything is written would be Unreached, so a busy machine gets a second.
+        let outcome = D::post(near, &callback(), KEY, body, Deadline::after(Duration::from_secs(1)));
         assert_eq!(outcome, HttpOutcome::Unknown);
-        assert!((Duration::from_millis(190)..PATIENCE).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+        assert!((Duration::from_millis(990)..PATIENCE).contains(&begun.elapsed()), "{:?}", begun.elapsed());
         drop(far);
     }
     // A drip of an answer does not push the deadline on.
@@ -991,7 +992,7 @@ pub(crate) fn what_is_no_answer_is_unknown<D: Driver>() {
             }
         }
     });
-    let outcome = D::post(socket, &callback(), KEY, "{}".into(), Deadline::after(Duration::from_millis(300)));
+    let outcome = D::post(socket, &callback(), KEY, "{}".into(), Deadline::after(Duration::from_secs(1)));
     assert_eq!(outcome, HttpOutcome::Unknown);
     peer.join().unwrap();
 }
