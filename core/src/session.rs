@@ -892,7 +892,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
 
     fn on_posted(&mut self, post: PostId, outcome: HttpOutcome) -> bool {
         let taken = self.outbox.on_posted(self.now, post, outcome);
-        if taken {
+        if taken && !self.finished() {
             self.route.posted(self.now, outcome, &mut self.rng);
         }
         self.taken(taken)
@@ -900,7 +900,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
 
     fn on_request(&mut self, request: RequestId, id: Option<MessageId>, key: Option<ContentKey>) -> Arrival {
         // While it finishes, copies of what it has are answered (S6); afterwards nobody is left to wait for.
-        let arrival = if self.closing && !self.drain.is_armed() {
+        let arrival = if self.finished() {
             Arrival::Answer(Answer::Busy { after: Duration::from_secs(1) })
         } else {
             self.inbox.on_request(self.now, request, id, key)
@@ -959,6 +959,8 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             // Open, but not ready: nothing but the greeting means anything.
             if head == Head::Hello {
                 self.link.on_ready(now);
+                // Whoever greets is there: a newcomer that knocked meanwhile is refused.
+                self.link.on_heard();
                 return Heard::Noted;
             }
             self.taken(false);
@@ -1156,6 +1158,11 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         self.inbox.release_waiters();
         self.route.stop();
         self.link.close(self.now);
+    }
+
+    /// The close has done what it could; only the close handshake is left, if anything.
+    fn finished(&self) -> bool {
+        self.closing && !self.drain.is_armed()
     }
 
     fn over(&self) -> bool {

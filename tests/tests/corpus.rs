@@ -1,29 +1,33 @@
-//! Replays the fuzzer's corpus, and a few thousand random scripts besides.
+//! Replays the fuzzer's corpus, and random scripts besides.
 
-use bowline::SplitMix64;
 use bowline_tests::sim::script;
+use proptest::collection::vec;
+use proptest::prelude::*;
 use std::path::Path;
 
 #[test]
 fn the_committed_corpus_breaks_no_promise() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/session");
-    let mut scripts = 0;
+    let (mut scripts, mut pairs) = (0, 0);
     for entry in std::fs::read_dir(&folder).expect("the corpus is committed") {
         let bytes = std::fs::read(entry.unwrap().path()).unwrap();
         let _ = script::run(&bytes);
-        scripts += 1;
+        scripts += usize::from(bytes.first() == Some(&script::FORMAT));
+        pairs += usize::from(bytes.first() == Some(&script::PAIR));
     }
-    assert!(scripts > 50, "{scripts} scripts in {}", folder.display());
+    assert!(scripts > 50 && pairs > 20, "{scripts} and {pairs} in {}", folder.display());
 }
 
-#[test]
-fn random_scripts_break_no_promise() {
-    for seed in 0..3000 {
-        let mut rng = SplitMix64::new(seed);
-        let mut bytes = vec![script::FORMAT];
-        let length = rng.up_to(1500);
-        bytes.extend((0..length).map(|_| u8::try_from(rng.up_to(255)).unwrap()));
-        let outcome = std::panic::catch_unwind(|| script::run(&bytes));
-        assert!(outcome.is_ok(), "seed {seed}");
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn random_scripts_break_no_promise(tail in vec(any::<u8>(), 0..1500)) {
+        let _ = script::run(&[&[script::FORMAT], &tail[..]].concat());
+    }
+
+    #[test]
+    fn random_bytes_are_a_script(bytes in vec(any::<u8>(), 0..64)) {
+        let _ = script::run(&bytes);
     }
 }

@@ -447,6 +447,21 @@ fn r7_what_names_an_earlier_connection_moves_nothing_but_the_clock() {
 }
 
 #[test]
+fn r7_a_holder_that_greets_in_time_keeps_its_place() {
+    let mut config = config();
+    config.link.role = crate::Role::Acceptor;
+    config.link.ready = crate::Ready::Hello;
+    let mut session = session(config);
+    let Accepted::Open(holder) = session.accept(at(0)) else { panic!() };
+    let Accepted::Probing(newcomer) = session.accept(at(1)) else { panic!() };
+    let _ = session.received(at(2), holder, Head::Hello);
+    assert!(drain(&mut session).contains(&Did::Refuse(newcomer)));
+    session.tick(at(3));
+    let _ = drain(&mut session);
+    assert_eq!((session.connection(), session.state()), (Some(holder), State::Up));
+}
+
+#[test]
 fn r7_a_newcomer_knocks_and_the_holder_is_asked() {
     let mut config = config();
     config.link.role = crate::Role::Acceptor;
@@ -1005,6 +1020,19 @@ fn l8_a_connection_that_dies_during_our_close_is_not_dialled_again() {
 }
 
 #[test]
+fn l8_the_result_of_a_request_that_comes_after_the_end_moves_nothing() {
+    let (mut session, link) = up(config());
+    let _ = session.send(at(0), 1, 101, Policy::DEFAULT).unwrap();
+    let [post] = posts(&drain(&mut session))[..] else { panic!() };
+    session.close(at(0), Duration::ZERO);
+    let _ = drain(&mut session);
+    let _ = down(&mut session, at(1), link, Cause::Closed(1000));
+    session.posted(at(2), post, HttpOutcome::Gone);
+    assert_eq!(drain(&mut session), []);
+    assert_eq!((session.state(), session.deadline()), (State::Closed, None));
+}
+
+#[test]
 fn l8_messages_of_a_session_that_is_closing_go_by_http_if_the_connection_is_lost() {
     let (mut session, link) = up(config());
     let _ = send(&mut session, at(0), 1);
@@ -1337,6 +1365,17 @@ proptest! {
         prop_assert_eq!(play.session.deadline(), None, "G9");
         prop_assert_eq!(play.ended.len() as u64, play.accepted, "G1");
         prop_assert_eq!(play.session.backlog(), 0);
+        // What was still outside comes back; nobody minds.
+        let now = play.session.now();
+        play.session.network_changed(now);
+        for post in core::mem::take(&mut play.outstanding) {
+            play.session.posted(now, post, HttpOutcome::Unreached);
+        }
+        for delivery in core::mem::take(&mut play.open) {
+            let _ = play.session.complete(now, delivery, Verdict::Done);
+        }
+        play.drain();
+        prop_assert_eq!(play.session.deadline(), None, "closed, and something would still happen");
     }
 
     /// G8: the list of inputs is the execution.
