@@ -4,9 +4,11 @@
 #[path = "../../transport/tests/suite/mod.rs"]
 mod suite;
 
-use bowline::{HttpOutcome, MessageId};
+use bowline::{Cause, Hint, HttpOutcome, MessageId};
 use bowline_blocking::io::{BlockingIo, block_on};
-use bowline_transport::http::{Answer, Bytes, Callback, Deadline, Limits, Post, Routes, Served, Target, post, serve};
+use bowline_transport::http::{
+    Answer, Bytes, Callback, Deadline, Limits, Post, Routes, Served, Target, dial, post, serve,
+};
 use std::net::TcpStream;
 use std::sync::Arc;
 use suite::Driver;
@@ -16,6 +18,11 @@ struct Threads;
 impl Driver for Threads {
     fn post(socket: TcpStream, target: &Target, id: MessageId, body: Bytes, deadline: Deadline) -> HttpOutcome {
         block_on(post(BlockingIo::new(socket, deadline).unwrap(), Post { target, id, body }))
+    }
+
+    fn dial(socket: TcpStream, target: &Target, deadline: Deadline) -> Result<(TcpStream, Bytes), (Cause, Hint)> {
+        let (io, read_buf) = block_on(dial(BlockingIo::new(socket, deadline).unwrap(), target))?;
+        Ok((io.into_inner().unwrap(), read_buf))
     }
 
     fn serve<H, F>(socket: TcpStream, limits: &Limits, routes: &Routes<'_>, handler: H) -> Option<(TcpStream, Bytes)>

@@ -3,9 +3,9 @@
 #[macro_use]
 mod suite;
 
-use bowline::{HttpOutcome, MessageId};
+use bowline::{Cause, Hint, HttpOutcome, MessageId};
 use bowline_transport::http::{
-    Answer, Bytes, Callback, Deadline, GONKA_CALLBACKS, Limits, Post, Routes, Served, Target, Timed, post, serve,
+    Answer, Bytes, Callback, Deadline, GONKA_CALLBACKS, Limits, Post, Routes, Served, Target, Timed, dial, post, serve,
 };
 use core::time::Duration;
 use smol::{Async, net};
@@ -23,6 +23,13 @@ fn io(socket: TcpStream, deadline: Deadline) -> Io {
     Timed::new(FuturesIo::new(socket), SmolTimer::new(), deadline)
 }
 
+fn plain(io: Io) -> TcpStream {
+    let shared: Arc<Async<TcpStream>> = io.into_inner().into_inner().into();
+    let socket = shared.get_ref().try_clone().unwrap();
+    socket.set_nonblocking(false).unwrap();
+    socket
+}
+
 /// So that the futures can be spawned.
 fn send<F: Future + Send>(future: F) -> F {
     future
@@ -35,6 +42,13 @@ impl Driver for Smol {
         smol::block_on(send(async { post(io(socket, deadline), Post { target, id, body }).await }))
     }
 
+    fn dial(socket: TcpStream, target: &Target, deadline: Deadline) -> Result<(TcpStream, Bytes), (Cause, Hint)> {
+        smol::block_on(send(async {
+            let (io, read_buf) = dial(io(socket, deadline), target).await?;
+            Ok((plain(io), read_buf))
+        }))
+    }
+
     fn serve<H, F>(socket: TcpStream, limits: &Limits, routes: &Routes<'_>, handler: H) -> Option<(TcpStream, Bytes)>
     where
         H: Fn(Callback) -> F + Send + Sync,
@@ -44,12 +58,7 @@ impl Driver for Smol {
         smol::block_on(send(async {
             match serve(io(socket, deadline.clone()), &deadline, limits, routes, handler).await {
                 Served::Done => None,
-                Served::Upgraded { io, read_buf } => {
-                    let shared: Arc<Async<TcpStream>> = io.into_inner().into_inner().into();
-                    let socket = shared.get_ref().try_clone().unwrap();
-                    socket.set_nonblocking(false).unwrap();
-                    Some((socket, read_buf))
-                }
+                Served::Upgraded { io, read_buf } => Some((plain(io), read_buf)),
             }
         }))
     }

@@ -3,7 +3,7 @@
 //!
 //! No scenario sleeps: it waits for bytes, and every wait has an end.
 
-use bowline::{HttpOutcome, MessageId};
+use bowline::{Cause, Hint, HttpOutcome, MessageId};
 use bowline_transport::http::{Answer, Bytes, Callback, Deadline, GONKA_CALLBACKS, Limits, Routes, Target};
 use core::future::{Future, poll_fn};
 use core::marker::PhantomData;
@@ -32,6 +32,9 @@ const UPGRADE: &str = "GET /api/v1/pow/ws HTTP/1.1\r\nHost: node\r\nUpgrade: web
 /// How one adapter waits.
 pub(crate) trait Driver: 'static {
     fn post(socket: TcpStream, target: &Target, id: MessageId, body: Bytes, deadline: Deadline) -> HttpOutcome;
+
+    /// The socket and the early bytes if it is a WebSocket now.
+    fn dial(socket: TcpStream, target: &Target, deadline: Deadline) -> Result<(TcpStream, Bytes), (Cause, Hint)>;
 
     /// The socket and the early bytes if it was upgraded.
     fn serve<H, F>(socket: TcpStream, limits: &Limits, routes: &Routes<'_>, handler: H) -> Option<(TcpStream, Bytes)>
@@ -71,6 +74,9 @@ macro_rules! run_with {
             a_body_of_the_answer_is_not_waited_for
             a_refusal_in_the_middle_of_a_large_body_is_heard
             what_one_side_posts_the_other_receives
+            dialling_keeps_every_byte
+            what_one_side_dials_the_other_upgrades
+            every_refusal_of_a_dial_has_its_cause
         }
     };
     ($driver:ty: $($scenario:ident)*) => {
@@ -1040,4 +1046,107 @@ pub(crate) fn what_one_side_posts_the_other_receives<D: Driver>() {
         assert_eq!(seen.idempotency_key, Some(KEY.to_string()));
         server.done();
     }
+}
+
+// ---- the client's handshake
+
+fn node() -> Target {
+    Target::websocket("node:8080", WEBSOCKET).unwrap()
+}
+
+fn dial<D: Driver>(socket: TcpStream) -> Result<(TcpStream, Bytes), (Cause, Hint)> {
+    D::dial(socket, &node(), Deadline::after(PATIENCE))
+}
+
+/// The key of a handshake's head, and the right answer to it.
+fn accept_line(head: &str) -> String {
+    let request = Reply { head: head.to_owned(), body: String::new() };
+    let key = request.header("sec-websocket-key").unwrap();
+    format!("Sec-WebSocket-Accept: {}\r\n", tungstenite::handshake::derive_accept_key(key.as_bytes()))
+}
+
+pub(crate) fn dialling_keeps_every_byte<D: Driver>() {
+    let mut keys = Vec::new();
+    for early in [&b"\x81\x05hello\x81\x00"[..], b""] {
+        let (socket, peer) = peer(|far, head| {
+            // Lower case and a list, as some servers write it.
+            let upgrade =
+                "HTTP/1.1 101 Switching Protocols\r\nupgrade: WebSocket\r\nconnection: keep-alive, upgrade\r\n";
+            far.write_all(&[upgrade.as_bytes(), accept_line(head).as_bytes(), b"\r\n", early].concat()).unwrap();
+            let mut got = [0; 7];
+            far.read_exact(&mut got).unwrap();
+            assert_eq!(&got, b"to peer");
+            far.write_all(b"and back").unwrap();
+            head.to_owned()
+        });
+        let (mut socket, read_buf) = dial::<D>(socket).unwrap();
+        assert_eq!(read_buf, early);
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.write_all(b"to peer").unwrap();
+        assert_eq!(read_to_end(&mut socket), "and back");
+
+        let head = peer.join().unwrap();
+        let request = Reply { head: head.clone(), body: String::new() };
+        assert!(head.starts_with("GET /api/v1/pow/ws HTTP/1.1\r\n"), "{head}");
+        assert_eq!(request.header("host"), Some("node:8080"));
+        assert_eq!(request.header("sec-websocket-version"), Some("13"));
+        assert_eq!(request.header("sec-websocket-protocol"), None);
+        assert_eq!(request.header("sec-websocket-extensions"), None);
+        keys.push(request.header("sec-websocket-key").unwrap().to_owned());
+    }
+    assert_ne!(keys[0], keys[1], "a key is drawn for every attempt");
+}
+
+pub(crate) fn what_one_side_dials_the_other_upgrades<D: Driver>() {
+    let server = serve::<D>(brisk());
+    let (mut near, _) = dial::<D>(server.peer.try_clone().unwrap()).unwrap();
+    let (mut far, _) = server.upgraded();
+    near.write_all(b"there").unwrap();
+    let mut got = [0; 5];
+    far.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"there");
+    // And a refusal comes through as one.
+    let server = serve_routes::<D, _, _>(brisk(), Routes::default(), async |_| Answer::OK);
+    let refusal = dial::<D>(server.peer.try_clone().unwrap()).unwrap_err();
+    assert_eq!(refusal, (Cause::Rejected(404), Hint::NONE));
+    server.done();
+}
+
+pub(crate) fn every_refusal_of_a_dial_has_its_cause<D: Driver>() {
+    let seven = Hint::after(Duration::from_secs(7));
+    let upgrade = "101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n";
+    for (answer, refusal) in [
+        ("200 OK\r\nContent-Length: 1000000\r\n\r\n<html>".to_owned(), (Cause::Rejected(200), Hint::NONE)),
+        ("302 Found\r\nLocation: /elsewhere\r\n\r\n".to_owned(), (Cause::Rejected(302), Hint::NONE)),
+        ("401 Who?\r\n\r\n".to_owned(), (Cause::Rejected(401), Hint::NONE)),
+        ("426 Upgrade\r\nSec-WebSocket-Version: 8\r\n\r\n".to_owned(), (Cause::Rejected(426), Hint::NONE)),
+        ("503 Busy\r\nRetry-After: 7\r\n\r\n".to_owned(), (Cause::Rejected(503), seven)),
+        ("503 Busy\r\nRetry-After: -7\r\n\r\n".to_owned(), (Cause::Rejected(503), Hint::NONE)),
+        (format!("{upgrade}\r\n"), (Cause::Refused, Hint::NONE)),
+        (format!("{upgrade}Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"), (Cause::Refused, Hint::NONE)),
+        (format!("{upgrade}ACCEPT;Sec-WebSocket-Protocol: chat\r\n\r\n"), (Cause::Refused, Hint::NONE)),
+        (format!("{upgrade}ACCEPT;Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"), (Cause::Refused, Hint::NONE)),
+        (
+            "101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: Upgrade\r\nACCEPT;\r\n".to_owned(),
+            (Cause::Refused, Hint::NONE),
+        ),
+        ("101 Switching Protocols\r\nUpgrade: websocket\r\nACCEPT;\r\n".to_owned(), (Cause::Refused, Hint::NONE)),
+        ("101 Switching".to_owned(), (Cause::Refused, Hint::NONE)),
+        ("999999 What\r\n\r\n".to_owned(), (Cause::Refused, Hint::NONE)),
+    ] {
+        let (socket, peer) = peer({
+            let answer = answer.clone();
+            move |far, head| {
+                let answer = answer.replace("ACCEPT;", &accept_line(head));
+                far.write_all(format!("HTTP/1.1 {answer}").as_bytes()).unwrap();
+            }
+        });
+        assert_eq!(dial::<D>(socket).unwrap_err(), refusal, "{answer}");
+        peer.join().unwrap();
+    }
+    // Silence ends with the deadline.
+    let (near, _far) = pair();
+    let begun = Instant::now();
+    assert!(D::dial(near, &node(), Deadline::after(Duration::from_millis(200))).is_err());
+    assert!(begun.elapsed() < PATIENCE);
 }
