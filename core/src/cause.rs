@@ -36,6 +36,8 @@ pub enum Cause {
     Stalled,
     /// The peer broke the protocol, such as an acknowledgement of what was never sent (rule S7).
     Violation,
+    /// A message was not acknowledged for too long, and there is no HTTP to send it by.
+    Unanswered,
     /// A newcomer took the place of a connection that did not answer its probe.
     Replaced,
     /// We closed it.

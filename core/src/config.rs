@@ -64,6 +64,9 @@ impl Config {
             (outbox.capacity > 0, "outbox.capacity", "nothing could be sent"),
             (inbox.capacity > 0, "inbox.capacity", "nothing could be received, or told from its copy"),
             (inbox.held > 0, "inbox.held", "nothing could be handed to the application"),
+            (outbox.capacity <= MOST, "outbox.capacity", "more than a million messages under way"),
+            (inbox.capacity <= MOST, "inbox.capacity", "more than a million messages remembered"),
+            (inbox.held <= MOST, "inbox.held", "more than a million messages at the application"),
             (takes_time(link.attempt), "link.attempt", "no connection can come up in no time"),
             (takes_time(link.closing), "link.closing", "a close handshake takes time"),
             (takes_time(link.knock), "link.knock", "the holder of the place must have time to answer"),
@@ -102,6 +105,9 @@ impl Config {
         }
     }
 }
+
+/// No table is longer: it is searched in a line, and its memory is taken at once.
+const MOST: usize = 1 << 20;
 
 /// At least a microsecond, the machines' unit: less is nothing to them.
 fn takes_time(span: Duration) -> bool {

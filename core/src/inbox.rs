@@ -208,6 +208,12 @@ struct Waiter {
 }
 
 /// An inbox that lies inside its owner and remembers `M` messages.
+///
+/// ```
+/// # use bowline::{Inbox, InboxConfig, InlineInbox, Instant};
+/// let inbox: InlineInbox<2> = Inbox::new(InboxConfig::DEFAULT, Instant::ZERO, [None, None]);
+/// assert_eq!(inbox.held(), 0);
+/// ```
 pub type InlineInbox<const M: usize> = Inbox<[Option<Seen>; M]>;
 
 /// The memory of inbound messages, behind storage of the caller's choice.
@@ -548,7 +554,6 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
             match seen.stage {
                 Stage::Held => {}
                 Stage::Released => free = Some(at),
-                Stage::Done { forget, .. } if forget <= now && !owed => free = Some(at),
                 Stage::Done { forget, .. } => {
                     if oldest.is_none_or(|(best, _)| (owed, forget) < best) {
                         oldest = Some(((owed, forget), at));

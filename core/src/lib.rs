@@ -10,7 +10,8 @@
 //!  input)     └─────────────────────────────────────────┘
 //! ```
 //!
-//! Start with [`Session`], whose module states the six rules of the surface; every machine is public and usable alone.
+//! Start with [`session`], which states the six rules of the surface; every machine is public, usable alone, and drawn in
+//! its module. Everything is also named at the root.
 //! The adapters `bowline-smol` and `bowline-blocking` bring sockets. The rules named in comments and tests (S6, F2 …) are
 //! those of `PROTOCOL.md`; promises (G1 …) and reasons are in `ARCHITECTURE.md`.
 //!
@@ -35,21 +36,21 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
-mod backoff;
-mod cause;
-mod config;
-mod heartbeat;
-mod ids;
-mod inbox;
-mod link;
-mod outbox;
-mod profile;
-mod ring;
-mod rng;
-mod route;
-mod rtt;
-mod session;
-mod time;
+pub mod backoff;
+pub mod cause;
+pub mod config;
+pub mod heartbeat;
+pub mod ids;
+pub mod inbox;
+pub mod link;
+pub mod outbox;
+pub mod profile;
+pub mod ring;
+pub mod rng;
+pub mod route;
+pub mod rtt;
+pub mod session;
+pub mod time;
 #[cfg(feature = "wire")]
 pub mod wire;
 

@@ -386,10 +386,11 @@ impl Link {
         }
     }
 
-    /// The network changed: what was learned about it is void, and waiting ends now (P5).
+    /// The network changed, or an operator says so: what was learned is void, and waiting ends now, also after a failure
+    /// (P5).
     pub fn network_changed(&mut self, now: Instant) {
         self.forget_failures(now);
-        if let Phase::Waiting { .. } = self.phase {
+        if matches!(self.phase, Phase::Waiting { .. } | Phase::Failed) {
             self.connect(now);
         }
     }

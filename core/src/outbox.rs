@@ -213,6 +213,12 @@ enum End {
 }
 
 /// An outbox that lies inside its owner, for `N` messages.
+///
+/// ```
+/// # use bowline::{InlineOutbox, Origin, Outbox, OutboxConfig};
+/// let outbox: InlineOutbox<u32, 2> = Outbox::new(OutboxConfig::DEFAULT, Origin::new(1, 1), [None, None]);
+/// assert!(outbox.has_room());
+/// ```
 pub type InlineOutbox<P, const N: usize> = Outbox<P, [Option<Slot<P>>; N]>;
 
 /// The messages under way, behind storage of the caller's choice.

@@ -467,6 +467,8 @@ struct Live {
     stall: Timer,
     malformed: u8,
     suspect: bool,
+    /// Armed while a message is unanswered and there is no other path for it.
+    patience: Timer,
 }
 
 /// What the application was last told.
@@ -482,7 +484,12 @@ struct Reported {
 /// A write that does not move for this long ends the connection (section 4.14: send deadline, 5 s in every profile).
 const SEND_DEADLINE: Duration = Duration::from_secs(5);
 
-/// So many frames that are not understood end a connection: bad input costs the peer, not us.
+/// Without HTTP, a connection on which a message stays unanswered so much longer than its wait is ended, and the message
+/// goes again on the next one: on this one it must not (F2), and a peer that gave it back would never see it again. As
+/// long as a long outage; a peer that is only slow recognises the copy.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// So many frames that are not understood, with no useful one between, end a connection: bad input costs the peer, not us.
 const MALFORMED: u8 = 16;
 
 /// Called so much later than it asked for, the process or the machine stood still (L5). It is the lateness that counts, not
@@ -493,9 +500,25 @@ const STALL: Duration = Duration::from_secs(3);
 const GAPS: u8 = 3;
 
 /// A session whose storage lies inside it: `N` messages out, `M` remembered.
+///
+/// ```
+/// use bowline::{Config, InlineSession, Instant, Origin};
+/// let session = InlineSession::<&str, 4, 16>::inline(Config::DEFAULT.check()?, 42, Origin::new(7, 1), Instant::ZERO);
+/// assert_eq!(session.backlog(), 0);
+/// # Ok::<(), bowline::ConfigError>(())
+/// ```
 pub type InlineSession<P, const N: usize, const M: usize = 64> = Session<P, [Option<Slot<P>>; N], [Option<Seen>; M]>;
 
 /// A session whose capacities are chosen at run time.
+///
+/// ```
+/// use bowline::{Config, HeapSession, Instant, Origin};
+/// let mut config = Config::DEFAULT;
+/// config.outbox.capacity = 1000;
+/// let session = HeapSession::<String>::heap(config.check()?, 42, Origin::new(7, 1), Instant::ZERO);
+/// assert_eq!(session.deadline(), None);
+/// # Ok::<(), bowline::ConfigError>(())
+/// ```
 #[cfg(feature = "alloc")]
 pub type HeapSession<P> = Session<P, alloc::vec::Vec<Option<Slot<P>>>, alloc::vec::Vec<Option<Seen>>>;
 
@@ -783,10 +806,18 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         self.outbox.backlog()
     }
 
-    /// Whether a message could be accepted now.
-    #[must_use]
-    pub fn has_room(&self) -> bool {
-        !self.over() && self.outbox.has_room()
+    /// Whether a message of a fitting size would be accepted now.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn accepts(&self) -> Result<(), Refusal> {
+        if self.over() {
+            Err(Refusal::Closed)
+        } else if self.outbox.has_room() {
+            Ok(())
+        } else {
+            Err(Refusal::Full)
+        }
     }
 
     /// Messages at the application.
@@ -973,6 +1004,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         match head {
             Head::Data { id, key } => {
                 self.link.on_useful();
+                live.malformed = 0;
                 let arrival = self.inbox.on_frame(now, id, key);
                 Heard::Arrival(self.count(arrival))
             }
@@ -980,6 +1012,9 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
                 match self.outbox.on_ack(now, link, id) {
                     Ack::Settled => {
                         self.link.on_useful();
+                        live.malformed = 0;
+                        // One after the other is slow; nothing at all is stuck.
+                        live.patience.disarm();
                         self.route.answered();
                     }
                     Ack::Unknown => {}
@@ -1066,6 +1101,9 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             if live.stall.is_armed() {
                 live.stall.arm(now.after(SEND_DEADLINE));
             }
+            if let Some(at) = live.patience.at() {
+                live.patience.arm(at.max(until));
+            }
         }
     }
 
@@ -1075,8 +1113,13 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         if let Some(live) = &mut self.live {
             let dead = live.beat.tick(now, &mut self.rng);
             let stalled = live.stall.fire(now);
-            if dead || stalled {
-                let cause = if dead { Cause::Dead } else { Cause::Stalled };
+            let stuck = live.patience.fire(now);
+            if dead || stalled || stuck {
+                let cause = match (dead, stalled) {
+                    (true, _) => Cause::Dead,
+                    (false, true) => Cause::Stalled,
+                    (false, false) => Cause::Unanswered,
+                };
                 self.link.abort(now, cause, &mut self.rng);
             }
         }
@@ -1120,7 +1163,8 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             if !writable {
                 stall.arm(now.after(SEND_DEADLINE));
             }
-            self.live = Some(Live { link, beat, writable, stall, malformed: 0, suspect: false });
+            let patience = Timer::disarmed();
+            self.live = Some(Live { link, beat, writable, stall, malformed: 0, suspect: false, patience });
         }
     }
 
@@ -1136,6 +1180,14 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         while self.outbox.late() > 0 && self.route.hedge(now) {
             self.outbox.hedge();
             self.stats.hedges = self.stats.hedges.saturating_add(1);
+        }
+        let stuck = self.outbox.late() > 0 && !self.route.has_http();
+        if let Some(live) = &mut self.live {
+            if !stuck {
+                live.patience.disarm();
+            } else if !live.patience.is_armed() {
+                live.patience.arm(now.after(PATIENCE));
+            }
         }
         if self.link.state() == LinkState::Failed && !self.route.has_http() {
             self.outbox.abandon(now);
@@ -1270,6 +1322,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Timers for Session<P, O, I> {
         if let Some(live) = &self.live {
             live.beat.timers(see);
             see(Wake::Stall, &live.stall);
+            see(Wake::Message, &live.patience);
         }
         self.outbox.timers(see);
         self.inbox.timers(see);

@@ -2,7 +2,8 @@
 
 mod real;
 
-use bowline::Path;
+use bowline::{Config, Path, Policy};
+use bowline_cli::proxy::{Direction, Fault};
 use bowline_smol::Setup;
 use core::time::Duration;
 use real::*;
@@ -24,6 +25,30 @@ fn requests_use_connections_of_their_own(pair: Pair) {
         assert_delivered(receipt, Path::Http);
     }
     assert_eq!(world.http.counts().accepted - before, 5);
+    world.stop();
+}
+
+/// A message that was acknowledged while a request of it is under way keeps its place until that has ended: whoever waits
+/// for room must hear of it then.
+#[test]
+fn g4_room_is_told_when_the_last_request_ends() {
+    limited(|| at_once(room_is_told));
+}
+
+fn room_is_told(pair: Pair) {
+    let sender = |config: &mut Config| {
+        impatient(config);
+        config.outbox.capacity = 1;
+        config.route.deadline = Duration::from_secs(1);
+    };
+    let world = World::with(pair, sender, quick);
+    world.http.set(Fault::Silence(Direction::Both));
+    let receipt = world.sender.send(batch(1));
+    let message = world.receiver.receive();
+    world.sender.until("it is posted besides", |stats| stats.posts == 1);
+    assert!(message.complete());
+    assert_delivered(receipt, Path::WebSocket);
+    assert!(world.sender.begin_send(batch(2), Policy::DEFAULT).wait().is_ok());
     world.stop();
 }
 

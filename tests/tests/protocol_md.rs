@@ -73,7 +73,15 @@ fn range(text: &str) -> core::ops::RangeInclusive<u16> {
 
 /// Everything that a connection can end by, except our own wish.
 fn causes() -> impl Iterator<Item = Cause> {
-    let words = [Cause::Refused, Cause::Timeout, Cause::Dead, Cause::Stalled, Cause::Violation, Cause::Replaced];
+    let words = [
+        Cause::Refused,
+        Cause::Timeout,
+        Cause::Dead,
+        Cause::Stalled,
+        Cause::Unanswered,
+        Cause::Violation,
+        Cause::Replaced,
+    ];
     words.into_iter().chain((0..=u16::MAX).map(Cause::Closed)).chain((0..=u16::MAX).map(Cause::Rejected))
 }
 
@@ -84,6 +92,7 @@ fn named(item: &str) -> Vec<Cause> {
         "timeout" => vec![Cause::Timeout],
         "dead" => vec![Cause::Dead],
         "stalled" => vec![Cause::Stalled],
+        "unanswered" => vec![Cause::Unanswered],
         "violation" => vec![Cause::Violation],
         "replaced" => vec![Cause::Replaced],
         "any other close code" | "any other HTTP status" => vec![],

@@ -26,8 +26,9 @@ use async_channel::{Receiver, Sender};
 use bowline::wire::gonka::{self, Kind};
 use bowline::wire::{KeyedHash, gonka::Malformed};
 use bowline::{
-    Accepted, Arrival, Cause, ContentKey, DeliveryId, Ending, Event, Frame, Head, HeapSession, Hint, HttpOutcome,
-    LinkId, MessageId, Outcome, Output, Path, Policy, PostId, RequestId, Seq, State, Stats, Verdict,
+    Accepted, Arrival, Cause, ConfigError, ContentKey, DeliveryId, Ending, Event, Frame, Head, HeapSession, Hint,
+    HttpOutcome, LinkId, MessageId, Outcome, Output, Path, Policy, PostId, Refusal, RequestId, Role, Seq, State, Stats,
+    Verdict,
 };
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -36,6 +37,9 @@ use tungstenite::protocol::Role as Side;
 
 /// So many frames are read in one turn before the others get theirs.
 const FRAMES_A_TURN: usize = 64;
+
+/// So many bytes, and the frame that exceeds them, are read in one turn: all is done under the lock.
+const BYTES_A_TURN: usize = 1 << 20;
 
 /// So many bytes of batches may be at the application, or on their way to it; further ones are refused as if the inbox
 /// were full. Four of the largest.
@@ -123,6 +127,14 @@ pub(crate) struct Engine {
 impl Engine {
     pub(crate) fn new(setup: &Setup) -> Result<Self, SetupError> {
         let config = setup.config.check()?;
+        let needs = match setup.config.link.role {
+            Role::Dialer => setup.url.is_some(),
+            Role::Acceptor => setup.listen.is_some(),
+        };
+        if !needs {
+            let why = "a dialer needs a URL, an acceptor an address to listen on";
+            return Err(ConfigError { field: "link.role", why }.into());
+        }
         let clock = Clock::start();
         let mut key = [0; 16];
         let (low, high) = key.split_at_mut(8);
@@ -188,6 +200,10 @@ impl Engine {
     ) -> Result<(Seq, MessageId, Receiver<Settlement>), (Refused, Bytes)> {
         if self.direction != Direction::Send {
             return Err((Refused::Direction, body));
+        }
+        // Before the batch is looked at: who waits for room asks again and again.
+        if let Err(why) = self.session.accepts() {
+            return Err((Refused::Session(why), body));
         }
         // A batch that the peer can never take must not enter: it would be repeated for ever.
         if let Err(malformed) = gonka::decode_body(kind, &body) {
@@ -299,11 +315,18 @@ impl Engine {
 
     /// Nobody will turn it any more: whoever still waits for a word gets one.
     pub(crate) fn abandon(&mut self) {
+        // From now on everything is refused; whatever the session still has to say, nobody will do.
+        self.session.close(self.clock.now(), Duration::ZERO);
         self.requests.clear();
         let settlement = Settlement { outcome: Outcome::Abandoned, took: Duration::ZERO };
         for receipt in core::mem::take(&mut self.receipts).into_values() {
             self.effects.push(Effect::Settle { receipt, settlement });
         }
+    }
+
+    /// Whether whoever waits for room would wait longer.
+    pub(crate) fn full_up(&self) -> bool {
+        self.session.accepts() == Err(Refusal::Full)
     }
 
     pub(crate) const fn stats(&self) -> Stats {
@@ -353,11 +376,16 @@ impl Engine {
 
     /// True: there may be more.
     fn read(&mut self) -> bool {
+        let mut bytes = 0_usize;
         for _ in 0..FRAMES_A_TURN {
+            if bytes > BYTES_A_TURN {
+                return true;
+            }
             let Some(socket) = &mut self.socket else { return false };
             let link = socket.link;
             let head = match socket.read() {
                 Incoming::Text(text) => {
+                    bytes = bytes.saturating_add(text.as_str().len());
                     self.text(link, text.as_str());
                     continue;
                 }

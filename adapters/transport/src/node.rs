@@ -25,7 +25,7 @@ use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::io::{Read, Write};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 /// A connected byte stream that never blocks: it answers `WouldBlock` instead.
 pub trait Stream: Read + Write + Send {}
@@ -98,6 +98,7 @@ impl core::error::Error for SendError {}
 pub struct Receipt {
     id: MessageId,
     end: Receiver<Settlement>,
+    known: OnceLock<Settlement>,
 }
 
 impl Receipt {
@@ -107,26 +108,41 @@ impl Receipt {
         self.id
     }
 
-    /// Waits for the end without blocking the thread. Cancelling it loses nothing; asking again after the end is
-    /// answered with `Abandoned`, as nothing is known any more.
+    /// Waits for the end without blocking the thread. Cancelling it loses nothing, and it may be asked again.
     pub async fn settled(&self) -> Settlement {
-        self.end.recv().await.unwrap_or(UNKNOWN)
+        match self.known.get() {
+            Some(known) => *known,
+            None => self.learn(self.end.recv().await.ok()),
+        }
     }
 
     /// Waits for the end, blocking the thread.
     #[must_use]
     pub fn wait(&self) -> Settlement {
-        self.end.recv_blocking().unwrap_or(UNKNOWN)
+        match self.known.get() {
+            Some(known) => *known,
+            None => self.learn(self.end.recv_blocking().ok()),
+        }
     }
 
     /// The end, if it has come.
     #[must_use]
     pub fn try_settled(&self) -> Option<Settlement> {
-        self.end.try_recv().ok()
+        if let Ok(settlement) = self.end.try_recv() {
+            let _ = self.known.set(settlement);
+        }
+        self.known.get().copied()
+    }
+
+    /// Without a word from the node it is gone, and nobody will send the message any more.
+    fn learn(&self, told: Option<Settlement>) -> Settlement {
+        const UNKNOWN: Settlement = Settlement { outcome: Outcome::Abandoned, took: Duration::ZERO };
+        if let Some(settlement) = told {
+            let _ = self.known.set(settlement);
+        }
+        *self.known.get_or_init(|| UNKNOWN)
     }
 }
-
-const UNKNOWN: Settlement = Settlement { outcome: Outcome::Abandoned, took: Duration::ZERO };
 
 /// A batch for the application; it should end with [`complete`](Self::complete), [`reject`](Self::reject) or
 /// [`retry`](Self::retry). Dropped without one of them it counts as `retry`.
@@ -329,7 +345,8 @@ impl Node {
     /// Why not, and the batch.
     pub fn try_send(&self, kind: Kind, json: impl Into<Bytes>, policy: Policy) -> Result<Receipt, SendError> {
         let sent = self.with(|engine| engine.send(kind, json.into(), policy));
-        sent.map(|(_, id, end)| Receipt { id, end }).map_err(|(why, json)| SendError { why, json })
+        sent.map(|(_, id, end)| Receipt { id, end, known: OnceLock::new() })
+            .map_err(|(why, json)| SendError { why, json })
     }
 
     /// Accepts a batch, waiting for room without blocking the thread. Cancelled before it is accepted, nothing has
@@ -439,9 +456,14 @@ impl Node {
 
     fn locked<R>(&self, step: impl FnOnce(&mut Engine) -> R) -> R {
         let mut engine = self.lock();
+        let was_full = engine.full_up();
         let answer = step(&mut engine);
+        let room = was_full && !engine.full_up();
         let effects = core::mem::take(&mut engine.effects);
         drop(engine);
+        if room {
+            self.room.notify(usize::MAX);
+        }
         for effect in effects {
             self.tell(effect);
         }
@@ -460,7 +482,6 @@ impl Node {
             }
             Effect::Settle { receipt, settlement } => {
                 let _ = receipt.try_send(settlement);
-                self.room.notify(usize::MAX);
             }
             Effect::Answer { request, answer } => {
                 let _ = request.try_send(answer);

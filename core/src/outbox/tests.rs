@@ -413,6 +413,15 @@ fn adaptive() -> Box4 {
 }
 
 #[test]
+fn t1_a_wait_that_passed_doubles_the_next_one() {
+    let mut outbox = adaptive();
+    assert_eq!(outbox.tick(at(1)), 1);
+    outbox.push(at(1), 2, 10, Policy::DEFAULT).unwrap();
+    assert_eq!(frames(&mut outbox, at(1), ONE), [2]);
+    assert_eq!(outbox.earliest(), Some((at(3), Wake::Message)));
+}
+
+#[test]
 fn t2_the_sample_is_the_time_to_completion() {
     let mut outbox = adaptive();
     assert_eq!(outbox.on_ack(Instant::from_micros(400_000), ONE, id(1)), Ack::Settled);

@@ -188,6 +188,8 @@ fn h_the_time_that_a_busy_peer_asks_for_is_a_lower_bound_whatever_the_other_requ
     // These were under way already.
     route.posted(at(201), HttpOutcome::Unreached, &mut rng);
     route.posted(at(202), HttpOutcome::Acked, &mut rng);
+    route.posted(at(203), HttpOutcome::Busy { after: SECOND }, &mut rng);
+    route.posted(at(203), HttpOutcome::Auth, &mut rng);
     run(&mut route, at(239));
     assert!(!route.may_post(0));
     run(&mut route, at(260));

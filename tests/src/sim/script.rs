@@ -353,7 +353,7 @@ impl<'a> Run<'a> {
         // The deadline is now until everything is drained (rule 3).
         assert!(self.session.deadline().is_some_and(|at| at <= self.now), "rule 3");
         self.bounds();
-        format!("{reply:?}").hash(&mut self.digest);
+        reply.hash(&mut self.digest);
     }
 
     fn answered(&mut self, input: &Input<u32>, name: Option<u128>, reply: &Reply<u32>) {
@@ -413,7 +413,7 @@ impl<'a> Run<'a> {
                 assert!(!late, "rule 6: {:?}", self.session.wake_reason());
                 return self.tick_for_nothing();
             };
-            format!("{output:?}").hash(&mut self.digest);
+            output.hash(&mut self.digest);
             match output {
                 Output::Connect { link } => {
                     assert!(link.get() > self.newest_link, "R7: a generation was given twice");

@@ -55,6 +55,7 @@ pub(crate) fn cause(cause: Cause) -> Cow<'static, str> {
         Cause::Rejected(status) => format!("answered with {status}").into(),
         Cause::Dead => "nothing heard, so it is dead".into(),
         Cause::Stalled => "takes no more bytes".into(),
+        Cause::Unanswered => "leaves a batch unanswered".into(),
         Cause::Violation => "the peer broke the protocol".into(),
         Cause::Replaced => "a newer one took its place".into(),
         Cause::Ours => "closed by us".into(),

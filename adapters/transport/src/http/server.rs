@@ -25,7 +25,7 @@ use core::convert::Infallible;
 use core::fmt::Write as _;
 use core::future::poll_fn;
 use core::pin::Pin;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 use hyper::body::{Body, Incoming};
 use hyper::header::{
@@ -326,8 +326,14 @@ where
 
     async fn receive(&self, segment: &'static str, request: Request<Incoming>) -> Response<Whole> {
         let idempotency_key = idempotency_key(request.headers());
-        match collect(request.into_body(), self.limits.body_bytes).await {
+        // Held until the answer is there: by then the body is the application's or gone.
+        let mut room = Room(0);
+        match collect(request.into_body(), self.limits.body_bytes, &mut room).await {
             Ok(body) => reply((self.handler)(Callback { segment, idempotency_key, body }).await),
+            Err(Unread::NoRoom) => {
+                let busy = Answer { retry_after: Some(Duration::from_secs(1)), ..Answer::error(503, "no room") };
+                last(reply(busy))
+            }
             Err(Unread::TooLarge) => last(refusal(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large")),
             Err(Unread::Broken) if self.deadline.left().is_zero() => {
                 last(refusal(StatusCode::REQUEST_TIMEOUT, "the body took too long"))
@@ -388,16 +394,44 @@ fn accept_key(request: &Request<Incoming>) -> Result<HeaderValue, Misfit> {
     accept.ok_or(Misfit::Bad("one Sec-WebSocket-Key of 16 bytes in base64 is needed"))
 }
 
+/// So many bytes of bodies are in memory at once, over all connections of the process: four of the largest.
+const BODIES: u64 = 256 * 1024 * 1024;
+
+/// The bytes of bodies that are in memory.
+static IN_MEMORY: AtomicU64 = AtomicU64::new(0);
+
+/// One request's share of [`BODIES`], given back when it is dropped.
+struct Room(u64);
+
+impl Room {
+    /// Takes room for `more` bytes; false: there is none.
+    fn take(&mut self, more: usize) -> bool {
+        let more = u64::try_from(more).unwrap_or(u64::MAX);
+        let fits = |taken: u64| taken.checked_add(more).filter(|taken| *taken <= BODIES);
+        let taken = IN_MEMORY.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok();
+        self.0 += if taken { more } else { 0 };
+        taken
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        IN_MEMORY.fetch_sub(self.0, Ordering::Relaxed);
+    }
+}
+
 /// Why there is no body.
 enum Unread {
     TooLarge,
+    /// All bodies together are.
+    NoRoom,
     /// Late, reset, ended early, or chunked wrongly.
     Broken,
 }
 
 /// The whole body, if it is no longer than `limit`; nothing is read of one whose head already says that it is. Memory
 /// grows with what has come, not with what was announced.
-async fn collect(mut body: Incoming, limit: u64) -> Result<Bytes, Unread> {
+async fn collect(mut body: Incoming, limit: u64, room: &mut Room) -> Result<Bytes, Unread> {
     if body.size_hint().lower() > limit {
         return Err(Unread::TooLarge);
     }
@@ -409,6 +443,9 @@ async fn collect(mut body: Incoming, limit: u64) -> Result<Bytes, Unread> {
         let length = whole.len() + joined.len() + piece.len();
         if u64::try_from(length).unwrap_or(u64::MAX) > limit {
             return Err(Unread::TooLarge);
+        }
+        if !room.take(piece.len()) {
+            return Err(Unread::NoRoom);
         }
         if whole.is_empty() && joined.is_empty() {
             // Most bodies come in one piece, which needs no copy.

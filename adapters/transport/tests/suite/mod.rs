@@ -1107,8 +1107,11 @@ pub(crate) fn what_one_side_dials_the_other_upgrades<D: Driver>() {
     assert_eq!(&got, b"there");
     // And a refusal comes through as one.
     let server = serve_routes::<D, _, _>(brisk(), Routes::default(), async |_| Answer::OK);
+    let begun = Instant::now();
     let refusal = dial::<D>(server.peer.try_clone().unwrap()).unwrap_err();
     assert_eq!(refusal, (Cause::Rejected(404), Hint::NONE));
+    // The server keeps the connection open for another request, which is nothing to wait for.
+    assert!(begun.elapsed() < PATIENCE / 2);
     server.done();
 }
 
