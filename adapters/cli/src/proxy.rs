@@ -51,6 +51,11 @@ const LIMIT: Duration = Duration::from_secs(1);
 const UNTIL_TOLD: Duration = Duration::from_secs(3600);
 
 /// What the proxy does to the connections that run through it.
+///
+/// ```
+/// use bowline_cli::proxy::Fault;
+/// assert_eq!(Fault::default(), Fault::Calm);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Fault {
     /// Forwards both ways at once.
@@ -85,6 +90,12 @@ pub enum Fault {
 }
 
 /// The way bytes go.
+///
+/// ```
+/// use bowline_cli::proxy::{Direction, Fault};
+/// let mute_server = Fault::Silence(Direction::ToClient);
+/// # let _ = mute_server;
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// From the client to the server.
@@ -96,6 +107,11 @@ pub enum Direction {
 }
 
 /// What has happened since the start.
+///
+/// ```
+/// # use bowline_cli::proxy::Counts;
+/// assert_eq!(Counts::default().accepted, 0);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Connections accepted, those over the limit included.
@@ -112,7 +128,21 @@ pub struct Counts {
     pub to_client: u64,
 }
 
-/// A running proxy. Dropping it resets every connection, closes the port and joins every thread, within a second or so.
+/// A running proxy.
+///
+/// ```
+/// use bowline_cli::proxy::{Fault, Proxy};
+/// use std::net::{TcpListener, TcpStream};
+/// let server = TcpListener::bind("127.0.0.1:0")?;
+/// let proxy = Proxy::start(server.local_addr()?)?;
+/// let _client = TcpStream::connect(proxy.addr())?;
+/// let _through = server.accept()?;
+/// proxy.set(Fault::Refuse);
+/// assert!(TcpStream::connect(proxy.addr()).is_err());
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// Dropping it resets every connection, closes the port and joins every thread, within a second or so.
 #[derive(Debug)]
 pub struct Proxy {
     shared: Arc<Shared>,

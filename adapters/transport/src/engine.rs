@@ -49,6 +49,13 @@ const HELD_BYTES: usize = 256 << 20;
 const ENVELOPE: usize = 80;
 
 /// What the adapter should do.
+///
+/// ```
+/// use bowline::LinkId;
+/// use bowline_transport::Action;
+/// let action = Action::Dial { link: LinkId::NONE.next() };
+/// assert!(matches!(action, Action::Dial { .. }));
+/// ```
 #[derive(Debug)]
 pub enum Action {
     /// Connect to the peer and report by [`Node::dialed`](crate::Node::dialed).
@@ -77,6 +84,14 @@ pub enum Action {
 }
 
 /// What the adapter should wait for after a turn.
+///
+/// ```
+/// # use bowline_transport::{Node, Setup};
+/// let listening = Node::new(&Setup::ml_node("127.0.0.1:0")?, || ())?;
+/// let wait = listening.turn(&mut Vec::new());
+/// assert!(!wait.over && !wait.write);
+/// # Ok::<(), bowline_transport::SetupError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Wait {
     /// Turn again at this time at the latest; `None`: only an event can change anything.

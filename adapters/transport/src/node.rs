@@ -28,6 +28,11 @@ use std::io::{Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 /// A connected byte stream that never blocks: it answers `WouldBlock` instead.
+///
+/// ```
+/// fn is_one(_: impl bowline_transport::Stream) {}
+/// is_one(std::io::Cursor::new(Vec::new())); // anything that reads, writes and can be sent to another thread
+/// ```
 pub trait Stream: Read + Write + Send {}
 
 impl<S: Read + Write + Send> Stream for S {}
@@ -36,6 +41,13 @@ impl<S: Read + Write + Send> Stream for S {}
 const EVENTS: usize = 256;
 
 /// One proof batch, as it lies on the wire.
+///
+/// ```
+/// use bowline::wire::gonka::Kind;
+/// use bowline_transport::{Batch, http::Bytes};
+/// let batch = Batch { kind: Kind::Generated, id: None, json: Bytes::from_static(b"{}") };
+/// assert_eq!(batch.kind.as_str(), "generated");
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Batch {
     /// Generated or validated.
@@ -47,6 +59,14 @@ pub struct Batch {
 }
 
 /// The end of a message that was accepted.
+///
+/// ```
+/// use bowline::{Outcome, Path};
+/// use bowline_transport::Settlement;
+/// use core::time::Duration;
+/// let end = Settlement { outcome: Outcome::Delivered { path: Path::Http }, took: Duration::from_secs(3) };
+/// assert!(matches!(end.outcome, Outcome::Delivered { .. }));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Settlement {
     /// How it ended, and by which path.
@@ -56,6 +76,12 @@ pub struct Settlement {
 }
 
 /// Why a message was not accepted.
+///
+/// ```
+/// use bowline::Refusal;
+/// use bowline_transport::Refused;
+/// assert_eq!(Refused::Session(Refusal::Full).to_string(), "the outbox is full");
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refused {
     /// By the session: full, too large, closed.
@@ -77,6 +103,17 @@ impl fmt::Display for Refused {
 }
 
 /// A message that was not accepted, handed back.
+///
+/// ```
+/// use bowline::wire::gonka::Kind;
+/// use bowline::Policy;
+/// use bowline_transport::{Node, Refused, Setup};
+/// let node = Node::new(&Setup::ml_node("127.0.0.1:0")?, || ())?;
+/// let error = node.try_send(Kind::Generated, "no batch", Policy::DEFAULT).unwrap_err();
+/// assert!(matches!(error.why, Refused::Malformed(_)));
+/// assert_eq!(&error.json[..], b"no batch");
+/// # Ok::<(), bowline_transport::SetupError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SendError {
     /// Why.
@@ -93,7 +130,19 @@ impl fmt::Display for SendError {
 
 impl core::error::Error for SendError {}
 
-/// Where the end of an accepted message will be told, once.
+/// Where the end of an accepted message will be told.
+///
+/// ```
+/// # use bowline::{Outcome, Policy, wire::gonka::Kind};
+/// # use bowline_transport::{Node, Setup};
+/// let node = Node::new(&Setup::ml_node("127.0.0.1:0")?, || ())?;
+/// let receipt = node.try_send(Kind::Generated, r#"{"node_id":3}"#, Policy::DEFAULT).unwrap();
+/// assert_eq!(receipt.try_settled(), None);
+/// node.ended(); // nobody turns it any more
+/// assert_eq!(receipt.wait().outcome, Outcome::Abandoned);
+/// assert_eq!(receipt.wait().outcome, Outcome::Abandoned, "as often as it is asked");
+/// # Ok::<(), bowline_transport::SetupError>(())
+/// ```
 #[derive(Debug)]
 pub struct Receipt {
     id: MessageId,
@@ -145,8 +194,30 @@ impl Receipt {
 }
 
 /// A batch for the application; it should end with [`complete`](Self::complete), [`reject`](Self::reject) or
-/// [`retry`](Self::retry). Dropped without one of them it counts as `retry`.
-#[must_use = "a batch that is dropped is given back and comes again"]
+/// [`retry`](Self::retry). Dropped without one of them it counts as `retry`: given back, it comes again when the peer
+/// sends it again, at the latest on the next connection.
+///
+/// ```
+/// # use bowline::wire::gonka::Kind;
+/// # use bowline_transport::{Node, Setup, http::{Bytes, Callback}};
+/// # smol::block_on(async {
+/// let node = Node::new(&Setup::api_node("ml:8080")?.callbacks("127.0.0.1:0")?, || ())?;
+/// let posted = Callback { segment: "generated", idempotency_key: None, body: Bytes::from_static(b"{\"node_id\":3}") };
+/// let answer = node.callback(posted);
+/// let application = async {
+///     let message = node.messages().recv().await.unwrap();
+///     assert_eq!((message.kind(), &message.json()[..]), (Kind::Generated, &b"{\"node_id\":3}"[..]));
+///     message.complete()
+/// };
+/// # let turning = async { loop { node.turn(&mut Vec::new()); smol::future::yield_now().await } };
+/// let (answer, completed) = smol::future::or(async { smol::future::zip(answer, application).await }, turning).await;
+/// assert!(completed);
+/// assert_eq!(answer.status, 200);
+/// # Ok::<(), bowline_transport::SetupError>(())
+/// # })?;
+/// # Ok::<(), bowline_transport::SetupError>(())
+/// ```
+#[must_use = "a batch that is dropped is given back"]
 pub struct Message {
     batch: Batch,
     delivery: DeliveryId,
@@ -227,6 +298,13 @@ impl fmt::Debug for Message {
 }
 
 /// Where a node stands.
+///
+/// ```
+/// # use bowline_transport::{Node, Setup};
+/// let status = Node::new(&Setup::ml_node("127.0.0.1:0")?, || ())?.status();
+/// assert_eq!((status.backlog, status.held, status.stats.accepted), (0, 0, 0));
+/// # Ok::<(), bowline_transport::SetupError>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Status {
     /// The session's state.
@@ -245,7 +323,17 @@ pub struct Status {
 
 /// One session, shared by the application, the adapter that turns it and the HTTP server beside it.
 ///
-/// Applications use the `Node` of an adapter, which wraps this one.
+/// Applications use the `Node` of an adapter, which wraps this one. An adapter turns it:
+///
+/// ```
+/// use bowline_transport::{Action, Node, Setup};
+/// let node = Node::new(&Setup::api_node("127.0.0.1:1")?.seed(7), || { /* wake whoever turns */ })?;
+/// let mut actions = Vec::new();
+/// let wait = node.turn(&mut actions);
+/// assert!(matches!(actions[..], [Action::Dial { .. }]), "and nothing else to do");
+/// assert!(wait.until.is_some() && wait.read.is_none() && !wait.over, "an attempt has its deadline");
+/// # Ok::<(), bowline_transport::SetupError>(())
+/// ```
 pub struct Node {
     engine: Mutex<Engine>,
     wake: Box<dyn Fn() + Send + Sync>,

@@ -183,6 +183,12 @@ fn resolve(address: &str) -> Result<SocketAddr, SetupError> {
 }
 
 /// Why a node cannot start.
+///
+/// ```
+/// use bowline_transport::Setup;
+/// let error = Setup::api_node("https://ml").unwrap_err();
+/// assert!(error.to_string().starts_with("bad URL"));
+/// ```
 #[derive(Debug)]
 pub enum SetupError {
     /// A URL makes no sense.

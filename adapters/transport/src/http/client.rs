@@ -35,6 +35,15 @@ const ANSWER_HEAD: usize = 64 * 1024;
 const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 3600);
 
 /// One HTTP request of ours.
+///
+/// ```
+/// use bowline::MessageId;
+/// use bowline_transport::http::{Bytes, Post, Target, TargetError};
+/// let target = Target::http("http://api:9100/v1/poc-batches")?.join("generated");
+/// let post = Post { target: &target, id: MessageId::from_bits(7), body: Bytes::from_static(b"{}") };
+/// assert_eq!(post.target.path(), "/v1/poc-batches/generated");
+/// # Ok::<(), TargetError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Post<'a> {
     /// Where it goes; the same place that `io` is connected to.

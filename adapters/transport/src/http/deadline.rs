@@ -77,6 +77,13 @@ fn from_now(span: Duration) -> Instant {
 /// `io` must close its writing half on `poll_shutdown`, or a peer that waits for the end of the connection waits for
 /// the socket to be dropped instead: with smol that means `FuturesIo<smol::net::TcpStream>`, not
 /// `FuturesIo<Async<std::net::TcpStream>>`, whose shutdown does nothing.
+///
+/// ```
+/// use bowline_transport::http::{Deadline, Timed};
+/// use core::time::Duration;
+/// let timed = Timed::new("a socket", "a timer", Deadline::after(Duration::from_secs(10)));
+/// assert_eq!(timed.into_inner(), "a socket");
+/// ```
 pub struct Timed<I, T> {
     io: I,
     timer: T,

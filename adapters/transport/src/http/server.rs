@@ -111,6 +111,12 @@ pub struct Routes<'a> {
 }
 
 /// A message that a peer posted.
+///
+/// ```
+/// use bowline_transport::http::{Bytes, Callback};
+/// let posted = Callback { segment: "generated", idempotency_key: None, body: Bytes::from_static(b"{}") };
+/// assert_eq!(posted.segment, "generated");
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Callback {
     /// What it was posted as: `"generated"` or `"validated"`.
@@ -160,6 +166,12 @@ impl Answer {
 }
 
 /// What is left of a connection after [`serve`].
+///
+/// ```
+/// use bowline_transport::http::{Bytes, Served};
+/// let served = Served::Upgraded { io: "a socket", read_buf: Bytes::new() };
+/// assert!(matches!(served, Served::Upgraded { io: "a socket", .. }));
+/// ```
 #[derive(Debug)]
 pub enum Served<I> {
     /// It is a WebSocket now: no subprotocol, no extension, the 101 is written.
