@@ -1,21 +1,26 @@
 #!/usr/bin/env bash
-# Breaks the core on purpose, one fault a promise, and checks that a test notices. Works on a copy; about four minutes.
+# Breaks the core on purpose, one fault a promise and then some, and checks that a test notices. Works on a copy; about
+# five minutes. The second list is what the simulator and the fuzzer found once, or would have to find.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-git ls-files -z --cached --others --exclude-standard | tar --null -T - -cf - | tar -xf - -C "$scratch"
+git ls-files -z --cached --others --exclude-standard |
+    while IFS= read -r -d '' file; do [ ! -e "$file" ] || printf '%s\0' "$file"; done |
+    tar --null -T - -cf - | tar -xf - -C "$scratch"
 cd "$scratch"
 # The purity check reads the list of files from git.
 git init -q && git add -A
 export CARGO_TARGET_DIR="$scratch/target" CARGO_TERM_COLOR=never RUST_BACKTRACE=0
+# The simulator needs no adapter: without them a fault costs seconds.
+sed -i -E '/^(bowline-|smol|socket2|tungstenite|rustix|\[target)/d' tests/Cargo.toml
 
 unit='cargo test -q -p bowline --lib'
-# The simulated world and random scripts.
-world='cargo test -q -p bowline-tests --test sim_promises --test sim_styles --test corpus'
+# Random scripts and the simulated world, the quickest first.
+world='cargo test -q -p bowline-tests --test corpus --test sim_promises --test sim_styles'
 echo "building the tests once, unbroken"
-{ $unit && $world; } >/dev/null 2>&1 || { echo "the tests fail without a fault"; exit 2; }
+{ $unit && $world; } >log 2>&1 || { tail -30 log; echo "the tests fail without a fault"; exit 2; }
 
 missed=0
 # promise · what is broken · file · sed expression · the command that must fail
@@ -37,7 +42,7 @@ plant() {
         sed -n 1,15p "$scratch/log"
         missed=$((missed + 1))
     else
-        echo "$promise  caught       $what ($(grep -cE '^test .*FAILED|^    [a-z_:0-9]+$' "$scratch/log" || true) failures)"
+        echo "$promise  caught       $what ($(sed -n 's/^---- \(.*\) stdout ----$/\1/p' "$scratch/log" | head -1))"
     fi
     cp "$scratch/before" "$file"
 }
@@ -62,5 +67,41 @@ plant G9 "the verdict on a silent peer is not among the deadlines" core/src/hear
     's/see\(Wake::Dead, &self\.answer\);//' $world
 plant G10 "a way to panic" core/src/inbox.rs \
     's/self\.slots\.as_mut\(\)\.get_mut\(at\)\?\.as_mut\(\)/self.slots.as_mut().get_mut(at).unwrap().as_mut()/' .ci/core-is-pure
+
+echo
+plant G1 "what waited on the other path is not looked at again" core/src/session.rs \
+    's/if self\.route\.path\(\) != path/if false/' $world
+plant G1 "an empty hedge budget stays empty" core/src/route.rs \
+    's/self\.budget = self\.budget\.max\(HEDGE_FLOOR\.saturating_add\(1\)\);//' $world
+plant I1 "by HTTP a message has another id" core/src/session.rs \
+    's/self\.outbox\.id\(post\.seq\)/self.outbox.id(post.seq.next())/' $world
+plant F2 "sent again on the same connection" core/src/outbox.rs \
+    's/ \|\| slot\.sent_on == link \{/ {/' $world
+plant G2 "a completed message is forgotten at once" core/src/inbox.rs \
+    's/let forget = now\.after\(self\.config\.horizon\);/let forget = now;/' $world
+plant G2 "after a loss of state nothing is in doubt" core/src/inbox.rs \
+    's/doubt: if config\.after_loss/doubt: if false/' $world
+plant G5 "a stall of the process is held against the peer" core/src/session.rs \
+    's/now\.since\(at\) > STALL/false/' $world
+plant G6 "whichever attempt comes up first is taken" core/src/link.rs \
+    's/Phase::Connecting \{ link: current, \.\. \} if \*current == link =>/Phase::Connecting { .. } =>/' $world
+plant G7 "a failing HTTP path is not left alone" core/src/route.rs \
+    's/!self\.retry\.is_armed\(\) \&\& underway/underway/' $world
+plant G7 "a server that ends everything with 1009 is asked once a second" core/src/link.rs \
+    's/class == Class::PerMessage \&\& !earned/false/' $world
+plant G9 "how often it is called decides what is a stall" core/src/session.rs \
+    's/now\.since\(at\) > STALL/now.since(self.now) > at.since(self.now).saturating_mul(2).max(STALL)/' $world
+plant G9 "a waiting request's limit does not fire" core/src/inbox.rs \
+    's/if waiter\.until\.fire\(now\)/if false/' $world
+plant B7 "an attempt has no deadline" core/src/link.rs \
+    's/attempt\.arm\(now\.after\(self\.config\.attempt\)\);//' $world
+plant L8 "a close handshake has no limit" core/src/link.rs \
+    's/limit\.arm\(now\.after\(self\.config\.closing\)\);//' $world
+plant "rule 3" "output that waits is not announced" core/src/session.rs \
+    's/if self\.drained \{ self\.earliest\(\)\.map\(/if true { self.earliest().map(/' $world
+plant "rule 4" "a close is noticed one call too late" core/src/session.rs \
+    '/self\.finish\(\);/{n;N;s/self\.align\(\);//}' $world
+plant "rule 5" "time goes backwards" core/src/session.rs \
+    's/let now = now\.max\(self\.now\);//' $world
 
 [ $missed = 0 ] && echo "all caught" || { echo "$missed not caught"; exit 1; }

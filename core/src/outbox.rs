@@ -543,11 +543,8 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         self.late
     }
 
-    /// Lets the oldest late message go by HTTP besides; it keeps its id.
-    pub fn hedge(&mut self) {
-        if self.late == 0 {
-            return;
-        }
+    /// Lets the oldest late message go by HTTP besides; it keeps its id. False: there is none.
+    pub fn hedge(&mut self) -> bool {
         for offset in 0..self.ring.len() {
             if let Some(slot) = self.ring.get_mut(offset)
                 && slot.end == End::Open
@@ -557,9 +554,10 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
                 slot.by_http = true;
                 self.late = self.late.saturating_sub(1);
                 self.rescan();
-                return;
+                return true;
             }
         }
+        false
     }
 
     /// Anything may have become ready: the path changed.

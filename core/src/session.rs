@@ -1178,7 +1178,9 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             live.beat.probe(now);
         }
         while self.outbox.late() > 0 && self.route.hedge(now) {
-            self.outbox.hedge();
+            if !self.outbox.hedge() {
+                break;
+            }
             self.stats.hedges = self.stats.hedges.saturating_add(1);
         }
         let stuck = self.outbox.late() > 0 && !self.route.has_http();

@@ -312,7 +312,13 @@ mod tests {
         (&far).write_all(b"12").unwrap();
         let got = block_on(async {
             block_on(async {});
-            poll_fn(|cx| read(&mut io, cx)).await
+            let mut first = true;
+            poll_fn(|cx| {
+                let got = read(&mut io, cx);
+                assert_eq!(got.is_pending(), core::mem::take(&mut first), "it has to ask again");
+                got
+            })
+            .await
         });
         assert_eq!(got.unwrap(), 2);
         (&far).write_all(b"345").unwrap();

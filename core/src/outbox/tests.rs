@@ -174,7 +174,7 @@ fn f2_what_is_late_may_go_by_http_besides() {
     let _ = frames(&mut outbox, at(0), ONE);
     assert_eq!(outbox.tick(at(3)), 3);
     assert!(posts(&mut outbox, at(3), false).is_empty(), "only if somebody says so");
-    outbox.hedge();
+    let _ = outbox.hedge();
     assert_eq!(outbox.late(), 2);
     let [post] = posts(&mut outbox, at(3), false)[..] else { panic!("one hedge, one request") };
     assert_eq!((post.seq, outbox.id(post.seq)), (seq(1), id(1)), "the oldest first, its id unchanged");
@@ -320,8 +320,8 @@ fn h_requests_of_messages_that_ended_meanwhile_still_count_as_under_way() {
     let mut outbox = holding(2);
     let _ = frames(&mut outbox, at(0), ONE);
     assert_eq!(outbox.tick(at(3)), 2);
-    outbox.hedge();
-    outbox.hedge();
+    let _ = outbox.hedge();
+    let _ = outbox.hedge();
     let sent = posts(&mut outbox, at(3), false);
     assert_eq!(outbox.on_ack(at(4), ONE, id(1)), Ack::Settled);
     assert_eq!(ends(&mut outbox).len(), 1);
@@ -432,7 +432,7 @@ fn t2_the_sample_is_the_time_to_completion() {
 fn t3_only_an_ack_of_a_message_sent_once_is_a_sample() {
     let mut outbox = adaptive();
     assert_eq!(outbox.tick(at(1)), 1);
-    outbox.hedge();
+    let _ = outbox.hedge();
     let _ = posts(&mut outbox, at(1), false);
     assert_eq!(outbox.on_ack(at(2), ONE, id(1)), Ack::Settled);
     assert_eq!(outbox.rtt().estimate(), None, "late and also posted");
@@ -608,7 +608,7 @@ proptest! {
                 }
                 Do::Hedge => {
                     let late = outbox.late();
-                    outbox.hedge();
+                    let _ = outbox.hedge();
                     prop_assert_eq!(outbox.late(), late.saturating_sub(1));
                 }
                 Do::Stall => {
