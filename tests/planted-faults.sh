@@ -70,9 +70,9 @@ plant G10 "a way to panic" core/src/inbox.rs \
 
 echo
 plant G1 "what waited on the other path is not looked at again" core/src/session.rs \
-    's/if self\.route\.path\(\) != path/if false/' $world
+    's/if self\.route\.path\(\) != path/if false/' $unit session
 plant G1 "an empty hedge budget stays empty" core/src/route.rs \
-    's/self\.budget = self\.budget\.max\(HEDGE_FLOOR\.saturating_add\(1\)\);//' $world
+    's/self\.budget = self\.budget\.max\(HEDGE_FLOOR\.saturating_add\(1\)\);//' $unit route
 plant I1 "by HTTP a message has another id" core/src/session.rs \
     's/self\.outbox\.id\(post\.seq\)/self.outbox.id(post.seq.next())/' $world
 plant F2 "sent again on the same connection" core/src/outbox.rs \
