@@ -420,9 +420,14 @@ impl World {
     }
 
     /// The network finally works, both processes too: everything accepted must end, within a bound. Then both are closed,
-    /// which must end within its bound too.
+    /// which must end within its bound too. Where both parties have HTTP, that must do: every other seed never gets a
+    /// WebSocket again.
     pub fn finish(&mut self) {
         self.calm();
+        if self.setup.seed % 2 == 1 && self.setup.configs.iter().all(|config| config.route.http) {
+            self.net.dial = Dial::Hangs;
+            self.change(Change::Reset);
+        }
         self.run_while(s(60), |world| world.parties.iter().any(|party| party.asleep.is_some()));
         // What was on its way while it was bad is over by now. After a terminal word only the application can go on.
         self.run(s(15));
@@ -1052,6 +1057,11 @@ impl World {
                 continue;
             }
             self.hang_up(wire, party);
+            if self.net.silent[party] {
+                // Nobody is left to send it again: the other side has a zombie.
+                self.wires[wire].pipes[1 - party].clear();
+                self.wires[wire].excused = self.now();
+            }
         }
         self.parties[party] = Party::new(&self.setup, party, life, self.agenda.now());
         self.parties[party].urged = true;
