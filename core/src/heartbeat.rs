@@ -131,6 +131,11 @@ impl Heartbeat {
         self.answer.disarm();
     }
 
+    /// Asks for a ping when the next may leave, with the limit of an ordinary one.
+    pub fn ask(&mut self) {
+        self.ping.get_or_insert(Ask::Beat);
+    }
+
     /// Asks now, with the short deadline: after a stall, for an unanswered message, or because a newcomer wants the
     /// place. A question that is already out is not asked twice, but its answer is awaited no longer than that.
     pub fn probe(&mut self, now: Instant) {

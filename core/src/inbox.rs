@@ -561,6 +561,11 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
                 }
             }
         }
+        let may_forget = oldest.is_some_and(|((_, forget), _)| forget <= now);
+        if free.is_none() && !may_forget && self.slots.as_ref().len() < limit {
+            let more = self.slots.as_ref().len();
+            free = self.slots.grow(limit).then_some(more);
+        }
         let at = match (free, oldest) {
             (Some(at), _) => at,
             (None, Some(((_, forget), at))) => {

@@ -57,6 +57,25 @@ pub enum Ready {
     Hello,
 }
 
+/// What becomes of a second connection of the same peer, where we are dialled (rule U2).
+///
+/// ```
+/// # use bowline::{LinkConfig, Newcomer};
+/// assert_eq!(LinkConfig::DEFAULT.newcomer, Newcomer::Probes);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Newcomer {
+    /// It waits while the holder of the place is probed, and gets the place only if that one is dead (Gonka).
+    Probes,
+    /// It gets the place at once; the old connection is told so with 4003 (R8).
+    Replaces,
+    /// It is refused as long as there is a connection.
+    IsRefused,
+}
+
+/// The close code of a connection that another one of the same peer replaced; its owner must not come back (R8).
+pub const REPLACED: u16 = 4003;
+
 /// The limits of a connection's life.
 ///
 /// ```
@@ -72,8 +91,12 @@ pub struct LinkConfig {
     pub ready: Ready,
     /// One deadline over the whole attempt: name look-up, TCP, TLS, upgrade, greeting. Default 10 s (B7, L9).
     pub attempt: Duration,
+    /// Default [`Newcomer::Probes`].
+    pub newcomer: Newcomer,
     /// How long the close handshake may take. Default 2 s (L8).
     pub closing: Duration,
+    /// The code with which [`Link::close`] ends. Default 1000; a hub says 1012, never 1000 (U9).
+    pub farewell: u16,
     /// How long the holder of the only place may take to answer when a newcomer knocks. Default 2 s.
     pub knock: Duration,
     /// A connection must have lived this long, and longer than the last delay, to clear the failures. Default 5 s: three
@@ -95,7 +118,9 @@ impl LinkConfig {
         role: Role::Dialer,
         ready: Ready::Open,
         attempt: Duration::from_secs(10),
+        newcomer: Newcomer::Probes,
         closing: Duration::from_secs(2),
+        farewell: 1000,
         knock: Duration::from_secs(2),
         stable: Duration::from_secs(5),
         suspend: Duration::from_secs(120),
@@ -272,7 +297,19 @@ impl Link {
                 self.opened(now, link);
                 Accepted::Open(link)
             }
-            Phase::Up { .. } | Phase::Handshaking { .. } => {
+            // Whoever is being closed for a fault of his own, or holds the place, makes room.
+            Phase::Up { link: old, .. }
+            | Phase::Handshaking { link: old, .. }
+            | Phase::Closing { link: old, cause: Cause::Violation, .. }
+                if self.config.newcomer == Newcomer::Replaces =>
+            {
+                self.ended = Some((old, Cause::Replaced));
+                self.ending = Some((old, Ending::Code(REPLACED)));
+                let link = self.generation();
+                self.opened(now, link);
+                Accepted::Open(link)
+            }
+            Phase::Up { .. } | Phase::Handshaking { .. } if self.config.newcomer == Newcomer::Probes => {
                 let link = self.generation();
                 let mut verdict = Timer::disarmed();
                 verdict.arm(now.after(self.config.knock));
@@ -281,6 +318,8 @@ impl Link {
             }
             Phase::Waiting { .. }
             | Phase::Connecting { .. }
+            | Phase::Handshaking { .. }
+            | Phase::Up { .. }
             | Phase::Closing { .. }
             | Phase::Failed
             | Phase::Closed => Accepted::Refused,
@@ -367,7 +406,7 @@ impl Link {
         }
     }
 
-    /// Ends for good: a close frame with 1000 if there is a connection, at most the close limit.
+    /// Ends for good: a close frame with the farewell's code if there is a connection, at most the close limit.
     pub fn close(&mut self, now: Instant) {
         if let Some(candidate) = self.candidate.take() {
             self.refused = Some(candidate.link);
@@ -375,7 +414,7 @@ impl Link {
         self.outage.disarm();
         self.suspended = false;
         match self.phase {
-            Phase::Up { link, .. } => self.close_with(now, link, 1000, Cause::Ours),
+            Phase::Up { link, .. } => self.close_with(now, link, self.config.farewell, Cause::Ours),
             Phase::Connecting { link, .. } | Phase::Handshaking { link, .. } => {
                 self.ending = Some((link, Ending::Drop));
                 self.phase = Phase::Closed;

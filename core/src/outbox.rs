@@ -133,6 +133,21 @@ pub enum Ack {
     NeverSent,
 }
 
+/// What says that a message sent on a connection has arrived.
+///
+/// ```
+/// # use bowline::{OutboxConfig, Proof};
+/// assert_eq!(OutboxConfig::DEFAULT.proof, Proof::Acknowledgement);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Proof {
+    /// The peer acknowledges it by its id.
+    Acknowledgement,
+    /// The peer knows no acknowledgement: the answer to a ping that was sent after the message. Frames keep their order, so
+    /// what came before the ping has arrived; that the peer understood it, nobody says.
+    Pong,
+}
+
 /// The limits of the outbox.
 ///
 /// ```
@@ -143,6 +158,8 @@ pub enum Ack {
 pub struct OutboxConfig {
     /// How many messages may be under way; smaller storage limits further. Default 64 (section 4.14 of the rules).
     pub capacity: usize,
+    /// Default [`Proof::Acknowledgement`].
+    pub proof: Proof,
     /// How long to wait for an acknowledgement on a connection. Default adaptive, first 1 s (T1).
     pub ack_wait: AckWait,
     /// The life of a message whose policy names none; `None`: until it is delivered or the session ends. Default none.
@@ -156,8 +173,14 @@ pub struct OutboxConfig {
 
 impl OutboxConfig {
     /// The documented default of every field.
-    pub const DEFAULT: Self =
-        Self { capacity: 64, ack_wait: AckWait::ADAPTIVE, life: None, frame_limit: 16 << 20, post_limit: 64 << 20 };
+    pub const DEFAULT: Self = Self {
+        capacity: 64,
+        proof: Proof::Acknowledgement,
+        ack_wait: AckWait::ADAPTIVE,
+        life: None,
+        frame_limit: 16 << 20,
+        post_limit: 64 << 20,
+    };
 }
 
 /// One message under way; what storage for an [`Outbox`] is made of.
@@ -179,6 +202,8 @@ pub struct Slot<P> {
     post: Posting,
     /// It must go by HTTP, whatever the route says: unanswered, or too large for a frame.
     by_http: bool,
+    /// A ping was sent after it on its connection, whose answer proves that it arrived.
+    asked: bool,
     end: End,
 }
 
@@ -305,8 +330,10 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
             answer: Answer::None,
             post: Posting::Never,
             by_http: size > self.frame_limit(),
+            asked: false,
             end: End::Open,
         };
+        self.ring.make_room(self.config.capacity);
         self.ring.push(slot).map_err(|slot| slot.payload)?;
         self.unsettled = self.unsettled.saturating_add(1);
         Ok(seq)
@@ -328,6 +355,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
             // Sent on a connection before: its acknowledgement may be for that copy, and is no sample (T5).
             let since = (slot.sent_on == LinkId::NONE).then_some(now);
             slot.sent_on = link;
+            slot.asked = false;
             slot.answer = Answer::Awaited { since, due };
             self.wake.arm_by(now.after(wait));
             return Some(self.head.plus(as_u64(offset)));
@@ -455,11 +483,61 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         for offset in 0..self.ring.len() {
             if let Some(slot) = self.ring.get_mut(offset) {
                 slot.answer = Answer::None;
+                slot.asked = false;
                 // What was only late may go over the next connection; what is too large may not.
                 slot.by_http = slot.size > limit;
             }
         }
         self.late = 0;
+        self.rescan();
+    }
+
+    /// What proves that a message arrived.
+    #[must_use]
+    pub const fn proof(&self) -> Proof {
+        self.config.proof
+    }
+
+    /// A ping leaves on this connection: its answer will be the proof for all that was sent before ([`Proof::Pong`]).
+    pub fn ask(&mut self) {
+        if self.config.proof == Proof::Acknowledgement {
+            return;
+        }
+        for offset in 0..self.ring.len() {
+            if let Some(slot) = self.ring.get_mut(offset) {
+                slot.asked |= slot.end == End::Open && slot.answer != Answer::None;
+            }
+        }
+    }
+
+    /// The answer to that ping has come. How many messages ended.
+    pub fn proved(&mut self, now: Instant) -> usize {
+        let before = self.unsettled;
+        let since = |slot: &Slot<P>| match slot.answer {
+            Answer::Awaited { since, .. } if slot.asked && slot.post == Posting::Never => since,
+            Answer::Awaited { .. } | Answer::Late | Answer::None => None,
+        };
+        let latest = self.ring.iter().filter_map(since).max();
+        self.end_where(now, |slot| slot.asked.then_some(Outcome::Delivered { path: Path::WebSocket }));
+        if let Some(sent) = latest {
+            self.rtt.sample(now.since(sent));
+        }
+        before.saturating_sub(self.unsettled)
+    }
+
+    /// There is no HTTP any more: what was to go by it waits for the next connection.
+    pub fn http_gone(&mut self) {
+        let limit = self.frame_limit();
+        for offset in 0..self.ring.len() {
+            if let Some(slot) = self.ring.get_mut(offset)
+                && slot.by_http
+                && slot.end == End::Open
+                && slot.size <= limit
+            {
+                slot.by_http = false;
+                self.late = self.late.saturating_add(usize::from(slot.answer == Answer::Late));
+            }
+        }
         self.rescan();
     }
 

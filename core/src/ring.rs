@@ -19,9 +19,36 @@ use core::marker::PhantomData;
 /// fn takes(_: impl bowline::Slots<u8>) {}
 /// takes([None, None]);
 /// ```
-pub trait Slots<T>: AsRef<[Option<T>]> + AsMut<[Option<T>]> {}
+pub trait Slots<T>: AsRef<[Option<T>]> + AsMut<[Option<T>]> {
+    /// Adds empty places at the end, up to `most` in all; false: there are no more. Only a vector has more.
+    fn grow(&mut self, most: usize) -> bool {
+        let _ = most;
+        false
+    }
+}
 
-impl<T, S: AsRef<[Option<T>]> + AsMut<[Option<T>]> + ?Sized> Slots<T> for S {}
+impl<T, const N: usize> Slots<T> for [Option<T>; N] {}
+
+impl<T> Slots<T> for [Option<T>] {}
+
+impl<T, S: Slots<T> + ?Sized> Slots<T> for &mut S {
+    fn grow(&mut self, most: usize) -> bool {
+        (**self).grow(most)
+    }
+}
+
+/// It begins as long as it is and doubles when it must.
+#[cfg(feature = "alloc")]
+impl<T> Slots<T> for alloc::vec::Vec<Option<T>> {
+    fn grow(&mut self, most: usize) -> bool {
+        let len = self.len();
+        let more = len.saturating_mul(2).max(4).min(most);
+        if more > len {
+            self.resize_with(more, || None);
+        }
+        more > len
+    }
+}
 
 /// The ring. Two rings are equal if they hold the same items and capacity, wherever those lie.
 ///
@@ -84,6 +111,16 @@ impl<T, S: Slots<T> + ?Sized> Ring<T, S> {
                 Ok(())
             }
             None => Err(item),
+        }
+    }
+
+    /// Makes room for one more if the storage can grow, to `most` places at the most.
+    pub fn make_room(&mut self, most: usize) {
+        if self.len == self.capacity() {
+            // What lies before the head is the end of the ring: the new places must follow it.
+            self.slots.as_mut().rotate_left(self.head);
+            self.head = 0;
+            self.slots.grow(most);
         }
     }
 
@@ -180,6 +217,28 @@ mod tests {
                 assert_eq!(ring.iter().copied().collect::<VecDeque<_>>(), model);
                 assert_eq!(ring.get(model.len()), None);
                 assert_eq!(ring.get_mut(0).copied(), model.front().copied());
+            }
+        }
+    }
+
+    #[test]
+    fn a_ring_that_grows_behaves_as_a_bounded_deque() {
+        for most in 1..20_usize {
+            let mut ring: Ring<u32, std::vec::Vec<Option<u32>>> = Ring::new(std::vec::Vec::new());
+            let mut model = VecDeque::new();
+            let mut rng = crate::SplitMix64::new(most as u64);
+            for n in 0..500 {
+                if rng.up_to(2) > 0 {
+                    ring.make_room(most);
+                    let expected = if model.len() < most { Ok(()) } else { Err(n) };
+                    if expected.is_ok() {
+                        model.push_back(n);
+                    }
+                    assert_eq!(ring.push(n), expected);
+                } else {
+                    assert_eq!(ring.pop(), model.pop_front());
+                }
+                assert_eq!(ring.iter().copied().collect::<VecDeque<_>>(), model);
             }
         }
     }

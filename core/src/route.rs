@@ -170,6 +170,24 @@ impl Route {
         }
     }
 
+    /// There is an HTTP path from now on, or there is none any more.
+    pub fn set_http(&mut self, now: Instant, yes: bool) {
+        if self.config.http == yes {
+            return;
+        }
+        self.config.http = yes;
+        if yes {
+            self.start(now);
+        } else {
+            self.grace.disarm();
+            self.refill.disarm();
+            self.path = Path::WebSocket;
+            if self.side != Side::Down {
+                self.promoted(now);
+            }
+        }
+    }
+
     /// There is no connection yet; the grace begins.
     pub fn start(&mut self, now: Instant) {
         if self.side == Side::Down {

@@ -35,7 +35,7 @@ use crate::heartbeat::{Heartbeat, HeartbeatConfig};
 use crate::ids::{ContentKey, DeliveryId, LinkId, MessageId, Origin, PostId, RequestId, Seq};
 use crate::inbox::{Answer, Arrival, Inbox, Seen, Verdict};
 use crate::link::{Accepted, Ending, Link, LinkState};
-use crate::outbox::{Ack, Outbox, Outcome, Path, Policy, Slot};
+use crate::outbox::{Ack, Outbox, Outcome, Path, Policy, Proof, Slot};
 use crate::ring::Slots;
 use crate::rng::SplitMix64;
 use crate::route::Route;
@@ -156,6 +156,11 @@ pub enum Input<P> {
     },
     /// The network changed: what was learned is void (P5).
     NetworkChanged,
+    /// There is an HTTP path from now on, or there is none any more; at first it is as the configuration says.
+    Http {
+        /// Whether there is one.
+        yes: bool,
+    },
     /// End: accept nothing new, finish what is under way for so long at most.
     Close {
         /// The longest time to finish.
@@ -467,6 +472,10 @@ struct Live {
     stall: Timer,
     malformed: u8,
     suspect: bool,
+    /// Pings not answered yet.
+    pings: u8,
+    /// Something was sent that no ping has asked about ([`Proof::Pong`]).
+    unasked: bool,
     /// Armed while a message is unanswered and there is no other path for it.
     patience: Timer,
 }
@@ -588,13 +597,11 @@ impl<P, const N: usize, const M: usize> InlineSession<P, N, M> {
 
 #[cfg(feature = "alloc")]
 impl<P> HeapSession<P> {
-    /// A session with the capacities of its configuration. `seed` must differ from client to client; the origin is mixed
-    /// into it (B9).
+    /// A session with the capacities of its configuration; its memory is taken when it is first needed. `seed` must differ
+    /// from client to client; the origin is mixed into it (B9).
     #[must_use]
     pub fn heap(config: Checked, seed: u64, origin: Origin, now: Instant) -> Self {
-        let outbox = (0..config.get().outbox.capacity).map(|_| None).collect();
-        let inbox = (0..config.get().inbox.capacity).map(|_| None).collect();
-        Self::new(config, seed, origin, now, outbox, inbox)
+        Self::new(config, seed, origin, now, alloc::vec::Vec::new(), alloc::vec::Vec::new())
     }
 }
 
@@ -764,6 +771,11 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         self.enter(now, Self::on_network_changed);
     }
 
+    /// [`Input::Http`].
+    pub fn set_http(&mut self, now: Instant, yes: bool) {
+        self.enter(now, |session| session.on_http(yes));
+    }
+
     /// [`Input::Close`].
     pub fn close(&mut self, now: Instant, drain: Duration) {
         self.enter(now, |session| session.on_close(drain));
@@ -895,6 +907,10 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
                 self.on_network_changed();
                 Reply::Done
             }
+            Input::Http { yes } => {
+                self.on_http(yes);
+                Reply::Done
+            }
             Input::Close { drain } => done(self.on_close(drain)),
         }
     }
@@ -956,6 +972,15 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         if let Some(live) = &mut self.live {
             live.beat.probe(self.now);
         }
+    }
+
+    fn on_http(&mut self, yes: bool) {
+        self.route.set_http(self.now, yes);
+        if !yes {
+            self.outbox.http_gone();
+            self.outbox.reject_oversize(self.now, false);
+        }
+        self.outbox.rescan();
     }
 
     fn on_close(&mut self, drain: Duration) -> bool {
@@ -1027,6 +1052,17 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             }
             Head::Pong => {
                 self.link.on_useful();
+                // Of two that are out, either proves what the first asked about; one alone is asked about the rest.
+                if live.pings > 0 {
+                    live.pings = live.pings.saturating_sub(1);
+                    if self.outbox.proved(now) > 0 {
+                        live.patience.disarm();
+                        self.route.answered();
+                    }
+                    if live.unasked && live.pings == 0 {
+                        live.beat.ask();
+                    }
+                }
                 Heard::Noted
             }
             Head::Hello | Head::Other => Heard::Noted,
@@ -1164,7 +1200,17 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
                 stall.arm(now.after(SEND_DEADLINE));
             }
             let patience = Timer::disarmed();
-            self.live = Some(Live { link, beat, writable, stall, malformed: 0, suspect: false, patience });
+            self.live = Some(Live {
+                link,
+                beat,
+                writable,
+                stall,
+                malformed: 0,
+                suspect: false,
+                pings: 0,
+                unasked: false,
+                patience,
+            });
         }
     }
 
@@ -1282,12 +1328,23 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         }
         if live.beat.ping_due() {
             live.beat.ping_taken(now);
+            if live.pings == 0 {
+                self.outbox.ask();
+                live.unasked = false;
+            }
+            live.pings = live.pings.saturating_add(1);
             return Some((live.link, Next::Ping));
         }
         if self.route.may_frame()
             && let Some(seq) = self.outbox.take_frame(now, live.link)
         {
             live.beat.data_sent(now);
+            if self.outbox.proof() == Proof::Pong {
+                live.unasked = true;
+                if live.pings == 0 {
+                    live.beat.ask();
+                }
+            }
             self.stats.frames = self.stats.frames.saturating_add(1);
             return Some((live.link, Next::Data(seq)));
         }

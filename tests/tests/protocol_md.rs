@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use bowline::wire::gonka::{self, Kind};
 use bowline::{
     AckWait, Answer, BackoffConfig, Cause, Class, Config, GONKA_API_NODE, GONKA_ML_NODE, HeartbeatConfig, Hedge,
-    HttpOutcome, InboxConfig, Jitter, LinkConfig, On, OnReject, OutboxConfig, Ready, Role, RouteConfig, Row, classify,
+    HttpOutcome, InboxConfig, Jitter, LinkConfig, Newcomer, On, OnReject, OutboxConfig, Proof, Ready, Role,
+    RouteConfig, Row, classify,
 };
 use core::time::Duration;
 use serde_json::Value;
@@ -212,12 +213,32 @@ fn the_table_of_settings_is_the_codes() {
 /// Every field of a configuration as the page writes it. Taken apart by name, so that a new field cannot be forgotten.
 fn settings(config: Config) -> Vec<(&'static str, String)> {
     let Config { link, heartbeat, outbox, inbox, route } = config;
-    let LinkConfig { role, ready, attempt, closing, knock, stable, suspend, blocked, backoff, rows } = link;
+    let LinkConfig {
+        role,
+        ready,
+        attempt,
+        newcomer,
+        closing,
+        farewell,
+        knock,
+        stable,
+        suspend,
+        blocked,
+        backoff,
+        rows,
+    } = link;
+    let newcomer = match newcomer {
+        Newcomer::Probes => "probes",
+        Newcomer::Replaces => "replaces",
+        Newcomer::IsRefused => "is refused",
+    };
     let mut all = vec![
         ("link.role", if role == Role::Dialer { "dialer" } else { "acceptor" }.to_owned()),
         ("link.ready", if ready == Ready::Open { "open" } else { "hello" }.to_owned()),
         ("link.attempt", span(attempt)),
+        ("link.newcomer", newcomer.to_owned()),
         ("link.closing", span(closing)),
+        ("link.farewell", farewell.to_string()),
         ("link.knock", span(knock)),
         ("link.stable", span(stable)),
         ("link.suspend", span(suspend)),
@@ -232,9 +253,10 @@ fn settings(config: Config) -> Vec<(&'static str, String)> {
         ("heartbeat.keepalive", never_if_zero(keepalive)),
         ("heartbeat.probe", span(probe)),
     ]);
-    let OutboxConfig { capacity, ack_wait, life, frame_limit, post_limit } = outbox;
+    let OutboxConfig { capacity, proof, ack_wait, life, frame_limit, post_limit } = outbox;
     all.extend([
         ("outbox.capacity", capacity.to_string()),
+        ("outbox.proof", if proof == Proof::Pong { "pong" } else { "acknowledgement" }.to_owned()),
         ("outbox.ack_wait", wait(ack_wait)),
         ("outbox.life", life.map_or("none".to_owned(), span)),
         ("outbox.frame_limit", size(frame_limit)),

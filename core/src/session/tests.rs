@@ -1,6 +1,7 @@
 use super::*;
 use crate::backoff::BackoffConfig;
 use crate::config::Config;
+use crate::link::{Newcomer, REPLACED, Role};
 use crate::outbox::{OnNewLink, Rejection};
 use crate::rtt::AckWait;
 use core::hash::Hasher as _;
@@ -1525,4 +1526,105 @@ proptest! {
         let failed = play.session.link.state() == LinkState::Failed && websocket;
         prop_assert!(failed || play.session.backlog() == 0, "{:?}", play.session);
     }
+}
+
+/// A session as a hub has it, for a peer that knows no acknowledgements.
+fn proved_by_pong() -> (InlineSession<&'static str, 4>, LinkId) {
+    let mut config = Config::DEFAULT;
+    config.link.role = Role::Acceptor;
+    config.link.newcomer = Newcomer::Replaces;
+    config.outbox.proof = Proof::Pong;
+    let mut session = InlineSession::inline(config.check().unwrap(), 1, Origin::new(1, 1), Instant::ZERO);
+    let Accepted::Open(link) = session.accept(Instant::ZERO) else { panic!("refused") };
+    (session, link)
+}
+
+fn settled<const N: usize>(session: &mut InlineSession<&'static str, N>) -> (std::vec::Vec<Seq>, u32, u32) {
+    let (mut ended, mut pings, mut data) = (std::vec::Vec::new(), 0, 0);
+    while let Some(output) = session.poll() {
+        match output {
+            Output::Event(Event::Settled { seq, outcome, .. }) => {
+                assert_eq!(outcome, Outcome::Delivered { path: Path::WebSocket });
+                ended.push(seq);
+            }
+            Output::Frame { frame: Frame::Ping, .. } => pings += 1,
+            Output::Frame { frame: Frame::Data { .. }, .. } => data += 1,
+            _ => {}
+        }
+    }
+    (ended, pings, data)
+}
+
+#[test]
+fn u3_what_was_sent_before_a_ping_has_arrived_when_its_answer_comes() {
+    let (mut session, link) = proved_by_pong();
+    let first = session.send(Instant::ZERO, "a", 1, Policy::DEFAULT).unwrap();
+    assert_eq!(settled(&mut session), (std::vec![], 1, 1), "the message, then the ping that asks about it");
+    let second = session.send(Instant::ZERO, "b", 1, Policy::DEFAULT).unwrap();
+    assert_eq!(settled(&mut session), (std::vec![], 0, 1), "one ping at a time");
+    let _ = session.received(Instant::ZERO, link, Head::Pong);
+    assert_eq!(settled(&mut session), (std::vec![first], 1, 0), "the second was sent after that ping");
+    let _ = session.received(Instant::ZERO, link, Head::Pong);
+    assert_eq!(settled(&mut session), (std::vec![second], 0, 0));
+    let _ = session.received(Instant::ZERO, link, Head::Pong);
+    assert_eq!(settled(&mut session), (std::vec![], 0, 0), "nobody asked for this one");
+}
+
+#[test]
+fn u3_what_no_ping_proved_goes_again_on_the_next_connection() {
+    let (mut session, link) = proved_by_pong();
+    let first = session.send(Instant::ZERO, "a", 1, Policy::DEFAULT).unwrap();
+    assert_eq!(settled(&mut session).2, 1);
+    session.link_down(Instant::ZERO, link, Cause::Closed(1006), Hint::NONE);
+    let Accepted::Open(next) = session.accept(Instant::ZERO) else { panic!("refused") };
+    assert_eq!(settled(&mut session), (std::vec![], 1, 1));
+    assert_eq!(session.received(Instant::ZERO, link, Head::Pong), None, "the old connection proves nothing");
+    assert!(settled(&mut session).0.is_empty());
+    let _ = session.received(Instant::ZERO, next, Head::Pong);
+    assert_eq!(settled(&mut session).0, [first]);
+}
+
+#[test]
+fn r8_a_newcomer_that_replaces_has_the_place_at_once() {
+    let (mut session, old) = proved_by_pong();
+    let _ = settled(&mut session);
+    let Accepted::Open(new) = session.accept(Instant::ZERO) else { panic!("refused") };
+    assert!(matches!(session.poll(), Some(Output::Close { link, ending: Ending::Code(REPLACED) }) if link == old));
+    assert_eq!(session.connection(), Some(new));
+    assert!(matches!(session.poll(), Some(Output::Event(Event::Down { link, cause: Cause::Replaced })) if link == old));
+    session.link_down(Instant::ZERO, old, Cause::Closed(4003), Hint::NONE);
+    assert_eq!(session.connection(), Some(new), "the end of the old one is none of the new one's business");
+}
+
+#[test]
+fn u2_a_newcomer_is_refused_where_the_setting_says_so() {
+    let mut config = Config::DEFAULT;
+    config.link.role = Role::Acceptor;
+    config.link.newcomer = Newcomer::IsRefused;
+    let mut session: InlineSession<&str, 4> =
+        InlineSession::inline(config.check().unwrap(), 1, Origin::new(1, 1), Instant::ZERO);
+    assert!(matches!(session.accept(Instant::ZERO), Accepted::Open(_)));
+    assert_eq!(session.accept(Instant::ZERO), Accepted::Refused);
+}
+
+#[test]
+fn f7_a_path_that_is_taken_away_takes_no_message_with_it() {
+    let mut config = Config::DEFAULT;
+    config.route.http = true;
+    config.route.grace = Duration::ZERO;
+    let mut session: InlineSession<&str, 4> =
+        InlineSession::inline(config.check().unwrap(), 1, Origin::new(1, 1), Instant::ZERO);
+    session.start(Instant::ZERO);
+    assert_eq!(session.path(), Path::Http);
+    session.set_http(Instant::ZERO, false);
+    let _ = session.send(Instant::ZERO, "a", 1, Policy::DEFAULT).unwrap();
+    while let Some(output) = session.poll() {
+        assert!(!matches!(output, Output::Post { .. }), "there is no HTTP path");
+    }
+    session.set_http(Instant::ZERO, true);
+    let mut posted = 0;
+    while let Some(output) = session.poll() {
+        posted += u32::from(matches!(output, Output::Post { .. }));
+    }
+    assert_eq!(posted, 1);
 }

@@ -35,13 +35,25 @@ impl Scale {
     /// Multiplies every time in a session's settings.
     pub(crate) fn apply(self, config: &mut Config) {
         let Config { link, heartbeat, outbox, inbox, route } = config;
-        let LinkConfig { role: _, ready: _, attempt, closing, knock, stable, suspend, blocked, backoff, rows: _ } =
-            link;
+        let LinkConfig {
+            role: _,
+            ready: _,
+            attempt,
+            newcomer: _,
+            closing,
+            farewell: _,
+            knock,
+            stable,
+            suspend,
+            blocked,
+            backoff,
+            rows: _,
+        } = link;
         self.all([attempt, closing, knock, stable, suspend, blocked]);
         self.backoff(backoff);
         let HeartbeatConfig { interval, dead, keepalive, probe } = heartbeat;
         self.all([interval, dead, keepalive, probe]);
-        let OutboxConfig { capacity: _, ack_wait, life, frame_limit: _, post_limit: _ } = outbox;
+        let OutboxConfig { capacity: _, proof: _, ack_wait, life, frame_limit: _, post_limit: _ } = outbox;
         match ack_wait {
             AckWait::Fixed(wait) => self.all([wait]),
             AckWait::Adaptive { first, least, most } => self.all([first, least, most]),
