@@ -1,0 +1,584 @@
+//! Who may come in, whose session is whose, and how connections and sessions end.
+//!
+//! ```text
+//!  connect ─▶ draining? full? address? rate? ─▶ Denied, with a time to come back that is nobody else's
+//!     └─▶ Pending ─hello─▶ Verifying ─verified─▶ attach: its session, or a new one
+//!                                                  ├─ nobody has it            ─▶ Attached, Welcome
+//!                                                  ├─ another connection has it ─▶ by the policy: that one goes, or is
+//!                                                  │                               probed, or this one is refused
+//!                                                  └─ too often, from elsewhere ─▶ war: refused for a while
+//! ```
+//!
+//! Invariants: a session is tied to a connection in [`tie`](Hub::tie) and untied in [`untie`](Hub::untie), where the counts
+//! change, and nowhere else; the end of a connection concerns the session only if that connection still has it (R7).
+//! Rules: U1, U2, U8, U9, R7, R8.
+
+use super::peer::{Address, Conn, ConnState, Peer, Todo};
+use super::replay::{Replay, Stamp};
+use super::table::Key;
+use super::{ConnId, DRAIN_STEP, Denied, Drain, Duplicate, Hub, Identity, Memory, SessionId, Verdict, Why};
+use crate::cause::{Cause, Hint};
+use crate::ids::{LinkId, Origin};
+use crate::link::Accepted;
+use crate::session::{Session, State};
+use crate::time::{Instant, Timer};
+use core::time::Duration;
+
+/// After a stall, what was nearly over gets this much longer (L5): as long as a probe.
+const GRACE: Duration = Duration::from_secs(3);
+
+impl<P, M: Memory<P>> Hub<P, M> {
+    /// A connection was made from this address (a number that stands for it). It may say who it is, or is to be turned
+    /// away before anything is read from it.
+    ///
+    /// # Errors
+    /// Why, and when to come back.
+    pub fn connect(&mut self, now: Instant, address: u64) -> Result<ConnId, Denied> {
+        self.enter(now, |hub| {
+            let admitted = hub.on_connect(address);
+            match admitted {
+                Ok(_) => hub.stats.handshakes = hub.stats.handshakes.saturating_add(1),
+                Err(_) => hub.count_refused(),
+            }
+            admitted
+        })
+    }
+
+    /// A request came in from this address, and nobody knows from whom: whether it is worth finding out.
+    ///
+    /// # Errors
+    /// Why not, and when to come back.
+    pub fn knock(&mut self, now: Instant, address: u64) -> Result<(), Denied> {
+        self.enter(now, |hub| {
+            let knocked = hub.on_knock(address);
+            if knocked.is_err() {
+                hub.count_refused();
+            }
+            knocked
+        })
+    }
+
+    /// This connection says who it is; `wall` is our wall clock, in microseconds since the epoch, against which the stamp of
+    /// what it said is held. False: it has said so before, or is over.
+    pub fn hello(&mut self, now: Instant, wall: i64, conn: ConnId, identity: Identity, stamp: Option<Stamp>) -> bool {
+        self.enter(now, |hub| hub.on_hello(wall, conn.0, identity, stamp))
+    }
+
+    /// The answer to [`HubOutput::Verify`](super::HubOutput::Verify). False: that connection is over.
+    pub fn verified(&mut self, now: Instant, wall: i64, conn: ConnId, verdict: Verdict) -> bool {
+        self.enter(now, |hub| hub.on_verified(wall, conn.0, verdict))
+    }
+
+    /// Ends a connection for a reason of the adapter's: what came in was too long, or no frame at all.
+    pub fn refuse(&mut self, now: Instant, conn: ConnId, why: Why) {
+        self.enter(now, |hub| hub.end(conn.0, why, Duration::ZERO));
+    }
+
+    /// A connection has ended.
+    pub fn disconnected(&mut self, now: Instant, conn: ConnId, cause: Cause) {
+        self.enter(now, |hub| hub.on_disconnected(conn.0, cause));
+    }
+
+    /// Makes a session for an identity that is known by other means, so that messages can be sent to it before it has
+    /// connected. `http`: it takes messages by HTTP. The one it has, if it has one.
+    ///
+    /// # Errors
+    /// There is no place, or the hub is going down.
+    pub fn adopt(&mut self, now: Instant, identity: Identity, http: bool) -> Result<SessionId, Denied> {
+        self.enter(now, |hub| {
+            let key = hub.session_for(identity)?;
+            hub.set_http(key, http);
+            Ok(SessionId(key))
+        })
+    }
+
+    /// Does not want this session any more: its connection is closed with 1008, its messages are abandoned and reported.
+    /// False: there is none.
+    pub fn dismiss(&mut self, now: Instant, session: SessionId) -> bool {
+        self.enter(now, |hub| hub.leave(session.0, Why::Dismissed, Duration::ZERO, Duration::ZERO))
+    }
+
+    /// Goes down in order (U9): from now on everybody new is told to come back within `window`, connections are closed in
+    /// batches with 1012, each with a time of its own in that window, and after `limit` at the latest everything has ended.
+    pub fn drain(&mut self, now: Instant, window: Duration, limit: Duration) {
+        self.enter(now, |hub| {
+            if hub.drain.is_some() {
+                return;
+            }
+            // The first half for closing, the second for what is still under way.
+            let steps = (limit / 2).as_millis().checked_div(DRAIN_STEP.as_millis()).unwrap_or_default().max(1);
+            let span = usize::try_from(hub.peers.span()).unwrap_or(usize::MAX);
+            let batch = span.div_ceil(usize::try_from(steps).unwrap_or(usize::MAX)).max(1);
+            let mut step = Timer::disarmed();
+            step.arm(now.after(Duration::from_micros(1)));
+            hub.drain = Some(Drain {
+                window,
+                end: hub.now.after(limit),
+                step,
+                cursor: 0,
+                batch: u32::try_from(batch).unwrap_or(u32::MAX),
+                failed_before: hub.stats.failed,
+                told: false,
+            });
+        });
+    }
+
+    fn on_connect(&mut self, address: u64) -> Result<ConnId, Denied> {
+        let config = *self.config.get();
+        self.may_come(self.conns.has_room() && self.health().pending < config.pending)?;
+        let key = self.address(address)?;
+        let now = self.now;
+        if let Some(address) = self.addresses.get_mut(key) {
+            if address.connections >= config.per_address_connections {
+                return Err(Denied {
+                    why: Why::Rate,
+                    after: self.tickets.take(now, config.handshakes, config.ticket_most),
+                });
+            }
+            address
+                .handshakes
+                .take(now, config.per_address.handshakes, 1)
+                .map_err(|after| Denied { why: Why::Rate, after })?;
+        }
+        if self.handshakes.take(now, config.handshakes, 1).is_err() {
+            return Err(Denied {
+                why: Why::Rate,
+                after: self.tickets.take(now, config.handshakes, config.ticket_most),
+            });
+        }
+        let conn = Conn {
+            state: ConnState::Pending,
+            todo: None,
+            writable: true,
+            snapshot: false,
+            strikes: 0,
+            lost: 0,
+            heard: 0,
+            identity: Identity::from_bits(0),
+            pending: super::Pending::new(self.log.next()),
+            address: key,
+        };
+        let conn = self.conns.insert(0, conn).map_err(|_| Denied { why: Why::Full, after: config.ticket_most })?;
+        self.conns.set_deadline(conn, Some(now.after(config.hello)));
+        self.addresses.set_deadline(key, None);
+        if let Some(address) = self.addresses.get_mut(key) {
+            address.connections = address.connections.saturating_add(1);
+        }
+        Ok(ConnId(conn))
+    }
+
+    fn on_knock(&mut self, address: u64) -> Result<(), Denied> {
+        self.may_come(true)?;
+        let (now, rate) = (self.now, self.config.get().per_address.messages);
+        let key = self.address(address)?;
+        let Some(address) = self.addresses.get_mut(key) else { return Ok(()) };
+        address.messages.take(now, rate, 1).map_err(|after| Denied { why: Why::Rate, after })?;
+        self.release_address(key);
+        Ok(())
+    }
+
+    /// Going down, everybody is sent away; otherwise whoever finds a place may come.
+    fn may_come(&mut self, place: bool) -> Result<(), Denied> {
+        let (now, config) = (self.now, *self.config.get());
+        if let Some(drain) = &self.drain {
+            let after = self.tickets.take(now, config.handshakes, drain.window.max(Duration::from_secs(1)));
+            return Err(Denied { why: Why::Draining, after });
+        }
+        if !place {
+            return Err(Denied {
+                why: Why::Full,
+                after: self.tickets.take(now, config.handshakes, config.ticket_most),
+            });
+        }
+        Ok(())
+    }
+
+    /// What is known of this address; in the last place, of the first that has become idle.
+    fn address(&mut self, address: u64) -> Result<Key, Denied> {
+        if let Some(key) = self.addresses.find(address, |known| known.address == address) {
+            return Ok(key);
+        }
+        let after = self.config.get().ticket_most;
+        self.addresses.insert(address, Address::new(address)).map_err(|_| Denied { why: Why::Full, after })
+    }
+
+    /// Forgets an address of which there is nothing left to know, or looks again when that may be so.
+    pub(super) fn release_address(&mut self, key: Key) {
+        let Some(address) = self.addresses.get(key) else { return };
+        if address.connections > 0 {
+            return;
+        }
+        let idle = address.idle_from();
+        if idle <= self.now {
+            self.addresses.remove(key);
+        } else {
+            self.addresses.set_deadline(key, Some(idle));
+        }
+    }
+
+    fn on_hello(&mut self, wall: i64, key: Key, identity: Identity, stamp: Option<Stamp>) -> bool {
+        let tolerance = i64::try_from(self.config.get().tolerance.as_micros()).unwrap_or(i64::MAX);
+        let Some(conn) = self.conns.get_mut(key).filter(|conn| conn.state == ConnState::Pending) else { return false };
+        let apart = stamp.map_or(0, |stamp| wall.saturating_sub(stamp.issued).saturating_abs());
+        if apart > tolerance {
+            self.stats.replays = self.stats.replays.saturating_add(1);
+            self.end(key, Why::Replayed, Duration::ZERO);
+            return true;
+        }
+        conn.identity = identity;
+        conn.state = ConnState::Verifying { stamp };
+        self.ask(key, Todo::Verify);
+        true
+    }
+
+    fn on_verified(&mut self, wall: i64, key: Key, verdict: Verdict) -> bool {
+        let Some(conn) = self.conns.get(key) else { return false };
+        let ConnState::Verifying { stamp } = conn.state else { return false };
+        match verdict {
+            Verdict::Refuse(why) => self.end(key, why, Duration::ZERO),
+            Verdict::Later(after) => self.end(key, Why::Later, after),
+            Verdict::Accept { http } => {
+                if let Err(Denied { why, after }) = self.attach(wall, key, conn.identity, stamp, http) {
+                    self.end(key, why, after);
+                }
+            }
+        }
+        true
+    }
+
+    fn attach(
+        &mut self,
+        wall: i64,
+        conn: Key,
+        identity: Identity,
+        stamp: Option<Stamp>,
+        http: bool,
+    ) -> Result<(), Denied> {
+        let config = *self.config.get();
+        let now = self.now;
+        let resumed = self.find(identity).is_some();
+        let key = self.session_for(identity)?;
+        let address = self.conns.get(conn).and_then(|conn| self.addresses.get(conn.address)).map_or(0, |a| a.address);
+        let Some(peer) = self.peers.get_mut(key) else { return Err(Denied { why: Why::Full, after: Duration::ZERO }) };
+        if let Some(stamp) = stamp
+            && peer.replay.check(wall, config.tolerance, stamp).is_err()
+        {
+            self.stats.replays = self.stats.replays.saturating_add(1);
+            return Err(Denied { why: Why::Replayed, after: Duration::ZERO });
+        }
+        peer.handshakes
+            .take(now, config.per_identity.handshakes, 1)
+            .map_err(|after| Denied { why: Why::Rate, after })?;
+        let taken = peer.conn.is_some();
+        if taken && config.duplicate == Duplicate::Replace && peer.address != address {
+            if now < peer.war_until {
+                return Err(Denied { why: Why::War, after: peer.war_until.since(now) });
+            }
+            if now.since(peer.takeovers_since) > config.war_within {
+                peer.takeovers_since = now;
+                peer.takeovers = 0;
+            }
+            peer.takeovers = peer.takeovers.saturating_add(1);
+            if peer.takeovers > config.war_most {
+                peer.war_until = now.after(config.war_pause);
+                peer.takeovers = 0;
+                peer.war_told = false;
+                self.stats.wars = self.stats.wars.saturating_add(1);
+                self.touched(key);
+                return Err(Denied { why: Why::War, after: config.war_pause });
+            }
+        }
+        match peer.session.accept(now) {
+            Accepted::Open(link) => {
+                peer.address = address;
+                let old = peer.conn;
+                self.set_http(key, http);
+                if let Some((_, old)) = old {
+                    self.untie(key);
+                    self.stats.replaced = self.stats.replaced.saturating_add(1);
+                    self.close(old, Why::Replaced, Duration::ZERO, None);
+                }
+                self.tie(key, conn, link, resumed);
+            }
+            Accepted::Probing(link) => {
+                peer.knocking = Some((link, conn));
+                if let Some(conn) = self.conns.get_mut(conn) {
+                    conn.state = ConnState::Knocking { peer: key };
+                }
+                // The session decides within its own time.
+                self.conns.set_deadline(conn, None);
+            }
+            Accepted::Refused => {
+                let why = if peer.leaving.is_some() { Why::Later } else { Why::Duplicate };
+                return Err(Denied { why, after: Duration::ZERO });
+            }
+        }
+        self.touched(key);
+        Ok(())
+    }
+
+    /// The session of this identity, or a new one. Where several are allowed, one that nobody is connected to.
+    pub(super) fn session_for(&mut self, identity: Identity) -> Result<Key, Denied> {
+        let config = *self.config.get();
+        let mut known = 0_u8;
+        let free = self.peers.find(identity.hash(), |peer| {
+            let same = peer.identity == identity && peer.leaving.is_none();
+            known = known.saturating_add(u8::from(same));
+            same && (peer.conn.is_none() || !matches!(config.duplicate, Duplicate::Allow(_)))
+        });
+        if let Some(key) = free {
+            return Ok(key);
+        }
+        if let Duplicate::Allow(most) = config.duplicate
+            && known >= most
+        {
+            return Err(Denied { why: Why::Duplicate, after: Duration::ZERO });
+        }
+        self.may_come(self.peers.has_room())?;
+        let (outbox, inbox, nonces) = M::session();
+        // Two sessions never give two messages the same name.
+        self.made = self.made.saturating_add(1);
+        let origin = Origin::new(self.origin.identity().wrapping_add(self.made), self.origin.epoch());
+        let mut session = Session::new(self.config.session(), self.seed, origin, self.now, outbox, inbox);
+        session.start(self.now);
+        let mut expires = Timer::disarmed();
+        expires.arm(self.now.after(config.ttl));
+        let peer = Peer {
+            identity,
+            dirty: false,
+            conn: None,
+            knocking: None,
+            counted: (0, 0),
+            expires,
+            leaving: None,
+            war_told: true,
+            takeovers: 0,
+            takeovers_since: Instant::ZERO,
+            war_until: Instant::ZERO,
+            address: 0,
+            handshakes: super::Gcra::new(),
+            messages: super::Gcra::new(),
+            bytes: super::Gcra::new(),
+            replay: Replay::new(nonces),
+            session,
+        };
+        let full = Denied { why: Why::Full, after: config.ticket_most };
+        let key = self.peers.insert(identity.hash(), peer).map_err(|_| full)?;
+        self.weigh_fleet();
+        self.touched(key);
+        Ok(key)
+    }
+
+    pub(super) fn set_http(&mut self, key: Key, yes: bool) {
+        let now = self.now;
+        if let Some(peer) = self.peers.get_mut(key) {
+            peer.session.set_http(now, yes);
+            self.touched(key);
+        }
+    }
+
+    /// From now on this connection carries this session.
+    pub(super) fn tie(&mut self, key: Key, conn: Key, link: LinkId, resumed: bool) {
+        let span = self.activity.at(self.now, self.config.get().idle);
+        let heard = self.activity.enter(span);
+        if let Some(peer) = self.peers.get_mut(key) {
+            peer.conn = Some((link, conn));
+            peer.expires.disarm();
+        }
+        let next = self.log.next();
+        if let Some(conn) = self.conns.get_mut(conn) {
+            conn.state = ConnState::Attached { peer: key, link };
+            conn.heard = heard;
+            conn.pending = super::Pending::new(next);
+            conn.snapshot = self.snapshot.is_some();
+        }
+        self.conns.set_deadline(conn, None);
+        self.ask(conn, Todo::Welcome { resumed });
+        self.live = self.live.saturating_add(1);
+        self.stats.admitted = self.stats.admitted.saturating_add(1);
+        self.stats.resumed = self.stats.resumed.saturating_add(u64::from(resumed));
+        self.weigh_fleet();
+    }
+
+    /// From now on this session has no connection. The one it had is still to be ended.
+    pub(super) fn untie(&mut self, key: Key) -> Option<(LinkId, Key)> {
+        let until = self.now.after(self.config.get().ttl);
+        let span = self.activity.at(self.now, self.config.get().idle);
+        let peer = self.peers.get_mut(key)?;
+        let (link, conn) = peer.conn.take()?;
+        peer.expires.arm(until);
+        if let Some(conn) = self.conns.get_mut(conn) {
+            self.activity.leave(span, conn.heard);
+        }
+        self.live = self.live.saturating_sub(1);
+        self.weigh_fleet();
+        Some((link, conn))
+    }
+
+    /// Ends a connection, whatever it is, and tells its session.
+    pub(super) fn end(&mut self, key: Key, why: Why, after: Duration) {
+        let now = self.now;
+        let Some(state) = self.conns.get(key).map(|conn| conn.state.clone()) else { return };
+        match state {
+            ConnState::Attached { peer, link } => {
+                self.untie(peer);
+                if let Some(peer) = self.peers.get_mut(peer) {
+                    peer.session.link_down(now, link, Cause::Closed(why.code()), Hint::NONE);
+                }
+                self.touched(peer);
+            }
+            ConnState::Knocking { peer } => self.unknock(peer, key),
+            ConnState::Pending | ConnState::Verifying { .. } => self.count_refused(),
+            ConnState::Closing { .. } => return,
+        }
+        self.close(key, why, after, None);
+    }
+
+    /// Whoever waited for the verdict about another connection is gone.
+    fn unknock(&mut self, peer_key: Key, conn: Key) {
+        let now = self.now;
+        if let Some(peer) = self.peers.get_mut(peer_key)
+            && let Some((link, _)) = peer.knocking.take_if(|(_, knocking)| *knocking == conn)
+        {
+            peer.session.link_down(now, link, Cause::Closed(1006), Hint::NONE);
+        }
+        self.touched(peer_key);
+    }
+
+    /// Begins the close handshake of a connection that carries nothing any more; `of`: the session that waits for its end.
+    pub(super) fn close(&mut self, key: Key, why: Why, after: Duration, of: Option<(Key, LinkId)>) {
+        let until = self.now.after(self.config.get().closing);
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        if matches!(conn.state, ConnState::Closing { .. }) {
+            return;
+        }
+        conn.state = ConnState::Closing { of };
+        self.closing = self.closing.saturating_add(1);
+        self.conns.set_deadline(key, Some(until));
+        self.ask(key, Todo::Close { why, after });
+    }
+
+    /// Drops a connection without a word.
+    pub(super) fn drop_conn(&mut self, key: Key) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        if !matches!(conn.state, ConnState::Closing { .. }) {
+            conn.state = ConnState::Closing { of: None };
+            self.closing = self.closing.saturating_add(1);
+        }
+        self.conns.set_deadline(key, None);
+        self.ask(key, Todo::Drop);
+    }
+
+    /// What the adapter is to be told about a connection; the latest counts.
+    fn ask(&mut self, key: Key, todo: Todo) {
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.todo = Some(todo);
+            self.conns.make_ready(key);
+        }
+    }
+
+    /// Takes a connection out of the books.
+    pub(super) fn forget(&mut self, key: Key) {
+        let Some(conn) = self.conns.remove(key) else { return };
+        if matches!(conn.state, ConnState::Closing { .. }) {
+            self.closing = self.closing.saturating_sub(1);
+        }
+        if let Some(address) = self.addresses.get_mut(conn.address) {
+            address.connections = address.connections.saturating_sub(1);
+        }
+        self.release_address(conn.address);
+    }
+
+    fn on_disconnected(&mut self, key: Key, cause: Cause) {
+        let now = self.now;
+        let Some(state) = self.conns.get(key).map(|conn| conn.state.clone()) else { return };
+        match state {
+            ConnState::Pending | ConnState::Verifying { .. } | ConnState::Closing { of: None } => {}
+            ConnState::Knocking { peer } => self.unknock(peer, key),
+            ConnState::Attached { peer, link } | ConnState::Closing { of: Some((peer, link)) } => {
+                if matches!(state, ConnState::Attached { .. }) {
+                    self.untie(peer);
+                }
+                if let Some(peer) = self.peers.get_mut(peer) {
+                    peer.session.link_down(now, link, cause, Hint::NONE);
+                }
+                self.touched(peer);
+            }
+        }
+        self.forget(key);
+    }
+
+    /// A connection's time is up: it has not said who it is, or does not end its close handshake.
+    pub(super) fn conn_due(&mut self, key: Key) {
+        let Some(conn) = self.conns.get(key) else { return };
+        match conn.state {
+            // The process stood still: its word may lie unread.
+            ConnState::Pending | ConnState::Verifying { .. } if self.stalled => {
+                self.conns.set_deadline(key, Some(self.now.after(GRACE)));
+            }
+            ConnState::Pending => self.end(key, Why::Silent, Duration::ZERO),
+            // Nobody could say in time who it is.
+            ConnState::Verifying { .. } => self.end(key, Why::Later, Duration::ZERO),
+            ConnState::Closing { .. } => self.drop_conn(key),
+            ConnState::Knocking { .. } | ConnState::Attached { .. } => {}
+        }
+    }
+
+    /// Ends a session: what is under way has `drain` to finish.
+    fn leave(&mut self, key: Key, why: Why, after: Duration, drain: Duration) -> bool {
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(key) else { return false };
+        if peer.leaving.is_some() {
+            return false;
+        }
+        peer.leaving = Some((why, after));
+        peer.session.close(now, drain);
+        self.touched(key);
+        true
+    }
+
+    /// The next batch of a drain.
+    pub(super) fn drain_step(&mut self) {
+        let Some(drain) = self.drain.clone() else { return };
+        let last = drain.cursor.saturating_add(drain.batch).min(self.peers.span());
+        for n in drain.cursor..last {
+            let Some(key) = self.peers.key(n) else { continue };
+            let after = self.tickets.take(self.now, self.rate_of(drain.window), drain.window.max(DRAIN_STEP));
+            self.leave(key, Why::Draining, after, drain.end.since(self.now));
+        }
+        let over = self.now >= drain.end;
+        if over {
+            // Whoever has not said who it is by now.
+            for n in 0..self.conns.span() {
+                if let Some(key) = self.conns.key(n) {
+                    self.drop_conn(key);
+                }
+            }
+        }
+        if let Some(drain) = &mut self.drain {
+            drain.cursor = last;
+            if over {
+                drain.step.disarm();
+            } else {
+                let next = self.now.after(DRAIN_STEP);
+                drain.step.arm(if last >= self.peers.span() { drain.end.max(next) } else { next });
+            }
+        }
+    }
+
+    /// So many a second that all who are here come back within the window.
+    fn rate_of(&self, window: Duration) -> super::Rate {
+        let seconds = usize::try_from(window.as_secs().max(1)).unwrap_or(usize::MAX);
+        let each = self.peers.len().checked_div(seconds).unwrap_or_default().saturating_add(1);
+        super::Rate { per_second: u32::try_from(each).unwrap_or(u32::MAX), burst: 1 }
+    }
+
+    /// Whether a session that is leaving has left.
+    pub(super) fn has_left(peer: &super::PeerOf<P, M>) -> bool {
+        peer.leaving.is_some() && peer.conn.is_none() && peer.session.state() == State::Closed && !peer.dirty
+    }
+
+    fn count_refused(&mut self) {
+        self.stats.refused = self.stats.refused.saturating_add(1);
+    }
+}

@@ -1,0 +1,294 @@
+//! Everything a hub can be told, with its defaults, and the check that refuses nonsense.
+//!
+//! Invariants: a hub takes only [`HubChecked`]; the check names the first field that makes no sense and says why.
+//! Rules: U1, U2, U5, U6, U8, U9, P8; numbers from section 4.9 of the rules where nothing else is said.
+
+use super::limit::Rate;
+use super::log::LogConfig;
+use crate::config::{Checked, Config, ConfigError};
+use crate::link::{LinkConfig, Newcomer, Ready, Role};
+use core::time::Duration;
+
+/// What becomes of a second connection of one identity (rule U2).
+///
+/// ```
+/// # use bowline::hub::{Duplicate, HubConfig};
+/// assert_eq!(HubConfig::DEFAULT.duplicate, Duplicate::Replace);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Duplicate {
+    /// It gets the session at once; the old connection is told so with 4003 (R8).
+    Replace,
+    /// The old one is asked whether it lives and has `session.link.knock` to answer; only then one of them goes.
+    ProbeThenReplace,
+    /// It is refused while the old one stands.
+    Refuse,
+    /// So many connections of one identity may live side by side, each with a session of its own.
+    Allow(u8),
+}
+
+/// What becomes of a broadcast for a connection that is too far behind (rule U6).
+///
+/// ```
+/// # use bowline::hub::{Bulk, Slow};
+/// assert_eq!(Bulk::DEFAULT.slow, Slow::DropOldest);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Slow {
+    /// The new one is not sent to it.
+    DropNewest,
+    /// The oldest one that still waits is not sent to it.
+    DropOldest,
+    /// One with the same key that still waits is replaced by the new one; without one, as `DropOldest`.
+    Conflate,
+    /// It is disconnected with 1013.
+    Disconnect,
+}
+
+/// The lane of broadcasts. Of the other two, control is never held back, and a full outbox hands the message back to whoever
+/// sends it.
+///
+/// ```
+/// # use bowline::hub::Bulk;
+/// assert_eq!(Bulk::DEFAULT.most, 256);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Bulk {
+    /// Default [`Slow::DropOldest`].
+    pub slow: Slow,
+    /// So many may wait for one connection. 1 to 256, default 256.
+    pub most: u32,
+    /// How much is kept for those that are behind; what is forgotten is lost to them.
+    pub log: LogConfig,
+}
+
+impl Bulk {
+    /// The documented default of every field.
+    pub const DEFAULT: Self = Self { slow: Slow::DropOldest, most: 256, log: LogConfig::DEFAULT };
+}
+
+/// How much one address or one identity may do (rule U8).
+///
+/// ```
+/// # use bowline::hub::HubConfig;
+/// assert_eq!(HubConfig::DEFAULT.per_identity.handshakes.burst, 60);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Limits {
+    /// Connections, counted when they are made (address) or authenticated (identity).
+    pub handshakes: Rate,
+    /// Frames and requests.
+    pub messages: Rate,
+    /// Their bytes.
+    pub bytes: Rate,
+}
+
+/// A hub's settings.
+///
+/// ```
+/// use bowline::hub::HubConfig;
+/// let mut config = HubConfig::DEFAULT;
+/// config.sessions = 500;
+/// assert!(config.check().is_ok());
+/// config.fleet_low = 90;
+/// assert_eq!(config.check().unwrap_err().field, "fleet_low");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct HubConfig {
+    /// Of every session. The role must be acceptor and a connection ready when it is open: the hub itself sees to the
+    /// greeting. `link.newcomer` follows from [`duplicate`](Self::duplicate).
+    pub session: Config,
+    /// Identities known at once, connected or not; smaller storage limits further. Default 4,096.
+    pub sessions: usize,
+    /// Connections at once, of every kind. Default 8,192.
+    pub connections: usize,
+    /// Of these, not authenticated yet. Default 1,024.
+    pub pending: usize,
+    /// Addresses watched at once. Default 4,096; one more than these is refused while none is idle.
+    pub addresses: usize,
+    /// Connections of one address at once. Default 256: a site behind one router.
+    pub per_address_connections: u32,
+    /// Default [`Duplicate::Replace`].
+    pub duplicate: Duplicate,
+    /// Until a connection has authenticated. Default 10 s (L9).
+    pub hello: Duration,
+    /// How long a session outlives its last connection. Default 1 h; at least twice the tolerance, so that no nonce can
+    /// come back with a new session.
+    pub ttl: Duration,
+    /// Handshakes of all together. Default 500 a second, 1,000 at once.
+    pub handshakes: Rate,
+    /// The longest wait a refused dialer is told. Default 60 s.
+    pub ticket_most: Duration,
+    /// Default 20 handshakes a second (256 at once), 2,000 messages (4,000), 16 MiB (64).
+    pub per_address: Limits,
+    /// Default 1 handshake a second (60 at once), 100 messages (1,000), 1 MiB (16).
+    pub per_identity: Limits,
+    /// How far a signed frame's time may be from ours. Default 300 s (Bettensor).
+    pub tolerance: Duration,
+    /// Broadcasts.
+    pub bulk: Bulk,
+    /// More replacements of one identity than this within [`war_within`](Self::war_within), from other addresses, are a
+    /// war. Default 3 (U2).
+    pub war_most: u8,
+    /// Default 60 s (U2).
+    pub war_within: Duration,
+    /// For so long nobody else may take that session over. Default 30 s (U2).
+    pub war_pause: Duration,
+    /// Connected share, in percent, below which the fleet is to use HTTP. Default 60 (P8).
+    pub fleet_low: u8,
+    /// … and above which it is to stop. Default 80 (P8).
+    pub fleet_high: u8,
+    /// Whoever was heard from within this, or within the one before, is active. Default 60 s.
+    pub idle: Duration,
+    /// The window over which clients are asked to spread their return after a loss (B2). Default 30 s.
+    pub reconnect_window: Duration,
+}
+
+impl HubConfig {
+    /// The documented default of every field.
+    pub const DEFAULT: Self = Self {
+        session: Config {
+            link: LinkConfig {
+                role: Role::Acceptor,
+                newcomer: Newcomer::Replaces,
+                farewell: 1012,
+                ..LinkConfig::DEFAULT
+            },
+            ..Config::DEFAULT
+        },
+        sessions: 4096,
+        connections: 8192,
+        pending: 1024,
+        addresses: 4096,
+        per_address_connections: 256,
+        duplicate: Duplicate::Replace,
+        hello: Duration::from_secs(10),
+        ttl: Duration::from_secs(3600),
+        handshakes: Rate { per_second: 500, burst: 1000 },
+        ticket_most: Duration::from_secs(60),
+        per_address: Limits {
+            handshakes: Rate { per_second: 20, burst: 256 },
+            messages: Rate { per_second: 2000, burst: 4000 },
+            bytes: Rate { per_second: 16 << 20, burst: 64 << 20 },
+        },
+        per_identity: Limits {
+            handshakes: Rate { per_second: 1, burst: 60 },
+            messages: Rate { per_second: 100, burst: 1000 },
+            bytes: Rate { per_second: 1 << 20, burst: 16 << 20 },
+        },
+        tolerance: Duration::from_secs(300),
+        bulk: Bulk::DEFAULT,
+        war_most: 3,
+        war_within: Duration::from_secs(60),
+        war_pause: Duration::from_secs(30),
+        fleet_low: 60,
+        fleet_high: 80,
+        idle: Duration::from_secs(60),
+        reconnect_window: Duration::from_secs(30),
+    };
+
+    /// Refuses what cannot work.
+    ///
+    /// # Errors
+    /// The first field that makes no sense, and why.
+    pub fn check(mut self) -> Result<HubChecked, ConfigError> {
+        let none = Duration::ZERO;
+        let link = self.session.link;
+        let rules = [
+            (link.role == Role::Acceptor, "session.link.role", "a hub is dialled"),
+            (link.ready == Ready::Open, "session.link.ready", "the hub sees to the greeting itself"),
+            (self.sessions > 0, "sessions", "nobody could be served"),
+            (self.connections > 0, "connections", "nobody could connect"),
+            (self.pending > 0, "pending", "nobody could authenticate"),
+            (self.addresses > 0, "addresses", "nobody could connect"),
+            (self.per_address_connections > 0, "per_address_connections", "nobody could connect"),
+            (self.duplicate != Duplicate::Allow(0), "duplicate", "nobody could connect"),
+            (self.hello > none, "hello", "nobody authenticates in no time"),
+            (
+                self.ttl >= self.tolerance.saturating_mul(2),
+                "ttl",
+                "shorter than twice the tolerance: a nonce could be used again",
+            ),
+            (self.ticket_most >= Duration::from_secs(1), "ticket_most", "everybody would come back at once"),
+            ((1..=256).contains(&self.bulk.most), "bulk.most", "from 1 to 256"),
+            (self.fleet_low <= self.fleet_high, "fleet_low", "above the high mark: it would oscillate"),
+            (self.fleet_high <= 100, "fleet_high", "more than all"),
+            (self.idle > none, "idle", "nobody is heard in no time"),
+        ];
+        if let Some((_, field, why)) = rules.into_iter().find(|(holds, ..)| !holds) {
+            return Err(ConfigError { field, why });
+        }
+        self.session.link.newcomer = match self.duplicate {
+            Duplicate::Replace => Newcomer::Replaces,
+            Duplicate::ProbeThenReplace => Newcomer::Probes,
+            Duplicate::Refuse | Duplicate::Allow(_) => Newcomer::IsRefused,
+        };
+        let session = self.session.check()?;
+        Ok(HubChecked { hub: self, session })
+    }
+}
+
+/// Settings that passed the check.
+///
+/// ```
+/// # use bowline::hub::HubConfig;
+/// let checked = HubConfig::DEFAULT.check()?;
+/// assert_eq!(checked.get().sessions, 4096);
+/// # Ok::<(), bowline::ConfigError>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct HubChecked {
+    hub: HubConfig,
+    session: Checked,
+}
+
+impl HubChecked {
+    /// The settings.
+    #[must_use]
+    pub const fn get(&self) -> &HubConfig {
+        &self.hub
+    }
+
+    pub(super) const fn session(&self) -> Checked {
+        self.session
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn u1_nonsense_is_refused_by_name() {
+        type Change = fn(&mut HubConfig);
+        let cases: [(&str, Change); 10] = [
+            ("session.link.role", |c| c.session.link.role = Role::Dialer),
+            ("session.link.ready", |c| c.session.link.ready = Ready::Hello),
+            ("sessions", |c| c.sessions = 0),
+            ("duplicate", |c| c.duplicate = Duplicate::Allow(0)),
+            ("hello", |c| c.hello = Duration::ZERO),
+            ("ttl", |c| c.ttl = Duration::from_secs(599)),
+            ("bulk.most", |c| c.bulk.most = 257),
+            ("fleet_low", |c| c.fleet_low = 81),
+            ("fleet_high", |c| c.fleet_high = 101),
+            ("outbox.capacity", |c| c.session.outbox.capacity = 0),
+        ];
+        for (field, change) in cases {
+            let mut config = HubConfig::DEFAULT;
+            change(&mut config);
+            assert_eq!(config.check().unwrap_err().field, field);
+        }
+    }
+
+    #[test]
+    fn u2_the_policy_decides_what_becomes_of_a_newcomer() {
+        let newcomer = |duplicate| {
+            let checked = HubConfig { duplicate, ..HubConfig::DEFAULT }.check().unwrap();
+            checked.session().get().link.newcomer
+        };
+        assert_eq!(newcomer(Duplicate::Replace), Newcomer::Replaces);
+        assert_eq!(newcomer(Duplicate::ProbeThenReplace), Newcomer::Probes);
+        assert_eq!(newcomer(Duplicate::Refuse), Newcomer::IsRefused);
+        assert_eq!(newcomer(Duplicate::Allow(2)), Newcomer::IsRefused);
+    }
+}

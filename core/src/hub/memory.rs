@@ -1,0 +1,110 @@
+//! Where a hub keeps its tables: inside itself, for numbers known at compile time, or in vectors that grow to its limits.
+
+use super::log::Entry;
+use super::peer::{Address, Conn, Peer};
+use super::replay::Nonce;
+use super::table::Cell;
+use crate::inbox::Seen;
+use crate::outbox::Slot;
+use crate::ring::Slots;
+
+/// The storage of a hub. [`Inline`] and, with the feature `alloc`, [`Grows`] are the two there are.
+///
+/// ```
+/// use bowline::hub::{Hub, HubConfig, Inline};
+/// use bowline::{Instant, Origin};
+/// let hub: Hub<&str, Inline<4>> = Hub::new(HubConfig::DEFAULT.check()?, 42, Origin::new(7, 1), Instant::ZERO);
+/// assert_eq!(hub.health().sessions, 0);
+/// # Ok::<(), bowline::ConfigError>(())
+/// ```
+pub trait Memory<P>: Sized {
+    /// Of a session's messages out.
+    type Outbox: Slots<Slot<P>>;
+    /// Of a session's memory of messages in.
+    type Inbox: Slots<Seen>;
+    /// Of an identity's nonces.
+    type Nonces: Slots<Nonce>;
+    /// Of the sessions.
+    type Peers: Slots<Cell<Peer<P, Self::Outbox, Self::Inbox, Self::Nonces>>>;
+    /// Of the connections.
+    type Conns: Slots<Cell<Conn>>;
+    /// Of the addresses.
+    type Addresses: Slots<Cell<Address>>;
+    /// Of the broadcasts.
+    type Log: Slots<Entry<P>>;
+
+    /// Empty storage for one session and its identity.
+    fn session() -> (Self::Outbox, Self::Inbox, Self::Nonces);
+    /// Empty storage for all the rest.
+    fn hub() -> (Self::Peers, Self::Conns, Self::Addresses, Self::Log);
+}
+
+/// Fixed memory: so many sessions, connections and addresses each; messages out, remembered messages and nonces a session;
+/// broadcasts.
+///
+/// ```
+/// use bowline::hub::{Hub, Inline};
+/// assert!(size_of::<Hub<u32, Inline<2, 2, 4, 4, 4>>>() < 16 * 1024);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Inline<
+    const SESSIONS: usize,
+    const OUT: usize = 8,
+    const IN: usize = 16,
+    const NONCES: usize = 16,
+    const LOG: usize = 16,
+> {}
+
+impl<P, const SESSIONS: usize, const OUT: usize, const IN: usize, const NONCES: usize, const LOG: usize> Memory<P>
+    for Inline<SESSIONS, OUT, IN, NONCES, LOG>
+{
+    type Outbox = [Option<Slot<P>>; OUT];
+    type Inbox = [Option<Seen>; IN];
+    type Nonces = [Option<Nonce>; NONCES];
+    type Peers = [Option<Cell<Peer<P, Self::Outbox, Self::Inbox, Self::Nonces>>>; SESSIONS];
+    type Conns = [Option<Cell<Conn>>; SESSIONS];
+    type Addresses = [Option<Cell<Address>>; SESSIONS];
+    type Log = [Option<Entry<P>>; LOG];
+
+    fn session() -> (Self::Outbox, Self::Inbox, Self::Nonces) {
+        const { assert!(OUT > 0 && IN > 0 && NONCES > 0, "a session needs room for a message each way and a nonce") };
+        ([const { None }; OUT], [const { None }; IN], [const { None }; NONCES])
+    }
+
+    fn hub() -> (Self::Peers, Self::Conns, Self::Addresses, Self::Log) {
+        const { assert!(SESSIONS > 0 && LOG > 0, "a hub needs room for a session and a broadcast") };
+        ([const { None }; SESSIONS], [const { None }; SESSIONS], [const { None }; SESSIONS], [const { None }; LOG])
+    }
+}
+
+/// Memory that is taken when it is first needed, up to the limits of the configuration.
+///
+/// ```
+/// use bowline::hub::{Grows, Hub, HubConfig};
+/// use bowline::{Instant, Origin};
+/// let hub: Hub<String, Grows> = Hub::new(HubConfig::DEFAULT.check()?, 42, Origin::new(7, 1), Instant::ZERO);
+/// assert_eq!(hub.deadline(), None);
+/// # Ok::<(), bowline::ConfigError>(())
+/// ```
+#[cfg(feature = "alloc")]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Grows {}
+
+#[cfg(feature = "alloc")]
+impl<P> Memory<P> for Grows {
+    type Outbox = alloc::vec::Vec<Option<Slot<P>>>;
+    type Inbox = alloc::vec::Vec<Option<Seen>>;
+    type Nonces = alloc::vec::Vec<Option<Nonce>>;
+    type Peers = alloc::vec::Vec<Option<Cell<Peer<P, Self::Outbox, Self::Inbox, Self::Nonces>>>>;
+    type Conns = alloc::vec::Vec<Option<Cell<Conn>>>;
+    type Addresses = alloc::vec::Vec<Option<Cell<Address>>>;
+    type Log = alloc::vec::Vec<Option<Entry<P>>>;
+
+    fn session() -> (Self::Outbox, Self::Inbox, Self::Nonces) {
+        Default::default()
+    }
+
+    fn hub() -> (Self::Peers, Self::Conns, Self::Addresses, Self::Log) {
+        Default::default()
+    }
+}

@@ -1,0 +1,113 @@
+//! What a hub keeps of one identity, of one connection, of one address.
+//!
+//! ```text
+//!  Conn   Pending ─hello─▶ Verifying ─accepted─▶ Attached ─────────────▶ Closing ─▶ gone
+//!            │ 10 s             │ refused        (or Knocking, then one of the two)  ▲ 2 s at most
+//!            └──────────────────┴────────────────────────────────────────────────────┘
+//!  Peer   connected ⇄ suspended ─ttl─▶ leaving ─▶ gone
+//! ```
+
+use super::limit::Gcra;
+use super::log::Pending;
+use super::replay::{Replay, Stamp};
+use super::table::Key;
+use super::types::{Identity, Why};
+use crate::ids::LinkId;
+use crate::inbox::Seen;
+use crate::outbox::Slot;
+use crate::ring::Slots;
+use crate::session::Session;
+use crate::time::{Instant, Timer};
+use core::time::Duration;
+
+/// An identity's session and what outlives its connections; opaque, so that storage can be made of it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Peer<P, O: Slots<Slot<P>>, I: Slots<Seen>, N: Slots<super::replay::Nonce>> {
+    pub(super) identity: Identity,
+    /// The session may have something to say.
+    pub(super) dirty: bool,
+    pub(super) conn: Option<(LinkId, Key)>,
+    /// Another connection, which waits for the verdict about the first.
+    pub(super) knocking: Option<(LinkId, Key)>,
+    /// Of its backlog and of its messages at the application, so many are in the sums of the hub.
+    pub(super) counted: (usize, usize),
+    pub(super) expires: Timer,
+    /// It ends, for this reason; its connection is told to come back so much later.
+    pub(super) leaving: Option<(Why, Duration)>,
+    /// The application was told of it.
+    pub(super) war_told: bool,
+    pub(super) takeovers: u8,
+    pub(super) takeovers_since: Instant,
+    /// Until then nobody may take it over.
+    pub(super) war_until: Instant,
+    /// Where the last connection came from.
+    pub(super) address: u64,
+    pub(super) handshakes: Gcra,
+    pub(super) messages: Gcra,
+    pub(super) bytes: Gcra,
+    pub(super) replay: Replay<N>,
+    pub(super) session: Session<P, O, I>,
+}
+
+/// A connection; opaque, so that storage can be made of it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Conn {
+    pub(super) state: ConnState,
+    /// What the adapter is to be told about it; the latest counts.
+    pub(super) todo: Option<Todo>,
+    pub(super) writable: bool,
+    /// It has still to get the last broadcast of those for newcomers.
+    pub(super) snapshot: bool,
+    /// Messages refused by a limit, without one accepted between.
+    pub(super) strikes: u8,
+    /// Broadcasts lost to it that were not reported yet.
+    pub(super) lost: u32,
+    /// The span of time in which it was last heard.
+    pub(super) heard: u64,
+    pub(super) identity: Identity,
+    pub(super) pending: Pending,
+    pub(super) address: Key,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) enum ConnState {
+    /// Open; nobody knows who it is.
+    Pending,
+    /// It says who it is, and the adapter is asked whether that is so.
+    Verifying { stamp: Option<Stamp> },
+    /// It waits for the verdict about another connection of its identity.
+    Knocking { peer: Key },
+    /// It carries this session.
+    Attached { peer: Key, link: LinkId },
+    /// The close handshake; the session still waits for its end.
+    Closing { of: Option<(Key, LinkId)> },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Todo {
+    Verify,
+    Welcome { resumed: bool },
+    Close { why: Why, after: Duration },
+    Drop,
+}
+
+/// An address and what it has used up; opaque, so that storage can be made of it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Address {
+    pub(super) address: u64,
+    pub(super) connections: u32,
+    pub(super) handshakes: Gcra,
+    pub(super) messages: Gcra,
+    pub(super) bytes: Gcra,
+}
+
+impl Address {
+    pub(super) const fn new(address: u64) -> Self {
+        Self { address, connections: 0, handshakes: Gcra::new(), messages: Gcra::new(), bytes: Gcra::new() }
+    }
+
+    /// From when on nothing is known about it that matters.
+    pub(super) fn idle_from(&self) -> Instant {
+        self.handshakes.idle_from().max(self.messages.idle_from()).max(self.bytes.idle_from())
+    }
+}

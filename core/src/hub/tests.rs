@@ -1,0 +1,643 @@
+use super::*;
+use crate::session::{Event, Frame, Head, State};
+use crate::{Arrival, Cause, LinkId, MessageId, Outcome, Path, Policy, RequestId};
+use std::collections::BTreeSet;
+use std::string::String;
+use std::vec;
+use std::vec::Vec;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn at(millis: u64) -> Instant {
+    Instant::from_micros(millis * 1000)
+}
+
+fn who(n: u64) -> Identity {
+    Identity::from_bits(u128::from(n) << 64 | u128::from(n))
+}
+
+/// A hub and what it said, in order.
+struct Rig {
+    hub: Hub<u32, Grows>,
+    now: Instant,
+    said: Vec<Said>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Said {
+    Verify(ConnId),
+    Welcome(ConnId, SessionId, bool),
+    Close(ConnId, Why, Duration),
+    Drop(ConnId),
+    Ack(ConnId, MessageId),
+    Ping(ConnId),
+    Data(ConnId, u32),
+    Broadcast(ConnId, u32),
+    Respond(RequestId, crate::Answer),
+    Post(SessionId, u32),
+    Event(HubEvent),
+}
+
+impl Rig {
+    fn new(change: impl FnOnce(&mut HubConfig)) -> Self {
+        let mut config = HubConfig::DEFAULT;
+        config.session.outbox.proof = crate::Proof::Pong;
+        change(&mut config);
+        let hub = Hub::new(config.check().unwrap(), 1, Origin::new(9, 1), Instant::ZERO);
+        Self { hub, now: at(1), said: Vec::new() }
+    }
+
+    /// Everything the hub has to say now.
+    fn drain(&mut self) -> Vec<Said> {
+        let mut said = Vec::new();
+        while let Some(output) = self.hub.poll() {
+            said.push(match output {
+                HubOutput::Verify { conn, .. } => Said::Verify(conn),
+                HubOutput::Welcome { conn, session, resumed } => Said::Welcome(conn, session, resumed),
+                HubOutput::Close { conn, why, after } => Said::Close(conn, why, after),
+                HubOutput::Drop { conn } => Said::Drop(conn),
+                HubOutput::Frame { conn, frame: Frame::Ack { id }, .. } => Said::Ack(conn, id),
+                HubOutput::Frame { conn, frame: Frame::Ping | Frame::Keepalive, .. } => Said::Ping(conn),
+                HubOutput::Frame { conn, frame: Frame::Data { payload, .. }, .. } => Said::Data(conn, *payload),
+                HubOutput::Broadcast { conn, payload } => Said::Broadcast(conn, *payload),
+                HubOutput::Respond { request, answer, .. } => Said::Respond(request, answer),
+                HubOutput::Post { session, payload, .. } => Said::Post(session, *payload),
+                HubOutput::Event(event) => Said::Event(event),
+            });
+        }
+        assert!(self.hub.deadline().is_none_or(|at| at > self.hub.now()), "rule 6");
+        self.check();
+        self.said.extend(said.iter().cloned());
+        said
+    }
+
+    /// The counts against a look at everything.
+    fn check(&self) {
+        let health = self.hub.health();
+        let live: Vec<SessionId> = self.hub.sessions().filter(|(_, _, live)| *live).map(|(id, ..)| id).collect();
+        assert_eq!(health.connections, live.len());
+        assert_eq!(health.sessions, self.hub.sessions().count());
+        assert_eq!(health.suspended, health.sessions - health.connections);
+        assert!(health.active <= health.connections);
+        for session in live {
+            let conn = self.hub.connection(session).unwrap();
+            assert_eq!(self.hub.session_of(conn), Some(session), "tied both ways");
+        }
+    }
+
+    fn later(&mut self, span: Duration) -> Vec<Said> {
+        self.now = self.now.after(span);
+        self.hub.tick(self.now);
+        self.drain()
+    }
+
+    /// A connection from this address that says who it is and is believed.
+    fn arrive(&mut self, identity: Identity, address: u64) -> ConnId {
+        let conn = self.hub.connect(self.now, address).unwrap();
+        assert!(self.hub.hello(self.now, 0, conn, identity, None));
+        assert!(self.drain().contains(&Said::Verify(conn)));
+        assert!(self.hub.verified(self.now, 0, conn, Verdict::Accept { http: false }));
+        conn
+    }
+
+    fn join(&mut self, n: u64) -> (ConnId, SessionId) {
+        let conn = self.arrive(who(n), n);
+        let said = self.drain();
+        let welcomed = |said: &Said| match said {
+            Said::Welcome(to, session, _) if *to == conn => Some(*session),
+            _ => None,
+        };
+        (conn, said.iter().find_map(welcomed).expect("welcome"))
+    }
+
+    fn predict(&mut self, conn: ConnId, id: u128) -> Heard {
+        let head = Head::Data { id: Some(MessageId::from_bits(id)), key: None };
+        self.hub.received(self.now, 0, conn, head, 100, None)
+    }
+}
+
+fn delivery(heard: Heard) -> (SessionId, crate::DeliveryId) {
+    match heard {
+        Heard::Arrival(session, Arrival::Deliver { delivery, .. }) => (session, delivery),
+        other => panic!("not delivered: {other:?}"),
+    }
+}
+
+#[test]
+fn u1_a_connection_authenticates_and_has_its_session() {
+    let mut rig = Rig::new(|_| {});
+    let (conn, session) = rig.join(1);
+    assert_eq!(rig.hub.find(who(1)), Some(session));
+    assert_eq!(rig.hub.identity(session), Some(who(1)));
+    let (session_too, delivery) = delivery(rig.predict(conn, 5));
+    assert_eq!(session_too, session);
+    assert!(rig.drain().is_empty(), "an acknowledgement means done");
+    assert!(rig.hub.complete(rig.now, session, delivery, crate::Verdict::Done));
+    assert_eq!(rig.drain(), [Said::Ack(conn, MessageId::from_bits(5))], "at once, not with the next heartbeat");
+}
+
+#[test]
+fn u1_whoever_does_not_say_who_it_is_goes_after_ten_seconds() {
+    let mut rig = Rig::new(|_| {});
+    let conn = rig.hub.connect(rig.now, 1).unwrap();
+    assert!(rig.drain().is_empty());
+    assert_eq!(rig.predict(conn, 1), Heard::Stale, "nothing it says counts");
+    assert_eq!(rig.later(10 * SECOND), [Said::Close(conn, Why::Silent, Duration::ZERO)]);
+    assert_eq!(rig.hub.health().closing, 1);
+    assert_eq!(rig.later(2 * SECOND), [Said::Drop(conn)], "the close handshake has a limit too");
+    assert_eq!(rig.hub.health().closing, 0);
+    assert!(!rig.hub.hello(rig.now, 0, conn, who(1), None));
+}
+
+#[test]
+fn u1_a_slow_look_up_blocks_nobody_and_ends() {
+    let mut rig = Rig::new(|_| {});
+    let slow = rig.hub.connect(rig.now, 1).unwrap();
+    rig.hub.hello(rig.now, 0, slow, who(1), None);
+    assert_eq!(rig.drain(), [Said::Verify(slow)]);
+    let (conn, _) = rig.join(2);
+    let _ = delivery(rig.predict(conn, 1));
+    assert!(rig.later(10 * SECOND).contains(&Said::Close(slow, Why::Later, Duration::ZERO)));
+    assert!(!rig.hub.verified(rig.now, 0, slow, Verdict::Accept { http: false }), "too late");
+}
+
+#[test]
+fn u2_fifty_reconnects_never_lose_the_session() {
+    let mut rig = Rig::new(|_| {});
+    let (mut conn, session) = rig.join(1);
+    for n in 0..50 {
+        let next = rig.arrive(who(1), 1);
+        let said = rig.drain();
+        assert!(said.contains(&Said::Welcome(next, session, true)), "{n}: {said:?}");
+        assert!(said.contains(&Said::Close(conn, Why::Replaced, Duration::ZERO)));
+        // The old handler's clean-up comes late and touches nothing.
+        rig.hub.disconnected(rig.now, conn, Cause::Closed(1006));
+        assert_eq!(rig.hub.connection(session), Some(next));
+        conn = next;
+    }
+    assert_eq!((rig.hub.health().connections, rig.hub.stats().replaced), (1, 50));
+}
+
+#[test]
+fn u2_a_war_is_damped_and_told() {
+    let mut rig = Rig::new(|_| {});
+    let (_, session) = rig.join(1);
+    let mut last = None;
+    for n in 0..3 {
+        last = Some(rig.arrive(who(1), 100 + n));
+        assert!(rig.drain().iter().any(|said| matches!(said, Said::Welcome(..))));
+    }
+    let fourth = rig.arrive(who(1), 200);
+    let said = rig.drain();
+    assert!(said.contains(&Said::Close(fourth, Why::War, 30 * SECOND)), "{said:?}");
+    assert!(said.contains(&Said::Event(HubEvent::War { session })));
+    assert_eq!(rig.hub.connection(session), last, "the holder keeps its place");
+    let holder = rig.arrive(who(1), 102);
+    assert!(
+        rig.drain().iter().any(|said| matches!(said, Said::Welcome(conn, ..) if *conn == holder)),
+        "its own address"
+    );
+    rig.later(31 * SECOND);
+    let late = rig.arrive(who(1), 200);
+    assert!(rig.drain().iter().any(|said| matches!(said, Said::Welcome(conn, ..) if *conn == late)));
+}
+
+#[test]
+fn u2_a_probed_holder_that_answers_stays_and_one_that_does_not_goes() {
+    let mut rig = Rig::new(|config| config.duplicate = Duplicate::ProbeThenReplace);
+    let (first, session) = rig.join(1);
+    let second = rig.arrive(who(1), 1);
+    assert_eq!(rig.drain(), [Said::Ping(first)]);
+    let _ = rig.hub.received(rig.now, 0, first, Head::Pong, 2, None);
+    assert_eq!(rig.drain(), [Said::Close(second, Why::Duplicate, Duration::ZERO)]);
+    let third = rig.arrive(who(1), 1);
+    assert_eq!(rig.drain(), [Said::Ping(first)]);
+    let said = rig.later(2 * SECOND);
+    assert!(said.contains(&Said::Drop(first)), "{said:?}");
+    assert!(said.contains(&Said::Welcome(third, session, true)), "{said:?}");
+    assert_eq!(rig.hub.connection(session), Some(third));
+}
+
+#[test]
+fn u2_the_other_policies_do_as_they_say() {
+    let mut rig = Rig::new(|config| config.duplicate = Duplicate::Refuse);
+    let (first, session) = rig.join(1);
+    let second = rig.arrive(who(1), 1);
+    assert_eq!(rig.drain(), [Said::Close(second, Why::Duplicate, Duration::ZERO)]);
+    assert_eq!(rig.hub.connection(session), Some(first));
+
+    let mut rig = Rig::new(|config| config.duplicate = Duplicate::Allow(2));
+    let (_, one) = rig.join(1);
+    let (second, two) = rig.join(1);
+    assert_ne!(one, two, "a session each");
+    let third = rig.arrive(who(1), 1);
+    assert_eq!(rig.drain(), [Said::Close(third, Why::Duplicate, Duration::ZERO)]);
+    rig.hub.disconnected(rig.now, second, Cause::Closed(1006));
+    rig.drain();
+    assert_eq!(rig.join(1).1, two, "whoever comes back has the session that nobody uses");
+}
+
+#[test]
+fn u3_what_is_sent_to_one_survives_its_connection_and_its_absence() {
+    let mut rig = Rig::new(|_| {});
+    let (conn, session) = rig.join(1);
+    rig.hub.send(rig.now, session, 7, 1, Policy::DEFAULT).unwrap();
+    assert_eq!(rig.drain(), [Said::Data(conn, 7), Said::Ping(conn)]);
+    rig.hub.disconnected(rig.now, conn, Cause::Closed(1006));
+    rig.hub.send(rig.now, session, 8, 1, Policy::DEFAULT).unwrap();
+    rig.later(60 * SECOND);
+    assert_eq!(rig.hub.health().backlog, 2);
+    let again = rig.arrive(who(1), 1);
+    let said = rig.drain();
+    assert!(said.contains(&Said::Data(again, 7)) && said.contains(&Said::Data(again, 8)), "{said:?}");
+    let _ = rig.hub.received(rig.now, 0, again, Head::Pong, 2, None);
+    let settled = rig
+        .drain()
+        .iter()
+        .filter(|said| {
+            matches!(
+                said,
+                Said::Event(HubEvent::Session {
+                    event: Event::Settled { outcome: Outcome::Delivered { path: Path::WebSocket }, .. },
+                    ..
+                })
+            )
+        })
+        .count();
+    assert_eq!((settled, rig.hub.health().backlog), (2, 0));
+}
+
+#[test]
+fn u3_a_session_ends_after_its_time_and_settles_what_it_owes() {
+    let mut rig = Rig::new(|_| {});
+    let (conn, session) = rig.join(1);
+    rig.hub.disconnected(rig.now, conn, Cause::Closed(1006));
+    rig.hub.send(rig.now, session, 8, 1, Policy::DEFAULT).unwrap();
+    rig.drain();
+    rig.said.clear();
+    for _ in 0..61 {
+        rig.later(60 * SECOND);
+    }
+    let abandoned = rig
+        .said
+        .iter()
+        .filter(|said| {
+            matches!(
+                said,
+                Said::Event(HubEvent::Session { event: Event::Settled { outcome: Outcome::Abandoned, .. }, .. })
+            )
+        })
+        .count();
+    assert_eq!(abandoned, 1, "none dropped silently");
+    assert!(rig.said.contains(&Said::Event(HubEvent::Ended { session, identity: who(1), why: Why::Expired })));
+    assert_eq!((rig.hub.health().sessions, rig.hub.health().backlog), (0, 0));
+    assert!(rig.hub.send(rig.now, session, 9, 1, Policy::DEFAULT).is_err());
+}
+
+#[test]
+fn s6_a_prediction_on_both_paths_is_delivered_once_and_answered_on_both() {
+    let mut rig = Rig::new(|_| {});
+    let (conn, session) = rig.join(1);
+    let id = MessageId::from_bits(5);
+    let (_, delivery) = delivery(rig.predict(conn, 5));
+    let copy = rig.hub.request(rig.now, 0, who(1), RequestId(1), Some(id), None, 100, None);
+    assert_eq!(copy, Ok((session, Arrival::Duplicate)), "it waits for the result");
+    rig.hub.complete(rig.now, session, delivery, crate::Verdict::Done);
+    let said = rig.drain();
+    assert!(said.contains(&Said::Respond(RequestId(1), crate::Answer::Done)) && said.contains(&Said::Ack(conn, id)));
+    assert_eq!(rig.predict(conn, 5), Heard::Arrival(session, Arrival::Duplicate));
+    assert_eq!(rig.drain(), [Said::Ack(conn, id)]);
+    assert_eq!((rig.hub.stats().delivered, rig.hub.stats().duplicates), (1, 2));
+}
+
+#[test]
+fn u5_a_broadcast_goes_to_whom_it_is_for_and_nobody_waits() {
+    let mut rig = Rig::new(|_| {});
+    let conns: Vec<_> = (1..=5).map(|n| rig.join(n)).collect();
+    rig.hub.writable(rig.now, conns[0].0, false);
+    rig.drain();
+    let sent = rig.hub.publish(rig.now, 7, 1, Publish::DEFAULT, |session, _| session != conns[4].1);
+    assert_eq!(sent, Sent { reached: 4, dropped: 0 });
+    let got: Vec<Said> = rig.drain();
+    let expected: Vec<Said> = (1..4).map(|n| Said::Broadcast(conns[n].0, 7)).collect();
+    assert_eq!(got, expected, "not to the one that reads nothing, nor to the one it was not for");
+    rig.hub.writable(rig.now, conns[0].0, true);
+    assert_eq!(rig.drain(), [Said::Broadcast(conns[0].0, 7)]);
+}
+
+#[test]
+fn u5_a_newcomer_gets_the_last_broadcast_once() {
+    let mut rig = Rig::new(|_| {});
+    let snapshot = Publish { snapshot: true, ..Publish::DEFAULT };
+    rig.hub.publish(rig.now, 6, 1, snapshot, |_, _| true);
+    rig.hub.publish(rig.now, 7, 1, snapshot, |_, _| true);
+    rig.hub.publish(rig.now, 8, 1, Publish::DEFAULT, |_, _| true);
+    rig.later(60 * SECOND);
+    let conn = rig.arrive(who(1), 1);
+    assert_eq!(
+        rig.drain().iter().filter(|said| matches!(said, Said::Broadcast(..))).collect::<Vec<_>>(),
+        [&Said::Broadcast(conn, 7)]
+    );
+    rig.hub.publish(rig.now, 9, 1, snapshot, |_, _| true);
+    assert_eq!(rig.drain(), [Said::Broadcast(conn, 9)]);
+}
+
+#[test]
+fn u6_each_policy_for_a_slow_reader() {
+    let lag = |slow: Slow, keys: [Option<u64>; 5]| {
+        let mut rig = Rig::new(|config| config.bulk = Bulk { slow, most: 3, ..Bulk::DEFAULT });
+        let (conn, session) = rig.join(1);
+        rig.hub.writable(rig.now, conn, false);
+        rig.drain();
+        for (n, key) in (0..5).zip(keys) {
+            rig.hub.publish(rig.now, n, 1, Publish { key, snapshot: false }, |_, _| true);
+        }
+        rig.hub.writable(rig.now, conn, true);
+        let said = rig.drain();
+        let got: Vec<u32> =
+            said.iter().filter_map(|said| if let Said::Broadcast(_, n) = said { Some(*n) } else { None }).collect();
+        let lost: u32 = rig
+            .said
+            .iter()
+            .filter_map(|said| {
+                if let Said::Event(HubEvent::Lost { session: of, count }) = said {
+                    assert_eq!(*of, session);
+                    Some(*count)
+                } else {
+                    None
+                }
+            })
+            .sum();
+        let closed = rig.said.contains(&Said::Close(conn, Why::Slow, Duration::ZERO));
+        assert!(closed || u64::from(lost) == rig.hub.stats().lost);
+        (got, lost, closed)
+    };
+    assert_eq!(lag(Slow::DropNewest, [None; 5]), (vec![0, 1, 2], 2, false));
+    assert_eq!(lag(Slow::DropOldest, [None; 5]), (vec![2, 3, 4], 2, false));
+    assert_eq!(lag(Slow::Conflate, [Some(1), Some(2), Some(1), Some(2), Some(3)]), (vec![2, 3, 4], 0, false));
+    assert!(lag(Slow::Disconnect, [None; 5]).2);
+}
+
+#[test]
+fn u6_what_the_log_forgets_is_lost_to_the_slow_and_told() {
+    let mut rig = Rig::new(|_| {});
+    let (conn, session) = rig.join(1);
+    rig.hub.writable(rig.now, conn, false);
+    rig.drain();
+    rig.hub.publish(rig.now, 1, 1, Publish::DEFAULT, |_, _| true);
+    // It would be dead by then for want of moving bytes; the adapter says that some have moved.
+    for _ in 0..31 {
+        rig.hub.writable(rig.now, conn, true);
+        rig.hub.writable(rig.now, conn, false);
+        rig.later(SECOND);
+        rig.said.retain(|said| !matches!(said, Said::Broadcast(..)));
+    }
+    let _ = (session, conn);
+    assert_eq!(rig.hub.stats().broadcast_copies + rig.hub.stats().lost, 1, "sent or told, never neither");
+}
+
+#[test]
+fn u7_control_goes_first_and_a_busy_session_lets_the_others_have_their_turn() {
+    let mut rig = Rig::new(|config| config.session.outbox.capacity = 200);
+    let (busy, busy_session) = rig.join(1);
+    let (quiet, quiet_session) = rig.join(2);
+    for n in 0..100 {
+        rig.hub.send(rig.now, busy_session, n, 1, Policy::DEFAULT).unwrap();
+    }
+    rig.hub.publish(rig.now, 1000, 1, Publish::DEFAULT, |session, _| session == busy_session);
+    rig.hub.send(rig.now, quiet_session, 7, 1, Policy::DEFAULT).unwrap();
+    let conn = rig.hub.connect(rig.now, 5).unwrap();
+    rig.hub.hello(rig.now, 0, conn, who(5), None);
+    let said = rig.drain();
+    let place = |what: &Said| said.iter().position(|said| said == what).unwrap();
+    assert_eq!(place(&Said::Verify(conn)), 0, "control first");
+    assert!(place(&Said::Data(quiet, 7)) <= 17, "sixteen, then the next");
+    assert!(place(&Said::Broadcast(busy, 1000)) <= 18, "bulk is not starved by what is reliable");
+    assert_eq!(said.iter().filter(|said| matches!(said, Said::Data(conn, _) if *conn == busy)).count(), 100);
+}
+
+#[test]
+fn u8_each_refused_dialer_gets_a_time_of_its_own() {
+    let mut rig = Rig::new(|config| {
+        config.handshakes = Rate { per_second: 10, burst: 5 };
+        config.per_address.handshakes = Rate::UNLIMITED;
+    });
+    let mut times = BTreeSet::new();
+    let mut admitted = 0;
+    for n in 0..105 {
+        match rig.hub.connect(rig.now, n) {
+            Ok(_) => admitted += 1,
+            Err(Denied { why, after }) => {
+                assert_eq!(why, Why::Rate);
+                assert!(times.insert(after), "{after:?} twice");
+            }
+        }
+    }
+    assert_eq!((admitted, times.len()), (5, 100));
+    let last = *times.last().unwrap();
+    assert!((9 * SECOND..=11 * SECOND).contains(&last), "a hundred at ten a second: {last:?}");
+}
+
+#[test]
+fn u8_places_are_limited_by_kind_and_by_address() {
+    let mut rig = Rig::new(|config| {
+        config.pending = 3;
+        config.per_address_connections = 2;
+        config.sessions = 1;
+    });
+    let conns: Vec<ConnId> = [1, 1, 2].map(|address| rig.hub.connect(rig.now, address).unwrap()).to_vec();
+    assert_eq!(rig.hub.connect(rig.now, 3).unwrap_err().why, Why::Full);
+    rig.hub.disconnected(rig.now, conns[2], Cause::Closed(1006));
+    assert_eq!(rig.hub.connect(rig.now, 1).unwrap_err().why, Why::Rate, "a third of one address");
+    rig.hub.disconnected(rig.now, conns[0], Cause::Closed(1006));
+    rig.hub.disconnected(rig.now, conns[1], Cause::Closed(1006));
+    rig.drain();
+    rig.join(1);
+    let other = rig.arrive(who(2), 2);
+    assert!(matches!(rig.drain()[..], [Said::Close(conn, Why::Full, _)] if conn == other));
+    assert_eq!(rig.hub.health().sessions, 1);
+}
+
+#[test]
+fn u8_who_sends_too_much_is_told_and_then_closed() {
+    let mut rig = Rig::new(|config| config.per_identity.messages = Rate { per_second: 1, burst: 10 });
+    let (conn, _) = rig.join(1);
+    for n in 0..10 {
+        assert!(matches!(rig.predict(conn, n), Heard::Arrival(..)));
+    }
+    for n in 10..26 {
+        assert_eq!(rig.predict(conn, n), Heard::Limited);
+    }
+    assert!(rig.drain().contains(&Said::Close(conn, Why::Flood, Duration::ZERO)));
+    assert_eq!((rig.hub.stats().delivered, rig.hub.stats().limited), (10, 16));
+}
+
+#[test]
+fn u8_a_word_counts_once_and_in_its_time() {
+    let mut rig = Rig::new(|_| {});
+    let wall = 1_800_000_000_000_000;
+    let stamp = |nonce, issued| Some(Stamp { nonce, issued });
+    let mut first = None;
+    for n in 0..2 {
+        let conn = rig.hub.connect(rig.now, 1).unwrap();
+        rig.hub.hello(rig.now, wall, conn, who(1), stamp(7, wall));
+        rig.drain();
+        rig.hub.verified(rig.now, wall, conn, Verdict::Accept { http: false });
+        let said = rig.drain();
+        if n == 0 {
+            first = Some(conn);
+        } else {
+            assert!(
+                said.contains(&Said::Close(conn, Why::Replayed, Duration::ZERO)),
+                "the auth frame cannot be used twice"
+            );
+        }
+    }
+    let conn = first.unwrap();
+    assert!(rig.hub.session_of(conn).is_some(), "and whoever tried it does not have the place");
+    let head = Head::Data { id: Some(MessageId::from_bits(1)), key: None };
+    assert!(matches!(rig.hub.received(rig.now, wall, conn, head, 1, stamp(8, wall)), Heard::Arrival(..)));
+    assert!(matches!(rig.hub.received(rig.now, wall, conn, head, 1, stamp(8, wall)), Heard::Replayed(_)));
+    assert!(
+        matches!(rig.hub.received(rig.now, wall, conn, head, 1, stamp(9, 0)), Heard::Replayed(_)),
+        "a year-2001 heartbeat"
+    );
+    let old = rig.hub.connect(rig.now, 1).unwrap();
+    rig.hub.hello(rig.now, wall, old, who(1), stamp(10, wall - 301_000_000));
+    assert!(rig.drain().contains(&Said::Close(old, Why::Replayed, Duration::ZERO)));
+    // The nonces outlive the connection.
+    rig.hub.disconnected(rig.now, conn, Cause::Closed(1006));
+    rig.drain();
+    let again = rig.arrive(who(1), 1);
+    rig.drain();
+    assert!(matches!(rig.hub.received(rig.now, wall, again, head, 1, stamp(8, wall)), Heard::Replayed(_)));
+}
+
+#[test]
+fn u9_a_drain_refuses_with_tickets_closes_in_batches_and_counts_what_is_left() {
+    let mut rig = Rig::new(|config| config.session.outbox.proof = crate::Proof::Acknowledgement);
+    let conns: Vec<_> = (0..40).map(|n| rig.join(n)).collect();
+    for (_, session) in &conns[..3] {
+        rig.hub.send(rig.now, *session, 1, 1, Policy::DEFAULT).unwrap();
+    }
+    rig.drain();
+    rig.said.clear();
+    rig.hub.drain(rig.now, 20 * SECOND, 4 * SECOND);
+    let denied = rig.hub.connect(rig.now, 99).unwrap_err();
+    assert!(denied.why == Why::Draining && denied.after > Duration::ZERO);
+    let mut batches = Vec::new();
+    let mut afters = BTreeSet::new();
+    for _ in 0..70 {
+        let said = rig.later(Duration::from_millis(100));
+        let closed: Vec<(ConnId, Duration)> = said
+            .iter()
+            .filter_map(|said| match said {
+                Said::Close(conn, why, after) => {
+                    assert_eq!((*why, why.code()), (Why::Draining, 1012), "never 1000");
+                    Some((*conn, *after))
+                }
+                _ => None,
+            })
+            .collect();
+        for (conn, after) in &closed {
+            assert!(*after <= 20 * SECOND);
+            afters.insert(*after);
+            rig.hub.disconnected(rig.now, *conn, Cause::Closed(1012));
+        }
+        batches.push(closed.len());
+        rig.drain();
+    }
+    assert_eq!(batches.iter().sum::<usize>(), 40);
+    assert!(batches.iter().all(|batch| *batch <= 4), "in batches: {batches:?}");
+    assert!(afters.len() >= 35, "a time of its own each: {}", afters.len());
+    assert!(rig.said.contains(&Said::Event(HubEvent::Drained { abandoned: 3 })), "unfinished messages are counted");
+    let abandoned = rig
+        .said
+        .iter()
+        .filter(|said| {
+            matches!(
+                said,
+                Said::Event(HubEvent::Session { event: Event::Settled { outcome: Outcome::Abandoned, .. }, .. })
+            )
+        })
+        .count();
+    assert_eq!(abandoned, 3, "and each is reported");
+    assert_eq!(
+        rig.hub.health(),
+        Health { draining: true, fleet_http: rig.hub.health().fleet_http, ..Health::default() }
+    );
+}
+
+#[test]
+fn u10_active_means_heard_from_not_registered() {
+    let mut rig = Rig::new(|config| {
+        config.session.heartbeat.interval = Duration::ZERO;
+        config.idle = 60 * SECOND;
+    });
+    let (talks, _) = rig.join(1);
+    rig.join(2);
+    for _ in 0..5 {
+        rig.later(30 * SECOND);
+        let _ = rig.hub.received(rig.now, 0, talks, Head::Other, 1, None);
+        rig.drain();
+    }
+    let health = rig.hub.health();
+    assert_eq!((health.connections, health.active), (2, 1));
+    rig.later(300 * SECOND);
+    assert_eq!(rig.hub.health().active, 0);
+}
+
+#[test]
+fn p8_the_fleet_uses_http_below_sixty_percent_until_above_eighty() {
+    let mut rig = Rig::new(|_| {});
+    rig.hub.expect(rig.now, Some(10));
+    assert_eq!(rig.drain(), [Said::Event(HubEvent::Fleet { http: true })]);
+    let conns: Vec<_> = (0..8).map(|n| rig.join(n).0).collect();
+    assert!(rig.hub.health().fleet_http, "eighty is not above eighty");
+    rig.said.clear();
+    rig.join(8);
+    assert!(rig.said.contains(&Said::Event(HubEvent::Fleet { http: false })));
+    for conn in &conns[..3] {
+        rig.hub.disconnected(rig.now, *conn, Cause::Closed(1006));
+        rig.drain();
+    }
+    assert!(!rig.hub.health().fleet_http, "sixty is not below sixty");
+    rig.hub.disconnected(rig.now, conns[3], Cause::Closed(1006));
+    assert!(rig.drain().contains(&Said::Event(HubEvent::Fleet { http: true })));
+}
+
+#[test]
+fn l5_a_hub_that_stood_still_judges_nobody_by_that() {
+    let mut rig = Rig::new(|_| {});
+    let conn = rig.hub.connect(rig.now, 1).unwrap();
+    rig.drain();
+    assert!(rig.later(100 * SECOND).is_empty(), "its greeting may lie unread");
+    assert!(rig.hub.hello(rig.now, 0, conn, who(1), None));
+    rig.drain();
+    assert!(rig.hub.verified(rig.now, 0, conn, Verdict::Accept { http: false }));
+}
+
+#[test]
+fn g4_a_hub_in_fixed_memory_serves_as_many_as_it_holds() {
+    let mut hub: Hub<u32, Inline<2, 2, 4, 4, 4>> =
+        Hub::new(HubConfig::DEFAULT.check().unwrap(), 1, Origin::new(1, 1), Instant::ZERO);
+    let mut conns = Vec::new();
+    for n in 0..2 {
+        let conn = hub.connect(at(1), n).unwrap();
+        hub.hello(at(1), 0, conn, who(n), None);
+        hub.verified(at(1), 0, conn, Verdict::Accept { http: false });
+        conns.push(conn);
+    }
+    assert_eq!(hub.connect(at(1), 7).unwrap_err().why, Why::Full);
+    for n in 0..9 {
+        assert_eq!(hub.publish(at(1), n, 1, Publish::DEFAULT, |_, _| true).reached, 2);
+    }
+    let mut copies = 0;
+    while let Some(output) = hub.poll() {
+        copies += usize::from(matches!(output, HubOutput::Broadcast { .. }));
+    }
+    assert_eq!((copies as u64 + hub.stats().lost, hub.health().connections), (18, 2));
+    let text: String = std::format!("{hub:?}");
+    assert!(text.contains("connections: 2"));
+    let _ = (State::Idle, LinkId::NONE);
+}

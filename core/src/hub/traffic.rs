@@ -1,0 +1,311 @@
+//! What goes through: frames and requests in, messages and broadcasts out.
+//!
+//! ```text
+//!  received ─▶ limits (address, identity) ─▶ time and nonce ─▶ Session ─▶ Arrival
+//!  request  ─▶         the same, without a connection        ─▶ Session ─▶ Arrival
+//!  send     ─▶ the session's outbox: it survives the connection, and full is an answer (U3)
+//!  publish  ─▶ the log, and a mark at each connection it is for: nobody waits for anybody (U5, U6)
+//! ```
+//!
+//! Invariants: a message is refused before it costs anything; a broadcast that a connection loses is counted and told.
+//! Rules: U3, U5, U6, U8.
+
+use super::peer::ConnState;
+use super::replay::Stamp;
+use super::table::Key;
+use super::{ConnId, Denied, Heard, Hub, Identity, Memory, Publish, Sent, SessionId, Slow, Why};
+use crate::cause::HttpOutcome;
+use crate::ids::{ContentKey, DeliveryId, MessageId, PostId, RequestId, Seq};
+use crate::inbox::{Answer, Arrival, Verdict};
+use crate::outbox::Policy;
+use crate::session::{Head, Refusal};
+use crate::time::Instant;
+use core::time::Duration;
+
+/// So many messages refused by a limit in a row, and the connection is closed (U8).
+const STRIKES: u8 = 16;
+
+impl<P, M: Memory<P>> Hub<P, M> {
+    /// A frame came in, of so many bytes; `stamp` if its kind is signed, checked against `wall`, our wall clock in
+    /// microseconds since the epoch.
+    pub fn received(
+        &mut self,
+        now: Instant,
+        wall: i64,
+        conn: ConnId,
+        head: Head,
+        bytes: u32,
+        stamp: Option<Stamp>,
+    ) -> Heard {
+        self.enter(now, |hub| hub.on_received(wall, conn.0, head, bytes, stamp))
+    }
+
+    /// A connection takes frames, or does not at the moment.
+    pub fn writable(&mut self, now: Instant, conn: ConnId, yes: bool) {
+        self.enter(now, |hub| {
+            let now = hub.now;
+            let Some(conn) = hub.conns.get_mut(conn.0) else { return };
+            conn.writable = yes;
+            if let ConnState::Attached { peer: key, link } = conn.state
+                && let Some(peer) = hub.peers.get_mut(key)
+            {
+                peer.session.writable(now, link, yes);
+                hub.touched(key);
+            }
+        });
+    }
+
+    /// A message came by a request, of so many bytes, from whom the adapter has found out. Its session is made if there is
+    /// none.
+    ///
+    /// # Errors
+    /// It was not looked at: why, and when to come back.
+    #[expect(clippy::too_many_arguments, reason = "a request says all of this at once")]
+    pub fn request(
+        &mut self,
+        now: Instant,
+        wall: i64,
+        identity: Identity,
+        request: RequestId,
+        id: Option<MessageId>,
+        key: Option<ContentKey>,
+        bytes: u32,
+        stamp: Option<Stamp>,
+    ) -> Result<(SessionId, Arrival), Denied> {
+        self.enter(now, |hub| hub.on_request(wall, identity, request, id, key, bytes, stamp))
+    }
+
+    /// The peer gave up a request before it was answered.
+    pub fn request_gone(&mut self, now: Instant, session: SessionId, request: RequestId) {
+        self.enter(now, |hub| {
+            let now = hub.now;
+            if let Some(peer) = hub.peers.get_mut(session.0) {
+                peer.session.request_gone(now, request);
+                hub.touched(session.0);
+            }
+        });
+    }
+
+    /// The application has decided about a message; false: it was not open.
+    pub fn complete(&mut self, now: Instant, session: SessionId, delivery: DeliveryId, verdict: Verdict) -> bool {
+        self.enter(now, |hub| {
+            let now = hub.now;
+            let Some(peer) = hub.peers.get_mut(session.0) else { return false };
+            let open = peer.session.complete(now, delivery, verdict);
+            hub.touched(session.0);
+            open
+        })
+    }
+
+    /// A request of ours ended.
+    pub fn posted(&mut self, now: Instant, session: SessionId, post: PostId, outcome: HttpOutcome) {
+        self.enter(now, |hub| {
+            let now = hub.now;
+            if let Some(peer) = hub.peers.get_mut(session.0) {
+                peer.session.posted(now, post, outcome);
+                hub.touched(session.0);
+            }
+        });
+    }
+
+    /// Sends a message to one, connected or not: it waits in the session for as long as that lives (U3).
+    ///
+    /// # Errors
+    /// Why not, and the message.
+    pub fn send(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        payload: P,
+        size: u32,
+        policy: Policy,
+    ) -> Result<Seq, (Refusal, P)> {
+        self.enter(now, |hub| {
+            let now = hub.now;
+            let Some(peer) = hub.peers.get_mut(session.0) else { return Err((Refusal::Closed, payload)) };
+            let sent = peer.session.send(now, payload, size, policy);
+            if sent.is_ok() {
+                hub.stats.accepted = hub.stats.accepted.saturating_add(1);
+            }
+            hub.touched(session.0);
+            sent
+        })
+    }
+
+    /// Sends to every connection for which `to` says so. It is encoded once and written to each as fast as that one reads;
+    /// whoever is too far behind loses by the policy of the lane, and is told of by an event.
+    pub fn publish(
+        &mut self,
+        now: Instant,
+        payload: P,
+        size: u32,
+        how: Publish,
+        to: impl FnMut(SessionId, Identity) -> bool,
+    ) -> Sent
+    where
+        P: Clone,
+    {
+        self.enter(now, |hub| hub.on_publish(payload, size, how, to))
+    }
+
+    fn on_received(&mut self, wall: i64, key: Key, head: Head, bytes: u32, stamp: Option<Stamp>) -> Heard {
+        let (now, config) = (self.now, *self.config.get());
+        let span = self.activity.at(now, config.idle);
+        let Some(conn) = self.conns.get_mut(key) else { return Heard::Stale };
+        let ConnState::Attached { peer: peer_key, link } = conn.state else { return Heard::Stale };
+        let address = conn.address;
+        // Moves it from the span it was last heard in to this one.
+        let heard = conn.heard;
+        if heard != span {
+            conn.heard = span;
+            self.activity.leave(span, heard);
+            self.activity.enter(span);
+        }
+        let Some(peer) = self.peers.get_mut(peer_key) else { return Heard::Stale };
+        let mut allowed = peer.messages.take(now, config.per_identity.messages, 1).is_ok()
+            && peer.bytes.take(now, config.per_identity.bytes, bytes).is_ok();
+        if allowed && let Some(address) = self.addresses.get_mut(address) {
+            allowed = address.messages.take(now, config.per_address.messages, 1).is_ok()
+                && address.bytes.take(now, config.per_address.bytes, bytes).is_ok();
+        }
+        if !allowed {
+            self.stats.limited = self.stats.limited.saturating_add(1);
+            conn.strikes = conn.strikes.saturating_add(1);
+            if conn.strikes >= STRIKES {
+                self.end(key, Why::Flood, Duration::ZERO);
+            }
+            return Heard::Limited;
+        }
+        conn.strikes = 0;
+        let fresh = stamp.map_or(Ok(()), |stamp| peer.replay.check(wall, config.tolerance, stamp));
+        let head = if fresh.is_ok() { head } else { Head::Malformed };
+        let arrival = peer.session.received(now, link, head);
+        self.touched(peer_key);
+        if let Err(why) = fresh {
+            self.stats.replays = self.stats.replays.saturating_add(1);
+            return Heard::Replayed(why);
+        }
+        match arrival {
+            Some(arrival) => {
+                self.count(arrival, false);
+                Heard::Arrival(SessionId(peer_key), arrival)
+            }
+            None => Heard::Noted,
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a request says all of this at once")]
+    fn on_request(
+        &mut self,
+        wall: i64,
+        identity: Identity,
+        request: RequestId,
+        id: Option<MessageId>,
+        content: Option<ContentKey>,
+        bytes: u32,
+        stamp: Option<Stamp>,
+    ) -> Result<(SessionId, Arrival), Denied> {
+        let (now, config) = (self.now, *self.config.get());
+        // The one it has, if it has one: with several, what came by one is known by another only to the application.
+        let key = match self.find(identity) {
+            Some(session) => session.0,
+            None => self.session_for(identity)?,
+        };
+        let Some(peer) = self.peers.get_mut(key) else { return Err(Denied { why: Why::Full, after: Duration::ZERO }) };
+        let limited = peer
+            .messages
+            .take(now, config.per_identity.messages, 1)
+            .and_then(|()| peer.bytes.take(now, config.per_identity.bytes, bytes));
+        if let Err(after) = limited {
+            self.stats.limited = self.stats.limited.saturating_add(1);
+            return Err(Denied { why: Why::Rate, after });
+        }
+        if stamp.is_some_and(|stamp| peer.replay.check(wall, config.tolerance, stamp).is_err()) {
+            self.stats.replays = self.stats.replays.saturating_add(1);
+            return Err(Denied { why: Why::Replayed, after: Duration::ZERO });
+        }
+        if peer.conn.is_none() && peer.leaving.is_none() {
+            peer.expires.arm(now.after(config.ttl));
+        }
+        let arrival = peer.session.request(now, request, id, content);
+        self.touched(key);
+        self.count(arrival, true);
+        Ok((SessionId(key), arrival))
+    }
+
+    const fn count(&mut self, arrival: Arrival, http: bool) {
+        let stats = &mut self.stats;
+        match arrival {
+            Arrival::Deliver { .. } => {
+                stats.delivered = stats.delivered.saturating_add(1);
+                stats.delivered_http = stats.delivered_http.saturating_add(http as u64);
+            }
+            Arrival::Duplicate | Arrival::Answer(Answer::Done | Answer::Rejected) => {
+                stats.duplicates = stats.duplicates.saturating_add(1);
+            }
+            Arrival::Full | Arrival::Reused | Arrival::Answer(Answer::Busy { .. } | Answer::Reused) => {}
+        }
+    }
+
+    fn on_publish(
+        &mut self,
+        payload: P,
+        size: u32,
+        how: Publish,
+        mut to: impl FnMut(SessionId, Identity) -> bool,
+    ) -> Sent
+    where
+        P: Clone,
+    {
+        let bulk = self.config.get().bulk;
+        let kept = how.snapshot.then(|| payload.clone());
+        let published = self.log.publish(self.now, payload, size, how.key);
+        let (number, first) = (published.number, self.log.first());
+        if let Some(payload) = kept {
+            self.snapshot = Some((number, payload));
+        }
+        self.stats.broadcasts = self.stats.broadcasts.saturating_add(1);
+        let mut sent = Sent::default();
+        for n in 0..self.conns.span() {
+            let Some(key) = self.conns.key(n) else { continue };
+            let Some(conn) = self.conns.get_mut(key) else { continue };
+            let ConnState::Attached { peer, .. } = conn.state else { continue };
+            if !to(SessionId(peer), conn.identity) {
+                continue;
+            }
+            conn.snapshot &= !how.snapshot;
+            let mut lost = conn.pending.lose(first);
+            let mut wanted = true;
+            if let Some(old) = published.superseded.filter(|_| bulk.slow == Slow::Conflate)
+                && conn.pending.remove(old)
+            {
+                self.stats.conflated = self.stats.conflated.saturating_add(1);
+            }
+            if conn.pending.len() >= bulk.most {
+                lost = lost.saturating_add(1);
+                match bulk.slow {
+                    Slow::DropNewest => wanted = false,
+                    Slow::DropOldest | Slow::Conflate => {
+                        let _ = conn.pending.pop(first);
+                    }
+                    Slow::Disconnect => {
+                        sent.dropped = sent.dropped.saturating_add(1);
+                        self.end(key, Why::Slow, Duration::ZERO);
+                        continue;
+                    }
+                }
+            }
+            if wanted {
+                lost = lost.saturating_add(conn.pending.add(number, first));
+                sent.reached = sent.reached.saturating_add(1);
+            }
+            if lost > 0 {
+                conn.lost = conn.lost.saturating_add(lost);
+                sent.dropped = sent.dropped.saturating_add(1);
+                self.stats.lost = self.stats.lost.saturating_add(u64::from(lost));
+            }
+            self.peers.make_ready(peer);
+        }
+        sent
+    }
+}

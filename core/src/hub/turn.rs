@@ -1,0 +1,339 @@
+//! Who is next: each ready session in turn, so that nobody starves.
+//!
+//! ```text
+//!  poll ─▶ events of the hub
+//!       ─▶ connections to verify, greet, close, drop          control, never held back (U7)
+//!       ─▶ the session whose turn it is: sixteen outputs of its own, then four broadcasts, then the next session
+//! ```
+//!
+//! Invariants: a session that has something to say is in the ready ring or has its turn; after its turn it is in the heap
+//! with its deadline; one that has left is taken out here, when nothing of it is left to report.
+//! Rules: U5, U6, U7.
+
+use super::peer::{ConnState, Todo};
+use super::table::Key;
+use super::{ConnId, Hub, HubEvent, HubOutput, Memory, SessionId, Slow, Why};
+use crate::cause::Cause;
+use crate::ids::{LinkId, MessageId, PostId, RequestId, Seq};
+use crate::inbox::Answer;
+use crate::link::Ending;
+use crate::outbox::{Outcome, Path};
+use crate::session::{Event, Frame, Output};
+use crate::time::Timers;
+use core::time::Duration;
+
+/// Outputs of one session before the others get their turn, and broadcasts after them: reliable traffic goes before bulk,
+/// four to one, but never instead of it.
+const OUTPUTS: u8 = 16;
+const BROADCASTS: u8 = 4;
+
+/// The session that is served, and how much of its turn is left.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Turn {
+    key: Key,
+    outputs: u8,
+    broadcasts: u8,
+}
+
+/// An output before its payload is borrowed.
+enum Step {
+    Verify(Key),
+    Welcome(Key, SessionId, bool),
+    Close(Key, Why, Duration),
+    Drop(Key),
+    Ack(Key, Key, MessageId),
+    Ping(Key, Key),
+    Keepalive(Key, Key),
+    Data(Key, Key, Seq, MessageId),
+    Broadcast(Key, u64),
+    Snapshot(Key),
+    Respond(Key, RequestId, Answer),
+    Post(Key, PostId, MessageId, Duration),
+    Event(HubEvent),
+}
+
+/// A session's output, without what it borrows.
+enum Said {
+    Close(LinkId, Ending),
+    Refuse(LinkId),
+    Event(Event),
+    Respond(RequestId, Answer),
+    Ack(LinkId, MessageId),
+    Ping(LinkId),
+    Keepalive(LinkId),
+    Data(LinkId, Seq, MessageId),
+    Post(PostId, MessageId, Duration),
+    /// A session of a hub's never dials.
+    Nothing,
+}
+
+impl Said {
+    fn of<P>(output: &Output<'_, P>) -> Self {
+        match *output {
+            Output::Close { link, ending } => Self::Close(link, ending),
+            Output::Refuse { link } => Self::Refuse(link),
+            Output::Connect { .. } => Self::Nothing,
+            Output::Event(event) => Self::Event(event),
+            Output::Respond { request, answer } => Self::Respond(request, answer),
+            Output::Frame { link, frame: Frame::Ack { id } } => Self::Ack(link, id),
+            Output::Frame { link, frame: Frame::Ping } => Self::Ping(link),
+            Output::Frame { link, frame: Frame::Keepalive } => Self::Keepalive(link),
+            Output::Frame { link, frame: Frame::Data { seq, id, .. } } => Self::Data(link, seq, id),
+            Output::Post { post, id, deadline, .. } => Self::Post(post, id, deadline),
+        }
+    }
+}
+
+impl<P, M: Memory<P>> Hub<P, M> {
+    /// The next thing to do; drain it until `None`.
+    pub fn poll(&mut self) -> Option<HubOutput<'_, P>> {
+        let step = self.next_event().map(Step::Event).or_else(|| self.step())?;
+        Some(match step {
+            Step::Event(event) => HubOutput::Event(event),
+            Step::Verify(conn) => HubOutput::Verify { conn: ConnId(conn), identity: self.conns.get(conn)?.identity },
+            Step::Welcome(conn, session, resumed) => HubOutput::Welcome { conn: ConnId(conn), session, resumed },
+            Step::Close(conn, why, after) => HubOutput::Close { conn: ConnId(conn), why, after },
+            Step::Drop(conn) => HubOutput::Drop { conn: ConnId(conn) },
+            Step::Ack(conn, key, id) => self.frame(conn, key, Frame::Ack { id }),
+            Step::Ping(conn, key) => self.frame(conn, key, Frame::Ping),
+            Step::Keepalive(conn, key) => self.frame(conn, key, Frame::Keepalive),
+            Step::Data(conn, key, seq, id) => {
+                let payload = self.peers.get(key)?.session.outbox().payload(seq)?;
+                self.frame(conn, key, Frame::Data { seq, id, payload })
+            }
+            Step::Broadcast(conn, number) => {
+                HubOutput::Broadcast { conn: ConnId(conn), payload: self.log.get(number)? }
+            }
+            Step::Snapshot(conn) => HubOutput::Broadcast { conn: ConnId(conn), payload: &self.snapshot.as_ref()?.1 },
+            Step::Respond(key, request, answer) => HubOutput::Respond { session: SessionId(key), request, answer },
+            Step::Post(key, post, id, deadline) => {
+                let payload = self.peers.get(key)?.session.outbox().payload(post.seq)?;
+                HubOutput::Post { session: SessionId(key), post, id, payload, deadline }
+            }
+        })
+    }
+
+    fn frame<'a>(&self, conn: Key, key: Key, frame: Frame<'a, P>) -> HubOutput<'a, P> {
+        HubOutput::Frame { conn: ConnId(conn), session: SessionId(key), frame }
+    }
+
+    pub(super) fn has_event(&self) -> bool {
+        self.fleet_told != self.fleet_http || self.drained()
+    }
+
+    fn drained(&self) -> bool {
+        self.drain.as_ref().is_some_and(|drain| !drain.told && drain.cursor >= self.peers.span())
+            && self.peers.len() == 0
+            && self.conns.len() == 0
+    }
+
+    fn next_event(&mut self) -> Option<HubEvent> {
+        if self.fleet_told != self.fleet_http {
+            self.fleet_told = self.fleet_http;
+            return Some(HubEvent::Fleet { http: self.fleet_http });
+        }
+        if self.drained()
+            && let Some(drain) = &mut self.drain
+        {
+            drain.told = true;
+            drain.step.disarm();
+            return Some(HubEvent::Drained { abandoned: self.stats.failed.saturating_sub(drain.failed_before) });
+        }
+        None
+    }
+
+    fn step(&mut self) -> Option<Step> {
+        loop {
+            if let Some(conn) = self.conns.next_ready() {
+                match self.control(conn) {
+                    Some(step) => return Some(step),
+                    None => continue,
+                }
+            }
+            let turn = match self.turn.take() {
+                Some(turn) => turn,
+                None => Turn { key: self.peers.next_ready()?, outputs: OUTPUTS, broadcasts: BROADCASTS },
+            };
+            self.turn = Some(turn);
+            if let Some(step) = self.serve(turn) {
+                return Some(step);
+            }
+        }
+    }
+
+    /// What is to be said about a connection.
+    fn control(&mut self, conn: Key) -> Option<Step> {
+        let state = self.conns.get_mut(conn)?;
+        match state.todo.take()? {
+            Todo::Verify => Some(Step::Verify(conn)),
+            Todo::Welcome { resumed } => match state.state {
+                ConnState::Attached { peer, .. } => Some(Step::Welcome(conn, SessionId(peer), resumed)),
+                ConnState::Pending
+                | ConnState::Verifying { .. }
+                | ConnState::Knocking { .. }
+                | ConnState::Closing { .. } => None,
+            },
+            Todo::Close { why, after } => Some(Step::Close(conn, why, after)),
+            Todo::Drop => {
+                self.forget(conn);
+                Some(Step::Drop(conn))
+            }
+        }
+    }
+
+    /// The next output of the session whose turn it is; `None`: its turn is over, or there was nothing to say about what
+    /// it said.
+    fn serve(&mut self, turn: Turn) -> Option<Step> {
+        let key = turn.key;
+        let Some(peer) = self.peers.get_mut(key) else {
+            self.turn = None;
+            return None;
+        };
+        if !peer.war_told {
+            peer.war_told = true;
+            return Some(Step::Event(HubEvent::War { session: SessionId(key) }));
+        }
+        if turn.outputs > 0 && peer.dirty {
+            let said = match peer.session.poll() {
+                Some(output) => Said::of(&output),
+                None => {
+                    peer.dirty = false;
+                    return None;
+                }
+            };
+            self.turn = Some(Turn { outputs: turn.outputs.saturating_sub(1), ..turn });
+            return self.translate(key, said);
+        }
+        if turn.broadcasts > 0
+            && let Some((_, conn)) = peer.conn
+            && let Some(step) = self.bulk(key, conn)
+        {
+            self.turn = Some(Turn { broadcasts: turn.broadcasts.saturating_sub(1), ..turn });
+            return Some(step);
+        }
+        self.turn = None;
+        self.turn_over(key)
+    }
+
+    /// Puts the session where it belongs after its turn: at the end of the ring, into the heap, or out.
+    fn turn_over(&mut self, key: Key) -> Option<Step> {
+        let peer = self.peers.get(key)?;
+        let more = peer
+            .conn
+            .and_then(|(_, conn)| self.conns.get(conn))
+            .is_some_and(|conn| conn.writable && (conn.snapshot || !conn.pending.is_empty()));
+        if peer.dirty || more {
+            self.peers.make_ready(key);
+            return None;
+        }
+        if Self::has_left(peer) {
+            let (identity, (why, _)) = (peer.identity, peer.leaving?);
+            let (backlog, held) = peer.counted;
+            self.backlog = self.backlog.saturating_sub(backlog);
+            self.held = self.held.saturating_sub(held);
+            self.peers.remove(key);
+            self.weigh_fleet();
+            return Some(Step::Event(HubEvent::Ended { session: SessionId(key), identity, why }));
+        }
+        let due = [peer.session.deadline(), peer.expires.at()].into_iter().flatten().min();
+        self.peers.set_deadline(key, due);
+        None
+    }
+
+    /// The next broadcast for a connection, or the word that some were lost.
+    fn bulk(&mut self, key: Key, conn_key: Key) -> Option<Step> {
+        let first = self.log.first();
+        let disconnect = self.config.get().bulk.slow == Slow::Disconnect;
+        let conn = self.conns.get_mut(conn_key)?;
+        let lost = conn.pending.lose(first);
+        conn.lost = conn.lost.saturating_add(lost);
+        self.stats.lost = self.stats.lost.saturating_add(u64::from(lost));
+        if conn.lost > 0 {
+            let count = core::mem::take(&mut conn.lost);
+            if disconnect {
+                self.end(conn_key, Why::Slow, Duration::ZERO);
+            }
+            return Some(Step::Event(HubEvent::Lost { session: SessionId(key), count }));
+        }
+        if !conn.writable {
+            return None;
+        }
+        let step = if core::mem::take(&mut conn.snapshot) {
+            Step::Snapshot(conn_key)
+        } else {
+            Step::Broadcast(conn_key, conn.pending.pop(first).0?)
+        };
+        self.stats.broadcast_copies = self.stats.broadcast_copies.saturating_add(1);
+        Some(step)
+    }
+
+    fn translate(&mut self, key: Key, said: Said) -> Option<Step> {
+        let current = self.peers.get(key)?.conn;
+        let conn_of = |link: LinkId| current.filter(|(current, _)| *current == link).map(|(_, conn)| conn);
+        match said {
+            Said::Nothing => None,
+            Said::Close(link, ending) => {
+                self.session_closes(key, link, ending);
+                None
+            }
+            Said::Refuse(link) => {
+                let peer = self.peers.get_mut(key)?;
+                let (_, conn) = peer.knocking.take_if(|(knocking, _)| *knocking == link)?;
+                self.close(conn, Why::Duplicate, Duration::ZERO, None);
+                None
+            }
+            Said::Event(event) => {
+                self.count_event(&event);
+                self.promote(key);
+                Some(Step::Event(HubEvent::Session { session: SessionId(key), event }))
+            }
+            Said::Respond(request, answer) => Some(Step::Respond(key, request, answer)),
+            Said::Ack(link, id) => Some(Step::Ack(conn_of(link)?, key, id)),
+            Said::Ping(link) => Some(Step::Ping(conn_of(link)?, key)),
+            Said::Keepalive(link) => Some(Step::Keepalive(conn_of(link)?, key)),
+            Said::Data(link, seq, id) => Some(Step::Data(conn_of(link)?, key, seq, id)),
+            Said::Post(post, id, deadline) => Some(Step::Post(key, post, id, deadline)),
+        }
+    }
+
+    /// The session ends its connection: one that it has, or one that waited for it and lost.
+    fn session_closes(&mut self, key: Key, link: LinkId, ending: Ending) {
+        let Some(peer) = self.peers.get(key) else { return };
+        let leaving = peer.leaving;
+        if peer.conn.is_some_and(|(current, _)| current <= link)
+            && let Some((link, conn)) = self.untie(key)
+        {
+            match ending {
+                Ending::Drop => self.drop_conn(conn),
+                Ending::Code(1002) => self.close(conn, Why::Violation, Duration::ZERO, Some((key, link))),
+                Ending::Code(_) => {
+                    let (why, after) = leaving.unwrap_or((Why::Replaced, Duration::ZERO));
+                    self.close(conn, why, after, Some((key, link)));
+                }
+            }
+        }
+        self.promote(key);
+    }
+
+    /// Whoever knocked has the place now, if its holder did not answer.
+    fn promote(&mut self, key: Key) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let connection = peer.session.connection();
+        if let Some((link, conn)) = peer.knocking.take_if(|(link, _)| Some(*link) == connection) {
+            if let Some((_, old)) = self.untie(key) {
+                self.drop_conn(old);
+            }
+            self.tie(key, conn, link, true);
+        }
+    }
+
+    fn count_event(&mut self, event: &Event) {
+        let Event::Settled { outcome, .. } = event else { return };
+        let counter = match outcome {
+            Outcome::Delivered { path: Path::WebSocket } => &mut self.stats.settled_websocket,
+            Outcome::Delivered { path: Path::Http } => &mut self.stats.settled_http,
+            Outcome::Rejected(_) | Outcome::Expired | Outcome::Abandoned => &mut self.stats.failed,
+        };
+        *counter = counter.saturating_add(1);
+    }
+}
