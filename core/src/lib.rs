@@ -40,6 +40,7 @@ pub mod backoff;
 pub mod cause;
 pub mod config;
 pub mod heartbeat;
+pub mod hub;
 pub mod ids;
 pub mod inbox;
 pub mod link;

@@ -480,6 +480,19 @@ struct Live {
     patience: Timer,
 }
 
+impl Live {
+    /// A ping leaves; if no other is out, its answer will prove what was sent before.
+    fn ping<P, S: Slots<Slot<P>>>(&mut self, now: Instant, outbox: &mut Outbox<P, S>) -> Next {
+        self.beat.ping_taken(now);
+        if self.pings == 0 {
+            outbox.ask();
+            self.unasked = false;
+        }
+        self.pings = self.pings.saturating_add(1);
+        Next::Ping
+    }
+}
+
 /// What the application was last told.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Reported {
@@ -1052,15 +1065,12 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             }
             Head::Pong => {
                 self.link.on_useful();
-                // Of two that are out, either proves what the first asked about; one alone is asked about the rest.
+                // Of two that are out, either proves what the first asked about; the rest is asked about again.
                 if live.pings > 0 {
                     live.pings = live.pings.saturating_sub(1);
                     if self.outbox.proved(now) > 0 {
                         live.patience.disarm();
                         self.route.answered();
-                    }
-                    if live.unasked && live.pings == 0 {
-                        live.beat.ask();
                     }
                 }
                 Heard::Noted
@@ -1327,26 +1337,20 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             return Some((live.link, Next::Ack(id)));
         }
         if live.beat.ping_due() {
-            live.beat.ping_taken(now);
-            if live.pings == 0 {
-                self.outbox.ask();
-                live.unasked = false;
-            }
-            live.pings = live.pings.saturating_add(1);
-            return Some((live.link, Next::Ping));
+            return Some((live.link, live.ping(now, &mut self.outbox)));
         }
         if self.route.may_frame()
             && let Some(seq) = self.outbox.take_frame(now, live.link)
         {
             live.beat.data_sent(now);
-            if self.outbox.proof() == Proof::Pong {
-                live.unasked = true;
-                if live.pings == 0 {
-                    live.beat.ask();
-                }
-            }
+            live.unasked = self.outbox.proof() == Proof::Pong;
             self.stats.frames = self.stats.frames.saturating_add(1);
             return Some((live.link, Next::Data(seq)));
+        }
+        // One ping asks about all that was sent before it.
+        if live.unasked && live.pings == 0 {
+            live.beat.ask();
+            return Some((live.link, live.ping(now, &mut self.outbox)));
         }
         if live.beat.keepalive_due() {
             live.beat.data_sent(now);

@@ -106,7 +106,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
                 return;
             }
             // The first half for closing, the second for what is still under way.
-            let steps = (limit / 2).as_millis().checked_div(DRAIN_STEP.as_millis()).unwrap_or_default().max(1);
+            let steps = limit.as_millis().checked_div(DRAIN_STEP.saturating_mul(2).as_millis()).unwrap_or_default().max(1);
             let span = usize::try_from(hub.peers.span()).unwrap_or(usize::MAX);
             let batch = span.div_ceil(usize::try_from(steps).unwrap_or(usize::MAX)).max(1);
             let mut step = Timer::disarmed();
@@ -447,7 +447,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
 
     /// Begins the close handshake of a connection that carries nothing any more; `of`: the session that waits for its end.
     pub(super) fn close(&mut self, key: Key, why: Why, after: Duration, of: Option<(Key, LinkId)>) {
-        let until = self.now.after(self.config.get().closing);
+        let until = self.now.after(self.config.get().session.link.closing);
         let Some(conn) = self.conns.get_mut(key) else { return };
         if matches!(conn.state, ConnState::Closing { .. }) {
             return;
@@ -548,10 +548,16 @@ impl<P, M: Memory<P>> Hub<P, M> {
         }
         let over = self.now >= drain.end;
         if over {
-            // Whoever has not said who it is by now.
+            // Whoever has not said who it is by now; the sessions end by themselves.
             for n in 0..self.conns.span() {
-                if let Some(key) = self.conns.key(n) {
-                    self.drop_conn(key);
+                let Some(key) = self.conns.key(n) else { continue };
+                match self.conns.get(key).map(|conn| conn.state.clone()) {
+                    Some(ConnState::Pending | ConnState::Verifying { .. }) => self.drop_conn(key),
+                    Some(ConnState::Knocking { peer }) => {
+                        self.unknock(peer, key);
+                        self.drop_conn(key);
+                    }
+                    Some(ConnState::Attached { .. } | ConnState::Closing { .. }) | None => {}
                 }
             }
         }

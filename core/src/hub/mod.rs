@@ -231,7 +231,10 @@ impl<P, M: Memory<P>> Hub<P, M> {
         }
         let log = self.log.earliest().map(|(at, _)| at);
         let drain = self.drain.as_ref().and_then(|drain| drain.step.at());
-        [self.peers.deadline(), self.conns.deadline(), self.addresses.deadline(), log, drain].into_iter().flatten().min()
+        [self.peers.deadline(), self.conns.deadline(), self.addresses.deadline(), log, drain]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// How it stands. Costs the same however many there are.
@@ -295,9 +298,10 @@ impl<P, M: Memory<P>> Hub<P, M> {
     pub fn session_of(&self, conn: ConnId) -> Option<SessionId> {
         match self.conns.get(conn.0)?.state {
             ConnState::Attached { peer, .. } => Some(SessionId(peer)),
-            ConnState::Pending | ConnState::Verifying { .. } | ConnState::Knocking { .. } | ConnState::Closing { .. } => {
-                None
-            }
+            ConnState::Pending
+            | ConnState::Verifying { .. }
+            | ConnState::Knocking { .. }
+            | ConnState::Closing { .. } => None,
         }
     }
 

@@ -13,13 +13,11 @@
 use super::peer::{ConnState, Todo};
 use super::table::Key;
 use super::{ConnId, Hub, HubEvent, HubOutput, Memory, SessionId, Slow, Why};
-use crate::cause::Cause;
 use crate::ids::{LinkId, MessageId, PostId, RequestId, Seq};
 use crate::inbox::Answer;
 use crate::link::Ending;
 use crate::outbox::{Outcome, Path};
 use crate::session::{Event, Frame, Output};
-use crate::time::Timers;
 use core::time::Duration;
 
 /// Outputs of one session before the others get their turn, and broadcasts after them: reliable traffic goes before bulk,

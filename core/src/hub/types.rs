@@ -48,8 +48,8 @@ impl fmt::Debug for Identity {
 ///
 /// ```
 /// # use bowline::hub::ConnId;
-/// fn is_a_key(_: impl Ord + Copy) {}
-/// # let _ = is_a_key::<ConnId>;
+/// fn is_a_key<T: Ord + Copy>() {}
+/// is_a_key::<ConnId>();
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub(super) Key);
@@ -78,8 +78,8 @@ impl fmt::Debug for ConnId {
 ///
 /// ```
 /// # use bowline::hub::SessionId;
-/// fn is_a_key(_: impl Ord + Copy) {}
-/// # let _ = is_a_key::<SessionId>;
+/// fn is_a_key<T: Ord + Copy>() {}
+/// is_a_key::<SessionId>();
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub(super) Key);
