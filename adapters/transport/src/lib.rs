@@ -12,11 +12,15 @@
 mod clock;
 mod engine;
 pub mod http;
+#[cfg(feature = "sr25519")]
+mod keys;
 mod node;
 mod setup;
 mod socket;
 
 pub use clock::Clock;
 pub use engine::{Action, Wait};
+#[cfg(feature = "sr25519")]
+pub use keys::{Hotkey, KeyError, Keypair};
 pub use node::{Batch, Message, Node, Receipt, Refused, SendError, Settlement, Status, Stream};
 pub use setup::{Direction, Setup, SetupError};
