@@ -294,11 +294,14 @@ impl<'a> Run<'a> {
             12 => Input::NetworkChanged,
             13 => {
                 // Rare: a script that closes at once shows little.
-                let closes = self.bytes.next() >= 200;
+                let byte = self.bytes.next();
                 let drain = self.bytes.span().min(Duration::from_secs(60));
-                if closes { Input::Close { drain } } else { Input::Tick }
+                match byte {
+                    200.. => Input::Close { drain },
+                    100.. => Input::Confirmed { id: self.ack(), success: byte & 1 == 0 },
+                    _ => Input::Tick,
+                }
             }
-            14 => Input::Confirmed { id: self.ack(), success: self.bytes.next() & 1 == 0 },
             _ => Input::Tick,
         }
     }
