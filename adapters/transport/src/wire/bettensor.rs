@@ -422,3 +422,51 @@ fn moment() -> (Timestamp, String) {
     let timestamp = Timestamp::from_unix_micros(i64::try_from(now).unwrap_or(i64::MAX));
     (timestamp, format!("{}.{:03}", nonce / 1000, nonce % 1000))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn b2_a_window_is_a_number_of_seconds_up_to_ten_minutes() {
+        let seconds = |seconds: u64| Some(Duration::from_secs(seconds));
+        for (data, spread) in [
+            (r#"{"reconnect_window":60,"status":"success"}"#, seconds(60)),
+            (r#"{"reconnect_window": 0}"#, seconds(0)),
+            (r#"{"reconnect_window": 6e2}"#, seconds(600)),
+            (r#"{"reconnect_window": 0.5}"#, Some(Duration::from_millis(500))),
+            (r#"{"reconnect_window": 600.1}"#, None),
+            (r#"{"reconnect_window": -1}"#, None),
+            (r#"{"reconnect_window": 1e999}"#, None),
+            (r#"{"reconnect_window": "60"}"#, None),
+            (r#"{"reconnect_window": null}"#, None),
+            ("{}", None),
+        ] {
+            assert_eq!(window(data), spread, "{data}");
+        }
+    }
+
+    #[test]
+    fn a_flood_of_complaints_costs_the_length_of_one() {
+        let mut miner = Bettensor::miner(Keypair::from_seed_hex(&"07".repeat(32)).unwrap());
+        let names = KeyedHash::new([1; 16]);
+        for _ in 0..100 {
+            let frame = bettensor::encode_refusal(&"é".repeat(10_000));
+            assert_eq!(miner.read(&names, &frame), Heard::of(Head::Other));
+        }
+        assert_eq!(miner.complaints.total, 100);
+        assert_eq!(miner.complaints.last, Some("é".repeat(200)));
+    }
+
+    #[test]
+    fn a_frame_is_signed_for_its_moment_and_a_nonce_looks_like_the_originals() {
+        let mut miner = Bettensor::miner(Keypair::from_seed_hex(&"07".repeat(32)).unwrap());
+        let [first, second] = [(); 2].map(|()| miner.greet().unwrap());
+        assert_ne!(first, second);
+        let Ok(bettensor::Frame::Auth(auth)) = bettensor::decode(first.as_bytes()) else { panic!("{first}") };
+        let (whole, decimals) = auth.seal.nonce.split_once('.').unwrap();
+        assert_eq!((whole.len(), decimals.len()), (13, 3), "milliseconds since 1970");
+        let now = moment().0.unix_micros();
+        assert!(now.abs_diff(auth.seal.timestamp.unix_micros()) < CLOCKS);
+    }
+}
