@@ -30,6 +30,8 @@ mod turn;
 
 pub use bowline::wire::gonka::Kind;
 pub use bowline_transport::{Message, Receipt, Refused, SendError, Settlement, Setup, SetupError, Status};
+#[cfg(feature = "tls")]
+pub use bowline_transport::{Tls, TlsError};
 
 use bowline::{Event, Policy};
 use bowline_transport::http::Bytes;

@@ -13,7 +13,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 use mio::{Events, Interest, Poll, Token, Waker};
 use std::collections::BTreeMap;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
 use std::net::{Shutdown, TcpListener, TcpStream, ToSocketAddrs as _};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{Builder, JoinHandle};
@@ -207,11 +207,10 @@ impl Turner {
                 lock(&sockets).insert(link, Arc::clone(socket));
                 slot.hold(socket)
             };
-            let dialed = connect(&target, &deadline, slot, hold).map_err(refused).and_then(|socket| {
-                let io = BlockingIo::new(Arc::clone(&socket), deadline.clone()).map_err(refused)?;
-                let (_, early) = block_on(http::dial(io, &target))?;
-                socket.set_nonblocking(true).map_err(refused)?;
-                Ok((Box::new(NonBlocking(socket)) as Box<dyn Stream>, early))
+            let dialed = connect(&node, &target, &deadline, slot, hold).map_err(refused).and_then(|io| {
+                let (io, early) = block_on(http::dial(io, &target))?;
+                let channel = io.into_nonblocking().map_err(refused)?;
+                Ok((Box::new(channel) as Box<dyn Stream>, early))
             });
             if !node.dialed(link, dialed) {
                 lock(&sockets).remove(&link);
@@ -227,8 +226,7 @@ impl Turner {
         let failed = Arc::clone(&self.node);
         let spawned = self.help("bowline-post", false, move |slot| {
             let deadline = Deadline::after(limit);
-            let connected = connect(&target, &deadline, slot, |socket| slot.hold(socket));
-            let outcome = match connected.and_then(|socket| BlockingIo::new(socket, deadline)) {
+            let outcome = match connect(&node, &target, &deadline, slot, |socket| slot.hold(socket)) {
                 Ok(io) => block_on(http::post(io, Post { target: &target, id, body })),
                 Err(_) => HttpOutcome::Unreached,
             };
@@ -304,13 +302,14 @@ fn serve(node: &Arc<Node>, sockets: &Sockets, dials: bool, socket: Arc<TcpStream
     if socket.set_nodelay(true).is_err() {
         return;
     }
-    let Ok(io) = BlockingIo::new(Arc::clone(&socket), deadline.clone()) else { return };
+    let secure = |socket| node.security().accept(socket);
+    let Ok(io) = BlockingIo::secured(Arc::clone(&socket), deadline.clone(), secure) else { return };
     let served = block_on(http::serve(io, &deadline, &limits, &routes, |callback| node.callback(callback)));
-    if let Served::Upgraded { read_buf, .. } = served
-        && socket.set_nonblocking(true).is_ok()
+    if let Served::Upgraded { io, read_buf } = served
+        && let Ok(channel) = io.into_nonblocking()
     {
         let mut sockets = lock(sockets);
-        if let Some(link) = node.accepted(Box::new(NonBlocking(Arc::clone(&socket))), &read_buf) {
+        if let Some(link) = node.accepted(Box::new(channel), &read_buf) {
             sockets.insert(link, socket);
         }
     }
@@ -325,9 +324,22 @@ const fn routes(dials: bool) -> Routes<'static> {
     }
 }
 
-/// Tries every address of the name in turn, within the deadline; each socket is held before anybody waits for it. The
-/// look-up itself has the system's own limit.
+/// Tries every address of the name in turn, then encrypts if the URL says so, all within the deadline; each socket is held
+/// before anybody waits for it. The look-up itself has the system's own limit.
 fn connect(
+    node: &Node,
+    target: &Target,
+    deadline: &Deadline,
+    slot: &Slot,
+    hold: impl Fn(&Arc<TcpStream>) -> io::Result<()>,
+) -> io::Result<BlockingIo<Arc<TcpStream>>> {
+    let socket = reach(target, deadline, slot, hold)?;
+    let mut io = BlockingIo::secured(socket, deadline.clone(), |socket| node.security().dial(socket, target))?;
+    io.handshake()?;
+    Ok(io)
+}
+
+fn reach(
     target: &Target,
     deadline: &Deadline,
     slot: &Slot,
@@ -374,23 +386,4 @@ fn connected(socket: &TcpStream, deadline: &Deadline, slot: &Slot) -> io::Result
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A socket that was made non-blocking, shared with the thread that watches it.
-struct NonBlocking(Arc<TcpStream>);
-
-impl Read for NonBlocking {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        (&*self.0).read(buffer)
-    }
-}
-
-impl Write for NonBlocking {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        (&*self.0).write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }

@@ -30,10 +30,13 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod io;
 mod turn;
 
 pub use bowline::wire::gonka::Kind;
 pub use bowline_transport::{Message, Receipt, Refused, SendError, Settlement, Setup, SetupError, Status};
+#[cfg(feature = "tls")]
+pub use bowline_transport::{Tls, TlsError};
 
 use bowline::{Event, Policy};
 use bowline_transport::http::Bytes;

@@ -9,14 +9,20 @@
 //!    └── sockets, timers, threads or tasks
 //! ```
 
+mod channel;
 mod clock;
 mod engine;
 pub mod http;
 mod node;
 mod setup;
 mod socket;
+#[cfg(feature = "tls")]
+mod tls;
 
+pub use channel::{Channel, Security};
 pub use clock::Clock;
 pub use engine::{Action, Wait};
 pub use node::{Batch, Message, Node, Receipt, Refused, SendError, Settlement, Status, Stream};
 pub use setup::{Direction, Setup, SetupError};
+#[cfg(feature = "tls")]
+pub use tls::{Tls, TlsError};

@@ -12,6 +12,7 @@
 //! without a verdict is given back, and comes again when the peer sends it again; nothing is sent to a channel under the
 //! lock; a node that is dropped finishes in the background, for a bounded time.
 
+use crate::channel::Security;
 use crate::engine::{Action, Effect, Engine, Wait};
 use crate::http::{Answer, Bytes, Callback, Target};
 use crate::setup::{Setup, SetupError};
@@ -343,6 +344,7 @@ pub struct Node {
     me: Weak<Self>,
     url: Option<Target>,
     fallback: Option<Target>,
+    security: Security,
     drain: Duration,
     /// What the application has not taken yet is given back, and so is what was just on its way to it.
     closing: AtomicBool,
@@ -355,6 +357,7 @@ impl Node {
     /// A setting makes no sense.
     pub fn new(setup: &Setup, wake: impl Fn() + Send + Sync + 'static) -> Result<Arc<Self>, SetupError> {
         let engine = Engine::new(setup)?;
+        let security = setup.security.clone().for_targets([setup.url.as_ref(), setup.fallback.as_ref()])?;
         // The session lets no more than this be at the application.
         let held = setup.config.inbox.held;
         Ok(Arc::new_cyclic(|me| Self {
@@ -366,6 +369,7 @@ impl Node {
             me: me.clone(),
             url: setup.url.clone(),
             fallback: setup.fallback.clone(),
+            security,
             drain: setup.drain,
             closing: AtomicBool::new(false),
         }))
@@ -419,6 +423,12 @@ impl Node {
     #[must_use]
     pub const fn url(&self) -> Option<&Target> {
         self.url.as_ref()
+    }
+
+    /// What to encrypt with.
+    #[must_use]
+    pub const fn security(&self) -> &Security {
+        &self.security
     }
 
     /// Where to post batches of this kind, if there is such a place.

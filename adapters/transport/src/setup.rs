@@ -1,5 +1,6 @@
 //! What a node is told before it starts.
 
+use crate::channel::Security;
 use crate::http::{Target, TargetError};
 use bowline::wire::{KeyedHash, gonka};
 use bowline::{Config, ConfigError, GONKA_API_NODE, GONKA_ML_NODE, Origin, Role};
@@ -43,14 +44,15 @@ pub struct Setup {
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) fallback: Option<Target>,
     pub(crate) drain: Duration,
+    pub(crate) security: Security,
     identity: Option<String>,
     epoch: Option<u32>,
     seed: Option<u64>,
 }
 
 impl Setup {
-    /// Gonka's receiver: it dials the ML node at `url` (`ws://host:port`, `http://…` or a bare `host:port`; without a path
-    /// it is `/api/v1/pow/ws`).
+    /// Gonka's receiver: it dials the ML node at `url` (`ws://host:port`, `wss://…`, `http://…`, `https://…` or a bare
+    /// `host:port`; without a path it is `/api/v1/pow/ws`).
     ///
     /// # Errors
     /// The URL makes no sense.
@@ -86,6 +88,16 @@ impl Setup {
     /// The address makes no sense, or its name is unknown.
     pub fn callbacks(mut self, address: &str) -> Result<Self, SetupError> {
         self.listen = Some(resolve(address)?);
+        Ok(self)
+    }
+
+    /// Whom to trust and what to show where a URL begins with `wss://` or `https://`, and whether the listener speaks TLS.
+    ///
+    /// # Errors
+    /// A certificate and its key do not belong together, or client certificates are asked for without a server's.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: &crate::Tls) -> Result<Self, SetupError> {
+        self.security = Security { client: Some(tls.client()?), server: tls.listener()? };
         Ok(self)
     }
 
@@ -137,7 +149,7 @@ impl Setup {
         self.config.link.role
     }
 
-    const fn with(config: Config, direction: Direction) -> Self {
+    fn with(config: Config, direction: Direction) -> Self {
         Self {
             config,
             direction,
@@ -145,6 +157,7 @@ impl Setup {
             listen: None,
             fallback: None,
             drain: Duration::from_secs(10),
+            security: Security::default(),
             identity: None,
             epoch: None,
             seed: None,
@@ -186,7 +199,7 @@ fn resolve(address: &str) -> Result<SocketAddr, SetupError> {
 ///
 /// ```
 /// use bowline_transport::Setup;
-/// let error = Setup::api_node("https://ml").unwrap_err();
+/// let error = Setup::api_node("ftp://ml").unwrap_err();
 /// assert!(error.to_string().starts_with("bad URL"));
 /// ```
 #[derive(Debug)]
@@ -202,6 +215,9 @@ pub enum SetupError {
         /// What the system said.
         source: io::Error,
     },
+    /// A certificate or key makes no sense.
+    #[cfg(feature = "tls")]
+    Tls(crate::TlsError),
     /// The system refused a socket or a thread.
     Io(io::Error),
 }
@@ -212,6 +228,8 @@ impl fmt::Display for SetupError {
             Self::Url(error) => write!(f, "bad URL: {error}"),
             Self::Config(error) => write!(f, "bad setting: {error}"),
             Self::Address { address, source } => write!(f, "bad address {address:?}: {source}"),
+            #[cfg(feature = "tls")]
+            Self::Tls(error) => write!(f, "bad TLS setting: {error}"),
             Self::Io(error) => write!(f, "cannot start: {error}"),
         }
     }
@@ -222,6 +240,8 @@ impl core::error::Error for SetupError {
         match self {
             Self::Url(error) => Some(error),
             Self::Config(error) => Some(error),
+            #[cfg(feature = "tls")]
+            Self::Tls(error) => Some(error),
             Self::Address { source, .. } | Self::Io(source) => Some(source),
         }
     }
@@ -236,6 +256,13 @@ impl From<TargetError> for SetupError {
 impl From<ConfigError> for SetupError {
     fn from(error: ConfigError) -> Self {
         Self::Config(error)
+    }
+}
+
+#[cfg(feature = "tls")]
+impl From<crate::TlsError> for SetupError {
+    fn from(error: crate::TlsError) -> Self {
+        Self::Tls(error)
     }
 }
 
