@@ -72,7 +72,6 @@ impl Security {
     ///
     /// # Errors
     /// It cannot be encrypted; nothing was sent.
-    #[cfg_attr(not(feature = "tls"), expect(clippy::unnecessary_wraps, reason = "with TLS it can fail"))]
     pub fn accept<S: Read + Write>(&self, socket: S) -> io::Result<Channel<S>> {
         #[cfg(feature = "tls")]
         if let Some(server) = &self.server {

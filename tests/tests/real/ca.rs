@@ -1,10 +1,10 @@
 //! Certificates for one test: an authority of its own, and what it vouches for.
 
+use core::sync::atomic::{AtomicU32, Ordering};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use std::fs;
 use std::path::PathBuf;
 use std::process;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 /// An authority that nobody knows.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
