@@ -12,6 +12,7 @@ use bowline_transport::{Channel, SetupError};
 use real::ca::{Authority, Certified, File};
 use real::peer;
 use real::*;
+use socket2::{Domain, Socket, Type};
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -38,6 +39,7 @@ mod alone {
     with_both! {
         who_speaks_no_tls_harms_nobody,
         who_says_nothing_is_let_go,
+        a_handshake_may_have_to_wait_until_it_can_write,
         python_s_api_node_by_wss,
         curl_posts_by_https,
     }
@@ -310,6 +312,28 @@ fn who_says_nothing_is_let_go(adapter: Adapter) {
     is_well(adapter, node, &url, &authority);
 }
 
+/// A chain of certificates that does not fit into what a peer takes before it reads.
+fn a_handshake_may_have_to_wait_until_it_can_write(adapter: Adapter) {
+    let authority = Authority::new();
+    let here = authority.here();
+    let chain = [here.certificate.clone(), authority.pem().repeat(110)].concat();
+    let tls = trust(&authority).server(chain, &here.key).unwrap();
+    let setup = Setup::ml_node("127.0.0.1:0").unwrap().tls(&tls).unwrap();
+    let node = Node::start(adapter, setup.clone().configure(quick).drain(DRAIN));
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(2000).unwrap();
+    socket.connect(&node.address().into()).unwrap();
+    socket.set_read_timeout(Some(PROMPT)).unwrap();
+    let dialer = bowline_transport::Node::new(&setup, || ()).unwrap();
+    let mut channel = dialer.security().dial(socket, &Target::http("https://localhost").unwrap()).unwrap();
+    channel.handshake().unwrap();
+    channel.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    channel.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+    node.stop();
+}
+
 #[track_caller]
 fn is_well(adapter: Adapter, node: Node, url: &str, authority: &Authority) {
     let setup = Setup::api_node(url).unwrap().tls(&trust(authority)).unwrap();
@@ -437,8 +461,11 @@ impl Drop for Pipe {
 /// A dialer and a listener with so many bytes between them, before the handshake.
 fn pipe(room: usize) -> (Channel<Pipe>, Channel<Pipe>) {
     let authority = Authority::new();
-    let tls = serve(trust(&authority), &authority.here());
-    let setup = Setup::ml_node("127.0.0.1:0").unwrap().tls(&tls).unwrap();
+    between(room, &serve(trust(&authority), &authority.here()))
+}
+
+fn between(room: usize, tls: &Tls) -> (Channel<Pipe>, Channel<Pipe>) {
+    let setup = Setup::ml_node("127.0.0.1:0").unwrap().tls(tls).unwrap();
     let node = bowline_transport::Node::new(&setup, || ()).unwrap();
     let [one, other] = [(); 2].map(|()| Arc::new(Mutex::new(Way { room, ..Way::default() })));
     let dialer = Pipe { reads: Arc::clone(&one), writes: Arc::clone(&other) };
@@ -555,4 +582,20 @@ fn an_end_is_orderly_only_if_it_was_announced() {
     let (mut near, far) = pipe(1000);
     drop(far);
     assert_eq!(near.handshake().unwrap_err().kind(), ErrorKind::UnexpectedEof);
+}
+
+/// Both ends are told why, and nothing that the dialer wrote has left.
+#[test]
+fn a_stranger_fails_the_handshake_and_is_told() {
+    let (mut near, mut far) = between(10_000, &serve(trust(&Authority::new()), &Authority::new().here()));
+    near.write_all(b"a secret").unwrap();
+    assert!(waits(&near.handshake()));
+    assert!(waits(&far.read(&mut [0; 64])));
+    let why = near.handshake().unwrap_err();
+    assert_eq!(
+        (why.kind(), why.to_string().as_str()),
+        (ErrorKind::InvalidData, "invalid peer certificate: UnknownIssuer")
+    );
+    let told = far.read(&mut [0; 64]).unwrap_err();
+    assert_eq!((told.kind(), told.to_string().as_str()), (ErrorKind::InvalidData, "received fatal alert: UnknownCA"));
 }

@@ -260,7 +260,7 @@ fn broken(error: impl Into<Box<dyn core::error::Error + Send + Sync>>) -> io::Er
     io::Error::new(ErrorKind::InvalidData, error)
 }
 
-/// TLS over a socket. Dropped when all it was given has left, it says that no more will come.
+/// TLS over a socket. Dropped, it says that no more will come, if the socket takes that and all that lies before it.
 #[derive(Debug)]
 pub(crate) struct Encrypted<S: Read + Write> {
     connection: Box<Connection>,
@@ -368,7 +368,7 @@ impl<S: Read + Write> Write for Encrypted<S> {
 
 impl<S: Read + Write> Drop for Encrypted<S> {
     fn drop(&mut self) {
-        if !self.connection.is_handshaking() && !self.wants_write() {
+        if !self.connection.is_handshaking() {
             let _ = self.close();
         }
     }

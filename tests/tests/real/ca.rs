@@ -19,7 +19,7 @@ impl Authority {
     pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new([]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(rcgen::DnType::CommonName, "an authority of a test");
+        params.distinguished_name.push(rcgen::DnType::CommonName, format!("authority {}", next()));
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
@@ -43,13 +43,17 @@ impl Authority {
     }
 }
 
+fn next() -> u32 {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    COUNT.fetch_add(1, Ordering::Relaxed)
+}
+
 /// A text that another program reads; gone when this is dropped.
 pub(crate) struct File(PathBuf);
 
 impl File {
     pub(crate) fn new(text: &str) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("bowline-{}-{}.pem", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let name = format!("bowline-{}-{}.pem", process::id(), next());
         let path = std::env::temp_dir().join(name);
         fs::write(&path, text).unwrap();
         Self(path)
