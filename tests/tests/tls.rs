@@ -9,6 +9,8 @@ use bowline_cli::proxy::{Fault, Proxy};
 use bowline_smol::{Setup, Tls, TlsError};
 use bowline_transport::http::Target;
 use bowline_transport::{Channel, SetupError};
+use core::mem::MaybeUninit;
+use core::net::{Ipv4Addr, SocketAddr};
 use real::ca::{Authority, Certified, File};
 use real::peer;
 use real::*;
@@ -317,20 +319,35 @@ fn a_handshake_may_have_to_wait_until_it_can_write(adapter: Adapter) {
     let authority = Authority::new();
     let here = authority.here();
     let chain = [here.certificate.clone(), authority.pem().repeat(110)].concat();
-    let tls = trust(&authority).server(chain, &here.key).unwrap();
-    let setup = Setup::ml_node("127.0.0.1:0").unwrap().tls(&tls).unwrap();
-    let node = Node::start(adapter, setup.clone().configure(quick).drain(DRAIN));
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.set_recv_buffer_size(2000).unwrap();
-    socket.connect(&node.address().into()).unwrap();
-    socket.set_read_timeout(Some(PROMPT)).unwrap();
-    let dialer = bowline_transport::Node::new(&setup, || ()).unwrap();
-    let mut channel = dialer.security().dial(socket, &Target::http("https://localhost").unwrap()).unwrap();
-    channel.handshake().unwrap();
-    channel.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    channel.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+    let tls = serve(trust(&authority), &here).identity(chain, &here.key).unwrap();
+    let tls = tls.client_roots(authority.pem()).unwrap();
+
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    // With small segments the other side's buffer stays small, too.
+    #[cfg(target_os = "linux")]
+    listener.set_tcp_mss(88).unwrap();
+    listener.set_recv_buffer_size(2000).unwrap();
+    listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    listener.listen(1).unwrap();
+    let port = listener.local_addr().unwrap().as_socket().unwrap().port();
+    let setup = Setup::api_node(&format!("wss://localhost:{port}")).unwrap().tls(&tls).unwrap();
+    let listens = bowline_transport::Node::new(&setup, || ()).unwrap();
+    let node = Node::start(adapter, setup.configure(quick).drain(DRAIN));
+
+    let (socket, _) = listener.accept().unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let mut channel = listens.security().accept(socket).unwrap();
+    let mut heard = |channel: &mut Channel<Socket>| channel.socket().peek(&mut [MaybeUninit::uninit()]).is_ok();
+    eventually("it says hello", || heard(&mut channel));
+    while heard(&mut channel) {
+        assert!(waits(&channel.read(&mut [0])));
+    }
+    eventually("it begins to show its certificates, and cannot end", || heard(&mut channel));
+    channel.socket().set_nonblocking(false).unwrap();
+    channel.socket().set_read_timeout(Some(PROMPT)).unwrap();
+    let mut request = [0; 4];
+    channel.read_exact(&mut request).unwrap();
+    assert_eq!(&request, b"GET ");
     node.stop();
 }
 
