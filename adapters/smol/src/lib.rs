@@ -10,6 +10,8 @@
 //! Every future of this crate may be dropped at any await: what was accepted stays accepted, and what was not taken
 //! stays where it was.
 //!
+//! With the feature `tls`, `wss://` and `https://` are encrypted, and `Setup::tls` says whom to trust and what to show.
+//!
 //! ```no_run
 //! use bowline_smol::{Kind, Node, Setup};
 //!

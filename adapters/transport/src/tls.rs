@@ -33,6 +33,9 @@ const HTTP: &[u8] = b"http/1.1";
 /// So many bytes are encrypted before the socket has to take them: one record of the longest kind.
 const RECORD: usize = 16 * 1024;
 
+/// What the library says; which one it is, is nobody's business.
+type Reason = Box<dyn core::error::Error + Send + Sync>;
+
 /// A certificate, the ones that vouch for it, and its key.
 type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
@@ -125,8 +128,7 @@ impl Tls {
         let config = match &self.client_roots {
             Some(roots) => {
                 let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots.clone()), provider()).build();
-                let unusable = |error| failed("client_roots")(rustls::Error::General(format!("{error}")));
-                config.with_client_cert_verifier(verifier.map_err(unusable)?)
+                config.with_client_cert_verifier(verifier.map_err(failed("client_roots"))?)
             }
             None => config.with_no_client_auth(),
         };
@@ -144,7 +146,7 @@ fn certificates(setting: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match found {
         Ok(none) if none.is_empty() => Err(TlsError::Empty { setting, what: "certificate" }),
-        found => found.map_err(|source| TlsError::Pem { setting, source }),
+        found => found.map_err(|error| TlsError::Pem { setting, source: error.into() }),
     }
 }
 
@@ -160,13 +162,13 @@ fn identity(setting: &'static str, chain: &[u8], key: &[u8]) -> Result<Identity,
     let chain = certificates(setting, chain)?;
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| match error {
         pem::Error::NoItemsFound => TlsError::Empty { setting, what: "private key" },
-        source => TlsError::Pem { setting, source },
+        error => TlsError::Pem { setting, source: error.into() },
     })?;
     Ok((chain, key))
 }
 
-fn failed(setting: &'static str) -> impl FnOnce(rustls::Error) -> TlsError {
-    move |source| TlsError::Refused { setting, source }
+fn failed<E: Into<Reason>>(setting: &'static str) -> impl FnOnce(E) -> TlsError {
+    move |error| TlsError::Refused { setting, source: error.into() }
 }
 
 /// Whether a certificate can be checked against this host of a URL.
@@ -196,14 +198,14 @@ pub enum TlsError {
         /// The method of [`Tls`].
         setting: &'static str,
         /// What is wrong.
-        source: pem::Error,
+        source: Reason,
     },
     /// A certificate or key is of no use, or they do not belong together.
     Refused {
         /// The method of [`Tls`].
         setting: &'static str,
         /// What is wrong.
-        source: rustls::Error,
+        source: Reason,
     },
     /// No certificate can be for this host of a URL.
     Name {
@@ -227,8 +229,7 @@ impl core::error::Error for TlsError {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
             Self::Empty { .. } | Self::Name { .. } => None,
-            Self::Pem { source, .. } => Some(source),
-            Self::Refused { source, .. } => Some(source),
+            Self::Pem { source, .. } | Self::Refused { source, .. } => Some(source.as_ref()),
         }
     }
 }
@@ -256,7 +257,7 @@ impl Server {
     }
 }
 
-fn broken(error: impl Into<Box<dyn core::error::Error + Send + Sync>>) -> io::Error {
+fn broken(error: impl Into<Reason>) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, error)
 }
 
