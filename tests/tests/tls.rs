@@ -337,7 +337,7 @@ fn a_handshake_may_have_to_wait_until_it_can_write(adapter: Adapter) {
     let (socket, _) = listener.accept().unwrap();
     socket.set_nonblocking(true).unwrap();
     let mut channel = listens.security().accept(socket).unwrap();
-    let mut heard = |channel: &mut Channel<Socket>| channel.socket().peek(&mut [MaybeUninit::uninit()]).is_ok();
+    let heard = |channel: &mut Channel<Socket>| channel.socket().peek(&mut [MaybeUninit::uninit()]).is_ok();
     eventually("it says hello", || heard(&mut channel));
     while heard(&mut channel) {
         assert!(waits(&channel.read(&mut [0])));
