@@ -17,7 +17,7 @@ use real::*;
 use socket2::{Domain, Socket, Type};
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::{io, slice};
 
@@ -41,6 +41,7 @@ mod alone {
     with_both! {
         who_speaks_no_tls_harms_nobody,
         who_says_nothing_is_let_go,
+        stop_is_prompt_in_the_middle_of_a_handshake,
         a_handshake_may_have_to_wait_until_it_can_write,
         python_s_api_node_by_wss,
         curl_posts_by_https,
@@ -312,6 +313,33 @@ fn who_says_nothing_is_let_go(adapter: Adapter) {
         assert!(!end.is_err_and(|error| waits(error.kind())), "it is still connected");
     }
     is_well(adapter, node, &url, &authority);
+}
+
+/// Of the WebSocket, of a request, and of a peer's.
+fn stop_is_prompt_in_the_middle_of_a_handshake(adapter: Adapter) {
+    let authority = Authority::new();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap();
+    let begun = || {
+        let mut socket = silent.accept().unwrap().0;
+        socket.read_exact(&mut [0; 5]).unwrap();
+        socket
+    };
+
+    let dials = Setup::api_node(&format!("wss://{address}")).unwrap().tls(&trust(&authority)).unwrap();
+    let dials = Node::start(adapter, dials.configure(quick).drain(DRAIN));
+    let _dialled = begun();
+    dials.stop();
+
+    let tls = serve(trust(&authority), &authority.here());
+    let posts = Setup::ml_node("127.0.0.1:0").unwrap().tls(&tls).unwrap();
+    let posts = posts.fallback(&format!("https://{address}")).unwrap();
+    let posts = Node::start(adapter, posts.configure(quick).drain(DRAIN));
+    let _peer = TcpStream::connect(posts.address()).unwrap();
+    let receipt = posts.send(batch(1));
+    let _posted = begun();
+    assert_eq!(receipt.try_settled(), None);
+    posts.stop();
 }
 
 /// A chain of certificates that does not fit into what a peer takes before it reads.
