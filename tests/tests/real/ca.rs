@@ -1,8 +1,10 @@
 //! Certificates for one test: an authority of its own, and what it vouches for.
 
+use bowline_smol::Tls;
 use core::sync::atomic::{AtomicU32, Ordering};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use std::fs;
+use std::io;
 use std::path::PathBuf;
 use std::process;
 
@@ -68,4 +70,22 @@ impl Drop for File {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
     }
+}
+
+/// Trusts this authority, and shows nothing.
+pub(crate) fn trust(authority: &Authority) -> Tls {
+    Tls::new().roots(authority.pem()).unwrap()
+}
+
+pub(crate) fn serve(tls: Tls, certified: &Certified) -> Tls {
+    tls.server(&certified.certificate, &certified.key).unwrap()
+}
+
+pub(crate) fn show(tls: Tls, certified: &Certified) -> Tls {
+    tls.identity(&certified.certificate, &certified.key).unwrap()
+}
+
+/// True: it has to wait.
+pub(crate) fn waits<T>(done: &io::Result<T>) -> bool {
+    done.as_ref().err().is_some_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
