@@ -14,7 +14,7 @@ cd "$scratch"
 git init -q && git add -A
 export CARGO_TARGET_DIR="$scratch/target" CARGO_TERM_COLOR=never RUST_BACKTRACE=0
 # The simulator needs no adapter: without them a fault costs seconds.
-sed -i -E '/^(bowline-|smol|socket2|tungstenite|rustix|\[target)/d' tests/Cargo.toml
+sed -i -E '/^(bowline-|smol|socket2|rcgen|tungstenite|rustix|\[target)/d' tests/Cargo.toml
 
 unit='cargo test -q -p bowline --lib'
 # Random scripts and the simulated world, the quickest first.

@@ -9,6 +9,7 @@
 //!    └── sockets, timers, threads or tasks
 //! ```
 
+mod channel;
 mod clock;
 mod engine;
 pub mod http;
@@ -19,8 +20,11 @@ mod miner;
 mod node;
 mod setup;
 mod socket;
+#[cfg(feature = "tls")]
+mod tls;
 mod wire;
 
+pub use channel::{Channel, Security};
 pub use clock::Clock;
 pub use engine::{Action, Wait};
 #[cfg(feature = "sr25519")]
@@ -29,6 +33,8 @@ pub use keys::{Hotkey, KeyError, Keypair};
 pub use miner::Settings;
 pub use node::{Message, Node, Receipt, Refused, SendError, Settlement, Status, Stream};
 pub use setup::{Setup, SetupError};
+#[cfg(feature = "tls")]
+pub use tls::{Tls, TlsError};
 pub use wire::{Batch, Direction, Gonka, Heard, Reply, Wire};
 #[cfg(feature = "sr25519")]
 pub use wire::{Bettensor, Complaints, Prediction, Update};
