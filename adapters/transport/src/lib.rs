@@ -3,6 +3,9 @@
 //! Applications use `bowline-smol` or `bowline-blocking`, which re-export what they need of this crate. A third adapter,
 //! for another runtime, would be written against [`Node`]: it waits for sockets and time, connects, and serves.
 //!
+//! What a system's frames and requests say is its [`Wire`]'s: Gonka's, or, with the feature `sr25519`, that of
+//! Bettensor's miners.
+//!
 //! ```text
 //! adapter ──▶ Node::turn ──▶ actions: dial, drop, post      http::dial, http::post, http::serve: futures without a runtime
 //!    ▲            └────────▶ Wait: until, read, write
