@@ -1,6 +1,7 @@
 //! What a node is told before it starts.
 
 use crate::http::{Target, TargetError};
+use crate::wire::{Gonka, Wire};
 use bowline::wire::{KeyedHash, gonka};
 use bowline::{Config, ConfigError, GONKA_API_NODE, GONKA_ML_NODE, Origin, Role};
 use core::fmt;
@@ -12,20 +13,6 @@ use std::io;
 use std::net::ToSocketAddrs;
 use std::time::SystemTime;
 
-/// Who sends batches; who dials is another question ([`Role`]).
-///
-/// ```
-/// # use bowline_transport::Direction;
-/// assert_ne!(Direction::Send, Direction::Receive);
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Direction {
-    /// Batches go out, acknowledgements come in (Gonka's ML node).
-    Send,
-    /// Batches come in, by frames and by callbacks, and are acknowledged (Gonka's API node).
-    Receive,
-}
-
 /// Everything a node is told before it starts; both adapters take it.
 ///
 /// ```
@@ -36,9 +23,9 @@ pub enum Direction {
 /// # Ok::<(), bowline_transport::SetupError>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct Setup {
+pub struct Setup<W: Wire = Gonka> {
     pub(crate) config: Config,
-    pub(crate) direction: Direction,
+    pub(crate) wire: W,
     pub(crate) url: Option<Target>,
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) fallback: Option<Target>,
@@ -56,7 +43,7 @@ impl Setup {
     /// The URL makes no sense.
     pub fn api_node(url: &str) -> Result<Self, SetupError> {
         let url = Target::websocket(url, gonka::PATH)?;
-        Ok(Self { url: Some(url), ..Self::with(GONKA_API_NODE, Direction::Receive) })
+        Ok(Self { url: Some(url), ..Self::with(GONKA_API_NODE, Gonka::API_NODE) })
     }
 
     /// Gonka's sender: it accepts one client at `/api/v1/pow/ws` on `address`; port 0 lets the system choose.
@@ -66,7 +53,7 @@ impl Setup {
     pub fn ml_node(address: &str) -> Result<Self, SetupError> {
         let mut config = GONKA_ML_NODE;
         config.route.http = false;
-        Ok(Self { listen: Some(resolve(address)?), ..Self::with(config, Direction::Send) })
+        Ok(Self { listen: Some(resolve(address)?), ..Self::with(config, Gonka::ML_NODE) })
     }
 
     /// For a sender: where batches are posted when there is no WebSocket, or no answer on it. `/generated` or
@@ -88,7 +75,9 @@ impl Setup {
         self.listen = Some(resolve(address)?);
         Ok(self)
     }
+}
 
+impl<W: Wire> Setup<W> {
     /// Changes the session's settings; see [`Config`] for the meaning and default of each.
     #[must_use]
     pub fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
@@ -137,10 +126,10 @@ impl Setup {
         self.config.link.role
     }
 
-    const fn with(config: Config, direction: Direction) -> Self {
+    pub(crate) const fn with(config: Config, wire: W) -> Self {
         Self {
             config,
-            direction,
+            wire,
             url: None,
             listen: None,
             fallback: None,
@@ -176,7 +165,7 @@ pub(crate) fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-fn resolve(address: &str) -> Result<SocketAddr, SetupError> {
+pub(crate) fn resolve(address: &str) -> Result<SocketAddr, SetupError> {
     let unknown = |source| SetupError::Address { address: address.to_owned(), source };
     let mut found = address.to_socket_addrs().map_err(unknown)?;
     found.next().ok_or_else(|| unknown(io::ErrorKind::NotFound.into()))
@@ -202,6 +191,8 @@ pub enum SetupError {
         /// What the system said.
         source: io::Error,
     },
+    /// Settings that are no JSON, or a variable of the environment that is not what it should be.
+    Settings(String),
     /// The system refused a socket or a thread.
     Io(io::Error),
 }
@@ -212,6 +203,7 @@ impl fmt::Display for SetupError {
             Self::Url(error) => write!(f, "bad URL: {error}"),
             Self::Config(error) => write!(f, "bad setting: {error}"),
             Self::Address { address, source } => write!(f, "bad address {address:?}: {source}"),
+            Self::Settings(why) => write!(f, "bad settings: {why}"),
             Self::Io(error) => write!(f, "cannot start: {error}"),
         }
     }
@@ -223,6 +215,7 @@ impl core::error::Error for SetupError {
             Self::Url(error) => Some(error),
             Self::Config(error) => Some(error),
             Self::Address { source, .. } | Self::Io(source) => Some(source),
+            Self::Settings(_) => None,
         }
     }
 }

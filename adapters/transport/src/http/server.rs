@@ -3,7 +3,7 @@
 //! ```text
 //!          ┌─────────────────────────── keep-alive ───────────────────────────┐
 //!          ▼                                                                   │
-//! head (Limits::head) ─┬─ POST {callbacks}/generated|validated ─ body ─ handler ┴─ answer
+//! head (Limits::head) ─┬─ POST {callbacks} ─ body ─ handler ──────────────────┴─ answer
 //!                      │      too large 413 · too slow 408 · broken off 400
 //!                      ├─ GET {websocket} ─ 101 ─▶ Served::Upgraded, with every byte that came early
 //!                      │      no upgrade 426 · wrong version 426 · wrong otherwise 400
@@ -39,11 +39,13 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 use std::io;
 use tungstenite::handshake::derive_accept_key;
 
-/// Where Gonka's ML nodes post their batches: the prefixes of both of the API node's routers.
-pub const GONKA_CALLBACKS: &[&str] = &["/v1/poc-batches", "/mlnode/v1/poc-batches"];
-
-/// What may follow a prefix of [`Routes::callbacks`].
-const SEGMENTS: [&str; 2] = ["generated", "validated"];
+/// Where Gonka's ML nodes post their batches, on both of the API node's routers.
+pub const GONKA_CALLBACKS: &[&str] = &[
+    "/v1/poc-batches/generated",
+    "/v1/poc-batches/validated",
+    "/mlnode/v1/poc-batches/generated",
+    "/mlnode/v1/poc-batches/validated",
+];
 
 /// The longest idempotency key that is handed on, in bytes.
 const LONGEST_KEY: usize = 64;
@@ -106,8 +108,8 @@ impl Default for Limits {
 pub struct Routes<'a> {
     /// The path at which a connection becomes a WebSocket.
     pub websocket: Option<&'a str>,
-    /// The prefixes below which batches are received as `/generated` and `/validated`.
-    pub callbacks: &'a [&'a str],
+    /// The paths at which messages are received.
+    pub callbacks: &'a [&'static str],
 }
 
 /// A message that a peer posted.
@@ -119,7 +121,7 @@ pub struct Routes<'a> {
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Callback {
-    /// What it was posted as: `"generated"` or `"validated"`.
+    /// What it was posted as, the last part of the path: `"generated"`, `"validated"`.
     pub segment: &'static str,
     /// The peer's `Idempotency-Key`: 1 to 64 visible ASCII characters, without the quotes that some senders add. A key
     /// that is anything else counts as none: the message is still recognised by its content, and losing it for a bad
@@ -332,8 +334,8 @@ where
     }
 
     fn segment(&self, path: &str) -> Option<&'static str> {
-        let rest = self.routes.callbacks.iter().find_map(|prefix| path.strip_prefix(prefix)?.strip_prefix('/'))?;
-        SEGMENTS.into_iter().find(|segment| *segment == rest)
+        let callback = self.routes.callbacks.iter().find(|callback| **callback == path)?;
+        callback.rsplit('/').next()
     }
 
     async fn receive(&self, segment: &'static str, request: Request<Incoming>) -> Response<Whole> {
