@@ -110,8 +110,8 @@ impl Socket {
     }
 
     /// Begins the close handshake.
-    pub(crate) fn close(&mut self, code: u16, reason: &'static str) {
-        let frame = CloseFrame { code: CloseCode::from(code), reason: Utf8Bytes::from_static(reason) };
+    pub(crate) fn close(&mut self, code: u16, reason: impl Into<Utf8Bytes>) {
+        let frame = CloseFrame { code: CloseCode::from(code), reason: reason.into() };
         self.closed_with = Some(code);
         let _ = self.websocket.close(Some(frame));
         let _ = self.websocket.flush();
@@ -161,9 +161,13 @@ impl Socket {
 /// frame. The core cuts it (rule B4).
 fn pause(code: u16, reason: &str) -> Duration {
     let seconds = reason.strip_prefix("retry-after=").filter(|_| matches!(code, 1012 | 1013));
+    let plain = |text: &&str| text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     seconds
-        .and_then(|seconds| seconds.parse::<u32>().ok())
-        .map_or(Duration::ZERO, |seconds| Duration::from_secs(u64::from(seconds)))
+        .filter(plain)
+        .and_then(|seconds| seconds.parse::<f64>().ok())
+        .filter(|seconds| *seconds <= f64::from(u32::MAX))
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .unwrap_or_default()
 }
 
 /// Counts what leaves.
@@ -203,6 +207,9 @@ mod tests {
             (1013, "retry-after=4294967295", seconds(4_294_967_295)),
             (1013, "retry-after=4294967296", seconds(0)),
             (1013, "retry-after=-1", seconds(0)),
+            (1012, "retry-after=2.5", Duration::from_millis(2500)),
+            (1012, "retry-after=2.5.1", seconds(0)),
+            (1013, "retry-after=1e9", seconds(0)),
             (1013, "retry-after=", seconds(0)),
             (1012, "Retry after 7", seconds(0)),
             (1000, "retry-after=7", seconds(0)),

@@ -254,7 +254,7 @@ impl Wire for Bettensor {
     }
 
     fn routes(&self) -> Routes<'static> {
-        Routes { websocket: None, callbacks: RECEIVER }
+        Routes { callbacks: RECEIVER, ..Routes::NONE }
     }
 
     fn greet(&mut self) -> Option<String> {
@@ -409,7 +409,7 @@ fn window(data: &str) -> Option<Duration> {
 
 /// Now, and a nonce that this process never used: milliseconds as the originals write them, counted on by a microsecond
 /// where two fall together.
-fn moment() -> (Timestamp, String) {
+pub(crate) fn moment() -> (Timestamp, String) {
     static LAST: AtomicU64 = AtomicU64::new(0);
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_micros();
     let now = u64::try_from(now).unwrap_or(u64::MAX);
