@@ -223,7 +223,12 @@ impl Engine {
         }
         let admitted = self.machine.connect(self.now(), address);
         match admitted {
-            Ok(conn) => *place(&mut self.lines, conn.place()) = Some((conn, None)),
+            Ok(conn) => {
+                grow(&mut self.lines, conn.place());
+                if let Some(slot) = self.lines.get_mut(conn.place()) {
+                    *slot = Some((conn, None));
+                }
+            }
             Err(denied) => self.counters.refuse(denied.why),
         }
         admitted
@@ -368,10 +373,7 @@ impl Engine {
                 self.counters.refuse(refused.why);
                 denied(refused)
             })?;
-        let account = self.account(session, hotkey);
-        if receiver.is_some() {
-            account.receiver = receiver;
-        }
+        self.note(session, hotkey, receiver);
         self.arrived(session, arrival, content, bytes);
         match arrival {
             Arrival::Answer(said) => Err(self.answer(session, id, said)),
@@ -475,7 +477,7 @@ impl Engine {
     pub(super) fn adopt(&mut self, hotkey: Hotkey, receiver: Option<Target>) -> Result<(), Denied> {
         let identity = self.identity(&hotkey);
         let session = self.machine.adopt(self.now(), identity, receiver.is_some())?;
-        self.account(session, hotkey).receiver = receiver;
+        self.note(session, hotkey, receiver);
         Ok(())
     }
 
@@ -488,9 +490,8 @@ impl Engine {
         };
         let sent = self.machine.publish(now, Arc::clone(parcel), size, how, |session, _| wanted(session));
         if self.machine.health().fleet_http {
-            let absent = |account: &&Account| {
-                account.receiver.is_some() && self.machine.connection(account.session).is_none()
-            };
+            let absent =
+                |account: &&Account| account.receiver.is_some() && self.machine.connection(account.session).is_none();
             let absent: Vec<_> = accounts.iter().flatten().filter(absent).map(|account| account.session).collect();
             for session in absent.into_iter().filter(|session| wanted(*session)) {
                 // Nobody waits for its end; a full outbox is the same as a reader that is too slow.
@@ -547,12 +548,15 @@ impl Engine {
         }
     }
 
-    fn account(&mut self, session: SessionId, hotkey: Hotkey) -> &mut Account {
-        let slot = place(&mut self.accounts, session.place());
-        if slot.as_ref().is_some_and(|account| account.session != session) {
-            *slot = None;
+    /// Notes whose session this is, and where it takes messages by HTTP if that is known.
+    fn note(&mut self, session: SessionId, hotkey: Hotkey, receiver: Option<Target>) {
+        grow(&mut self.accounts, session.place());
+        let Some(slot) = self.accounts.get_mut(session.place()) else { return };
+        slot.take_if(|account| account.session != session);
+        let account = slot.get_or_insert_with(|| Account { session, hotkey, receiver: None, told: VecDeque::new() });
+        if receiver.is_some() {
+            account.receiver = receiver;
         }
-        slot.get_or_insert_with(|| Account { session, hotkey, receiver: None, told: VecDeque::new() })
     }
 
     /// Does what the machine says until it says nothing more, and flushes what was written.
@@ -629,7 +633,7 @@ impl Engine {
             (state.who.as_ref().map(|(hotkey, _)| *hotkey), state.receiver.take())
         };
         let Some(hotkey) = who else { return };
-        self.account(session, hotkey).receiver = receiver;
+        self.note(session, hotkey, receiver);
         line.enter(Stage::Open);
         let welcome = line::welcome(&self.signer);
         self.write(&line, welcome);
@@ -781,13 +785,11 @@ impl Engine {
     }
 }
 
-/// A place in a table that grows as far as the machine lets it.
-fn place<T>(table: &mut Vec<Option<T>>, at: usize) -> &mut Option<T> {
-    if table.len() <= at {
-        table.resize_with(at.saturating_add(1), || None);
+/// A table as long as it takes to have this place; the machine limits how long that is.
+fn grow<T>(table: &mut Vec<Option<T>>, place: usize) {
+    if table.len() <= place {
+        table.resize_with(place.saturating_add(1), || None);
     }
-    // It was just made long enough.
-    table.get_mut(at).unwrap_or_else(|| unreachable!())
 }
 
 /// Who has this address.

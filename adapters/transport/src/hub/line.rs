@@ -111,12 +111,17 @@ impl Claim {
 /// What came in, for the machine.
 pub(super) enum Item {
     /// The first frame: who it says it is.
-    Auth { address: Box<str>, stamp: Stamp },
+    Auth {
+        address: Box<str>,
+        stamp: Stamp,
+    },
     /// The first frame is none of that.
     Stranger,
     Heard(Heard),
     /// What came is no WebSocket, or too long; the close frame has been sent.
-    Broken { too_large: bool },
+    Broken {
+        too_large: bool,
+    },
     Ended(Cause),
 }
 
@@ -145,7 +150,8 @@ pub(super) struct Content {
 
 impl Line {
     pub(super) fn new(conn: ConnId, stream: Box<dyn Stream>, early: &[u8]) -> Self {
-        let socket = Socket::sized(bowline::LinkId::NONE, stream, early, Side::Server, AUTH_LIMIT, MINER_LIMIT, READ_BUFFER);
+        let socket =
+            Socket::sized(bowline::LinkId::NONE, stream, early, Side::Server, AUTH_LIMIT, MINER_LIMIT, READ_BUFFER);
         let state = State {
             socket,
             stage: Stage::First,
@@ -361,12 +367,7 @@ impl Hub {
     }
 
     /// The message in an envelope, or what is wrong with it.
-    pub(super) fn content(
-        &self,
-        envelope: &Envelope<'_>,
-        whole: &Bytes,
-        names: &KeyedHash,
-    ) -> Result<Content, String> {
+    pub(super) fn content(&self, envelope: &Envelope<'_>, whole: &Bytes, names: &KeyedHash) -> Result<Content, String> {
         let id = bettensor::prediction_id(envelope.data).ok();
         if envelope.kind == Kind::Prediction && id.is_none() {
             return Err("A prediction needs a prediction_id".to_owned());

@@ -91,7 +91,12 @@ pub(super) fn text(health: &Health, stats: &HubStats, counters: &Counters) -> St
     family("sessions", "gauge", "Identities known, connected or not.", &[("", n(health.sessions))]);
     family("backlog", "gauge", "Messages accepted for miners and not ended.", &[("", n(health.backlog))]);
     family("held", "gauge", "Messages at the application.", &[("", n(health.held))]);
-    family("fleet_http", "gauge", "1 while absent miners are served by HTTP.", &[("", u8::from(health.fleet_http).to_string())]);
+    family(
+        "fleet_http",
+        "gauge",
+        "1 while absent miners are served by HTTP.",
+        &[("", u8::from(health.fleet_http).to_string())],
+    );
     family(
         "frames_total",
         "counter",
@@ -106,10 +111,7 @@ pub(super) fn text(health: &Health, stats: &HubStats, counters: &Counters) -> St
         "messages_in_total",
         "counter",
         "Messages handed to the application, by path.",
-        &[
-            (r#"{path="websocket"}"#, by_websocket.to_string()),
-            (r#"{path="http"}"#, stats.delivered_http.to_string()),
-        ],
+        &[(r#"{path="websocket"}"#, by_websocket.to_string()), (r#"{path="http"}"#, stats.delivered_http.to_string())],
     );
     family(
         "messages_out_total",
@@ -132,12 +134,32 @@ pub(super) fn text(health: &Health, stats: &HubStats, counters: &Counters) -> St
         ],
     );
     family("broadcasts_total", "counter", "Broadcasts published.", &[("", stats.broadcasts.to_string())]);
-    family("duplicates_total", "counter", "Copies that were not handed over again.", &[("", stats.duplicates.to_string())]);
-    family("malformed_total", "counter", "Frames that were not what they should be.", &[("", counters.malformed.to_string())]);
-    family("replays_total", "counter", "Frames and requests refused for time or nonce.", &[("", stats.replays.to_string())]);
+    family(
+        "duplicates_total",
+        "counter",
+        "Copies that were not handed over again.",
+        &[("", stats.duplicates.to_string())],
+    );
+    family(
+        "malformed_total",
+        "counter",
+        "Frames that were not what they should be.",
+        &[("", counters.malformed.to_string())],
+    );
+    family(
+        "replays_total",
+        "counter",
+        "Frames and requests refused for time or nonce.",
+        &[("", stats.replays.to_string())],
+    );
     family("limited_total", "counter", "Frames and requests over a limit.", &[("", stats.limited.to_string())]);
     family("admitted_total", "counter", "Connections authenticated.", &[("", stats.admitted.to_string())]);
-    family("replaced_total", "counter", "Connections replaced by another of their identity.", &[("", stats.replaced.to_string())]);
+    family(
+        "replaced_total",
+        "counter",
+        "Connections replaced by another of their identity.",
+        &[("", stats.replaced.to_string())],
+    );
     let refused: Vec<_> = Why::ALL.iter().zip(counters.refused).filter(|(_, count)| *count > 0).collect();
     let labels: Vec<_> = refused.iter().map(|(why, _)| format!(r#"{{reason="{why:?}"}}"#)).collect();
     let rows: Vec<_> =

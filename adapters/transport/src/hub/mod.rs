@@ -456,7 +456,7 @@ impl Hub {
         self.drained.notify(usize::MAX);
     }
 
-    pub(crate) fn complete(&self, ends: Vec<(Ticket, Verdict)>) -> bool {
+    fn complete(&self, ends: Vec<(Ticket, Verdict)>) -> bool {
         // Signed before the lock.
         let ends: Vec<_> = ends.into_iter().map(|(ticket, verdict)| self.word(ticket, verdict)).collect();
         self.with(|engine| engine.complete(ends))

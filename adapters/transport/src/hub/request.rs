@@ -107,7 +107,9 @@ impl Hub {
             Ok(_) => return Answer::error(400, "not an envelope"),
             Err(why) => return Answer::error(400, why.to_string()),
         };
-        let Ok(hotkey) = envelope.sender.parse::<Hotkey>() else { return Answer::error(400, "the sender is no hotkey") };
+        let Ok(hotkey) = envelope.sender.parse::<Hotkey>() else {
+            return Answer::error(400, "the sender is no hotkey");
+        };
         let stamp = {
             let _pass = self.verifying.enter().await;
             match sealed(&envelope, &hotkey, &self.names) {
