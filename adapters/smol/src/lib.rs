@@ -32,6 +32,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#[cfg(feature = "hub")]
+pub mod hub;
 mod io;
 mod turn;
 
@@ -44,6 +46,9 @@ pub use bowline_transport::{
 pub use bowline_transport::{Bettensor, Complaints, Hotkey, KeyError, Keypair, Settings};
 #[cfg(feature = "tls")]
 pub use bowline_transport::{Tls, TlsError};
+
+#[cfg(feature = "hub")]
+pub use hub::{Hub, HubSetup};
 
 use bowline::{Event, Policy};
 use bowline_transport::Wire;

@@ -7,7 +7,7 @@
 use crate::io::{Io, Socket};
 use bowline::{Cause, Hint, HttpOutcome, LinkId, MessageId, PostId};
 use bowline_transport::http::{self, Bytes, Deadline, Limits, Post, Served, Target, Timed};
-use bowline_transport::{Action, Node, Setup, SetupError, Stream, Wait, Wire};
+use bowline_transport::{Action, Node, Security, Setup, SetupError, Stream, Wait, Wire};
 use core::future::pending;
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -29,7 +29,7 @@ const CONNECTIONS: usize = 64;
 const ATTEMPT: Duration = Duration::from_secs(11);
 
 /// After the system refused a connection for want of something, such as file descriptors.
-const BREATH: Duration = Duration::from_millis(100);
+pub(crate) const BREATH: Duration = Duration::from_millis(100);
 
 /// For the answers that are left when the session is over, all of them together.
 const ANSWERS: Duration = Duration::from_secs(2);
@@ -171,7 +171,7 @@ async fn dial<W: Wire>(node: Arc<Node<W>>, sockets: Sockets, target: Target, lin
     let refused = |_| (Cause::Refused, Hint::NONE);
     let dialed = async {
         let deadline = Deadline::after(ATTEMPT);
-        let (socket, io) = connect(&node, &target, &deadline).await.map_err(refused)?;
+        let (socket, io) = connect(node.security(), &target, &deadline).await.map_err(refused)?;
         let io = Timed::new(FuturesIo::new(io), SmolTimer::new(), deadline);
         let (io, early) = http::dial(io, &target).await?;
         Ok((socket, io.into_inner().into_inner(), early))
@@ -197,7 +197,7 @@ async fn request<W: Wire>(
     limit: Duration,
 ) {
     let deadline = Deadline::after(limit);
-    let posted = match connect(&node, &target, &deadline).await {
+    let posted = match connect(node.security(), &target, &deadline).await {
         Ok((_, io)) => {
             let io = Timed::new(FuturesIo::new(io), SmolTimer::new(), deadline);
             http::post(io, Post { target: &target, id, body, read }).await
@@ -208,12 +208,12 @@ async fn request<W: Wire>(
 }
 
 /// Tries every address of the name in turn, then encrypts if the URL says so, all within the deadline.
-async fn connect<W: Wire>(node: &Node<W>, target: &Target, deadline: &Deadline) -> io::Result<(Socket, Io)> {
+pub(crate) async fn connect(security: &Security, target: &Target, deadline: &Deadline) -> io::Result<(Socket, Io)> {
     let connected = async {
         let socket = TcpStream::connect((target.host(), target.port())).await?;
         socket.set_nodelay(true)?;
         let socket = Socket::from(socket);
-        let mut io = Io::new(Arc::clone(&socket), |socket| node.security().dial(socket, target))?;
+        let mut io = Io::new(Arc::clone(&socket), |socket| security.dial(socket, target))?;
         io.handshake().await?;
         Ok((socket, io))
     };
@@ -261,6 +261,6 @@ async fn serve<W: Wire>(node: Arc<Node<W>>, sockets: Sockets, socket: Socket) {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -43,13 +43,22 @@ impl Security {
         for target in targets.into_iter().flatten().filter(|target| target.is_tls()) {
             crate::tls::check_name(target.host())?;
             if self.client.is_none() {
-                let client = Some(crate::tls::Tls::new().client()?);
-                return Self { client, ..self }.for_targets(targets);
+                return self.for_any_target()?.for_targets(targets);
             }
         }
         #[cfg(not(feature = "tls"))]
         let _ = targets;
         Ok(self)
+    }
+
+    /// With what targets that are not known yet may need.
+    #[cfg(feature = "tls")]
+    pub(crate) fn for_any_target(self) -> Result<Self, SetupError> {
+        let client = match self.client {
+            Some(client) => client,
+            None => crate::tls::Tls::new().client()?,
+        };
+        Ok(Self { client: Some(client), ..self })
     }
 
     /// What was just connected to `target`; encrypted if its URL says so.

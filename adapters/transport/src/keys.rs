@@ -12,6 +12,7 @@
 use blake2::{Blake2b512, Digest as _};
 use bowline::wire::bettensor::{Stamp, Unsigned};
 use bowline::wire::timestamp::Timestamp;
+use core::convert::Infallible;
 use core::fmt;
 use core::str::FromStr;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -227,10 +228,21 @@ impl Keypair {
     /// ```
     #[must_use]
     pub fn seal(&self, unsigned: impl FnOnce(Stamp<'_>) -> Unsigned) -> String {
+        match self.try_seal(|stamp| Ok::<_, Infallible>(unsigned(stamp))) {
+            Ok(frame) => frame,
+            Err(never) => match never {},
+        }
+    }
+
+    /// The same for what may not be signed: data without a canonical form.
+    ///
+    /// # Errors
+    /// As `unsigned` says.
+    pub fn try_seal<E>(&self, unsigned: impl FnOnce(Stamp<'_>) -> Result<Unsigned, E>) -> Result<String, E> {
         let (timestamp, nonce) = moment();
-        let unsigned = unsigned(Stamp { sender: &self.address, timestamp, nonce: &nonce });
+        let unsigned = unsigned(Stamp { sender: &self.address, timestamp, nonce: &nonce })?;
         let signature = self.sign(unsigned.signing_string().as_bytes());
-        unsigned.signed(&signature)
+        Ok(unsigned.signed(&signature))
     }
 }
 

@@ -16,6 +16,8 @@ mod channel;
 mod clock;
 mod engine;
 pub mod http;
+#[cfg(feature = "hub")]
+pub mod hub;
 #[cfg(feature = "sr25519")]
 mod keys;
 #[cfg(feature = "sr25519")]

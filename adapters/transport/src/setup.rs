@@ -154,23 +154,37 @@ impl<W: Wire> Setup<W> {
     }
 
     pub(crate) fn origin(&self) -> Origin {
-        let identity = match &self.identity {
-            // Not secret and the same in every run: it names the sender.
-            Some(name) => {
-                let low = KeyedHash::new(*b"bowline identity").content("identity", name).bits() & u128::from(u64::MAX);
-                u64::try_from(low).unwrap_or_default()
-            }
-            None => random(),
-        };
-        let since = SystemTime::UNIX_EPOCH + Duration::from_secs(1_735_689_600);
-        let seconds = SystemTime::now().duration_since(since).unwrap_or_default().as_secs();
-        let epoch = self.epoch.unwrap_or(u32::try_from(seconds & 0x03ff_ffff).unwrap_or_default());
-        Origin::new(identity, epoch)
+        origin(self.identity.as_deref(), self.epoch)
     }
 
     pub(crate) fn seed_or_random(&self) -> u64 {
         self.seed.unwrap_or_else(random)
     }
+}
+
+/// A sender's name and the count of its starts, or what stands for them.
+pub(crate) fn origin(identity: Option<&str>, epoch: Option<u32>) -> Origin {
+    let identity = match identity {
+        // Not secret and the same in every run: it names the sender.
+        Some(name) => {
+            let low = KeyedHash::new(*b"bowline identity").content("identity", name).bits() & u128::from(u64::MAX);
+            u64::try_from(low).unwrap_or_default()
+        }
+        None => random(),
+    };
+    let since = SystemTime::UNIX_EPOCH + Duration::from_secs(1_735_689_600);
+    let seconds = SystemTime::now().duration_since(since).unwrap_or_default().as_secs();
+    let epoch = epoch.unwrap_or(u32::try_from(seconds & 0x03ff_ffff).unwrap_or_default());
+    Origin::new(identity, epoch)
+}
+
+/// A key for hashes that nobody outside can foresee.
+pub(crate) fn random_key() -> [u8; 16] {
+    let mut key = [0; 16];
+    let (low, high) = key.split_at_mut(8);
+    low.copy_from_slice(&random().to_le_bytes());
+    high.copy_from_slice(&random().to_le_bytes());
+    key
 }
 
 /// 64 bits of the system's entropy: what the standard library keys its hash maps with.

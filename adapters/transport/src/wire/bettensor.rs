@@ -242,7 +242,7 @@ impl Wire for Bettensor {
     }
 
     fn routes(&self) -> Routes<'static> {
-        Routes { websocket: None, callbacks: RECEIVER }
+        Routes { callbacks: RECEIVER, ..Routes::NONE }
     }
 
     fn greet(&mut self) -> Option<String> {
