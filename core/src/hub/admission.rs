@@ -256,8 +256,9 @@ impl<P, M: Memory<P>> Hub<P, M> {
     ) -> Result<(), Denied> {
         let config = *self.config.get();
         let now = self.now;
-        let resumed = self.find(identity).is_some();
+        let made = self.made;
         let key = self.session_for(identity)?;
+        let resumed = self.made == made;
         let address = self.conns.get(conn).and_then(|conn| self.addresses.get(conn.address)).map_or(0, |a| a.address);
         let Some(peer) = self.peers.get_mut(key) else { return Err(Denied { why: Why::Full, after: Duration::ZERO }) };
         if let Some(stamp) = stamp
@@ -385,13 +386,20 @@ impl<P, M: Memory<P>> Hub<P, M> {
             peer.conn = Some((link, conn));
             peer.expires.disarm();
         }
-        let next = self.log.next();
+        let (now, next) = (self.now, self.log.next());
         if let Some(conn) = self.conns.get_mut(conn) {
             conn.state = ConnState::Attached { peer: key, link };
             conn.heard = heard;
             conn.pending = super::Pending::new(next);
             conn.snapshot = self.snapshot.is_some();
+            if !conn.writable
+                && let Some(peer) = self.peers.get_mut(key)
+            {
+                // Its session hears only now that there is such a connection.
+                peer.session.writable(now, link, false);
+            }
         }
+        self.touched(key);
         self.conns.set_deadline(conn, None);
         self.ask(conn, Todo::Welcome { resumed });
         self.live = self.live.saturating_add(1);
@@ -422,8 +430,10 @@ impl<P, M: Memory<P>> Hub<P, M> {
         match state {
             ConnState::Attached { peer, link } => {
                 self.untie(peer);
+                // From the peer 1009 is about a message of ours; from us, about one of its own.
+                let cause = if why == Why::TooLarge { Cause::Violation } else { Cause::Closed(why.code()) };
                 if let Some(peer) = self.peers.get_mut(peer) {
-                    peer.session.link_down(now, link, Cause::Closed(why.code()), Hint::NONE);
+                    peer.session.link_down(now, link, cause, Hint::NONE);
                 }
                 self.touched(peer);
             }
