@@ -124,10 +124,16 @@ impl<P, M: Memory<P>> Hub<P, M> {
     }
 
     fn on_connect(&mut self, address: u64) -> Result<ConnId, Denied> {
-        let config = *self.config.get();
-        self.may_come(self.conns.has_room() && self.health().pending < config.pending)?;
+        self.may_come(self.conns.has_room() && self.health().pending < self.config.get().pending)?;
         let key = self.address(address)?;
-        let now = self.now;
+        let admitted = self.admit(key);
+        // Let in or not: what is known of an address without a connection is forgotten in time.
+        self.release_address(key);
+        admitted
+    }
+
+    fn admit(&mut self, key: Key) -> Result<ConnId, Denied> {
+        let (now, config) = (self.now, *self.config.get());
         if let Some(address) = self.addresses.get_mut(key) {
             if address.connections >= config.per_address_connections {
                 return Err(Denied {
@@ -135,10 +141,11 @@ impl<P, M: Memory<P>> Hub<P, M> {
                     after: self.tickets.take(now, config.handshakes, config.ticket_most),
                 });
             }
-            address
-                .handshakes
-                .take(now, config.per_address.handshakes, 1)
-                .map_err(|after| Denied { why: Why::Rate, after })?;
+            let rate = config.per_address.handshakes;
+            if address.handshakes.take(now, rate, 1).is_err() {
+                // Many may dial from one address: each of them has a time of its own too.
+                return Err(Denied { why: Why::Rate, after: address.tickets.take(now, rate, config.ticket_most) });
+            }
         }
         if self.handshakes.take(now, config.handshakes, 1).is_err() {
             return Err(Denied {
@@ -275,7 +282,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
             if now < peer.war_until {
                 return Err(Denied { why: Why::War, after: peer.war_until.since(now) });
             }
-            if now.since(peer.takeovers_since) > config.war_within {
+            if peer.takeovers == 0 || now.since(peer.takeovers_since) > config.war_within {
                 peer.takeovers_since = now;
                 peer.takeovers = 0;
             }
@@ -311,6 +318,8 @@ impl<P, M: Memory<P>> Hub<P, M> {
             }
             Accepted::Refused => {
                 let why = if peer.leaving.is_some() { Why::Later } else { Why::Duplicate };
+                // It was asked, so it has to be polled (rule 3).
+                self.touched(key);
                 return Err(Denied { why, after: Duration::ZERO });
             }
         }
@@ -365,7 +374,6 @@ impl<P, M: Memory<P>> Hub<P, M> {
         };
         let full = Denied { why: Why::Full, after: config.ticket_most };
         let key = self.peers.insert(identity.hash(), peer).map_err(|_| full)?;
-        self.weigh_fleet();
         self.touched(key);
         Ok(key)
     }
@@ -405,7 +413,6 @@ impl<P, M: Memory<P>> Hub<P, M> {
         self.live = self.live.saturating_add(1);
         self.stats.admitted = self.stats.admitted.saturating_add(1);
         self.stats.resumed = self.stats.resumed.saturating_add(u64::from(resumed));
-        self.weigh_fleet();
     }
 
     /// From now on this session has no connection. The one it had is still to be ended.
@@ -419,7 +426,6 @@ impl<P, M: Memory<P>> Hub<P, M> {
             self.activity.leave(span, conn.heard);
         }
         self.live = self.live.saturating_sub(1);
-        self.weigh_fleet();
         Some((link, conn))
     }
 
