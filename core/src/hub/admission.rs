@@ -557,13 +557,15 @@ impl<P, M: Memory<P>> Hub<P, M> {
     /// The next batch of a drain.
     pub(super) fn drain_step(&mut self) {
         let Some(drain) = self.drain.clone() else { return };
-        let last = drain.cursor.saturating_add(drain.batch).min(self.peers.span());
+        let over = self.now >= drain.end;
+        // Called late, as by a process that stood still: at the end there is no batch but the rest.
+        let batch = if over { u32::MAX } else { drain.batch };
+        let last = drain.cursor.saturating_add(batch).min(self.peers.span());
         for n in drain.cursor..last {
             let Some(key) = self.peers.key(n) else { continue };
             let after = self.tickets.take(self.now, self.rate_of(drain.window), drain.window.max(DRAIN_STEP));
             self.leave(key, Why::Draining, after, drain.end.since(self.now));
         }
-        let over = self.now >= drain.end;
         if over {
             // Whoever has not said who it is by now; the sessions end by themselves.
             for n in 0..self.conns.span() {

@@ -240,7 +240,12 @@ impl<P, M: Memory<P>> Hub<P, M> {
             return Some(Step::Event(HubEvent::Ended { session: SessionId(key), identity, why }));
         }
         let due = [peer.session.deadline(), peer.expires.at()].into_iter().flatten().min();
-        self.peers.set_deadline(key, due);
+        if due.is_some_and(|at| at <= self.now) {
+            // Time passed while it waited for its turn, and it was not in the heap yet.
+            self.peer_due(key);
+        } else {
+            self.peers.set_deadline(key, due);
+        }
         None
     }
 
