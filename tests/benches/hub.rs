@@ -228,7 +228,9 @@ fn miners(job: &str) {
     let (signs, address, count) =
         (words[0] == "miner", words[1].parse::<SocketAddr>().unwrap(), words[2].parse::<usize>().unwrap());
     smol::block_on(async {
-        for n in 0..count {
+        // The keys of two processes differ.
+        let first = std::process::id() as usize * 100_000;
+        for n in first..first + count {
             let socket =
                 connect(address, signs.then(|| keys(n))).await.unwrap_or_else(|error| panic!("miner {n}: {error}"));
             smol::spawn(drink(socket)).detach();
