@@ -128,7 +128,7 @@ fn b2_the_window_flattens_the_return_after_a_loss_of_state() {
     assert!(without >= 3 * with, "{without} without, {with} with");
 }
 
-/// (d) U9: batches and tickets; the next hub is there before the first comes back, and nobody comes in a herd.
+/// (d) U9: batches and tickets; who comes back too early is given another time, and nobody comes in a herd.
 #[test]
 fn u9_a_fleet_that_is_drained_comes_back_one_after_the_other() {
     let mut world = settled(fleet());

@@ -576,7 +576,9 @@ impl World {
                 self.heard.push((n, payload, now));
             }
             Down::End(code, after) => {
-                let hint = Hint { after, window: client.window };
+                // Whoever was given a time of its own needs no draw besides.
+                let window = if after.is_zero() { client.window } else { Duration::ZERO };
+                let hint = Hint { after, window };
                 client.up_since = None;
                 client.session.link_down(now, link, Cause::Closed(code), hint);
                 self.ends(id, code);
