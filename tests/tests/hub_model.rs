@@ -370,6 +370,14 @@ impl Rig {
         }
     }
 
+    fn writable(&mut self, conn: ConnId, yes: bool) {
+        self.tell(format_args!("{conn:?} writable {yes}"));
+        self.hub.writable(self.now, conn, yes);
+        if let Some(model) = &mut self.model {
+            model.writable(conn, yes);
+        }
+    }
+
     fn heard(&mut self, conn: ConnId) {
         let (wall, session) = (self.wall(), self.hub.session_of(conn));
         let open = session.map(|session| self.ids.range((session, Seq::FIRST)..=(session, Seq::LAST)));
@@ -492,17 +500,12 @@ impl Rig {
                 }
             }
             (10..16, _) => {
-                self.payload += 1;
-                let key = (!self.one_in(3)).then(|| self.rng.up_to(2));
-                let how = Publish { key, snapshot: self.one_in(4) };
-                let (payload, even) = (self.payload, self.one_in(3));
-                self.tell(format_args!("publish {payload} {how:?} even {even}"));
-                let to = |_: SessionId, identity: Identity| !even || identity.bits() % 2 == 0;
-                let sent = self.hub.publish(self.now, payload, 1, how, to);
-                if let Some(model) = &mut self.model {
-                    let (reached, dropped) = model.publish(payload, 1, how, even);
-                    assert_eq!(sent.reached, reached);
-                    assert!(self.small_log || sent.dropped == dropped, "{sent:?} {dropped}");
+                // As many as make a reader slow, now and then.
+                for n in 0..if self.one_in(3) { 8 } else { 1 } {
+                    if n > 0 {
+                        self.drain();
+                    }
+                    self.publish();
                 }
             }
             _ => {
@@ -516,6 +519,21 @@ impl Rig {
                     model.request_gone(session, request);
                 }
             }
+        }
+    }
+
+    fn publish(&mut self) {
+        self.payload += 1;
+        let key = (!self.one_in(3)).then(|| self.rng.up_to(2));
+        let how = Publish { key, snapshot: self.one_in(4) };
+        let (payload, even) = (self.payload, self.one_in(3));
+        self.tell(format_args!("publish {payload} {how:?} even {even}"));
+        let to = |_: SessionId, identity: Identity| !even || identity.bits() % 2 == 0;
+        let sent = self.hub.publish(self.now, payload, 1, how, to);
+        if let Some(model) = &mut self.model {
+            let (reached, dropped) = model.publish(payload, 1, how, even);
+            assert_eq!(sent.reached, reached);
+            assert!(self.small_log || sent.dropped == dropped, "{sent:?} {dropped}");
         }
     }
 
@@ -555,6 +573,10 @@ impl Rig {
                 let identity = self.identity();
                 self.hello(conn, identity);
                 self.drain();
+                if self.one_in(4) {
+                    self.writable(conn, false);
+                    self.drain();
+                }
                 self.verify(conn);
             }
             (3..6, Some(conn)) => {
@@ -565,11 +587,7 @@ impl Rig {
             (10..16, Some(conn)) => self.heard(conn),
             (16 | 17, Some(conn)) => {
                 let yes = !self.one_in(3);
-                self.tell(format_args!("{conn:?} writable {yes}"));
-                self.hub.writable(self.now, conn, yes);
-                if let Some(model) = &mut self.model {
-                    model.writable(conn, yes);
-                }
+                self.writable(conn, yes);
             }
             (18, Some(conn)) => {
                 self.tell(format_args!("{conn:?} ends"));
