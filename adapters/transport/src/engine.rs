@@ -20,7 +20,7 @@
 use crate::clock::Clock;
 use crate::http::{Answer, Bytes, Callback, Posted, Target};
 use crate::node::{Refused, Settlement, Stream};
-use crate::setup::{Setup, SetupError, random};
+use crate::setup::{Setup, SetupError, random_key};
 use crate::socket::{Incoming, Socket, Wrote};
 use crate::wire::{Heard, Reply, Wire};
 use async_channel::{Receiver, Sender};
@@ -159,10 +159,6 @@ impl<W: Wire> Engine<W> {
             return Err(ConfigError { field: "link.role", why }.into());
         }
         let clock = Clock::start();
-        let mut key = [0; 16];
-        let (low, high) = key.split_at_mut(8);
-        low.copy_from_slice(&random().to_le_bytes());
-        high.copy_from_slice(&random().to_le_bytes());
         let now = clock.now();
         let origin = setup.origin();
         let mut session = HeapSession::heap(config, setup.seed_or_random(), origin, now);
@@ -170,7 +166,7 @@ impl<W: Wire> Engine<W> {
         Ok(Self {
             clock,
             session,
-            names: KeyedHash::new(key),
+            names: KeyedHash::new(random_key()),
             wire: setup.wire.clone(),
             origin,
             fallback: setup.fallback.clone(),

@@ -1,5 +1,6 @@
 //! What a node is told before it starts.
 
+use crate::channel::Security;
 use crate::http::{Target, TargetError};
 use crate::wire::{Gonka, Wire};
 use bowline::wire::{KeyedHash, gonka};
@@ -30,14 +31,15 @@ pub struct Setup<W: Wire = Gonka> {
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) fallback: Option<Target>,
     pub(crate) drain: Duration,
+    pub(crate) security: Security,
     identity: Option<String>,
     epoch: Option<u32>,
     seed: Option<u64>,
 }
 
 impl Setup {
-    /// Gonka's receiver: it dials the ML node at `url` (`ws://host:port`, `http://…` or a bare `host:port`; without a path
-    /// it is `/api/v1/pow/ws`).
+    /// Gonka's receiver: it dials the ML node at `url` (`ws://host:port`, `wss://…`, `http://…`, `https://…` or a bare
+    /// `host:port`; without a path it is `/api/v1/pow/ws`).
     ///
     /// # Errors
     /// The URL makes no sense.
@@ -78,6 +80,16 @@ impl Setup {
 }
 
 impl<W: Wire> Setup<W> {
+    /// Whom to trust and what to show where a URL begins with `wss://` or `https://`, and whether the listener speaks TLS.
+    ///
+    /// # Errors
+    /// A certificate and its key do not belong together, or client certificates are asked for without a server's.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: &crate::Tls) -> Result<Self, SetupError> {
+        self.security = Security { client: Some(tls.client()?), server: tls.listener()? };
+        Ok(self)
+    }
+
     /// Changes the session's settings; see [`Config`] for the meaning and default of each.
     #[must_use]
     pub fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
@@ -126,7 +138,7 @@ impl<W: Wire> Setup<W> {
         self.config.link.role
     }
 
-    pub(crate) const fn with(config: Config, wire: W) -> Self {
+    pub(crate) fn with(config: Config, wire: W) -> Self {
         Self {
             config,
             wire,
@@ -134,6 +146,7 @@ impl<W: Wire> Setup<W> {
             listen: None,
             fallback: None,
             drain: Duration::from_secs(10),
+            security: Security::default(),
             identity: None,
             epoch: None,
             seed: None,
@@ -141,23 +154,37 @@ impl<W: Wire> Setup<W> {
     }
 
     pub(crate) fn origin(&self) -> Origin {
-        let identity = match &self.identity {
-            // Not secret and the same in every run: it names the sender.
-            Some(name) => {
-                let low = KeyedHash::new(*b"bowline identity").content("identity", name).bits() & u128::from(u64::MAX);
-                u64::try_from(low).unwrap_or_default()
-            }
-            None => random(),
-        };
-        let since = SystemTime::UNIX_EPOCH + Duration::from_secs(1_735_689_600);
-        let seconds = SystemTime::now().duration_since(since).unwrap_or_default().as_secs();
-        let epoch = self.epoch.unwrap_or(u32::try_from(seconds & 0x03ff_ffff).unwrap_or_default());
-        Origin::new(identity, epoch)
+        origin(self.identity.as_deref(), self.epoch)
     }
 
     pub(crate) fn seed_or_random(&self) -> u64 {
         self.seed.unwrap_or_else(random)
     }
+}
+
+/// A sender's name and the count of its starts, or what stands for them.
+pub(crate) fn origin(identity: Option<&str>, epoch: Option<u32>) -> Origin {
+    let identity = match identity {
+        // Not secret and the same in every run: it names the sender.
+        Some(name) => {
+            let low = KeyedHash::new(*b"bowline identity").content("identity", name).bits() & u128::from(u64::MAX);
+            u64::try_from(low).unwrap_or_default()
+        }
+        None => random(),
+    };
+    let since = SystemTime::UNIX_EPOCH + Duration::from_secs(1_735_689_600);
+    let seconds = SystemTime::now().duration_since(since).unwrap_or_default().as_secs();
+    let epoch = epoch.unwrap_or(u32::try_from(seconds & 0x03ff_ffff).unwrap_or_default());
+    Origin::new(identity, epoch)
+}
+
+/// A key for hashes that nobody outside can foresee.
+pub(crate) fn random_key() -> [u8; 16] {
+    let mut key = [0; 16];
+    let (low, high) = key.split_at_mut(8);
+    low.copy_from_slice(&random().to_le_bytes());
+    high.copy_from_slice(&random().to_le_bytes());
+    key
 }
 
 /// 64 bits of the system's entropy: what the standard library keys its hash maps with.
@@ -175,7 +202,7 @@ pub(crate) fn resolve(address: &str) -> Result<SocketAddr, SetupError> {
 ///
 /// ```
 /// use bowline_transport::Setup;
-/// let error = Setup::api_node("https://ml").unwrap_err();
+/// let error = Setup::api_node("ftp://ml").unwrap_err();
 /// assert!(error.to_string().starts_with("bad URL"));
 /// ```
 #[derive(Debug)]
@@ -193,6 +220,9 @@ pub enum SetupError {
     },
     /// Settings that are no JSON, or a variable of the environment that is not what it should be.
     Settings(String),
+    /// A certificate or key makes no sense.
+    #[cfg(feature = "tls")]
+    Tls(crate::TlsError),
     /// The system refused a socket or a thread.
     Io(io::Error),
 }
@@ -204,6 +234,8 @@ impl fmt::Display for SetupError {
             Self::Config(error) => write!(f, "bad setting: {error}"),
             Self::Address { address, source } => write!(f, "bad address {address:?}: {source}"),
             Self::Settings(why) => write!(f, "bad settings: {why}"),
+            #[cfg(feature = "tls")]
+            Self::Tls(error) => write!(f, "bad TLS setting: {error}"),
             Self::Io(error) => write!(f, "cannot start: {error}"),
         }
     }
@@ -214,6 +246,8 @@ impl core::error::Error for SetupError {
         match self {
             Self::Url(error) => Some(error),
             Self::Config(error) => Some(error),
+            #[cfg(feature = "tls")]
+            Self::Tls(error) => Some(error),
             Self::Address { source, .. } | Self::Io(source) => Some(source),
             Self::Settings(_) => None,
         }
@@ -229,6 +263,13 @@ impl From<TargetError> for SetupError {
 impl From<ConfigError> for SetupError {
     fn from(error: ConfigError) -> Self {
         Self::Config(error)
+    }
+}
+
+#[cfg(feature = "tls")]
+impl From<crate::TlsError> for SetupError {
+    fn from(error: crate::TlsError) -> Self {
+        Self::Tls(error)
     }
 }
 

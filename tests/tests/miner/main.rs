@@ -495,6 +495,10 @@ mod with_a_validator {
         // In the documents' dialect nobody signs.
         let mut visitor = validator.visitor();
         visitor.auth();
+        // Neither a refusal nor its own frame come back is a greeting.
+        visitor.raw(r#"{"status":"error","message":"no"}"#);
+        visitor.raw(frame(&keys("07"), "welcome", "{}"));
+        visitor.assert_quiet();
         visitor.raw(r#"{"message":"Connection established"}"#);
         visitor.next();
         visitor.next();

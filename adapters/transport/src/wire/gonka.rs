@@ -92,8 +92,8 @@ impl Wire for Gonka {
 
     fn routes(&self) -> Routes<'static> {
         match self.direction {
-            Direction::Send => Routes { websocket: Some(gonka::PATH), callbacks: &[] },
-            Direction::Receive => Routes { websocket: None, callbacks: GONKA_CALLBACKS },
+            Direction::Send => Routes { websocket: Some(gonka::PATH), ..Routes::NONE },
+            Direction::Receive => Routes { callbacks: GONKA_CALLBACKS, ..Routes::NONE },
         }
     }
 

@@ -12,7 +12,7 @@
 //! message's life; the session does. Invariants: nothing here blocks; what it remembers is bounded by the session.
 
 #[cfg(feature = "sr25519")]
-mod bettensor;
+pub(crate) mod bettensor;
 mod gonka;
 
 #[cfg(feature = "sr25519")]
