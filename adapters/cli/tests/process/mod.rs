@@ -123,3 +123,10 @@ pub(crate) fn key(place: &Path, byte: &str) -> String {
     std::fs::write(&path, byte.repeat(32)).unwrap();
     path.to_str().unwrap().to_owned()
 }
+
+/// Does something in a thread, so that it can be waited for with a limit.
+pub(crate) fn begin<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Receiver<T> {
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || tell.send(work()));
+    told
+}
