@@ -54,8 +54,7 @@ fn hub(address: &str, ledger: &Ledger) -> Hub {
 }
 
 fn miner(address: SocketAddr, n: u32) -> Miner {
-    let mut settings = Settings::default();
-    settings.reconnect_base_interval = 1.0;
+    let settings = Settings { reconnect_base_interval: 1.0, ..Settings::default() };
     let setup = Setup::miner(&format!("ws://{address}/ws"), keys(n)).unwrap().settings(&settings).unwrap();
     Miner::start(setup.validator(keys(MINERS).hotkey())).unwrap()
 }

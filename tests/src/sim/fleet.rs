@@ -495,7 +495,7 @@ impl World {
         fate.doubled += u32::from(fate.life == self.life);
         fate.life = self.life;
         let takes = SplitMix64::new(u64::from(payload) ^ self.fleet.seed).up_to(400);
-        let takes = if self.slow_app && payload % 20 == 0 { takes * 15 } else { takes };
+        let takes = if self.slow_app && payload.is_multiple_of(20) { takes * 15 } else { takes };
         self.agenda.put_in(ms(5 + takes), Due::Complete(self.life, session, delivery, payload));
     }
 

@@ -687,6 +687,7 @@ impl Model {
     }
 
     /// A request came in. `got`: the session it was put to.
+    #[expect(clippy::too_many_arguments, reason = "a request says all of this at once, and what became of it")]
     pub fn request(
         &mut self,
         wall: i64,
