@@ -3,6 +3,9 @@
 //! No timing is asserted: only counts and orders, with a generous limit on everything that waits. The numbers in the names
 //! are those of the faults in the original (wire facts 2.10) and of the rules.
 
+#[path = "../real/ca.rs"]
+#[expect(dead_code, reason = "every test program uses a part")]
+mod ca;
 mod client;
 
 use bowline::Outcome;
@@ -762,4 +765,30 @@ fn our_own_miner_and_our_own_hub_understand_each_other() {
     update.complete();
     assert_eq!(*seen.lock().unwrap(), ["p-1"]);
     assert_eq!(miner.complaints().total, 0);
+}
+
+#[test]
+fn encrypted_the_hub_is_the_same() {
+    let authority = ca::Authority::new();
+    let tls = ca::serve(ca::trust(&authority), &authority.here());
+    let (hub, seen) = hub_with(|setup| setup.tls(&tls).unwrap());
+    let start = |url: String, n| {
+        let setup = bowline_smol::Setup::miner(&url, keys(n)).unwrap();
+        bowline_smol::Miner::start(setup.tls(&ca::trust(&authority)).unwrap()).unwrap()
+    };
+    let miner = start(format!("wss://localhost:{}", hub.address().port()), 1);
+    let receipts: Vec<_> =
+        (0..20).map(|n| block("room", miner.predict(format!(r#"{{"prediction_id":"p-{n}"}}"#))).unwrap()).collect();
+    for receipt in receipts {
+        let end = block("the confirmation", receipt.settled());
+        assert_eq!(end.outcome, Outcome::Delivered { path: bowline::Path::WebSocket });
+    }
+    assert_eq!(seen.lock().unwrap().len(), 20);
+    until("the miner", || hub.health().connections == 1);
+    let data = format!(r#"{{"games":["{}"]}}"#, "x".repeat(200_000));
+    hub.publish("game_update", &data, Publish::DEFAULT).unwrap();
+    assert!(block("the update", miner.receive()).unwrap().data().len() > 200_000);
+    let plain = TcpStream::connect(hub.address()).unwrap();
+    plain.set_read_timeout(Some(LIMIT)).unwrap();
+    assert!(tungstenite::client(format!("ws://{}/ws", hub.address()), plain).is_err(), "not in the clear");
 }
