@@ -27,11 +27,11 @@ pub enum Action {
         /// How long at most.
         limit: Option<Duration>,
     },
-    /// Call [`Hub::writable`] whenever this line can be written, until it says that it is enough.
+    /// Call [`Hub::writable`](super::Hub::writable) whenever this line can be written, until it says that it is enough.
     Watch(Arc<Line>),
     /// Forget this connection and close its socket.
     Drop(ConnId),
-    /// Post and report by [`Hub::posted`].
+    /// Post and report by [`Hub::posted`](super::Hub::posted).
     Post {
         /// Of this session.
         session: SessionId,
@@ -46,7 +46,7 @@ pub enum Action {
         /// For connecting, sending and the answer together.
         deadline: Duration,
     },
-    /// Call [`Hub::turn`]: its time is earlier than it said last.
+    /// Call [`Hub::turn`](super::Hub::turn): its time is earlier than it said last.
     Wake,
 }
 

@@ -24,12 +24,16 @@ impl Engine {
     pub(in crate::hub) fn settle(&mut self) {
         loop {
             while self.step() {}
-            let dirty = core::mem::take(&mut self.dirty);
-            if dirty.is_empty() {
+            if self.dirty.is_empty() {
                 return;
             }
-            for line in dirty {
+            let mut dirty = core::mem::take(&mut self.dirty);
+            for line in dirty.drain(..) {
                 self.flush(&line);
+            }
+            // Its memory is used again, unless flushing has made more to flush.
+            if self.dirty.is_empty() {
+                self.dirty = dirty;
             }
         }
     }
