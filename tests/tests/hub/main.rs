@@ -6,7 +6,7 @@
 mod client;
 
 use bowline::Outcome;
-use bowline_smol::hub::{Admission, Confirmation, Duplicate, Event, Hub, HubSetup, Publish, Target};
+use bowline_smol::hub::{Admission, Confirmation, Duplicate, Event, Hub, HubSetup, Publish, Rate, Target};
 use client::*;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
@@ -505,6 +505,61 @@ fn l9_whoever_says_nothing_or_half_of_it_is_sent_away_and_takes_nobodys_place() 
     });
     assert!(Client::join(hub.address(), 2).predict("p").success());
     assert_eq!(hub.health().pending, 0);
+}
+
+#[test]
+fn floods_of_pings_fragments_and_heartbeats_end_their_own_connection() {
+    let (hub, _) = hub();
+    let mut quiet = Client::join(hub.address(), 9);
+    // A fragment of a text, then empty continuations without end, masked as a client's must be.
+    let empty: Vec<u8> = [0x00, 0x80, 1, 2, 3, 4].repeat(4096);
+    let mut miner = Client::join(hub.address(), 1);
+    miner.socket.get_mut().write_all(&[0x01, 0x80, 1, 2, 3, 4]).unwrap();
+    let mut writer = miner.socket.get_mut().try_clone().unwrap();
+    let flood = std::thread::spawn(move || (0..10_000).find(|_| writer.write_all(&empty).is_err()));
+    assert!(matches!(miner.closed().code, 1002 | 1006));
+    assert!(flood.join().unwrap().is_some(), "it was cut off");
+    let ping: Vec<u8> = [0x89, 0x80, 1, 2, 3, 4].repeat(4096);
+    let mut miner = Client::join(hub.address(), 2);
+    let mut writer = miner.socket.get_mut().try_clone().unwrap();
+    let flood = std::thread::spawn(move || (0..10_000).find(|_| writer.write_all(&ping).is_err()));
+    assert!(matches!(miner.closed().code, 1008 | 1006));
+    assert!(flood.join().unwrap().is_some(), "it was cut off");
+    assert!(quiet.predict("p").success());
+    until("the end of both", || hub.health().connections == 1);
+}
+
+#[test]
+fn two_hundred_miners_come_back_to_a_hub_that_was_killed() {
+    let many = |setup: HubSetup| {
+        setup.authorize(|_| Admission::accept()).configure(|config| {
+            config.per_address_connections = 1000;
+            config.per_address.handshakes = Rate::UNLIMITED;
+        })
+    };
+    let (hub, _) = hub_with(many);
+    let address = hub.address();
+    let mut miners: Vec<_> = (0..200).map(|n| Client::join(address, n + 1)).collect();
+    assert_eq!(hub.publish("game_update", r#"{"games":[1]}"#, Publish::DEFAULT).unwrap().reached, 200);
+    for miner in &mut miners {
+        assert_eq!(miner.envelope().data["games"][0], 1);
+    }
+    drop(hub);
+    for miner in &mut miners {
+        assert!(matches!(miner.closed().code, 1012 | 1006));
+    }
+    let mut again = None;
+    until("the port", || {
+        let setup = many(HubSetup::validator(&address.to_string(), keys(999_999)).unwrap());
+        again = Hub::start(setup.on("prediction", |_| async { Ok::<_, String>("stored") })).ok();
+        again.is_some()
+    });
+    let hub = again.unwrap();
+    let mut miners: Vec<_> = (0..200).map(|n| Client::join(address, n + 1)).collect();
+    for (n, miner) in miners.iter_mut().enumerate() {
+        assert!(miner.predict(&format!("p-{n}")).success());
+    }
+    assert_eq!((hub.health().connections, hub.stats().delivered), (200, 200));
 }
 
 #[test]
