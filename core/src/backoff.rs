@@ -4,7 +4,7 @@
 //! delay(n) = max(floor, hint) + draw        n = failures in a row, from 0
 //! draw     = U(0, d)           Jitter::Full     d = min(cap, base · 2ⁿ), the cap before the draw
 //!          = d/2 + U(0, d/2)   Jitter::Equal
-//! n = 0:     d is at least the window that the server announced
+//! n = 0:     U(0, window) where the window that the server announced is wider than d
 //!
 //! failing ──next()──▶ n + 1 ──next()──▶ n + 2 …      reset(): n = 0, earned by useful traffic and uptime
 //! ```
@@ -152,11 +152,11 @@ impl Backoff {
     fn draw(&mut self, failures: u32, cap: Duration, hint: Hint, rng: &mut SplitMix64) -> Duration {
         let base = micros(self.config.base);
         let grown = if failures < u64::BITS { base.saturating_mul(1_u64 << failures) } else { u64::MAX };
-        let mut bound = if base == 0 { 0 } else { grown.min(micros(cap)) };
-        if failures == 0 {
-            bound = bound.max(micros(hint.window.min(LONGEST_HINT)));
-        }
+        let bound = if base == 0 { 0 } else { grown.min(micros(cap)) };
+        let window = if failures == 0 { micros(hint.window.min(LONGEST_HINT)) } else { 0 };
         let draw = match self.config.jitter {
+            // All of the window, whatever the jitter: half of it would make the storm twice as high (B2).
+            _ if window > bound => rng.up_to(window),
             Jitter::Full => rng.up_to(bound),
             Jitter::Equal => (bound / 2).saturating_add(rng.up_to(bound / 2)),
         };
@@ -209,6 +209,24 @@ mod tests {
         }
         assert!(widest > Duration::from_secs(24));
         assert!(widest <= Duration::from_millis(25_100));
+    }
+
+    #[test]
+    fn b2_the_servers_window_is_used_whole_by_every_jitter() {
+        let equal = BackoffConfig {
+            floor: Duration::ZERO,
+            base: Duration::from_secs(5),
+            jitter: Jitter::Equal,
+            ..BackoffConfig::DEFAULT
+        };
+        let hint = Hint { after: Duration::ZERO, window: Duration::from_secs(60) };
+        let first = |seed| Backoff::new(equal).next(hint, &mut SplitMix64::new(seed)).as_secs() / 6;
+        let tenths: std::collections::BTreeSet<_> = (0..300).map(first).collect();
+        assert_eq!(tenths.len(), 10, "{tenths:?}");
+        // A window that is narrower than the first draw anyway changes nothing.
+        let hint = Hint { window: Duration::from_secs(1), ..hint };
+        let delay = Backoff::new(equal).next(hint, &mut SplitMix64::new(1));
+        assert!(delay >= Duration::from_millis(2_500), "{delay:?}");
     }
 
     #[test]

@@ -15,7 +15,7 @@
 //! under way; the wake-up time is never later than the earliest thing due.
 //! Field bugs: a new id on every try; queued messages sent again on the next connection after HTTP delivered them;
 //! `pending.clear()` on reconnect; the oldest unacknowledged message dropped silently; resending on a live connection.
-//! Rules: I1, S1, S2, S3, S7, F2, F4, H5, T1–T6.
+//! Rules: I1, S1, S2, S3, S7, S8, F2, F4, H5, T1–T6.
 
 use crate::cause::HttpOutcome;
 use crate::ids::{LinkId, MessageId, Origin, PostId, Seq};
@@ -94,6 +94,8 @@ pub enum Rejection {
     TooLarge,
     /// The peer answered with this HTTP status: 400, 413 or 422.
     Status(u16),
+    /// The peer said so in its own words.
+    ByPeer,
 }
 
 /// How a message ended; every accepted message ends exactly once (G1).
@@ -390,6 +392,21 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
 
     /// An acknowledgement by `id` came in on `link`.
     pub fn on_ack(&mut self, now: Instant, link: LinkId, id: MessageId) -> Ack {
+        self.on_answer(now, link, id, Outcome::Delivered { path: Path::WebSocket })
+    }
+
+    /// A rejection by `id` came in on `link`: an answer as good as an acknowledgement, and no less final (S8).
+    pub fn on_reject(&mut self, now: Instant, link: LinkId, id: MessageId) -> Ack {
+        self.on_answer(now, link, id, Outcome::Rejected(Rejection::ByPeer))
+    }
+
+    /// The peer said by HTTP what became of the message with this `id`.
+    pub fn on_confirmed(&mut self, now: Instant, id: MessageId, success: bool) -> Ack {
+        let delivered = Outcome::Delivered { path: Path::Http };
+        self.on_answer(now, LinkId::NONE, id, if success { delivered } else { Outcome::Rejected(Rejection::ByPeer) })
+    }
+
+    fn on_answer(&mut self, now: Instant, link: LinkId, id: MessageId, outcome: Outcome) -> Ack {
         let Some(seq) = self.origin.seq_of(id) else { return Ack::Unknown };
         if seq < self.head {
             return Ack::Unknown;
@@ -407,7 +424,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
             Answer::Awaited { since, .. } if slot.sent_on == link && slot.post == Posting::Never => since,
             Answer::Awaited { .. } | Answer::Late | Answer::None => None,
         };
-        self.settle(now, seq, Outcome::Delivered { path: Path::WebSocket });
+        self.settle(now, seq, outcome);
         if let Some(sent) = sample {
             self.rtt.sample(now.since(sent));
         }

@@ -10,16 +10,23 @@
 //!  1008 soon after open "not yet": wait               –
 //!  unanswered           –                             3 s, then HTTP, whatever the budget says (F6)
 //!  idle                 –                             a data frame every 25 s (L4): the peer's reads end after 60 s
+//!
+//!                       BETTENSOR_MINER
+//!  who dials            dials a validator, and is ready when it is greeted
+//!  who sends            both: predictions, which are confirmed or rejected, against updates
+//!  between attempts     5 s doubling to 300 s, of which at least half
+//!  unanswered           3 s at first, then what the validator needs; then HTTP (F3)
+//!  idle                 a heartbeat every 60 s; dead after 300 s
 //! ```
 //!
 //! Rules: B6, F1, F6, L4, P1, T1; values from section 4.14 of the rules and the peers' code.
 
-use crate::backoff::BackoffConfig;
+use crate::backoff::{BackoffConfig, Jitter};
 use crate::cause::{Class, On, Row};
 use crate::config::Config;
 use crate::heartbeat::HeartbeatConfig;
 use crate::inbox::InboxConfig;
-use crate::link::{LinkConfig, Role};
+use crate::link::{LinkConfig, Ready, Role};
 use crate::outbox::OutboxConfig;
 use crate::route::{Hedge, RouteConfig};
 use crate::rtt::AckWait;
@@ -80,10 +87,42 @@ pub const GONKA_ML_NODE: Config = Config {
     },
 };
 
+/// Bettensor's miner: it dials a validator's WebSocket, signs its first frame, and posts predictions where there is no
+/// WebSocket. Its heartbeat is a message of the wire's own.
+///
+/// ```
+/// use bowline::{BETTENSOR_MINER, Ready};
+/// assert!(BETTENSOR_MINER.check().is_ok());
+/// assert_eq!(BETTENSOR_MINER.link.ready, Ready::Hello);
+/// ```
+pub const BETTENSOR_MINER: Config = Config {
+    link: LinkConfig {
+        role: Role::Dialer,
+        ready: Ready::Hello,
+        // Between the constructor's 30 s for the upgrade and no limit at all for the greeting.
+        attempt: seconds(10),
+        backoff: BackoffConfig { floor: Duration::ZERO, base: seconds(5), cap: seconds(300), jitter: Jitter::Equal },
+        blocked: seconds(300),
+        // None of its own: an original validator closes with 1000 when the same miner dials again, as it does when it
+        // stops, so that code cannot mean "replaced"; 4003 does.
+        ..LinkConfig::DEFAULT
+    },
+    heartbeat: HeartbeatConfig { interval: seconds(60), dead: seconds(300), ..HeartbeatConfig::DEFAULT },
+    outbox: OutboxConfig {
+        ack_wait: AckWait::Adaptive { first: seconds(3), least: seconds(3), most: seconds(60) },
+        // What the other side of this wire reads by its library's default; a prediction has half a kilobyte.
+        frame_limit: 1 << 20,
+        post_limit: 1 << 20,
+        ..OutboxConfig::DEFAULT
+    },
+    inbox: InboxConfig { capacity: 1024, ..InboxConfig::DEFAULT },
+    route: RouteConfig { http: true, ..RouteConfig::DEFAULT },
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backoff::{Backoff, Jitter};
+    use crate::backoff::Backoff;
     use crate::cause::{Cause, Hint, classify};
     use crate::rng::SplitMix64;
 
@@ -125,10 +164,34 @@ mod tests {
 
     #[test]
     fn s12_the_profiles_pass_the_check() {
-        for profile in [GONKA_API_NODE, GONKA_ML_NODE] {
+        for profile in [GONKA_API_NODE, GONKA_ML_NODE, BETTENSOR_MINER] {
             assert!(profile.check().is_ok());
             assert!(profile.inbox.horizon >= profile.inbox.peer_life);
         }
+    }
+
+    #[test]
+    fn b6_a_miner_waits_five_seconds_at_most_first_and_never_above_five_minutes() {
+        let (mut backoff, mut rng) = (Backoff::new(BETTENSOR_MINER.link.backoff), SplitMix64::new(1));
+        for n in 0..20_u32 {
+            let bound = seconds(5 << n.min(6)).min(seconds(300));
+            let delay = backoff.next(Hint::NONE, &mut rng);
+            assert!(delay >= bound / 2 && delay <= bound, "{n}: {delay:?}");
+        }
+    }
+
+    #[test]
+    fn b_to_a_miner_1000_says_nothing_and_1008_few() {
+        let rows = BETTENSOR_MINER.link.rows;
+        assert_eq!(classify(rows, Cause::Closed(1000)), Class::Retry, "\"New connection established\", or it stops");
+        assert_eq!(classify(rows, Cause::Closed(1008)), Class::Few(5), "not in the metagraph");
+        assert_eq!(classify(rows, Cause::Closed(4003)), Class::Replaced);
+    }
+
+    #[test]
+    fn t1_a_miner_waits_three_seconds_at_least() {
+        let AckWait::Adaptive { first, least, .. } = BETTENSOR_MINER.outbox.ack_wait else { panic!() };
+        assert_eq!((first, least), (seconds(3), seconds(3)));
     }
 
     #[test]

@@ -116,11 +116,13 @@ impl<T, S: Slots<T> + ?Sized> Ring<T, S> {
 
     /// Makes room for one more if the storage can grow, to `most` places at the most.
     pub fn make_room(&mut self, most: usize) {
-        if self.len == self.capacity() {
+        let before = self.capacity();
+        if self.len == before && self.slots.grow(most) {
             // What lies before the head is the end of the ring: the new places must follow it.
-            self.slots.as_mut().rotate_left(self.head);
+            if let Some(old) = self.slots.as_mut().get_mut(..before) {
+                old.rotate_left(self.head.min(old.len()));
+            }
             self.head = 0;
-            self.slots.grow(most);
         }
     }
 

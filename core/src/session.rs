@@ -64,6 +64,11 @@ pub enum Head {
         /// The id that was acknowledged.
         id: MessageId,
     },
+    /// The peer will never take the message with this id (S8).
+    Reject {
+        /// The id that was rejected.
+        id: MessageId,
+    },
     /// The answer to a ping.
     Pong,
     /// The greeting that makes an open connection ready.
@@ -132,6 +137,13 @@ pub enum Input<P> {
         id: Option<MessageId>,
         /// As for [`Head::Data`].
         key: Option<ContentKey>,
+    },
+    /// The peer said by a request of its own, or in its answer to one of ours, what became of a message (S8).
+    Confirmed {
+        /// Which.
+        id: MessageId,
+        /// Delivered, or rejected.
+        success: bool,
     },
     /// The peer gave up a request before it was answered.
     RequestGone {
@@ -761,6 +773,11 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         self.enter(now, |session| session.on_request(request, id, key))
     }
 
+    /// [`Input::Confirmed`]; false: it is for nothing that waits for it.
+    pub fn confirmed(&mut self, now: Instant, id: MessageId, success: bool) -> bool {
+        self.enter(now, |session| session.on_confirmed(id, success))
+    }
+
     /// [`Input::RequestGone`].
     pub fn request_gone(&mut self, now: Instant, request: RequestId) {
         self.enter(now, |session| session.on_request_gone(request));
@@ -910,6 +927,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             Input::Writable { link, yes } => done(self.on_writable(link, yes)),
             Input::Posted { post, outcome } => done(self.on_posted(post, outcome)),
             Input::Request { request, id, key } => Reply::Arrival(self.on_request(request, id, key)),
+            Input::Confirmed { id, success } => done(self.on_confirmed(id, success)),
             Input::RequestGone { request } => done(self.on_request_gone(request)),
             Input::Send { payload, size, policy } => match self.on_send(payload, size, policy) {
                 Ok(seq) => Reply::Queued(seq),
@@ -966,6 +984,11 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             self.inbox.on_request(self.now, request, id, key)
         };
         self.count(arrival)
+    }
+
+    fn on_confirmed(&mut self, id: MessageId, success: bool) -> bool {
+        let taken = self.outbox.on_confirmed(self.now, id, success) == Ack::Settled;
+        self.taken(taken)
     }
 
     fn on_request_gone(&mut self, request: RequestId) -> bool {
@@ -1046,8 +1069,13 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
                 let arrival = self.inbox.on_frame(now, id, key);
                 Heard::Arrival(self.count(arrival))
             }
-            Head::Ack { id } => {
-                match self.outbox.on_ack(now, link, id) {
+            Head::Ack { id } | Head::Reject { id } => {
+                let said = if head == (Head::Reject { id }) {
+                    self.outbox.on_reject(now, link, id)
+                } else {
+                    self.outbox.on_ack(now, link, id)
+                };
+                match said {
                     Ack::Settled => {
                         self.link.on_useful();
                         live.malformed = 0;

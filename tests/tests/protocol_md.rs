@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use bowline::hub::Why;
 use bowline::wire::gonka::{self, Kind};
 use bowline::{
     AckWait, Answer, BackoffConfig, Cause, Class, Config, GONKA_API_NODE, GONKA_ML_NODE, HeartbeatConfig, Hedge,
@@ -17,18 +18,19 @@ use serde_json::Value;
 const PAGE: &str = include_str!("../../PROTOCOL.md");
 const VECTORS: &str = include_str!("../vectors/gonka.jsonl");
 
-/// The rules that hold today. R1–R6, R8–R10, S4, S10, H3, P7, P8, L7 and U1–U13 are later work.
+/// The rules that hold today. R1–R6, R9, R10, S4, S10, H3, P7, L7, U4 and U11–U13 are later work.
 const RULES: &[(&str, &[u8])] = &[
     ("N", &[1, 2]),
     ("I", &[1, 2, 3, 4, 5]),
     ("S", &[1, 2, 3, 5, 6, 7, 8, 9, 11, 12]),
-    ("R", &[7]),
+    ("R", &[7, 8]),
     ("H", &[1, 2, 4, 5, 6]),
     ("F", &[0, 1, 2, 3, 4, 5, 6, 7]),
-    ("P", &[1, 2, 3, 4, 5, 6]),
+    ("P", &[1, 2, 3, 4, 5, 6, 8]),
     ("B", &[1, 2, 3, 4, 5, 6, 7, 8, 9]),
     ("L", &[1, 2, 3, 4, 5, 6, 8, 9]),
     ("T", &[1, 2, 3, 4, 5, 6]),
+    ("U", &[1, 2, 3, 5, 6, 7, 8, 9, 10]),
 ];
 
 fn rules() -> impl Iterator<Item = String> {
@@ -180,6 +182,16 @@ fn the_table_of_answers_is_the_codes() {
         ("Busy", Answer::Busy { after: Duration::ZERO }),
     ];
     assert_eq!(told, answers.map(|(name, answer)| (name, answer.status().to_string())).into());
+}
+
+#[test]
+fn u8_the_table_of_a_hubs_reasons_is_the_codes() {
+    let told: Vec<[String; 3]> = table(&["reason", "close code", "status"])
+        .into_iter()
+        .map(|row| [unquoted(&row[0]).to_owned(), row[1].clone(), row[2].clone()])
+        .collect();
+    let code = Why::ALL.map(|why| [format!("{why:?}"), why.code().to_string(), why.status().to_string()]);
+    assert_eq!(told, code);
 }
 
 #[test]

@@ -127,7 +127,7 @@ const PIECE: usize = 16 * 1024;
 ///     let (socket, _) = listener.accept()?;
 ///     let limits = Limits::default();
 ///     let deadline = Deadline::after(limits.head);
-///     let routes = Routes { websocket: None, callbacks: GONKA_CALLBACKS };
+///     let routes = Routes { callbacks: GONKA_CALLBACKS, ..Routes::NONE };
 ///     let io = BlockingIo::new(socket, deadline.clone())?;
 ///     let served = block_on(serve(io, &deadline, &limits, &routes, async |_batch| Answer::OK));
 ///     assert!(matches!(served, Served::Done));

@@ -29,9 +29,15 @@ pub mod io;
 mod turn;
 
 pub use bowline::wire::gonka::Kind;
-pub use bowline_transport::{Message, Receipt, Refused, SendError, Settlement, Setup, SetupError, Status};
+pub use bowline_transport::{
+    Gonka, Message, Receipt, Refused, Reply, SendError, Settlement, Setup, SetupError, Status,
+};
+
+#[cfg(feature = "bettensor")]
+pub use bowline_transport::{Bettensor, Complaints, Hotkey, KeyError, Keypair, Settings};
 
 use bowline::{Event, Policy};
+use bowline_transport::Wire;
 use bowline_transport::http::Bytes;
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -63,18 +69,18 @@ use std::thread::JoinHandle;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
-pub struct Node {
-    shared: Arc<bowline_transport::Node>,
+pub struct Node<W: Wire = Gonka> {
+    shared: Arc<bowline_transport::Node<W>>,
     address: Option<SocketAddr>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Node {
+impl<W: Wire> Node<W> {
     /// Starts: listens, dials, as the setup says.
     ///
     /// # Errors
     /// A setting makes no sense, or the system refuses a socket or a thread.
-    pub fn start(setup: Setup) -> Result<Self, SetupError> {
+    pub fn start(setup: Setup<W>) -> Result<Self, SetupError> {
         let (shared, address, thread) = turn::start(&setup)?;
         Ok(Self { shared, address, thread: Some(thread) })
     }
@@ -85,38 +91,14 @@ impl Node {
         self.address
     }
 
-    /// Accepts a batch, waiting for room; its end comes with the receipt.
-    ///
-    /// # Errors
-    /// Why it can never be accepted, and the batch.
-    pub fn send(&self, kind: Kind, json: impl Into<Bytes>) -> Result<Receipt, SendError> {
-        self.shared.send_blocking(kind, json, Policy::DEFAULT)
-    }
-
-    /// Accepts a batch with a life of its own, waiting for room.
-    ///
-    /// # Errors
-    /// Why it can never be accepted, and the batch.
-    pub fn send_with(&self, kind: Kind, json: impl Into<Bytes>, policy: Policy) -> Result<Receipt, SendError> {
-        self.shared.send_blocking(kind, json, policy)
-    }
-
-    /// Accepts a batch, or hands it back at once.
-    ///
-    /// # Errors
-    /// Why not, and the batch.
-    pub fn try_send(&self, kind: Kind, json: impl Into<Bytes>) -> Result<Receipt, SendError> {
-        self.shared.try_send(kind, json, Policy::DEFAULT)
-    }
-
-    /// The next batch; `None`: the session has ended.
+    /// The next message; `None`: the session has ended.
     #[must_use]
-    pub fn receive(&self) -> Option<Message> {
+    pub fn receive(&self) -> Option<Message<W>> {
         self.shared.messages().recv_blocking().ok()
     }
 
-    /// All batches, until the session ends. Several threads may take from it; each batch goes to one of them.
-    pub fn messages(&self) -> impl Iterator<Item = Message> + Send + 'static {
+    /// All messages, until the session ends. Several threads may take from it; each message goes to one of them.
+    pub fn messages(&self) -> impl Iterator<Item = Message<W>> + Send + 'static {
         let messages = self.shared.messages().clone();
         core::iter::from_fn(move || messages.recv_blocking().ok())
     }
@@ -139,13 +121,13 @@ impl Node {
     }
 
     /// Begins to close, for a node that others hold too: accepts nothing more and finishes what is under way, for `drain` at
-    /// most. Whoever waits for batches or events is told of the end.
+    /// most. Whoever waits for messages or events is told of the end.
     pub fn begin_close(&self, drain: Duration) {
         self.shared.close(drain);
     }
 
     /// Accepts nothing more, finishes what is under way for `drain` at most, closes, and says how it stood at the end.
-    /// Batches that nobody has taken are given back.
+    /// Messages that nobody has taken are given back.
     #[must_use = "the status tells what was abandoned"]
     pub fn close(mut self, drain: Duration) -> Status {
         self.shared.close(drain);
@@ -157,7 +139,86 @@ impl Node {
     }
 }
 
-impl Drop for Node {
+impl Node {
+    /// Accepts a batch, waiting for room; its end comes with the receipt.
+    ///
+    /// # Errors
+    /// Why it can never be accepted, and the batch.
+    pub fn send(&self, kind: Kind, json: impl Into<Bytes>) -> Result<Receipt, SendError> {
+        self.shared.send_blocking(&kind, json, Policy::DEFAULT)
+    }
+
+    /// Accepts a batch with a life of its own, waiting for room.
+    ///
+    /// # Errors
+    /// Why it can never be accepted, and the batch.
+    pub fn send_with(&self, kind: Kind, json: impl Into<Bytes>, policy: Policy) -> Result<Receipt, SendError> {
+        self.shared.send_blocking(&kind, json, policy)
+    }
+
+    /// Accepts a batch, or hands it back at once.
+    ///
+    /// # Errors
+    /// Why not, and the batch.
+    pub fn try_send(&self, kind: Kind, json: impl Into<Bytes>) -> Result<Receipt, SendError> {
+        self.shared.try_send(&kind, json, Policy::DEFAULT)
+    }
+}
+
+/// A miner of Bettensor: the same session on that wire. See [`Setup::miner`].
+///
+/// ```no_run
+/// use bowline_blocking::{Keypair, Miner, Setup};
+///
+/// let keys = Keypair::from_hotkey_file(&std::fs::read_to_string("hotkey")?)?;
+/// let miner = Miner::start(Setup::miner("ws://validator:8091", keys)?)?;
+/// let receipt = miner.predict(r#"{"prediction_id":"game-1_17","game_id":"game-1","home_score":3,"away_score":1}"#)?;
+/// println!("{:?}, {:?}", receipt.wait().outcome, receipt.reply());
+/// for update in miner.messages() {
+///     println!("{}: {}", update.kind(), String::from_utf8_lossy(update.data()));
+///     update.complete();
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[cfg(feature = "bettensor")]
+pub type Miner = Node<Bettensor>;
+
+#[cfg(feature = "bettensor")]
+impl Node<Bettensor> {
+    /// Accepts a prediction, waiting for room; its confirmation is its end, and its words are the receipt's
+    /// [`reply`](Receipt::reply).
+    ///
+    /// # Errors
+    /// Why it can never be accepted, and the data. It must be an object with a `prediction_id` that no prediction under
+    /// way has.
+    pub fn predict(&self, data: impl Into<Bytes>) -> Result<Receipt, SendError> {
+        self.send("prediction", data)
+    }
+
+    /// As `predict`, with a type of the application's own.
+    ///
+    /// # Errors
+    /// As for `predict`.
+    pub fn send(&self, kind: &str, data: impl Into<Bytes>) -> Result<Receipt, SendError> {
+        self.shared.send_blocking(kind, data, Policy::DEFAULT)
+    }
+
+    /// Accepts a message of this type, or hands it back at once.
+    ///
+    /// # Errors
+    /// Why not, and the data.
+    pub fn try_send(&self, kind: &str, data: impl Into<Bytes>) -> Result<Receipt, SendError> {
+        self.shared.try_send(kind, data, Policy::DEFAULT)
+    }
+
+    /// What the validator found wrong with us: its `error` frames and refusals.
+    #[must_use]
+    pub fn complaints(&self) -> Complaints {
+        self.shared.complaints()
+    }
+}
+
+impl<W: Wire> Drop for Node<W> {
     fn drop(&mut self) {
         if self.thread.is_some() {
             self.shared.dropped();

@@ -5,10 +5,9 @@
 //! as soon as they have it.
 
 use crate::io::{BlockingIo, block_on};
-use bowline::wire::gonka;
-use bowline::{Cause, Hint, HttpOutcome, LinkId, MessageId, PostId, Role};
-use bowline_transport::http::{self, Bytes, Deadline, GONKA_CALLBACKS, Limits, Post, Routes, Served, Target};
-use bowline_transport::{Action, Node, Setup, SetupError, Stream};
+use bowline::{Cause, Hint, HttpOutcome, LinkId, MessageId, PostId};
+use bowline_transport::http::{self, Bytes, Deadline, Limits, Post, Served, Target};
+use bowline_transport::{Action, Node, Setup, SetupError, Stream, Wire};
 use core::net::SocketAddr;
 use core::time::Duration;
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -37,9 +36,9 @@ const ATTEMPT: Duration = Duration::from_secs(11);
 const BREATH: Duration = Duration::from_millis(100);
 
 /// The node, where it listens, and its thread.
-pub(crate) type Started = (Arc<Node>, Option<SocketAddr>, JoinHandle<()>);
+pub(crate) type Started<W> = (Arc<Node<W>>, Option<SocketAddr>, JoinHandle<()>);
 
-pub(crate) fn start(setup: &Setup) -> Result<Started, SetupError> {
+pub(crate) fn start<W: Wire>(setup: &Setup<W>) -> Result<Started<W>, SetupError> {
     let poll = Poll::new()?;
     let waker = Waker::new(poll.registry(), WAKE)?;
     let node = Node::new(setup, move || {
@@ -57,7 +56,6 @@ pub(crate) fn start(setup: &Setup) -> Result<Started, SetupError> {
         poll,
         listener,
         short: false,
-        dials: setup.role() == Role::Dialer,
         sockets: Arc::default(),
         watched: None,
         helpers: Vec::new(),
@@ -117,19 +115,18 @@ impl Slot {
     }
 }
 
-struct Turner {
-    node: Arc<Node>,
+struct Turner<W: Wire> {
+    node: Arc<Node<W>>,
     poll: Poll,
     listener: Option<mio::net::TcpListener>,
     /// Somebody waits there, but the system was short of something; it will not tell again.
     short: bool,
-    dials: bool,
     sockets: Sockets,
     watched: Option<(LinkId, mio::net::TcpStream)>,
     helpers: Vec<Helper>,
 }
 
-impl Turner {
+impl<W: Wire> Turner<W> {
     fn run(mut self) {
         let mut events = Events::with_capacity(8);
         let mut actions = Vec::new();
@@ -167,10 +164,9 @@ impl Turner {
                     let _ = socket.shutdown(Shutdown::Both);
                 }
             }
-            Action::Post { post, id, kind, body, deadline } => match self.node.callback_target(kind) {
-                Some(target) => self.post(post, id, target, body, deadline),
-                None => self.node.posted(post, HttpOutcome::Gone),
-            },
+            Action::Post { post, id, target, body, read, deadline } => {
+                self.post(post, id, target, body, read, deadline);
+            }
         }
     }
 
@@ -222,20 +218,20 @@ impl Turner {
         }
     }
 
-    fn post(&mut self, post: PostId, id: MessageId, target: Target, body: Bytes, limit: Duration) {
+    fn post(&mut self, post: PostId, id: MessageId, target: Target, body: Bytes, read: usize, limit: Duration) {
         let node = Arc::clone(&self.node);
         let failed = Arc::clone(&self.node);
         let spawned = self.help("bowline-post", false, move |slot| {
             let deadline = Deadline::after(limit);
             let connected = connect(&target, &deadline, slot, |socket| slot.hold(socket));
-            let outcome = match connected.and_then(|socket| BlockingIo::new(socket, deadline)) {
-                Ok(io) => block_on(http::post(io, Post { target: &target, id, body })),
-                Err(_) => HttpOutcome::Unreached,
+            let posted = match connected.and_then(|socket| BlockingIo::new(socket, deadline)) {
+                Ok(io) => block_on(http::post(io, Post { target: &target, id, body, read })),
+                Err(_) => HttpOutcome::Unreached.into(),
             };
-            node.posted(post, outcome);
+            node.posted(post, &posted);
         });
         if !spawned {
-            failed.posted(post, HttpOutcome::Unreached);
+            failed.posted(post, &HttpOutcome::Unreached.into());
         }
     }
 
@@ -258,10 +254,10 @@ impl Turner {
                 continue;
             }
             let socket = Arc::new(TcpStream::from(socket));
-            let (node, sockets, dials) = (Arc::clone(&self.node), Arc::clone(&self.sockets), self.dials);
+            let (node, sockets) = (Arc::clone(&self.node), Arc::clone(&self.sockets));
             self.help("bowline-peer", true, move |slot| {
                 if slot.hold(&socket).is_ok() {
-                    serve(&node, &sockets, dials, socket);
+                    serve(&node, &sockets, socket);
                 }
             });
         }
@@ -282,7 +278,7 @@ impl Turner {
     }
 }
 
-impl Drop for Turner {
+impl<W: Wire> Drop for Turner<W> {
     fn drop(&mut self) {
         self.node.ended();
         self.listener = None;
@@ -297,15 +293,14 @@ impl Drop for Turner {
     }
 }
 
-fn serve(node: &Arc<Node>, sockets: &Sockets, dials: bool, socket: Arc<TcpStream>) {
+fn serve<W: Wire>(node: &Arc<Node<W>>, sockets: &Sockets, socket: Arc<TcpStream>) {
     let limits = Limits::DEFAULT;
     let deadline = Deadline::after(limits.head);
-    let routes = routes(dials);
     if socket.set_nodelay(true).is_err() {
         return;
     }
     let Ok(io) = BlockingIo::new(Arc::clone(&socket), deadline.clone()) else { return };
-    let served = block_on(http::serve(io, &deadline, &limits, &routes, |callback| node.callback(callback)));
+    let served = block_on(http::serve(io, &deadline, &limits, node.routes(), |callback| node.callback(callback)));
     if let Served::Upgraded { read_buf, .. } = served
         && socket.set_nonblocking(true).is_ok()
     {
@@ -313,15 +308,6 @@ fn serve(node: &Arc<Node>, sockets: &Sockets, dials: bool, socket: Arc<TcpStream
         if let Some(link) = node.accepted(Box::new(NonBlocking(Arc::clone(&socket))), &read_buf) {
             sockets.insert(link, socket);
         }
-    }
-}
-
-/// A node that dials receives callbacks; one that is dialled is a WebSocket.
-const fn routes(dials: bool) -> Routes<'static> {
-    if dials {
-        Routes { websocket: None, callbacks: GONKA_CALLBACKS }
-    } else {
-        Routes { websocket: Some(gonka::PATH), callbacks: &[] }
     }
 }
 

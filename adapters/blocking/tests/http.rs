@@ -17,7 +17,7 @@ struct Threads;
 
 impl Driver for Threads {
     fn post(socket: TcpStream, target: &Target, id: MessageId, body: Bytes, deadline: Deadline) -> HttpOutcome {
-        block_on(post(BlockingIo::new(socket, deadline).unwrap(), Post { target, id, body }))
+        block_on(post(BlockingIo::new(socket, deadline).unwrap(), Post { target, id, body, read: 0 })).outcome
     }
 
     fn dial(socket: TcpStream, target: &Target, deadline: Deadline) -> Result<(TcpStream, Bytes), (Cause, Hint)> {

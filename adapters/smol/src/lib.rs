@@ -33,9 +33,15 @@
 mod turn;
 
 pub use bowline::wire::gonka::Kind;
-pub use bowline_transport::{Message, Receipt, Refused, SendError, Settlement, Setup, SetupError, Status};
+pub use bowline_transport::{
+    Gonka, Message, Receipt, Refused, Reply, SendError, Settlement, Setup, SetupError, Status,
+};
+
+#[cfg(feature = "bettensor")]
+pub use bowline_transport::{Bettensor, Complaints, Hotkey, KeyError, Keypair, Settings};
 
 use bowline::{Event, Policy};
+use bowline_transport::Wire;
 use bowline_transport::http::Bytes;
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -70,18 +76,18 @@ use std::sync::Arc;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
-pub struct Node {
-    shared: Arc<bowline_transport::Node>,
+pub struct Node<W: Wire = Gonka> {
+    shared: Arc<bowline_transport::Node<W>>,
     address: Option<SocketAddr>,
     task: Option<Task<()>>,
 }
 
-impl Node {
+impl<W: Wire> Node<W> {
     /// Starts: listens, dials, as the setup says.
     ///
     /// # Errors
     /// A setting makes no sense, or the system refuses a socket.
-    pub fn start(setup: Setup) -> Result<Self, SetupError> {
+    pub fn start(setup: Setup<W>) -> Result<Self, SetupError> {
         let (shared, address, task) = turn::start(&setup)?;
         Ok(Self { shared, address, task: Some(task) })
     }
@@ -92,37 +98,13 @@ impl Node {
         self.address
     }
 
-    /// Accepts a batch, waiting for room; its end comes with the receipt.
-    ///
-    /// # Errors
-    /// Why it can never be accepted, and the batch.
-    pub async fn send(&self, kind: Kind, json: impl Into<Bytes>) -> Result<Receipt, SendError> {
-        self.shared.send(kind, json, Policy::DEFAULT).await
-    }
-
-    /// Accepts a batch with a life of its own, waiting for room.
-    ///
-    /// # Errors
-    /// Why it can never be accepted, and the batch.
-    pub async fn send_with(&self, kind: Kind, json: impl Into<Bytes>, policy: Policy) -> Result<Receipt, SendError> {
-        self.shared.send(kind, json, policy).await
-    }
-
-    /// Accepts a batch, or hands it back at once.
-    ///
-    /// # Errors
-    /// Why not, and the batch.
-    pub fn try_send(&self, kind: Kind, json: impl Into<Bytes>) -> Result<Receipt, SendError> {
-        self.shared.try_send(kind, json, Policy::DEFAULT)
-    }
-
-    /// The next batch; `None`: the session has ended.
-    pub async fn receive(&self) -> Option<Message> {
+    /// The next message; `None`: the session has ended.
+    pub async fn receive(&self) -> Option<Message<W>> {
         self.shared.messages().recv().await.ok()
     }
 
-    /// All batches, until the session ends. Several tasks may take from it; each batch goes to one of them.
-    pub fn messages(&self) -> impl Stream<Item = Message> + Send + Unpin + 'static {
+    /// All messages, until the session ends. Several tasks may take from it; each message goes to one of them.
+    pub fn messages(&self) -> impl Stream<Item = Message<W>> + Send + Unpin + 'static {
         Box::pin(self.shared.messages().clone())
     }
 
@@ -143,13 +125,13 @@ impl Node {
     }
 
     /// Begins to close, for a node that others hold too: accepts nothing more and finishes what is under way, for `drain` at
-    /// most. Whoever waits for batches or events is told of the end.
+    /// most. Whoever waits for messages or events is told of the end.
     pub fn begin_close(&self, drain: Duration) {
         self.shared.close(drain);
     }
 
     /// Accepts nothing more, finishes what is under way for `drain` at most, closes, and says how it stood at the end.
-    /// Batches that nobody has taken are given back. Cancelled, it goes on in the background.
+    /// Messages that nobody has taken are given back. Cancelled, it goes on in the background.
     pub async fn close(mut self, drain: Duration) -> Status {
         self.shared.close(drain);
         if let Some(task) = self.task.take() {
@@ -161,7 +143,89 @@ impl Node {
     }
 }
 
-impl Drop for Node {
+impl Node {
+    /// Accepts a batch, waiting for room; its end comes with the receipt.
+    ///
+    /// # Errors
+    /// Why it can never be accepted, and the batch.
+    pub async fn send(&self, kind: Kind, json: impl Into<Bytes>) -> Result<Receipt, SendError> {
+        self.shared.send(&kind, json, Policy::DEFAULT).await
+    }
+
+    /// Accepts a batch with a life of its own, waiting for room.
+    ///
+    /// # Errors
+    /// Why it can never be accepted, and the batch.
+    pub async fn send_with(&self, kind: Kind, json: impl Into<Bytes>, policy: Policy) -> Result<Receipt, SendError> {
+        self.shared.send(&kind, json, policy).await
+    }
+
+    /// Accepts a batch, or hands it back at once.
+    ///
+    /// # Errors
+    /// Why not, and the batch.
+    pub fn try_send(&self, kind: Kind, json: impl Into<Bytes>) -> Result<Receipt, SendError> {
+        self.shared.try_send(&kind, json, Policy::DEFAULT)
+    }
+}
+
+/// A miner of Bettensor: the same session on that wire. See [`Setup::miner`].
+///
+/// ```no_run
+/// use bowline_smol::{Keypair, Miner, Setup};
+///
+/// # smol::block_on(async {
+/// let keys = Keypair::from_hotkey_file(&std::fs::read_to_string("hotkey")?)?;
+/// let miner = Miner::start(Setup::miner("ws://validator:8091", keys)?)?;
+/// let receipt = miner.predict(r#"{"prediction_id":"game-1_17","game_id":"game-1","home_score":3,"away_score":1}"#).await?;
+/// println!("{:?}, {:?}", receipt.settled().await.outcome, receipt.reply());
+/// while let Some(update) = miner.receive().await {
+///     println!("{}: {}", update.kind(), String::from_utf8_lossy(update.data()));
+///     update.complete();
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[cfg(feature = "bettensor")]
+pub type Miner = Node<Bettensor>;
+
+#[cfg(feature = "bettensor")]
+impl Node<Bettensor> {
+    /// Accepts a prediction, waiting for room; its confirmation is its end, and its words are the receipt's
+    /// [`reply`](Receipt::reply).
+    ///
+    /// # Errors
+    /// Why it can never be accepted, and the data. It must be an object with a `prediction_id` that no prediction under
+    /// way has.
+    pub async fn predict(&self, data: impl Into<Bytes>) -> Result<Receipt, SendError> {
+        self.send("prediction", data).await
+    }
+
+    /// As `predict`, with a type of the application's own.
+    ///
+    /// # Errors
+    /// As for `predict`.
+    pub async fn send(&self, kind: &str, data: impl Into<Bytes>) -> Result<Receipt, SendError> {
+        self.shared.send(kind, data, Policy::DEFAULT).await
+    }
+
+    /// Accepts a message of this type, or hands it back at once.
+    ///
+    /// # Errors
+    /// Why not, and the data.
+    pub fn try_send(&self, kind: &str, data: impl Into<Bytes>) -> Result<Receipt, SendError> {
+        self.shared.try_send(kind, data, Policy::DEFAULT)
+    }
+
+    /// What the validator found wrong with us: its `error` frames and refusals.
+    #[must_use]
+    pub fn complaints(&self) -> Complaints {
+        self.shared.complaints()
+    }
+}
+
+impl<W: Wire> Drop for Node<W> {
     fn drop(&mut self) {
         if let Some(task) = self.task.take() {
             self.shared.dropped();

@@ -4,10 +4,9 @@
 //! it is, peers' requests after their answers are written. Invariants: no task waits without a limit; one registration
 //! per socket; the socket is read before anybody waits for it; when the session is over its port is free.
 
-use bowline::wire::gonka;
-use bowline::{Cause, Hint, HttpOutcome, LinkId, MessageId, PostId, Role};
-use bowline_transport::http::{self, Bytes, Deadline, GONKA_CALLBACKS, Limits, Post, Routes, Served, Target, Timed};
-use bowline_transport::{Action, Node, Setup, SetupError, Stream, Wait};
+use bowline::{Cause, Hint, HttpOutcome, LinkId, MessageId, PostId};
+use bowline_transport::http::{self, Bytes, Deadline, Limits, Post, Served, Target, Timed};
+use bowline_transport::{Action, Node, Setup, SetupError, Stream, Wait, Wire};
 use core::future::pending;
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -46,9 +45,9 @@ type Sockets = Arc<Mutex<BTreeMap<LinkId, Socket>>>;
 type Peers = Arc<Mutex<Vec<(Task<()>, Weak<Async<std::net::TcpStream>>)>>>;
 
 /// The node, where it listens, and its task.
-pub(crate) type Started = (Arc<Node>, Option<SocketAddr>, Task<()>);
+pub(crate) type Started<W> = (Arc<Node<W>>, Option<SocketAddr>, Task<()>);
 
-pub(crate) fn start(setup: &Setup) -> Result<Started, SetupError> {
+pub(crate) fn start<W: Wire>(setup: &Setup<W>) -> Result<Started<W>, SetupError> {
     let called = Arc::new(event_listener::Event::new());
     let call = Arc::clone(&called);
     let node = Node::new(setup, move || {
@@ -58,18 +57,16 @@ pub(crate) fn start(setup: &Setup) -> Result<Started, SetupError> {
     let address = listener.as_ref().map(TcpListener::local_addr).transpose()?;
     let listener = listener.map(Async::try_from).transpose()?;
     let sockets = Sockets::default();
-    let dials = setup.role() == Role::Dialer;
     let peers = Peers::default();
-    let listening = listener.map(|listener| {
-        smol::spawn(listen(Arc::clone(&node), Arc::clone(&sockets), Arc::clone(&peers), listener, dials))
-    });
+    let listening = listener
+        .map(|listener| smol::spawn(listen(Arc::clone(&node), Arc::clone(&sockets), Arc::clone(&peers), listener)));
     let turner =
         Turner { node: Arc::clone(&node), sockets, dials: BTreeMap::new(), posts: BTreeMap::new(), peers, listening };
     Ok((node, address, smol::spawn(turner.run(called))))
 }
 
-struct Turner {
-    node: Arc<Node>,
+struct Turner<W: Wire> {
+    node: Arc<Node<W>>,
     sockets: Sockets,
     dials: BTreeMap<LinkId, Task<()>>,
     posts: BTreeMap<PostId, Task<()>>,
@@ -77,7 +74,7 @@ struct Turner {
     listening: Option<Task<()>>,
 }
 
-impl Turner {
+impl<W: Wire> Turner<W> {
     async fn run(mut self, called: Arc<event_listener::Event>) {
         let mut actions = Vec::new();
         loop {
@@ -133,21 +130,16 @@ impl Turner {
                 self.dials.remove(&link);
                 lock(&self.sockets).remove(&link);
             }
-            Action::Post { post, id, kind, body, deadline } => {
+            Action::Post { post, id, target, body, read, deadline } => {
                 self.posts.retain(|_, task| !task.is_finished());
-                match self.node.callback_target(kind) {
-                    Some(target) => {
-                        let request = request(Arc::clone(&self.node), post, id, target, body, deadline);
-                        self.posts.insert(post, smol::spawn(request));
-                    }
-                    None => self.node.posted(post, HttpOutcome::Gone),
-                }
+                let request = request(Arc::clone(&self.node), post, id, target, body, read, deadline);
+                self.posts.insert(post, smol::spawn(request));
             }
         }
     }
 }
 
-impl Drop for Turner {
+impl<W: Wire> Drop for Turner<W> {
     fn drop(&mut self) {
         self.node.ended();
     }
@@ -177,7 +169,7 @@ async fn writable(socket: Option<&Socket>, wanted: bool) {
     }
 }
 
-async fn dial(node: Arc<Node>, sockets: Sockets, target: Target, link: LinkId) {
+async fn dial<W: Wire>(node: Arc<Node<W>>, sockets: Sockets, target: Target, link: LinkId) {
     let refused = |_| (Cause::Refused, Hint::NONE);
     let dialed = async {
         let deadline = Deadline::after(ATTEMPT);
@@ -198,16 +190,24 @@ async fn dial(node: Arc<Node>, sockets: Sockets, target: Target, link: LinkId) {
     }
 }
 
-async fn request(node: Arc<Node>, post: PostId, id: MessageId, target: Target, body: Bytes, limit: Duration) {
+async fn request<W: Wire>(
+    node: Arc<Node<W>>,
+    post: PostId,
+    id: MessageId,
+    target: Target,
+    body: Bytes,
+    read: usize,
+    limit: Duration,
+) {
     let deadline = Deadline::after(limit);
-    let outcome = match connect(&target, &deadline).await {
+    let posted = match connect(&target, &deadline).await {
         Ok(socket) => {
             let io = Timed::new(FuturesIo::new(socket), SmolTimer::new(), deadline);
-            http::post(io, Post { target: &target, id, body }).await
+            http::post(io, Post { target: &target, id, body, read }).await
         }
-        Err(_) => HttpOutcome::Unreached,
+        Err(_) => HttpOutcome::Unreached.into(),
     };
-    node.posted(post, outcome);
+    node.posted(post, &posted);
 }
 
 /// Tries every address of the name in turn, within the deadline.
@@ -224,7 +224,7 @@ async fn connect(target: &Target, deadline: &Deadline) -> io::Result<TcpStream> 
     connected.or(late).await
 }
 
-async fn listen(node: Arc<Node>, sockets: Sockets, peers: Peers, listener: Async<TcpListener>, dials: bool) {
+async fn listen<W: Wire>(node: Arc<Node<W>>, sockets: Sockets, peers: Peers, listener: Async<TcpListener>) {
     loop {
         match listener.accept().await {
             Ok((socket, _)) => {
@@ -233,7 +233,7 @@ async fn listen(node: Arc<Node>, sockets: Sockets, peers: Peers, listener: Async
                 peers.retain(|(task, _)| !task.is_finished());
                 if peers.len() < CONNECTIONS {
                     let open = Arc::downgrade(&Socket::from(socket.clone()));
-                    let served = serve(Arc::clone(&node), Arc::clone(&sockets), socket, dials);
+                    let served = serve(Arc::clone(&node), Arc::clone(&sockets), socket);
                     peers.push((smol::spawn(served), open));
                 }
             }
@@ -244,15 +244,14 @@ async fn listen(node: Arc<Node>, sockets: Sockets, peers: Peers, listener: Async
     }
 }
 
-async fn serve(node: Arc<Node>, sockets: Sockets, socket: TcpStream, dials: bool) {
+async fn serve<W: Wire>(node: Arc<Node<W>>, sockets: Sockets, socket: TcpStream) {
     let limits = Limits::DEFAULT;
     let deadline = Deadline::after(limits.head);
-    let routes = routes(dials);
     if socket.set_nodelay(true).is_err() {
         return;
     }
     let io = Timed::new(FuturesIo::new(socket.clone()), SmolTimer::new(), deadline.clone());
-    let served = http::serve(io, &deadline, &limits, &routes, |callback| node.callback(callback)).await;
+    let served = http::serve(io, &deadline, &limits, node.routes(), |callback| node.callback(callback)).await;
     if let Served::Upgraded { io, read_buf } = served {
         drop(io);
         let socket = Socket::from(socket);
@@ -260,15 +259,6 @@ async fn serve(node: Arc<Node>, sockets: Sockets, socket: TcpStream, dials: bool
         if let Some(link) = node.accepted(Box::new(NonBlocking(Arc::clone(&socket))), &read_buf) {
             sockets.insert(link, socket);
         }
-    }
-}
-
-/// A node that dials receives callbacks; one that is dialled is a WebSocket.
-const fn routes(dials: bool) -> Routes<'static> {
-    if dials {
-        Routes { websocket: None, callbacks: GONKA_CALLBACKS }
-    } else {
-        Routes { websocket: Some(gonka::PATH), callbacks: &[] }
     }
 }
 

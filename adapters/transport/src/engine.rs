@@ -11,27 +11,27 @@
 //!                      Action: Dial, Drop, Post   Effect: delivery, settlement, answer, event
 //! ```
 //!
-//! It decides nothing about the session. What it does decide: which frames of Gonka's are what to the session, how many
-//! bytes may wait at the application, and that effects leave only after the lock is gone.
+//! It decides nothing about the session, and what frames say is the [`Wire`]'s. What it does decide: how many bytes may
+//! wait at the application, and that effects leave only after the lock is gone.
 //!
 //! Invariants: sockets are read before time moves; at most one data frame waits in a socket; every request that was taken
 //! is answered; every accepted message's receipt is settled; nothing here blocks.
 
 use crate::clock::Clock;
-use crate::http::{Answer, Bytes, Callback};
-use crate::node::{Batch, Refused, Settlement, Stream};
-use crate::setup::{Direction, Setup, SetupError, random};
+use crate::http::{Answer, Bytes, Callback, Posted, Target};
+use crate::node::{Refused, Settlement, Stream};
+use crate::setup::{Setup, SetupError, random_key};
 use crate::socket::{Incoming, Socket, Wrote};
+use crate::wire::{Heard, Reply, Wire};
 use async_channel::{Receiver, Sender};
-use bowline::wire::gonka::{self, Kind};
-use bowline::wire::{KeyedHash, gonka::Malformed};
+use bowline::wire::KeyedHash;
 use bowline::{
-    Accepted, Arrival, Cause, ConfigError, ContentKey, DeliveryId, Ending, Event, Frame, Head, HeapSession, Hint,
-    HttpOutcome, LinkId, MessageId, Outcome, Output, Path, Policy, PostId, Refusal, RequestId, Role, Seq, State, Stats,
-    Verdict,
+    Accepted, Arrival, Cause, ConfigError, DeliveryId, Ending, Event, Head, HeapSession, Hint, HttpOutcome, LinkId,
+    MessageId, Origin, Outcome, Output, Path, Policy, PostId, Refusal, RequestId, Role, Seq, State, Stats, Verdict,
 };
 use core::time::Duration;
 use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 use tungstenite::Message;
 use tungstenite::protocol::Role as Side;
 
@@ -44,9 +44,6 @@ const BYTES_A_TURN: usize = 1 << 20;
 /// So many bytes of batches may be at the application, or on their way to it; further ones are refused as if the inbox
 /// were full. Four of the largest.
 const HELD_BYTES: usize = 256 << 20;
-
-/// Bytes of the envelope around a batch: `{"type":"generated","batch":` … `,"id":"` 36 `"}`.
-const ENVELOPE: usize = 80;
 
 /// What the adapter should do.
 ///
@@ -74,10 +71,12 @@ pub enum Action {
         post: PostId,
         /// The `Idempotency-Key`.
         id: MessageId,
-        /// Decides the path below the callback.
-        kind: Kind,
+        /// Where to.
+        target: Target,
         /// The body.
         body: Bytes,
+        /// How many bytes of the answer's body matter.
+        read: usize,
         /// For connecting, sending and the answer together.
         deadline: Duration,
     },
@@ -105,78 +104,80 @@ pub struct Wait {
 }
 
 /// What the application or a peer is told, once the lock is gone.
-pub(crate) enum Effect {
-    Deliver { delivery: DeliveryId, maybe_dup: bool, path: Path, batch: Batch },
+pub(crate) enum Effect<T> {
+    Deliver { delivery: DeliveryId, maybe_dup: bool, path: Path, message: T },
     Settle { receipt: Sender<Settlement>, settlement: Settlement },
     Answer { request: Sender<Answer>, answer: Answer },
     Tell(Event),
 }
 
-struct Outgoing {
-    kind: Kind,
-    body: Bytes,
+/// Who waits for the end of a message, and the peer's words about it.
+struct Pending {
+    end: Sender<Settlement>,
+    reply: Arc<OnceLock<Reply>>,
 }
 
-pub(crate) struct Engine {
+/// A message that was accepted: its id, and where its end and the peer's words will be.
+pub(crate) struct Sent {
+    pub(crate) id: MessageId,
+    pub(crate) end: Receiver<Settlement>,
+    pub(crate) reply: Arc<OnceLock<Reply>>,
+}
+
+pub(crate) struct Engine<W: Wire> {
     clock: Clock,
-    session: HeapSession<Outgoing>,
+    session: HeapSession<W::Outgoing>,
+    pub(crate) wire: W,
     names: KeyedHash,
-    direction: Direction,
+    origin: Origin,
+    fallback: Option<Target>,
     socket: Option<Socket>,
     /// A newcomer that waits for the verdict about the holder of the place; not read until it has it.
     candidate: Option<Socket>,
-    receipts: BTreeMap<Seq, Sender<Settlement>>,
+    /// Over which span this connection's peer wants its clients to come back.
+    window: Duration,
+    receipts: BTreeMap<Seq, Pending>,
     requests: BTreeMap<RequestId, Sender<Answer>>,
     last_request: u64,
-    /// How ids that are no UUIDs were spelled, until they have been acknowledged.
-    spelled: BTreeMap<MessageId, String>,
     held: BTreeMap<DeliveryId, usize>,
     held_bytes: usize,
-    spelled_most: usize,
-    inbound_limit: usize,
     outbound_limit: usize,
     pub(crate) actions: Vec<Action>,
-    pub(crate) effects: Vec<Effect>,
+    pub(crate) effects: Vec<Effect<W::Incoming>>,
 }
 
-impl Engine {
-    pub(crate) fn new(setup: &Setup) -> Result<Self, SetupError> {
+impl<W: Wire> Engine<W> {
+    pub(crate) fn new(setup: &Setup<W>) -> Result<Self, SetupError> {
         let config = setup.config.check()?;
         let needs = match setup.config.link.role {
             Role::Dialer => setup.url.is_some(),
-            Role::Acceptor => setup.listen.is_some(),
+            // One that has a URL all the same was told not to dial it.
+            Role::Acceptor => setup.listen.is_some() || setup.url.is_some(),
         };
         if !needs {
             let why = "a dialer needs a URL, an acceptor an address to listen on";
             return Err(ConfigError { field: "link.role", why }.into());
         }
         let clock = Clock::start();
-        let mut key = [0; 16];
-        let (low, high) = key.split_at_mut(8);
-        low.copy_from_slice(&random().to_le_bytes());
-        high.copy_from_slice(&random().to_le_bytes());
         let now = clock.now();
-        let mut session = HeapSession::heap(config, setup.seed_or_random(), setup.origin(), now);
+        let origin = setup.origin();
+        let mut session = HeapSession::heap(config, setup.seed_or_random(), origin, now);
         session.start(now);
-        let inbound_limit = match setup.direction {
-            Direction::Send => gonka::ML_NODE_LIMIT,
-            Direction::Receive => gonka::API_NODE_LIMIT,
-        };
         Ok(Self {
             clock,
             session,
-            names: KeyedHash::new(key),
-            direction: setup.direction,
+            names: KeyedHash::new(random_key()),
+            wire: setup.wire.clone(),
+            origin,
+            fallback: setup.fallback.clone(),
             socket: None,
             candidate: None,
+            window: Duration::ZERO,
             receipts: BTreeMap::new(),
             requests: BTreeMap::new(),
             last_request: 0,
-            spelled: BTreeMap::new(),
             held: BTreeMap::new(),
             held_bytes: 0,
-            spelled_most: setup.config.inbox.capacity.saturating_mul(2),
-            inbound_limit,
             outbound_limit: usize::try_from(setup.config.outbox.frame_limit).unwrap_or(usize::MAX),
             actions: Vec::new(),
             effects: Vec::new(),
@@ -207,31 +208,28 @@ impl Engine {
         }
     }
 
-    pub(crate) fn send(
-        &mut self,
-        kind: Kind,
-        body: Bytes,
-        policy: Policy,
-    ) -> Result<(Seq, MessageId, Receiver<Settlement>), (Refused, Bytes)> {
-        if self.direction != Direction::Send {
-            return Err((Refused::Direction, body));
-        }
-        // Before the batch is looked at: who waits for room asks again and again.
+    pub(crate) fn send(&mut self, kind: &W::Kind, body: Bytes, policy: Policy) -> Result<Sent, (Refused, Bytes)> {
+        // Before the message is looked at: who waits for room asks again and again.
         if let Err(why) = self.session.accepts() {
             return Err((Refused::Session(why), body));
         }
-        // A batch that the peer can never take must not enter: it would be repeated for ever.
-        if let Err(malformed) = gonka::decode_body(kind, &body) {
-            return Err((Refused::Malformed(malformed), body));
-        }
-        let size = u32::try_from(body.len().saturating_add(ENVELOPE)).unwrap_or(u32::MAX);
-        match self.session.send(self.clock.now(), Outgoing { kind, body }, size, policy) {
+        let outgoing = match self.wire.prepare(kind, &body) {
+            Ok(outgoing) => outgoing,
+            Err(why) => return Err((why, body)),
+        };
+        let size = u32::try_from(W::size(&outgoing)).unwrap_or(u32::MAX);
+        match self.session.send(self.clock.now(), outgoing, size, policy) {
             Ok(seq) => {
-                let (sender, receiver) = async_channel::bounded(1);
-                self.receipts.insert(seq, sender);
-                Ok((seq, self.session.outbox().id(seq), receiver))
+                let (end, receiver) = async_channel::bounded(1);
+                let reply = Arc::<OnceLock<Reply>>::default();
+                self.receipts.insert(seq, Pending { end, reply: Arc::clone(&reply) });
+                let id = self.origin.message(seq);
+                if let Some(outgoing) = self.session.outbox().payload(seq) {
+                    self.wire.accepted(id, outgoing);
+                }
+                Ok(Sent { id, end: receiver, reply })
             }
-            Err((why, outgoing)) => Err((Refused::Session(why), outgoing.body)),
+            Err((why, _)) => Err((Refused::Session(why), body)),
         }
     }
 
@@ -251,6 +249,10 @@ impl Engine {
                 let wanted = self.session.link_up(now, link);
                 if wanted {
                     self.socket = Some(self.socket(link, stream, &early, Side::Client));
+                    self.window = Duration::ZERO;
+                    if let Some(first) = self.wire.greet() {
+                        self.write(Message::text(first));
+                    }
                 }
                 wanted
             }
@@ -275,39 +277,51 @@ impl Engine {
             }
             Accepted::Refused => {
                 let socket = self.socket(LinkId::NONE, stream, early, Side::Server);
-                socket.turn_away(gonka::CLOSE_CODE, gonka::CLOSE_TAKEN);
+                let (code, reason) = W::TAKEN;
+                socket.turn_away(code, reason);
                 None
             }
         }
     }
 
-    pub(crate) fn posted(&mut self, post: PostId, outcome: HttpOutcome) {
+    pub(crate) fn posted(&mut self, post: PostId, posted: &Posted) {
+        let id = self.origin.message(post.seq);
+        let (outcome, reply) = self.wire.posted(id, posted.outcome, &posted.body);
+        if let Some(reply) = reply {
+            let success = reply.success;
+            self.reply(id, reply);
+            // A rejection by 200: the message ends by the word, the request by its status.
+            if !success {
+                self.session.confirmed(self.clock.now(), id, false);
+            }
+        }
         self.session.posted(self.clock.now(), post, outcome);
     }
 
     /// The answer, or the place where it will be.
     pub(crate) fn callback(&mut self, callback: &Callback) -> Result<(RequestId, Receiver<Answer>), Answer> {
-        let Some(kind) = Kind::parse(callback.segment) else { return Err(Answer::status(404)) };
-        if self.direction != Direction::Receive {
-            return Err(Answer::error(404, "this node sends"));
+        let heard = self.wire.request(&self.names, callback)?;
+        let (id, key, message) = match (heard.head, heard.message) {
+            (Some(Head::Data { id, key }), Some(message)) => (id, key, message),
+            (Some(head @ (Head::Ack { id } | Head::Reject { id })), _) => {
+                if let Some(reply) = heard.reply {
+                    self.reply(id, reply);
+                }
+                self.session.confirmed(self.clock.now(), id, head == Head::Ack { id });
+                return Err(Answer::OK);
+            }
+            _ => return Err(Answer::OK),
+        };
+        if self.full(W::describe(&message).1) {
+            return Err(self.wire.answer(bowline::Answer::Busy { after: Duration::from_secs(1) }));
         }
-        let body =
-            gonka::decode_body(kind, &callback.body).map_err(|malformed| Answer::error(400, malformed.to_string()))?;
-        if self.full(callback.body.len()) {
-            return Err(answer(bowline::Answer::Busy { after: Duration::from_secs(1) }));
-        }
-        let key = self.names.content(kind.as_str(), body);
-        let id = callback.idempotency_key.as_deref().map(|id| self.names.id(id));
         self.last_request = self.last_request.saturating_add(1);
         let request = RequestId(self.last_request);
-        match self.session.request(self.clock.now(), request, id, Some(key)) {
-            Arrival::Answer(known) => return Err(answer(known)),
+        match self.session.request(self.clock.now(), request, id, key) {
+            Arrival::Answer(known) => return Err(self.wire.answer(known)),
             Arrival::Full | Arrival::Reused => return Err(Answer::status(503)),
             Arrival::Duplicate => {}
-            Arrival::Deliver { delivery, maybe_dup } => {
-                let batch = Batch { kind, id: callback.idempotency_key.clone(), json: callback.body.clone() };
-                self.deliver(delivery, maybe_dup, Path::Http, batch);
-            }
+            Arrival::Deliver { delivery, maybe_dup } => self.deliver(delivery, maybe_dup, Path::Http, message),
         }
         let (sender, receiver) = async_channel::bounded(1);
         self.requests.insert(request, sender);
@@ -334,8 +348,8 @@ impl Engine {
         self.session.close(self.clock.now(), Duration::ZERO);
         self.requests.clear();
         let settlement = Settlement { outcome: Outcome::Abandoned, took: Duration::ZERO };
-        for receipt in core::mem::take(&mut self.receipts).into_values() {
-            self.effects.push(Effect::Settle { receipt, settlement });
+        for pending in core::mem::take(&mut self.receipts).into_values() {
+            self.effects.push(Effect::Settle { receipt: pending.end, settlement });
         }
     }
 
@@ -369,7 +383,7 @@ impl Engine {
     }
 
     fn socket(&self, link: LinkId, stream: Box<dyn Stream>, early: &[u8], side: Side) -> Socket {
-        Socket::new(link, stream, early, side, self.inbound_limit, self.outbound_limit)
+        Socket::new(link, stream, early, side, self.wire.longest_frame(), self.outbound_limit)
     }
 
     /// Writes what waits, before time moves: the system calls a socket writable only when a good part of its buffer is
@@ -404,13 +418,13 @@ impl Engine {
                     self.text(link, text.as_str());
                     continue;
                 }
-                // The original's API node takes both, its ML node takes text alone; what is not text carries nothing here.
+                // Every original sends text, and most take text alone; what is not text carries nothing here.
                 Incoming::Binary => Head::Malformed,
                 Incoming::Ping => Head::Other,
                 Incoming::Pong => Head::Pong,
                 Incoming::Nothing => return false,
-                Incoming::Ended(cause) => {
-                    self.lost(cause);
+                Incoming::Ended(cause, after) => {
+                    self.lost(cause, after);
                     return false;
                 }
             };
@@ -420,57 +434,59 @@ impl Engine {
     }
 
     fn text(&mut self, link: LinkId, text: &str) {
+        let Heard { greeting, head, message, reply, window } = self.wire.read(&self.names, text);
         let now = self.clock.now();
-        let decoded = gonka::decode(text.as_bytes());
-        let head = match (self.direction, decoded) {
-            (Direction::Receive, Ok(gonka::Frame::Batch { kind, id, batch })) if !self.full(batch.len()) => {
-                let known = id.as_deref().map(|id| self.names.id(id));
-                let key = Some(self.names.content(kind.as_str(), batch));
-                self.data(
-                    link,
-                    known,
-                    key,
-                    Batch { kind, id: id.map(Into::into), json: Bytes::copy_from_slice(batch.as_bytes()) },
-                );
-                return;
-            }
-            (Direction::Send, Ok(gonka::Frame::Ack { id })) => Head::Ack { id: self.names.id(&id) },
-            (_, Ok(_)) | (_, Err(Malformed::Batch)) => Head::Other,
-            (_, Err(_)) => Head::Malformed,
-        };
-        let _ = self.session.received(now, link, head);
-    }
-
-    fn data(&mut self, link: LinkId, id: Option<MessageId>, key: Option<ContentKey>, batch: Batch) {
-        let arrival = self.session.received(self.clock.now(), link, Head::Data { id, key });
-        if let (Some(Arrival::Deliver { .. } | Arrival::Duplicate), Some(known), Some(spelled)) =
-            (arrival, id, &batch.id)
-            && known.to_string() != *spelled
-        {
-            if self.spelled.len() >= self.spelled_most {
-                self.spelled.pop_first();
-            }
-            self.spelled.insert(known, spelled.clone());
+        if greeting {
+            let _ = self.session.received(now, link, Head::Hello);
         }
-        if let Some(Arrival::Deliver { delivery, maybe_dup }) = arrival {
-            self.deliver(delivery, maybe_dup, Path::WebSocket, batch);
+        if let Some(window) = window {
+            self.window = window;
+        }
+        match (head, message) {
+            (Some(head @ Head::Data { id, .. }), Some(message)) if !self.full(W::describe(&message).1) => {
+                let arrival = self.session.received(now, link, head);
+                if let (Some(Arrival::Deliver { .. } | Arrival::Duplicate), Some(id)) = (arrival, id) {
+                    self.wire.noted(id, &message);
+                }
+                if let Some(Arrival::Deliver { delivery, maybe_dup }) = arrival {
+                    self.deliver(delivery, maybe_dup, Path::WebSocket, message);
+                }
+            }
+            (Some(Head::Data { .. }), _) => {
+                let _ = self.session.received(now, link, Head::Other);
+            }
+            (Some(head), _) => {
+                if let (Head::Ack { id } | Head::Reject { id }, Some(reply)) = (head, reply) {
+                    self.reply(id, reply);
+                }
+                let _ = self.session.received(now, link, head);
+            }
+            (None, _) => {}
         }
     }
 
-    fn deliver(&mut self, delivery: DeliveryId, maybe_dup: bool, path: Path, batch: Batch) {
-        self.held_bytes = self.held_bytes.saturating_add(batch.json.len());
-        self.held.insert(delivery, batch.json.len());
-        self.effects.push(Effect::Deliver { delivery, maybe_dup, path, batch });
+    /// Keeps the peer's words for whoever holds the receipt; the first ones stay.
+    fn reply(&mut self, id: MessageId, reply: Reply) {
+        if let Some(pending) = self.origin.seq_of(id).and_then(|seq| self.receipts.get(&seq)) {
+            let _ = pending.reply.set(reply);
+        }
+    }
+
+    fn deliver(&mut self, delivery: DeliveryId, maybe_dup: bool, path: Path, message: W::Incoming) {
+        let bytes = W::describe(&message).1;
+        self.held_bytes = self.held_bytes.saturating_add(bytes);
+        self.held.insert(delivery, bytes);
+        self.effects.push(Effect::Deliver { delivery, maybe_dup, path, message });
     }
 
     fn full(&self, more: usize) -> bool {
         self.held_bytes.saturating_add(more) > HELD_BYTES
     }
 
-    fn lost(&mut self, cause: Cause) {
+    fn lost(&mut self, cause: Cause, after: Duration) {
         if let Some(socket) = self.socket.take() {
             self.actions.push(Action::Drop { link: socket.link });
-            self.session.link_down(self.clock.now(), socket.link, cause, Hint::NONE);
+            self.session.link_down(self.clock.now(), socket.link, cause, Hint { after, window: self.window });
         }
     }
 
@@ -488,7 +504,8 @@ impl Engine {
                 }
                 Output::Refuse { link } => {
                     if let Some(candidate) = self.candidate.take_if(|candidate| candidate.link == link) {
-                        candidate.turn_away(gonka::CLOSE_CODE, gonka::CLOSE_TAKEN);
+                        let (code, reason) = W::TAKEN;
+                        candidate.turn_away(code, reason);
                         self.actions.push(Action::Drop { link });
                     }
                     continue;
@@ -503,35 +520,35 @@ impl Engine {
                 }
                 Output::Respond { request, answer: said } => {
                     if let Some(request) = self.requests.remove(&request) {
-                        self.effects.push(Effect::Answer { request, answer: answer(said) });
+                        self.effects.push(Effect::Answer { request, answer: self.wire.answer(said) });
                     }
                     continue;
                 }
                 Output::Post { post, id, payload, deadline } => {
-                    let (kind, body) = (payload.kind, payload.body.clone());
-                    self.actions.push(Action::Post { post, id, kind, body, deadline });
+                    match &self.fallback {
+                        Some(fallback) => {
+                            let (target, body, read) = self.wire.post(fallback, payload);
+                            self.actions.push(Action::Post { post, id, target, body, read, deadline });
+                        }
+                        None => self.session.posted(self.clock.now(), post, HttpOutcome::Gone),
+                    }
                     continue;
                 }
-                Output::Frame { frame, .. } => match frame {
-                    Frame::Ack { id } => {
-                        let spelled = self.spelled.remove(&id).unwrap_or_else(|| id.to_string());
-                        Message::text(gonka::encode_ack(&spelled))
-                    }
-                    Frame::Ping => Message::Ping(Bytes::new()),
-                    Frame::Keepalive => Message::text(gonka::KEEPALIVE),
-                    Frame::Data { id, payload, .. } => {
-                        // Checked when it was accepted.
-                        let batch = core::str::from_utf8(&payload.body).unwrap_or_default();
-                        Message::text(gonka::encode_batch(payload.kind, id, batch))
-                    }
+                Output::Frame { frame, .. } => match self.wire.write(frame) {
+                    Some(text) => Message::text(text),
+                    None => Message::Ping(Bytes::new()),
                 },
             };
-            let Some(socket) = &mut self.socket else { continue };
-            match socket.write(message) {
-                Wrote::Done => {}
-                Wrote::Blocked => self.blocked(),
-                Wrote::Ended(cause) => self.lost(cause),
-            }
+            self.write(message);
+        }
+    }
+
+    fn write(&mut self, message: Message) {
+        let Some(socket) = &mut self.socket else { return };
+        match socket.write(message) {
+            Wrote::Done => {}
+            Wrote::Blocked => self.blocked(),
+            Wrote::Ended(cause) => self.lost(cause, Duration::ZERO),
         }
     }
 
@@ -559,7 +576,7 @@ impl Engine {
                 !was_blocked || moved
             }
             Wrote::Ended(cause) => {
-                self.lost(cause);
+                self.lost(cause, Duration::ZERO);
                 true
             }
         }
@@ -596,22 +613,12 @@ impl Engine {
 
     fn event(&mut self, event: Event) {
         if let Event::Settled { seq, outcome, took } = event {
-            if let Some(receipt) = self.receipts.remove(&seq) {
+            self.wire.settled(self.origin.message(seq));
+            if let Some(Pending { end: receipt, .. }) = self.receipts.remove(&seq) {
                 self.effects.push(Effect::Settle { receipt, settlement: Settlement { outcome, took } });
             }
         } else {
             self.effects.push(Effect::Tell(event));
         }
-    }
-}
-
-/// The core's answer as a status.
-fn answer(answer: bowline::Answer) -> Answer {
-    let status = Answer::status(answer.status());
-    match answer {
-        bowline::Answer::Done => status,
-        bowline::Answer::Rejected => Answer { error: Some("this batch can never be processed".into()), ..status },
-        bowline::Answer::Reused => Answer { error: Some("this id was used for another batch".into()), ..status },
-        bowline::Answer::Busy { after } => Answer { retry_after: Some(after), ..status },
     }
 }

@@ -12,11 +12,25 @@
 mod clock;
 mod engine;
 pub mod http;
+#[cfg(feature = "hub")]
+pub mod hub;
+#[cfg(feature = "sr25519")]
+mod keys;
+#[cfg(feature = "sr25519")]
+mod miner;
 mod node;
 mod setup;
 mod socket;
+mod wire;
 
 pub use clock::Clock;
 pub use engine::{Action, Wait};
-pub use node::{Batch, Message, Node, Receipt, Refused, SendError, Settlement, Status, Stream};
-pub use setup::{Direction, Setup, SetupError};
+#[cfg(feature = "sr25519")]
+pub use keys::{Hotkey, KeyError, Keypair};
+#[cfg(feature = "sr25519")]
+pub use miner::Settings;
+pub use node::{Message, Node, Receipt, Refused, SendError, Settlement, Status, Stream};
+pub use setup::{Setup, SetupError};
+pub use wire::{Batch, Direction, Gonka, Heard, Reply, Wire};
+#[cfg(feature = "sr25519")]
+pub use wire::{Bettensor, Complaints, Prediction, Update};

@@ -12,14 +12,17 @@
 //! without a verdict is given back, and comes again when the peer sends it again; nothing is sent to a channel under the
 //! lock; a node that is dropped finishes in the background, for a bounded time.
 
-use crate::engine::{Action, Effect, Engine, Wait};
-use crate::http::{Answer, Bytes, Callback, Target};
+use crate::engine::{Action, Effect, Engine, Sent, Wait};
+use crate::http::{Answer, Bytes, Callback, Posted, Routes, Target};
 use crate::setup::{Setup, SetupError};
+use crate::wire::{Gonka, Reply, Wire};
 use async_channel::{Receiver, Sender};
+use bowline::wire::bettensor;
+use bowline::wire::canonical::Uncanonical;
 use bowline::wire::gonka::{Kind, Malformed};
 use bowline::{
-    Cause, DeliveryId, Event, Hint, HttpOutcome, LinkId, MessageId, Outcome, Path, Policy, PostId, Refusal, RequestId,
-    State, Stats, Verdict,
+    Cause, DeliveryId, Event, Hint, LinkId, MessageId, Outcome, Path, Policy, PostId, Refusal, RequestId, State, Stats,
+    Verdict,
 };
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -39,24 +42,6 @@ impl<S: Read + Write + Send> Stream for S {}
 
 /// So many events wait for a reader; then the oldest are dropped.
 const EVENTS: usize = 256;
-
-/// One proof batch, as it lies on the wire.
-///
-/// ```
-/// use bowline::wire::gonka::Kind;
-/// use bowline_transport::{Batch, http::Bytes};
-/// let batch = Batch { kind: Kind::Generated, id: None, json: Bytes::from_static(b"{}") };
-/// assert_eq!(batch.kind.as_str(), "generated");
-/// ```
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Batch {
-    /// Generated or validated.
-    pub kind: Kind,
-    /// The id it came with, if any.
-    pub id: Option<String>,
-    /// The batch object, unparsed.
-    pub json: Bytes,
-}
 
 /// The end of a message that was accepted.
 ///
@@ -90,6 +75,14 @@ pub enum Refused {
     Malformed(Malformed),
     /// This node receives.
     Direction,
+    /// It is no data that the validator could confirm: it must be an object with a `prediction_id`.
+    Data(bettensor::Malformed),
+    /// It is no data that could be signed.
+    Uncanonical(Uncanonical),
+    /// The type is one of the protocol's own, or no name.
+    Kind,
+    /// A message with this `prediction_id` is under way: they could not be told apart.
+    Underway,
 }
 
 impl fmt::Display for Refused {
@@ -98,6 +91,10 @@ impl fmt::Display for Refused {
             Self::Session(refusal) => refusal.fmt(f),
             Self::Malformed(malformed) => malformed.fmt(f),
             Self::Direction => f.write_str("this node receives batches"),
+            Self::Data(malformed) => malformed.fmt(f),
+            Self::Uncanonical(why) => why.fmt(f),
+            Self::Kind => f.write_str("a message type of the protocol's own, or none"),
+            Self::Underway => f.write_str("a message with this prediction_id is under way"),
         }
     }
 }
@@ -109,7 +106,7 @@ impl fmt::Display for Refused {
 /// use bowline::Policy;
 /// use bowline_transport::{Node, Refused, Setup};
 /// let node = Node::new(&Setup::ml_node("127.0.0.1:0")?, || ())?;
-/// let error = node.try_send(Kind::Generated, "no batch", Policy::DEFAULT).unwrap_err();
+/// let error = node.try_send(&Kind::Generated, "no batch", Policy::DEFAULT).unwrap_err();
 /// assert!(matches!(error.why, Refused::Malformed(_)));
 /// assert_eq!(&error.json[..], b"no batch");
 /// # Ok::<(), bowline_transport::SetupError>(())
@@ -136,7 +133,7 @@ impl core::error::Error for SendError {}
 /// # use bowline::{Outcome, Policy, wire::gonka::Kind};
 /// # use bowline_transport::{Node, Setup};
 /// let node = Node::new(&Setup::ml_node("127.0.0.1:0")?, || ())?;
-/// let receipt = node.try_send(Kind::Generated, r#"{"node_id":3}"#, Policy::DEFAULT).unwrap();
+/// let receipt = node.try_send(&Kind::Generated, r#"{"node_id":3}"#, Policy::DEFAULT).unwrap();
 /// assert_eq!(receipt.try_settled(), None);
 /// node.ended(); // nobody turns it any more
 /// assert_eq!(receipt.wait().outcome, Outcome::Abandoned);
@@ -148,6 +145,7 @@ pub struct Receipt {
     id: MessageId,
     end: Receiver<Settlement>,
     known: OnceLock<Settlement>,
+    reply: Arc<OnceLock<Reply>>,
 }
 
 impl Receipt {
@@ -183,6 +181,13 @@ impl Receipt {
         self.known.get().copied()
     }
 
+    /// What the peer said about the message, where its protocol has words for it: a confirmation of Bettensor's. It is
+    /// there when the end is.
+    #[must_use]
+    pub fn reply(&self) -> Option<&Reply> {
+        self.reply.get()
+    }
+
     /// Without a word from the node it is gone, and nobody will send the message any more.
     fn learn(&self, told: Option<Settlement>) -> Settlement {
         const UNKNOWN: Settlement = Settlement { outcome: Outcome::Abandoned, took: Duration::ZERO };
@@ -193,7 +198,7 @@ impl Receipt {
     }
 }
 
-/// A batch for the application; it should end with [`complete`](Self::complete), [`reject`](Self::reject) or
+/// A message for the application; it should end with [`complete`](Self::complete), [`reject`](Self::reject) or
 /// [`retry`](Self::retry). Dropped without one of them it counts as `retry`: given back, it comes again when the peer
 /// sends it again, at the latest on the next connection.
 ///
@@ -218,12 +223,12 @@ impl Receipt {
 /// # Ok::<(), bowline_transport::SetupError>(())
 /// ```
 #[must_use = "a batch that is dropped is given back"]
-pub struct Message {
-    batch: Batch,
+pub struct Message<W: Wire = Gonka> {
+    content: W::Incoming,
     delivery: DeliveryId,
     maybe_dup: bool,
     path: Path,
-    node: Weak<Node>,
+    node: Weak<Node<W>>,
     open: bool,
 }
 
@@ -231,21 +236,38 @@ impl Message {
     /// Generated or validated.
     #[must_use]
     pub const fn kind(&self) -> Kind {
-        self.batch.kind
+        self.content.kind
     }
 
     /// The id it came with, if any; for reference alone, an acknowledgement needs nothing of the application's.
     #[must_use]
     pub fn id(&self) -> Option<&str> {
-        self.batch.id.as_deref()
+        self.content.id.as_deref()
     }
 
     /// The batch object, unparsed JSON.
     #[must_use]
     pub const fn json(&self) -> &Bytes {
-        &self.batch.json
+        &self.content.json
+    }
+}
+
+#[cfg(feature = "sr25519")]
+impl Message<crate::wire::Bettensor> {
+    /// Its type: `game_update`, or one of the validator's own.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        &self.content.kind
     }
 
+    /// Its data, a JSON object, unparsed.
+    #[must_use]
+    pub const fn data(&self) -> &Bytes {
+        &self.content.data
+    }
+}
+
+impl<W: Wire> Message<W> {
     /// By which path its first copy came.
     #[must_use]
     pub const fn path(&self) -> Path {
@@ -279,18 +301,18 @@ impl Message {
     }
 }
 
-impl Drop for Message {
+impl<W: Wire> Drop for Message<W> {
     fn drop(&mut self) {
         self.decide(Verdict::Retry { after: Duration::ZERO });
     }
 }
 
-impl fmt::Debug for Message {
+impl<W: Wire> fmt::Debug for Message<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, bytes) = W::describe(&self.content);
         f.debug_struct("Message")
-            .field("kind", &self.batch.kind)
-            .field("id", &self.batch.id)
-            .field("bytes", &self.batch.json.len())
+            .field("kind", &kind)
+            .field("bytes", &bytes)
             .field("path", &self.path)
             .field("maybe_dup", &self.maybe_dup)
             .finish_non_exhaustive()
@@ -334,26 +356,26 @@ pub struct Status {
 /// assert!(wait.until.is_some() && wait.read.is_none() && !wait.over, "an attempt has its deadline");
 /// # Ok::<(), bowline_transport::SetupError>(())
 /// ```
-pub struct Node {
-    engine: Mutex<Engine>,
+pub struct Node<W: Wire = Gonka> {
+    engine: Mutex<Engine<W>>,
     wake: Box<dyn Fn() + Send + Sync>,
     room: event_listener::Event,
-    messages: (Sender<Message>, Receiver<Message>),
+    messages: (Sender<Message<W>>, Receiver<Message<W>>),
     events: (Sender<Event>, Receiver<Event>),
     me: Weak<Self>,
     url: Option<Target>,
-    fallback: Option<Target>,
+    routes: Routes<'static>,
     drain: Duration,
     /// What the application has not taken yet is given back, and so is what was just on its way to it.
     closing: AtomicBool,
 }
 
-impl Node {
+impl<W: Wire> Node<W> {
     /// A node that is turned by whoever `wake` wakes.
     ///
     /// # Errors
     /// A setting makes no sense.
-    pub fn new(setup: &Setup, wake: impl Fn() + Send + Sync + 'static) -> Result<Arc<Self>, SetupError> {
+    pub fn new(setup: &Setup<W>, wake: impl Fn() + Send + Sync + 'static) -> Result<Arc<Self>, SetupError> {
         let engine = Engine::new(setup)?;
         // The session lets no more than this be at the application.
         let held = setup.config.inbox.held;
@@ -365,7 +387,7 @@ impl Node {
             events: async_channel::bounded(EVENTS),
             me: me.clone(),
             url: setup.url.clone(),
-            fallback: setup.fallback.clone(),
+            routes: setup.wire.routes(),
             drain: setup.drain,
             closing: AtomicBool::new(false),
         }))
@@ -397,11 +419,11 @@ impl Node {
     }
 
     /// For the adapter: a request of ours ended.
-    pub fn posted(&self, post: PostId, outcome: HttpOutcome) {
-        self.with(|engine| engine.posted(post, outcome));
+    pub fn posted(&self, post: PostId, posted: &Posted) {
+        self.with(|engine| engine.posted(post, posted));
     }
 
-    /// For the adapter: a peer posted a batch. The answer comes when the application has decided, or sooner if it is
+    /// For the adapter: a peer posted a message. The answer comes when the application has decided, or sooner if it is
     /// known or takes too long (rule H2).
     pub async fn callback(&self, callback: Callback) -> Answer {
         let taken = self.with(|engine| engine.callback(&callback));
@@ -421,28 +443,28 @@ impl Node {
         self.url.as_ref()
     }
 
-    /// Where to post batches of this kind, if there is such a place.
+    /// What peers may ask of our listener.
     #[must_use]
-    pub fn callback_target(&self, kind: Kind) -> Option<Target> {
-        self.fallback.as_ref().map(|target| target.join(kind.as_str()))
+    pub const fn routes(&self) -> &Routes<'static> {
+        &self.routes
     }
 
-    /// Accepts a batch, or hands it back at once.
+    /// Accepts a message, or hands it back at once.
     ///
     /// # Errors
-    /// Why not, and the batch.
-    pub fn try_send(&self, kind: Kind, json: impl Into<Bytes>, policy: Policy) -> Result<Receipt, SendError> {
+    /// Why not, and the message.
+    pub fn try_send(&self, kind: &W::Kind, json: impl Into<Bytes>, policy: Policy) -> Result<Receipt, SendError> {
         let sent = self.with(|engine| engine.send(kind, json.into(), policy));
-        sent.map(|(_, id, end)| Receipt { id, end, known: OnceLock::new() })
+        sent.map(|Sent { id, end, reply }| Receipt { id, end, known: OnceLock::new(), reply })
             .map_err(|(why, json)| SendError { why, json })
     }
 
-    /// Accepts a batch, waiting for room without blocking the thread. Cancelled before it is accepted, nothing has
+    /// Accepts a message, waiting for room without blocking the thread. Cancelled before it is accepted, nothing has
     /// happened.
     ///
     /// # Errors
-    /// Why it can never be accepted, and the batch.
-    pub async fn send(&self, kind: Kind, json: impl Into<Bytes>, policy: Policy) -> Result<Receipt, SendError> {
+    /// Why it can never be accepted, and the message.
+    pub async fn send(&self, kind: &W::Kind, json: impl Into<Bytes>, policy: Policy) -> Result<Receipt, SendError> {
         let mut json = json.into();
         loop {
             let room = self.room.listen();
@@ -454,11 +476,11 @@ impl Node {
         }
     }
 
-    /// Accepts a batch, blocking the thread until there is room.
+    /// Accepts a message, blocking the thread until there is room.
     ///
     /// # Errors
-    /// Why it can never be accepted, and the batch.
-    pub fn send_blocking(&self, kind: Kind, json: impl Into<Bytes>, policy: Policy) -> Result<Receipt, SendError> {
+    /// Why it can never be accepted, and the message.
+    pub fn send_blocking(&self, kind: &W::Kind, json: impl Into<Bytes>, policy: Policy) -> Result<Receipt, SendError> {
         use event_listener::Listener as _;
         let mut json = json.into();
         loop {
@@ -471,9 +493,9 @@ impl Node {
         }
     }
 
-    /// The batches that come in; it ends when the session has ended.
+    /// The messages that come in; it ends when the session has ended.
     #[must_use]
-    pub const fn messages(&self) -> &Receiver<Message> {
+    pub const fn messages(&self) -> &Receiver<Message<W>> {
         &self.messages.1
     }
 
@@ -530,19 +552,24 @@ impl Node {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Engine> {
+    #[cfg(feature = "sr25519")]
+    pub(crate) fn wire<R>(&self, look: impl FnOnce(&W) -> R) -> R {
+        look(&self.lock().wire)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Engine<W>> {
         // A panic under the lock would be ours, in one call; the session itself is never left half-changed.
         self.engine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs `step` under the lock, tells its effects without it, and wakes whoever turns.
-    fn with<R>(&self, step: impl FnOnce(&mut Engine) -> R) -> R {
+    fn with<R>(&self, step: impl FnOnce(&mut Engine<W>) -> R) -> R {
         let answer = self.locked(step);
         (self.wake)();
         answer
     }
 
-    fn locked<R>(&self, step: impl FnOnce(&mut Engine) -> R) -> R {
+    fn locked<R>(&self, step: impl FnOnce(&mut Engine<W>) -> R) -> R {
         let mut engine = self.lock();
         let was_full = engine.full_up();
         let answer = step(&mut engine);
@@ -558,10 +585,10 @@ impl Node {
         answer
     }
 
-    fn tell(&self, effect: Effect) {
+    fn tell(&self, effect: Effect<W::Incoming>) {
         match effect {
-            Effect::Deliver { delivery, maybe_dup, path, batch } => {
-                let message = Message { batch, delivery, maybe_dup, path, node: self.me.clone(), open: true };
+            Effect::Deliver { delivery, maybe_dup, path, message: content } => {
+                let message = Message { content, delivery, maybe_dup, path, node: self.me.clone(), open: true };
                 // Refused only when nobody will read any more: dropping it gives it back.
                 drop(self.messages.0.try_send(message));
                 if self.closing.load(Ordering::SeqCst) {
@@ -581,19 +608,19 @@ impl Node {
     }
 }
 
-impl fmt::Debug for Node {
+impl<W: Wire> fmt::Debug for Node<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Node").field("status", &self.status()).finish_non_exhaustive()
     }
 }
 
 /// A peer's request whose waiting is cancelled leaves the session.
-struct Gone<'a> {
-    node: &'a Node,
+struct Gone<'a, W: Wire> {
+    node: &'a Node<W>,
     request: RequestId,
 }
 
-impl Drop for Gone<'_> {
+impl<W: Wire> Drop for Gone<'_, W> {
     fn drop(&mut self) {
         self.node.with(|engine| engine.request_gone(self.request));
     }

@@ -1,6 +1,7 @@
 //! What a node is told before it starts.
 
 use crate::http::{Target, TargetError};
+use crate::wire::{Gonka, Wire};
 use bowline::wire::{KeyedHash, gonka};
 use bowline::{Config, ConfigError, GONKA_API_NODE, GONKA_ML_NODE, Origin, Role};
 use core::fmt;
@@ -12,20 +13,6 @@ use std::io;
 use std::net::ToSocketAddrs;
 use std::time::SystemTime;
 
-/// Who sends batches; who dials is another question ([`Role`]).
-///
-/// ```
-/// # use bowline_transport::Direction;
-/// assert_ne!(Direction::Send, Direction::Receive);
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Direction {
-    /// Batches go out, acknowledgements come in (Gonka's ML node).
-    Send,
-    /// Batches come in, by frames and by callbacks, and are acknowledged (Gonka's API node).
-    Receive,
-}
-
 /// Everything a node is told before it starts; both adapters take it.
 ///
 /// ```
@@ -36,9 +23,9 @@ pub enum Direction {
 /// # Ok::<(), bowline_transport::SetupError>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct Setup {
+pub struct Setup<W: Wire = Gonka> {
     pub(crate) config: Config,
-    pub(crate) direction: Direction,
+    pub(crate) wire: W,
     pub(crate) url: Option<Target>,
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) fallback: Option<Target>,
@@ -56,7 +43,7 @@ impl Setup {
     /// The URL makes no sense.
     pub fn api_node(url: &str) -> Result<Self, SetupError> {
         let url = Target::websocket(url, gonka::PATH)?;
-        Ok(Self { url: Some(url), ..Self::with(GONKA_API_NODE, Direction::Receive) })
+        Ok(Self { url: Some(url), ..Self::with(GONKA_API_NODE, Gonka::API_NODE) })
     }
 
     /// Gonka's sender: it accepts one client at `/api/v1/pow/ws` on `address`; port 0 lets the system choose.
@@ -66,7 +53,7 @@ impl Setup {
     pub fn ml_node(address: &str) -> Result<Self, SetupError> {
         let mut config = GONKA_ML_NODE;
         config.route.http = false;
-        Ok(Self { listen: Some(resolve(address)?), ..Self::with(config, Direction::Send) })
+        Ok(Self { listen: Some(resolve(address)?), ..Self::with(config, Gonka::ML_NODE) })
     }
 
     /// For a sender: where batches are posted when there is no WebSocket, or no answer on it. `/generated` or
@@ -88,7 +75,9 @@ impl Setup {
         self.listen = Some(resolve(address)?);
         Ok(self)
     }
+}
 
+impl<W: Wire> Setup<W> {
     /// Changes the session's settings; see [`Config`] for the meaning and default of each.
     #[must_use]
     pub fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
@@ -137,10 +126,10 @@ impl Setup {
         self.config.link.role
     }
 
-    const fn with(config: Config, direction: Direction) -> Self {
+    pub(crate) const fn with(config: Config, wire: W) -> Self {
         Self {
             config,
-            direction,
+            wire,
             url: None,
             listen: None,
             fallback: None,
@@ -152,18 +141,7 @@ impl Setup {
     }
 
     pub(crate) fn origin(&self) -> Origin {
-        let identity = match &self.identity {
-            // Not secret and the same in every run: it names the sender.
-            Some(name) => {
-                let low = KeyedHash::new(*b"bowline identity").content("identity", name).bits() & u128::from(u64::MAX);
-                u64::try_from(low).unwrap_or_default()
-            }
-            None => random(),
-        };
-        let since = SystemTime::UNIX_EPOCH + Duration::from_secs(1_735_689_600);
-        let seconds = SystemTime::now().duration_since(since).unwrap_or_default().as_secs();
-        let epoch = self.epoch.unwrap_or(u32::try_from(seconds & 0x03ff_ffff).unwrap_or_default());
-        Origin::new(identity, epoch)
+        origin(self.identity.as_deref(), self.epoch)
     }
 
     pub(crate) fn seed_or_random(&self) -> u64 {
@@ -171,12 +149,37 @@ impl Setup {
     }
 }
 
+/// A sender's name and the count of its starts, or what stands for them.
+pub(crate) fn origin(identity: Option<&str>, epoch: Option<u32>) -> Origin {
+    let identity = match identity {
+        // Not secret and the same in every run: it names the sender.
+        Some(name) => {
+            let low = KeyedHash::new(*b"bowline identity").content("identity", name).bits() & u128::from(u64::MAX);
+            u64::try_from(low).unwrap_or_default()
+        }
+        None => random(),
+    };
+    let since = SystemTime::UNIX_EPOCH + Duration::from_secs(1_735_689_600);
+    let seconds = SystemTime::now().duration_since(since).unwrap_or_default().as_secs();
+    let epoch = epoch.unwrap_or(u32::try_from(seconds & 0x03ff_ffff).unwrap_or_default());
+    Origin::new(identity, epoch)
+}
+
+/// A key for hashes that nobody outside can foresee.
+pub(crate) fn random_key() -> [u8; 16] {
+    let mut key = [0; 16];
+    let (low, high) = key.split_at_mut(8);
+    low.copy_from_slice(&random().to_le_bytes());
+    high.copy_from_slice(&random().to_le_bytes());
+    key
+}
+
 /// 64 bits of the system's entropy: what the standard library keys its hash maps with.
 pub(crate) fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-fn resolve(address: &str) -> Result<SocketAddr, SetupError> {
+pub(crate) fn resolve(address: &str) -> Result<SocketAddr, SetupError> {
     let unknown = |source| SetupError::Address { address: address.to_owned(), source };
     let mut found = address.to_socket_addrs().map_err(unknown)?;
     found.next().ok_or_else(|| unknown(io::ErrorKind::NotFound.into()))
@@ -202,6 +205,8 @@ pub enum SetupError {
         /// What the system said.
         source: io::Error,
     },
+    /// Settings that are no JSON, or a variable of the environment that is not what it should be.
+    Settings(String),
     /// The system refused a socket or a thread.
     Io(io::Error),
 }
@@ -212,6 +217,7 @@ impl fmt::Display for SetupError {
             Self::Url(error) => write!(f, "bad URL: {error}"),
             Self::Config(error) => write!(f, "bad setting: {error}"),
             Self::Address { address, source } => write!(f, "bad address {address:?}: {source}"),
+            Self::Settings(why) => write!(f, "bad settings: {why}"),
             Self::Io(error) => write!(f, "cannot start: {error}"),
         }
     }
@@ -223,6 +229,7 @@ impl core::error::Error for SetupError {
             Self::Url(error) => Some(error),
             Self::Config(error) => Some(error),
             Self::Address { source, .. } | Self::Io(source) => Some(source),
+            Self::Settings(_) => None,
         }
     }
 }

@@ -4,12 +4,13 @@
 //! have moved. Nothing is retried and nothing waits.
 //!
 //! ```text
-//! read()  ─▶ Text · Binary · Pong · Ping · Nothing · Ended(Cause)
+//! read()  ─▶ Text · Binary · Pong · Ping · Nothing · Ended(Cause, what the peer said about coming back)
 //! write() ─▶ Done · Blocked · Ended(Cause)       Blocked: it is queued, at most one data frame, until flush() says Done
 //! ```
 
 use crate::node::Stream;
 use bowline::{Cause, LinkId};
+use core::time::Duration;
 use std::io::{self, Read, Write};
 use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode};
 use tungstenite::{Error, Message, Utf8Bytes, WebSocket};
@@ -30,7 +31,8 @@ pub(crate) enum Incoming {
     Pong,
     /// Nothing more at the moment.
     Nothing,
-    Ended(Cause),
+    /// How, and after what time the peer may be dialled again.
+    Ended(Cause, Duration),
 }
 
 pub(crate) enum Wrote {
@@ -79,9 +81,11 @@ impl Socket {
             Ok(Message::Close(frame)) => {
                 // The answer is queued; nobody waits for the end of TCP (it may never come).
                 let _ = self.websocket.flush();
-                Incoming::Ended(Cause::Closed(frame.map_or(1005, |frame| frame.code.into())))
+                let (code, reason) =
+                    frame.as_ref().map_or((1005, ""), |frame| (frame.code.into(), frame.reason.as_str()));
+                Incoming::Ended(Cause::Closed(code), pause(code, reason))
             }
-            Err(error) => self.ended(error).map_or(Incoming::Nothing, Incoming::Ended),
+            Err(error) => self.ended(error).map_or(Incoming::Nothing, |cause| Incoming::Ended(cause, Duration::ZERO)),
         }
     }
 
@@ -106,8 +110,8 @@ impl Socket {
     }
 
     /// Begins the close handshake.
-    pub(crate) fn close(&mut self, code: u16, reason: &'static str) {
-        let frame = CloseFrame { code: CloseCode::from(code), reason: Utf8Bytes::from_static(reason) };
+    pub(crate) fn close(&mut self, code: u16, reason: impl Into<Utf8Bytes>) {
+        let frame = CloseFrame { code: CloseCode::from(code), reason: reason.into() };
         self.closed_with = Some(code);
         let _ = self.websocket.close(Some(frame));
         let _ = self.websocket.flush();
@@ -120,7 +124,7 @@ impl Socket {
         for _ in 0..64 {
             match self.read() {
                 Incoming::Text(_) | Incoming::Binary | Incoming::Ping | Incoming::Pong => {}
-                Incoming::Nothing | Incoming::Ended(_) => break,
+                Incoming::Nothing | Incoming::Ended(..) => break,
             }
         }
     }
@@ -153,6 +157,19 @@ impl Socket {
     }
 }
 
+/// How long a server that restarts or is full asks us to stay away: `retry-after=<seconds>` in the reason of its close
+/// frame. The core cuts it (rule B4).
+fn pause(code: u16, reason: &str) -> Duration {
+    let seconds = reason.strip_prefix("retry-after=").filter(|_| matches!(code, 1012 | 1013));
+    let plain = |text: &&str| text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    seconds
+        .filter(plain)
+        .and_then(|seconds| seconds.parse::<f64>().ok())
+        .filter(|seconds| *seconds <= f64::from(u32::MAX))
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .unwrap_or_default()
+}
+
 /// Counts what leaves.
 struct Counted {
     stream: Box<dyn Stream>,
@@ -174,5 +191,31 @@ impl Write for Counted {
 
     fn flush(&mut self) -> io::Result<()> {
         self.stream.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn b4_a_close_frame_may_say_when_to_come_back() {
+        let seconds = Duration::from_secs;
+        for (code, reason, after) in [
+            (1012, "retry-after=7", seconds(7)),
+            (1013, "retry-after=0", seconds(0)),
+            (1013, "retry-after=4294967295", seconds(4_294_967_295)),
+            (1013, "retry-after=4294967296", seconds(0)),
+            (1013, "retry-after=-1", seconds(0)),
+            (1012, "retry-after=2.5", Duration::from_millis(2500)),
+            (1012, "retry-after=2.5.1", seconds(0)),
+            (1013, "retry-after=1e9", seconds(0)),
+            (1013, "retry-after=", seconds(0)),
+            (1012, "Retry after 7", seconds(0)),
+            (1000, "retry-after=7", seconds(0)),
+            (1008, "retry-after=7", seconds(0)),
+        ] {
+            assert_eq!(pause(code, reason), after, "{code} {reason}");
+        }
     }
 }

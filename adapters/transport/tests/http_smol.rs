@@ -39,7 +39,7 @@ struct Smol;
 
 impl Driver for Smol {
     fn post(socket: TcpStream, target: &Target, id: MessageId, body: Bytes, deadline: Deadline) -> HttpOutcome {
-        smol::block_on(send(async { post(io(socket, deadline), Post { target, id, body }).await }))
+        smol::block_on(send(async { post(io(socket, deadline), Post { target, id, body, read: 0 }).await.outcome }))
     }
 
     fn dial(socket: TcpStream, target: &Target, deadline: Deadline) -> Result<(TcpStream, Bytes), (Cause, Hint)> {
@@ -73,7 +73,7 @@ fn a_dropped_request_closes_its_connection() {
     let (mut far, _) = listener.accept().unwrap();
     far.set_read_timeout(Some(PATIENCE)).unwrap();
     let target = Target::http("http://api/").unwrap();
-    let request = Post { target: &target, id: MessageId::from_bits(1), body: "{}".into() };
+    let request = Post { target: &target, id: MessageId::from_bits(1), body: "{}".into(), read: 0 };
     smol::block_on(async {
         let asked = async {
             post(io(socket, Deadline::after(PATIENCE)), request).await;

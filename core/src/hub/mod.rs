@@ -31,6 +31,7 @@ mod limit;
 mod log;
 mod memory;
 mod peer;
+mod profile;
 mod replay;
 mod table;
 mod traffic;
@@ -44,6 +45,7 @@ pub use log::{Entry, Log, LogConfig, Pending, Published};
 pub use memory::Grows;
 pub use memory::{Inline, Memory};
 pub use peer::{Address, Conn, Peer};
+pub use profile::BETTENSOR_HUB;
 pub use replay::{Nonce, Replay, Replayed, Stamp};
 pub use table::Cell;
 pub use types::{

@@ -142,6 +142,36 @@ fn s7_an_ack_at_or_below_the_oldest_or_of_anothers_message_is_ignored() {
 }
 
 #[test]
+fn s8_a_rejection_ends_a_message_as_an_acknowledgement_does() {
+    const BY_PEER: Outcome = Outcome::Rejected(Rejection::ByPeer);
+    let mut outbox = holding(3);
+    assert_eq!(outbox.on_reject(at(0), ONE, id(1)), Ack::NeverSent, "accepted, but not sent");
+    let _ = frames(&mut outbox, at(0), ONE);
+    assert_eq!(outbox.on_reject(at(1), ONE, id(1)), Ack::Settled);
+    assert_eq!(outbox.on_ack(at(1), ONE, id(1)), Ack::Unknown, "the first word is the last");
+    assert_eq!(outbox.on_ack(at(1), ONE, id(2)), Ack::Settled);
+    assert_eq!(outbox.on_reject(at(1), ONE, id(2)), Ack::Unknown);
+    assert_eq!(ends(&mut outbox), [(1, BY_PEER), (2, BY_WEBSOCKET)]);
+    assert_eq!(outbox.on_confirmed(at(2), id(3), false), Ack::Settled, "said by HTTP, whatever way it went");
+    assert_eq!(outbox.on_confirmed(at(2), id(4), true), Ack::NeverSent);
+    assert_eq!(ends(&mut outbox), [(3, BY_PEER)]);
+    check(&outbox);
+}
+
+#[test]
+fn s8_a_word_by_http_ends_a_message_while_its_request_is_under_way() {
+    let mut outbox = holding(1);
+    let post = outbox.take_post(at(0), true).unwrap();
+    assert_eq!(outbox.on_confirmed(at(1), id(1), true), Ack::Settled);
+    assert_eq!(ends(&mut outbox), [(1, Outcome::Delivered { path: Path::Http })]);
+    assert_eq!(outbox.posting(), 1, "the request has its own end");
+    assert!(outbox.on_posted(at(2), post, HttpOutcome::Rejected { status: 422 }));
+    assert!(ends(&mut outbox).is_empty());
+    assert_eq!(outbox.posting(), 0);
+    check(&outbox);
+}
+
+#[test]
 fn f2_sent_once_on_a_connection_and_again_on_the_next_under_the_same_id() {
     let mut outbox = holding(2);
     assert_eq!(frames(&mut outbox, at(0), ONE), [1, 2]);

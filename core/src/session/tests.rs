@@ -386,6 +386,31 @@ fn s8_a_rejected_message_is_acknowledged_and_told_here() {
 }
 
 #[test]
+fn s8_the_peers_rejection_is_the_end_and_evidence_of_life() {
+    let (mut session, link) = up(only_websocket());
+    let _ = send(&mut session, at(0), 1);
+    let _ = drain(&mut session);
+    let _ = session.received(at(1), link, Head::Reject { id: id(1) });
+    assert_eq!(ends(&drain(&mut session)), [(1, Outcome::Rejected(Rejection::ByPeer))]);
+    assert_eq!((session.stats().rejected, session.stats().violations), (1, 0));
+    let _ = session.received(at(1), link, Head::Reject { id: id(2) });
+    assert_eq!(session.stats().violations, 1, "of what was never sent it is a breach like an acknowledgement (S7)");
+}
+
+#[test]
+fn s8_a_confirmation_needs_no_connection() {
+    let (mut session, link) = up(config());
+    let _ = send(&mut session, at(0), 1);
+    let _ = drain(&mut session);
+    let _ = down(&mut session, at(1), link, Cause::Closed(1006));
+    assert!(session.confirmed(at(1), id(1), true));
+    assert_eq!(ends(&drain(&mut session)), [(1, Outcome::Delivered { path: Path::Http })]);
+    assert!(!session.confirmed(at(1), id(1), false), "once");
+    assert!(!session.confirmed(at(1), id(2), true), "of nothing we sent: no breach, whoever posts may be late");
+    assert_eq!(session.stats().violations, 0);
+}
+
+#[test]
 fn s9_nothing_waits_for_an_earlier_message() {
     let (mut session, link) = up(config());
     for n in 1..=3 {

@@ -4,6 +4,9 @@
 //! Inputs pass through `black_box`: the compiler may assume nothing about them, so no branch of the machines can be
 //! removed as unreachable, and a panic symbol that is missing from the binary is missing for every input.
 
+#[path = "hub.rs"]
+mod hub;
+
 use bowline::{
     Accepted, AckWait, Answer, Arrival, Cause, Config, ContentKey, DeliveryId, Ending, Event, Frame, GONKA_API_NODE,
     GONKA_ML_NODE, Head, Hint, HttpOutcome, InlineSession, Input, Instant, LinkId, MessageId, OnNewLink, Origin,
@@ -17,11 +20,13 @@ type Session = InlineSession<Payload, 8, 16>;
 
 /// Runs everything, says how it went, and returns whether it went well.
 pub(crate) fn run(print: fn(&[u8])) -> bool {
-    match life().and_then(|()| random_walks()) {
+    match life().and_then(|()| random_walks()).and_then(|()| hub::walk()) {
         Ok(()) => {
             print(b"every check passed; a session of 8 messages out and 16 remembered has ");
             print_number(print, size_of::<Session>());
-            print(b" bytes\n");
+            print(b" bytes, a hub of two small ones ");
+            print_number(print, hub::SIZE);
+            print(b"\n");
             true
         }
         Err(line) => {

@@ -147,7 +147,9 @@ impl Driver {
         let link = LinkId::from_number(1 + self.rng.up_to(self.over.get() - 1));
         let heads =
             [Head::Data { id: None, key: None }, Head::Ack { id: MessageId::from_bits(1) }, Head::Pong, Head::Hello];
-        let heads = heads.into_iter().chain([Head::Other, Head::Malformed]).map(|head| Input::Received { link, head });
+        let reject = Head::Reject { id: MessageId::from_bits(1) };
+        let heads =
+            heads.into_iter().chain([reject, Head::Other, Head::Malformed]).map(|head| Input::Received { link, head });
         let yes = self.rng.up_to(1) == 0;
         let (cause, hint) = (Cause::Closed(1012), Hint::after(Duration::from_secs(9)));
         let rest = [Input::LinkUp { link }, Input::LinkDown { link, cause, hint }, Input::Writable { link, yes }];

@@ -70,7 +70,9 @@ impl Ledger {
                 let answered = got.is_some_and(|got| got.done || got.rejected);
                 assert!(answered, "G3: {payload} is acknowledged, but nobody completed it: {got:?}");
             }
-            Outcome::Rejected(Rejection::TooLarge | Rejection::Status(_)) | Outcome::Expired | Outcome::Abandoned => {}
+            Outcome::Rejected(Rejection::TooLarge | Rejection::Status(_) | Rejection::ByPeer)
+            | Outcome::Expired
+            | Outcome::Abandoned => {}
         }
     }
 

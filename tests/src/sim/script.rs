@@ -240,7 +240,8 @@ impl<'a> Run<'a> {
                         let (id, key) = self.message();
                         Head::Data { id, key }
                     }
-                    2 | 3 => Head::Ack { id: self.ack() },
+                    2 => Head::Ack { id: self.ack() },
+                    3 => Head::Reject { id: self.ack() },
                     4 => Head::Pong,
                     5 => Head::Hello,
                     6 => Head::Other,
@@ -293,9 +294,13 @@ impl<'a> Run<'a> {
             12 => Input::NetworkChanged,
             13 => {
                 // Rare: a script that closes at once shows little.
-                let closes = self.bytes.next() >= 200;
+                let byte = self.bytes.next();
                 let drain = self.bytes.span().min(Duration::from_secs(60));
-                if closes { Input::Close { drain } } else { Input::Tick }
+                match byte {
+                    200.. => Input::Close { drain },
+                    100.. => Input::Confirmed { id: self.ack(), success: byte & 1 == 0 },
+                    _ => Input::Tick,
+                }
             }
             _ => Input::Tick,
         }
@@ -325,6 +330,7 @@ impl<'a> Run<'a> {
             Input::Received { head: Head::Ack { id }, link } if Some(*link) == self.session.connection() => {
                 self.acked.extend(self.origin.seq_of(*id));
             }
+            Input::Confirmed { id, success: true } => self.posted.extend(self.origin.seq_of(*id)),
             Input::Posted { post, outcome } => {
                 if *outcome == HttpOutcome::Acked && self.underway.contains(post) {
                     self.posted.insert(post.seq);

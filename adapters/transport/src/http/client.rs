@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Redirects are an answer like any other (`Gone`): a POST that is followed elsewhere may be done twice, or by a stranger.
-//! The answer's body is never read: nothing in it could change the outcome, and a peer that sends it slowly would only
-//! delay the acknowledgement.
+//! The answer's body is read only where the profile says that it holds the peer's word: elsewhere nothing in it could
+//! change the outcome, and a peer that sends it slowly would only delay the acknowledgement.
 //!
 //! Field bug: a peer that refuses a large body answers and closes without reading the rest, and the writer then sees
 //! "connection reset" instead of the 413 that already lies in its receive buffer; it counts as *Unknown* and is sent
@@ -21,6 +21,7 @@ use core::future::poll_fn;
 use core::pin::{Pin, pin};
 use core::task::{Context, Poll};
 use core::time::Duration;
+use hyper::body::Body as _;
 use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -40,7 +41,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 3600);
 /// use bowline::MessageId;
 /// use bowline_transport::http::{Bytes, Post, Target, TargetError};
 /// let target = Target::http("http://api:9100/v1/poc-batches")?.join("generated");
-/// let post = Post { target: &target, id: MessageId::from_bits(7), body: Bytes::from_static(b"{}") };
+/// let post = Post { target: &target, id: MessageId::from_bits(7), body: Bytes::from_static(b"{}"), read: 0 };
 /// assert_eq!(post.target.path(), "/v1/poc-batches/generated");
 /// # Ok::<(), TargetError>(())
 /// ```
@@ -52,10 +53,34 @@ pub struct Post<'a> {
     pub id: MessageId,
     /// The JSON, sent as it is.
     pub body: Bytes,
+    /// So many bytes of a 2xx answer's body are read, or none of a longer one.
+    pub read: usize,
+}
+
+/// What came of a [`Post`].
+///
+/// ```
+/// use bowline::HttpOutcome;
+/// use bowline_transport::http::Posted;
+/// let unreached = Posted::from(HttpOutcome::Unreached);
+/// assert!(unreached.body.is_empty());
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Posted {
+    /// What the status says, or why there is none.
+    pub outcome: HttpOutcome,
+    /// The body of a 2xx answer; empty if it was not to be read, is longer than that, or broke off.
+    pub body: Bytes,
+}
+
+impl From<HttpOutcome> for Posted {
+    fn from(outcome: HttpOutcome) -> Self {
+        Self { outcome, body: Bytes::new() }
+    }
 }
 
 /// Sends `request` over the fresh connection `io` and says what became of it. It is done when the answer's head is
-/// there; the connection is closed by dropping `io`.
+/// there, and as much of its body as is wanted; the connection is closed by dropping `io`.
 ///
 /// The deadline is `io`'s (rule H6: 10 s unless configured, connecting included). Dropping the future closes the
 /// connection and means [`HttpOutcome::Unknown`], as the request may have been on its way.
@@ -83,17 +108,18 @@ pub struct Post<'a> {
 ///     let socket = smol::net::TcpStream::connect((target.host(), target.port())).await?;
 ///     let io = Timed::new(FuturesIo::new(socket), SmolTimer::new(), deadline);
 ///
-///     let request = Post { target: &target, id: MessageId::from_bits(7), body: Bytes::from_static(b"{}") };
-///     assert_eq!(post(io, request).await, HttpOutcome::Busy { after: Duration::from_secs(7) });
+///     let request = Post { target: &target, id: MessageId::from_bits(7), body: Bytes::from_static(b"{}"), read: 0 };
+///     assert_eq!(post(io, request).await.outcome, HttpOutcome::Busy { after: Duration::from_secs(7) });
 /// #   Ok::<(), Box<dyn std::error::Error>>(())
 /// })?;
 /// # peer.join().unwrap();
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub async fn post<I>(io: I, request: Post<'_>) -> HttpOutcome
+pub async fn post<I>(io: I, request: Post<'_>) -> Posted
 where
     I: Read + Write + Unpin,
 {
+    let longest = request.read;
     let request = Request::builder()
         .method(Method::POST)
         .uri(request.target.path())
@@ -105,7 +131,7 @@ where
         .header("idempotency-key", request.id.to_string())
         .body(Whole::new(request.body));
     // Cannot fail with a checked target; if it did, nothing would have been sent.
-    let Ok(request) = request else { return HttpOutcome::Unreached };
+    let Ok(request) = request else { return HttpOutcome::Unreached.into() };
 
     // Both limits: the first alone is exceeded by what one read may bring. Head and body are written as they lie, not
     // copied together; the socket may join them.
@@ -115,7 +141,7 @@ where
         .writev(true)
         .handshake(Deaf { io, deaf: false })
         .await;
-    let Ok((mut sender, connection)) = handshake else { return HttpOutcome::Unreached };
+    let Ok((mut sender, connection)) = handshake else { return HttpOutcome::Unreached.into() };
     let mut connection = pin!(connection);
     let mut answer = pin!(sender.try_send_request(request));
     let mut open = true;
@@ -133,11 +159,37 @@ where
     match answer {
         Some(Ok(answer)) => {
             let after = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(retry_after);
-            HttpOutcome::from_status(answer.status().as_u16(), after)
+            let outcome = HttpOutcome::from_status(answer.status().as_u16(), after);
+            if outcome != HttpOutcome::Acked || longest == 0 {
+                return outcome.into();
+            }
+            let mut body = answer.into_body();
+            let mut read = Vec::new();
+            let whole = poll_fn(|cx| {
+                if open {
+                    open = connection.as_mut().poll(cx).is_pending();
+                }
+                loop {
+                    match Pin::new(&mut body).poll_frame(cx) {
+                        Poll::Ready(Some(Ok(frame))) => {
+                            let data = frame.into_data().unwrap_or_default();
+                            if read.len().saturating_add(data.len()) > longest {
+                                return Poll::Ready(false);
+                            }
+                            read.extend_from_slice(&data);
+                        }
+                        Poll::Ready(Some(Err(_))) => return Poll::Ready(false),
+                        Poll::Ready(None) => return Poll::Ready(true),
+                        Poll::Pending => return if open { Poll::Pending } else { Poll::Ready(false) },
+                    }
+                }
+            })
+            .await;
+            Posted { outcome, body: if whole { read.into() } else { Bytes::new() } }
         }
         // Handed back before its first byte was written.
-        Some(Err(failure)) if failure.message().is_some() => HttpOutcome::Unreached,
-        Some(Err(_)) | None => HttpOutcome::Unknown,
+        Some(Err(failure)) if failure.message().is_some() => HttpOutcome::Unreached.into(),
+        Some(Err(_)) | None => HttpOutcome::Unknown.into(),
     }
 }
 
@@ -254,8 +306,8 @@ mod tests {
     #[test]
     fn h_what_was_never_written_is_unreached() {
         let target = Target::http("http://api/").unwrap();
-        let request = Post { target: &target, id: MessageId::from_bits(1), body: Bytes::from_static(b"{}") };
-        assert_eq!(smol::block_on(post(Gone, request)), HttpOutcome::Unreached);
+        let request = Post { target: &target, id: MessageId::from_bits(1), body: Bytes::from_static(b"{}"), read: 9 };
+        assert_eq!(smol::block_on(post(Gone, request)), HttpOutcome::Unreached.into());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! ```text
 //!          ┌─────────────────────────── keep-alive ───────────────────────────┐
 //!          ▼                                                                   │
-//! head (Limits::head) ─┬─ POST {callbacks}/generated|validated ─ body ─ handler ┴─ answer
+//! head (Limits::head) ─┬─ POST {callbacks} ─ body ─ handler ──────────────────┴─ answer
 //!                      │      too large 413 · too slow 408 · broken off 400
 //!                      ├─ GET {websocket} ─ 101 ─▶ Served::Upgraded, with every byte that came early
 //!                      │      no upgrade 426 · wrong version 426 · wrong otherwise 400
@@ -39,11 +39,13 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 use std::io;
 use tungstenite::handshake::derive_accept_key;
 
-/// Where Gonka's ML nodes post their batches: the prefixes of both of the API node's routers.
-pub const GONKA_CALLBACKS: &[&str] = &["/v1/poc-batches", "/mlnode/v1/poc-batches"];
-
-/// What may follow a prefix of [`Routes::callbacks`].
-const SEGMENTS: [&str; 2] = ["generated", "validated"];
+/// Where Gonka's ML nodes post their batches, on both of the API node's routers.
+pub const GONKA_CALLBACKS: &[&str] = &[
+    "/v1/poc-batches/generated",
+    "/v1/poc-batches/validated",
+    "/mlnode/v1/poc-batches/generated",
+    "/mlnode/v1/poc-batches/validated",
+];
 
 /// The longest idempotency key that is handed on, in bytes.
 const LONGEST_KEY: usize = 64;
@@ -98,16 +100,26 @@ impl Default for Limits {
 ///
 /// ```
 /// use bowline_transport::http::{GONKA_CALLBACKS, Routes};
-/// let api_node = Routes { websocket: None, callbacks: GONKA_CALLBACKS };
-/// let ml_node = Routes { websocket: Some("/api/v1/pow/ws"), callbacks: &[] };
+/// let api_node = Routes { callbacks: GONKA_CALLBACKS, ..Routes::NONE };
+/// let ml_node = Routes { websocket: Some("/api/v1/pow/ws"), ..Routes::NONE };
 /// # let _ = (api_node, ml_node);
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Routes<'a> {
     /// The path at which a connection becomes a WebSocket.
-    pub websocket: Option<&'a str>,
-    /// The prefixes below which batches are received as `/generated` and `/validated`.
-    pub callbacks: &'a [&'a str],
+    pub websocket: Option<&'static str>,
+    /// The paths at which messages are received.
+    pub callbacks: &'a [&'static str],
+    /// The paths at which something can be read; the handler is called with an empty body.
+    pub pages: &'a [&'static str],
+    /// Whether the handler is asked before a connection becomes a WebSocket, with the last part of that path and an empty
+    /// body: 200 lets it, any other answer goes out instead.
+    pub guarded: bool,
+}
+
+impl Routes<'_> {
+    /// Nothing may be asked for.
+    pub const NONE: Self = Self { websocket: None, callbacks: &[], pages: &[], guarded: false };
 }
 
 /// A message that a peer posted.
@@ -119,7 +131,7 @@ pub struct Routes<'a> {
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Callback {
-    /// What it was posted as: `"generated"` or `"validated"`.
+    /// What it was posted as, the last part of the path: `"generated"`, `"validated"`.
     pub segment: &'static str,
     /// The peer's `Idempotency-Key`: 1 to 64 visible ASCII characters, without the quotes that some senders add. A key
     /// that is anything else counts as none: the message is still recognised by its content, and losing it for a bad
@@ -127,6 +139,12 @@ pub struct Callback {
     pub idempotency_key: Option<String>,
     /// The body as it came, at most [`Limits::body_bytes`]; it may be no JSON at all.
     pub body: Bytes,
+}
+
+impl Callback {
+    fn empty(segment: &'static str) -> Self {
+        Self { segment, idempotency_key: None, body: Bytes::new() }
+    }
 }
 
 /// What the handler says to a [`Callback`].
@@ -144,8 +162,10 @@ pub struct Answer {
     pub status: u16,
     /// Sent as `Retry-After`, in whole seconds, rounded up.
     pub retry_after: Option<Duration>,
-    /// Sent as `{"error":"…"}`; without it the body is empty.
+    /// Sent as `{"error":"…"}`; without it, and without [`body`](Self::body), the body is empty.
     pub error: Option<String>,
+    /// The type of its content, and the body.
+    pub body: Option<(&'static str, Bytes)>,
 }
 
 impl Answer {
@@ -155,7 +175,7 @@ impl Answer {
     /// An answer with an empty body.
     #[must_use]
     pub const fn status(status: u16) -> Self {
-        Self { status, retry_after: None, error: None }
+        Self { status, retry_after: None, error: None, body: None }
     }
 
     /// An answer that says why.
@@ -212,7 +232,7 @@ pub enum Served<I> {
 /// let deadline = Deadline::after(limits.head);
 /// let io = Timed::new(FuturesIo::new(socket), SmolTimer::new(), deadline.clone());
 ///
-/// let routes = Routes { websocket: None, callbacks: GONKA_CALLBACKS };
+/// let routes = Routes { callbacks: GONKA_CALLBACKS, ..Routes::NONE };
 /// let served = serve(io, &deadline, &limits, &routes, async |batch| {
 ///     if batch.body.starts_with(b"{") { Answer::OK } else { Answer::error(400, "not an object") }
 /// });
@@ -319,21 +339,27 @@ where
         let whole = request.body().is_end_stream();
         let refused = |response| if whole { response } else { last(response) };
         if self.routes.websocket == Some(path) {
+            if *request.method() != Method::GET {
+                return refused(with(refusal(StatusCode::METHOD_NOT_ALLOWED, "only GET, to upgrade"), ALLOW, "GET"));
+            }
+            let segment = self.routes.websocket.filter(|_| self.routes.guarded).and_then(|path| path.rsplit('/').next());
+            return refused(self.upgrade(&request, segment).await);
+        }
+        if let Some(page) = segment(self.routes.pages, path) {
             return refused(match *request.method() {
-                Method::GET => self.upgrade(&request),
-                _ => with(refusal(StatusCode::METHOD_NOT_ALLOWED, "only GET, to upgrade"), ALLOW, "GET"),
+                Method::GET | Method::HEAD => self.read(page).await,
+                _ => with(refusal(StatusCode::METHOD_NOT_ALLOWED, "only GET"), ALLOW, "GET"),
             });
         }
-        match self.segment(path) {
+        match segment(self.routes.callbacks, path) {
             Some(segment) if request.method() == Method::POST => self.receive(segment, request).await,
             Some(_) => refused(with(refusal(StatusCode::METHOD_NOT_ALLOWED, "only POST"), ALLOW, "POST")),
             None => refused(refusal(StatusCode::NOT_FOUND, "no such path")),
         }
     }
 
-    fn segment(&self, path: &str) -> Option<&'static str> {
-        let rest = self.routes.callbacks.iter().find_map(|prefix| path.strip_prefix(prefix)?.strip_prefix('/'))?;
-        SEGMENTS.into_iter().find(|segment| *segment == rest)
+    async fn read(&self, page: &'static str) -> Response<Whole> {
+        reply((self.handler)(Callback::empty(page)).await)
     }
 
     async fn receive(&self, segment: &'static str, request: Request<Incoming>) -> Response<Whole> {
@@ -354,9 +380,15 @@ where
         }
     }
 
-    fn upgrade(&self, request: &Request<Incoming>) -> Response<Whole> {
+    async fn upgrade(&self, request: &Request<Incoming>, ask: Option<&'static str>) -> Response<Whole> {
         match accept_key(request) {
             Ok(accept) => {
+                if let Some(segment) = ask {
+                    let answer = (self.handler)(Callback::empty(segment)).await;
+                    if answer.status != 200 {
+                        return reply(answer);
+                    }
+                }
                 self.upgraded.store(true, Ordering::Relaxed);
                 let mut response = upgradable(response(StatusCode::SWITCHING_PROTOCOLS, Bytes::new()));
                 response.headers_mut().insert(SEC_WEBSOCKET_ACCEPT, accept);
@@ -370,6 +402,11 @@ where
             Err(Misfit::Bad(why)) => refusal(StatusCode::BAD_REQUEST, why),
         }
     }
+}
+
+/// The last part of `path`, if it is one of these.
+fn segment(paths: &[&'static str], path: &str) -> Option<&'static str> {
+    paths.iter().find(|known| **known == path)?.rsplit('/').next()
 }
 
 /// Why a request is no handshake.
@@ -510,7 +547,10 @@ fn reply(answer: Answer) -> Response<Whole> {
     let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = match answer.error {
         Some(why) if status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED => refusal(status, &why),
-        _ => response(status, Bytes::new()),
+        _ => match answer.body {
+            Some((kind, body)) => with(response(status, body), CONTENT_TYPE, kind),
+            None => response(status, Bytes::new()),
+        },
     };
     if let Some(after) = answer.retry_after {
         let seconds = after.as_secs().saturating_add(u64::from(after.subsec_nanos() > 0));

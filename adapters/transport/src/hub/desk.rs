@@ -1,0 +1,143 @@
+//! Where handlers run: a desk for each miner with something to handle, all of a desk's work in one task.
+//!
+//! ```text
+//!  add ─▶ queue of its miner ─▶ at most an eighth of all places at once ─▶ Ok · Err · panic ─▶ complete, together
+//! ```
+//!
+//! What is done at the same time is confirmed at the same time, so that it leaves in one write. Invariants: a handler that
+//! panics ends its own message and nothing else; a miner's slow messages hold at most an eighth of the places.
+
+use super::Hub;
+use super::gate::{Gate, Pass};
+use super::message::{Message, Ticket, Verdict, Work};
+use super::setup::Handler;
+use bowline::hub::SessionId;
+use core::future::poll_fn;
+use core::pin::{Pin, pin};
+use core::task::{Context, Poll};
+use event_listener::Event;
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What a miner is told whose message made its handler panic.
+const PANICKED: &str = "Internal error";
+
+struct Job {
+    message: Message,
+    ticket: Ticket,
+    handler: Handler,
+}
+
+struct Desk {
+    queue: VecDeque<Job>,
+    more: Arc<Event>,
+}
+
+pub(super) struct Desks {
+    desks: Mutex<BTreeMap<SessionId, Desk>>,
+    places: Gate,
+    /// Of one miner's messages at once.
+    each: usize,
+}
+
+impl Desks {
+    pub(super) fn new(at_once: usize) -> Self {
+        Self { desks: Mutex::default(), places: Gate::new(at_once), each: at_once.div_ceil(8) }
+    }
+
+    /// Takes a message for its handler. True: its desk is to be run.
+    pub(super) fn add(&self, session: SessionId, message: Message, ticket: Ticket, handler: &Handler) -> bool {
+        let job = Job { message, ticket, handler: Arc::clone(handler) };
+        let mut desks = self.lock();
+        if let Some(desk) = desks.get_mut(&session) {
+            desk.queue.push_back(job);
+            desk.more.notify(1);
+            return false;
+        }
+        desks.insert(session, Desk { queue: VecDeque::from([job]), more: Arc::default() });
+        true
+    }
+
+    /// Runs a desk until it is empty.
+    pub(super) async fn run(&self, hub: &Hub, session: SessionId) {
+        let Some(more) = self.lock().get(&session).map(|desk| Arc::clone(&desk.more)) else { return };
+        let mut works: Vec<Running<'_>> = Vec::new();
+        loop {
+            let listener = more.listen();
+            while works.len() < self.each
+                && let Some(place) = self.places.try_enter()
+                && let Some(job) = self.next(session)
+            {
+                works.push(Running { work: begin(job.message, &job.handler), ticket: Some(job.ticket), _place: place });
+            }
+            if works.is_empty() {
+                if self.close(session) {
+                    return;
+                }
+                // All places are taken by others.
+                drop(self.places.enter().await);
+                continue;
+            }
+            let mut listener = pin!(listener);
+            let done = poll_fn(|cx| {
+                let done = step(&mut works, cx);
+                if done.is_empty() && listener.as_mut().poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                Poll::Ready(done)
+            });
+            let done = done.await;
+            if !done.is_empty() {
+                works.retain(|running| running.ticket.is_some());
+                hub.complete(done);
+            }
+        }
+    }
+
+    fn next(&self, session: SessionId) -> Option<Job> {
+        self.lock().get_mut(&session)?.queue.pop_front()
+    }
+
+    /// True: there was nothing left to do, and the desk is gone.
+    fn close(&self, session: SessionId) -> bool {
+        let mut desks = self.lock();
+        let empty = desks.get(&session).is_none_or(|desk| desk.queue.is_empty());
+        if empty {
+            desks.remove(&session);
+        }
+        empty
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<SessionId, Desk>> {
+        self.desks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Running<'a> {
+    work: Work,
+    /// Taken when it is done.
+    ticket: Option<Ticket>,
+    _place: Pass<'a>,
+}
+
+/// The handler itself may panic, too, before there is a future.
+fn begin(message: Message, handler: &Handler) -> Work {
+    catch_unwind(AssertUnwindSafe(|| handler(message)))
+        .unwrap_or_else(|_| Box::pin(async { Err(PANICKED.to_owned()) }))
+}
+
+/// Polls everything once; what is done.
+fn step(works: &mut [Running<'_>], cx: &mut Context<'_>) -> Vec<(Ticket, Verdict)> {
+    let mut done = Vec::new();
+    for running in works {
+        let verdict = match catch_unwind(AssertUnwindSafe(|| Pin::new(&mut running.work).poll(cx))) {
+            Ok(Poll::Pending) => continue,
+            Ok(Poll::Ready(Ok(confirmation))) => Verdict::Confirmed(confirmation),
+            Ok(Poll::Ready(Err(why))) => Verdict::Rejected(why),
+            Err(_) => Verdict::Rejected(PANICKED.to_owned()),
+        };
+        done.extend(running.ticket.take().map(|ticket| (ticket, verdict)));
+    }
+    done
+}

@@ -1,0 +1,541 @@
+//! Many miners and one validator: the hub's machine, its sockets and its HTTP, for whatever adapter waits for them.
+//!
+//! ```text
+//!            adapter                        Hub (shared)                      application
+//!  GET /ws ─▶ request ──admit──▶ connect ─┐
+//!  101     ─▶ accepted ─▶ Line            │ Engine, one mutex:
+//!  readable ▶ readable(line) ─ read,      │ machine, lines by place,     handlers ─▶ desks ─▶ complete
+//!               decode, verify, no lock ─▶│ confirmations, receipts      messages ◀─ Delivery
+//!  writable ▶ writable(line) ────────────▶│                              send, publish ─▶
+//!  POST    ─▶ request ─ verify ──────────▶│ drain, flush what was        events ◀─
+//!  time    ─▶ turn ──────────────────────▶│ touched, once each
+//!                                         └─▶ Actions: Run, Watch, Post, Drop, Wake    after the lock is gone
+//! ```
+//!
+//! Frames are read and their signatures verified with the line's lock alone, and what they say is applied in one step for
+//! all that one read brought; what has to be written to one line leaves in one write. A broadcast is signed once and
+//! written to every line by whoever publishes; only a line that is full gets somebody who waits for it.
+//!
+//! Invariants: the engine's lock is taken before a line's, and neither while anything of the application's runs; an
+//! unauthenticated line is not read beyond its first frame; nothing waits without a limit; every request that was taken is
+//! answered.
+//! Field bugs (wire facts 2.10): confirmations that wait for a heartbeat (1), a burst that kills the sender (2), a
+//! reconnect that unregisters (3), one result for many ids (6), replays (7), heartbeats answered by errors (8).
+
+mod desk;
+mod engine;
+mod gate;
+mod line;
+mod message;
+mod metrics;
+mod request;
+mod setup;
+mod sign;
+
+pub use line::{Line, Reading};
+pub use message::{Confirmation, Delivery, Message};
+pub use metrics::Counters;
+pub use request::{ROUTES, Visit};
+pub use setup::{Admission, HubSetup};
+
+use crate::clock::Clock;
+use crate::http::{Bytes, Posted, Target};
+use crate::keys::Hotkey;
+use crate::node::{Settlement, Stream};
+use crate::setup::SetupError;
+use async_channel::{Receiver, Sender};
+use bowline::hub::{ConnId, Health, HubStats, Publish, Sent, SessionId, Why};
+use bowline::wire::bettensor::Kind;
+use bowline::wire::canonical::Uncanonical;
+use bowline::{Cause, MessageId, Outcome, Policy, PostId, Refusal};
+use core::fmt;
+use core::pin::Pin;
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
+use desk::Desks;
+use engine::{Effect, Engine, Parcel};
+use gate::Gate;
+use message::{Ticket, Verdict};
+use setup::{Authorize, Handler};
+use sign::Signer;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+/// So many events wait for a reader; then the oldest are dropped.
+const EVENTS: usize = 256;
+
+/// So many messages without a handler wait for a reader; further ones are given back.
+const MESSAGES: usize = 1024;
+
+/// So many signatures of newcomers are checked, and so many of them are at `authorize`, at once.
+const VERIFYING: usize = 64;
+
+/// The longest type of a message.
+const LONGEST_KIND: usize = bowline::wire::MAX_ID;
+
+/// What the adapter should do.
+///
+/// ```
+/// use bowline_transport::hub::Action;
+/// assert!(matches!(Action::Wake, Action::Wake));
+/// ```
+pub enum Action {
+    /// Run this to its end, or until this time is over.
+    Run {
+        /// What.
+        job: Pin<Box<dyn Future<Output = ()> + Send>>,
+        /// How long at most.
+        limit: Option<Duration>,
+    },
+    /// Call [`Hub::writable`] whenever this line can be written, until it says that it is enough.
+    Watch(Arc<Line>),
+    /// Forget this connection and close its socket.
+    Drop(ConnId),
+    /// Post and report by [`Hub::posted`].
+    Post {
+        /// Of this session.
+        session: SessionId,
+        /// Which try of which message.
+        post: PostId,
+        /// The `Idempotency-Key`.
+        id: MessageId,
+        /// Where to.
+        target: Target,
+        /// The body.
+        body: Bytes,
+        /// For connecting, sending and the answer together.
+        deadline: Duration,
+    },
+    /// Call [`Hub::turn`]: its time is earlier than it said last.
+    Wake,
+}
+
+/// Something the application may want to know.
+///
+/// ```
+/// use bowline_transport::hub::Event;
+/// assert_ne!(Event::Fleet { http: true }, Event::Fleet { http: false });
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// A miner is connected and authenticated.
+    Connected {
+        /// Which.
+        hotkey: Hotkey,
+        /// Its session was there before.
+        resumed: bool,
+    },
+    /// A miner's connection has ended; its session goes on.
+    Disconnected {
+        /// Which.
+        hotkey: Hotkey,
+        /// Why.
+        cause: Cause,
+    },
+    /// Broadcasts were lost to one that reads too slowly.
+    Lost {
+        /// Which.
+        hotkey: Hotkey,
+        /// How many.
+        count: u32,
+    },
+    /// Two places fight for one hotkey; for a while nobody else may take it over.
+    War {
+        /// Which.
+        hotkey: Hotkey,
+    },
+    /// A session has ended; its messages were settled before.
+    Ended {
+        /// Whose.
+        hotkey: Hotkey,
+        /// Why.
+        why: Why,
+    },
+    /// So few are connected that those who are not are served by HTTP; or enough again (rule P8).
+    Fleet {
+        /// Whether HTTP is used.
+        http: bool,
+    },
+    /// The drain is over.
+    Drained {
+        /// Messages that had not ended and were abandoned.
+        abandoned: u64,
+    },
+}
+
+/// Why a message for a miner was not accepted.
+///
+/// ```
+/// use bowline_transport::hub::Refused;
+/// assert_eq!(Refused::Unknown.to_string(), "this hotkey has no session");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refused {
+    /// By the session: full, too large, closed.
+    Session(Refusal),
+    /// This hotkey has no session: it has never been connected, or its session has ended.
+    Unknown,
+    /// There is no place for another session, or the hub is going down.
+    Full,
+    /// A type of 1 to 64 bytes is needed.
+    Kind,
+    /// It is no data that could be signed.
+    Data(Uncanonical),
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Session(refusal) => refusal.fmt(f),
+            Self::Unknown => f.write_str("this hotkey has no session"),
+            Self::Full => f.write_str("no place for another session"),
+            Self::Kind => f.write_str("no type of 1 to 64 bytes"),
+            Self::Data(why) => why.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for Refused {}
+
+/// Where the end of a message for one miner will be told.
+///
+/// ```
+/// # use bowline_transport::hub::Receipt;
+/// async fn arrived(receipt: Receipt) -> bool {
+///     matches!(receipt.settled().await.outcome, bowline::Outcome::Delivered { .. })
+/// }
+/// # let _ = arrived;
+/// ```
+#[derive(Debug)]
+pub struct Receipt(Receiver<Settlement>);
+
+impl Receipt {
+    /// Waits for the end: a miner's pong behind the message, its answer by HTTP, or no way to it any more.
+    pub async fn settled(self) -> Settlement {
+        self.0.recv().await.unwrap_or(Settlement { outcome: Outcome::Abandoned, took: Duration::ZERO })
+    }
+}
+
+/// A session, as the hub sees it.
+///
+/// ```
+/// # use bowline_transport::hub::SessionInfo;
+/// fn connected(sessions: &[SessionInfo]) -> usize {
+///     sessions.iter().filter(|session| session.connected).count()
+/// }
+/// # let _ = connected;
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SessionInfo {
+    /// Whose.
+    pub hotkey: Hotkey,
+    /// Whether it has a connection.
+    pub connected: bool,
+    /// Whether it takes messages by HTTP.
+    pub receiver: bool,
+}
+
+/// The hub, shared by the application and the adapter that waits for its sockets.
+///
+/// Applications use the `Hub` of an adapter, which wraps this one.
+pub struct Hub {
+    engine: Mutex<Engine>,
+    clock: Clock,
+    signer: Arc<Signer>,
+    authorize: Authorize,
+    handlers: BTreeMap<String, Handler>,
+    desks: Desks,
+    verifying: Gate,
+    /// Somebody reads what no handler was named for.
+    wanted: AtomicBool,
+    messages: (Sender<Delivery>, Receiver<Delivery>),
+    events: (Sender<Event>, Receiver<Event>),
+    act: Box<dyn Fn(Action) + Send + Sync>,
+    me: Weak<Self>,
+    websocket: bool,
+    over: AtomicBool,
+    drained: event_listener::Event,
+    most_hello: Duration,
+}
+
+impl Hub {
+    /// A hub whose actions are done by `act`, which must not call it back from the same call.
+    ///
+    /// # Errors
+    /// A setting makes no sense.
+    pub fn new(setup: HubSetup, act: impl Fn(Action) + Send + Sync + 'static) -> Result<Arc<Self>, SetupError> {
+        let authorize = setup.decider()?;
+        let clock = Clock::start();
+        let signer = Arc::new(Signer::new(setup.keys.clone(), setup.config.reconnect_window));
+        let engine = Engine::new(&setup, clock, Arc::clone(&signer))?;
+        Ok(Arc::new_cyclic(|me| Self {
+            engine: Mutex::new(engine),
+            clock,
+            signer,
+            authorize,
+            desks: Desks::new(setup.at_once),
+            handlers: setup.handlers,
+            verifying: Gate::new(VERIFYING),
+            wanted: AtomicBool::new(false),
+            messages: async_channel::bounded(MESSAGES),
+            events: async_channel::bounded(EVENTS),
+            act: Box::new(act),
+            me: me.clone(),
+            websocket: setup.websocket,
+            over: AtomicBool::new(false),
+            drained: event_listener::Event::new(),
+            most_hello: setup.config.hello,
+        }))
+    }
+
+    /// The validator's hotkey, as an address.
+    #[must_use]
+    pub fn hotkey(&self) -> &str {
+        self.signer.address()
+    }
+
+    /// For the adapter: lets time pass. When to call again if nothing else happens.
+    pub fn turn(&self) -> Option<std::time::Instant> {
+        self.with(Engine::tick)
+    }
+
+    /// For the adapter: the connection that [`request`](Self::request) let in is a WebSocket now. `None`: it is not wanted
+    /// any more.
+    pub fn accepted(&self, conn: ConnId, stream: Box<dyn Stream>, early: &[u8]) -> Option<Arc<Line>> {
+        self.with(|engine| engine.accepted(conn, stream, early))
+    }
+
+    /// For the adapter: a connection that was let in did not become a WebSocket.
+    pub fn vanished(&self, conn: ConnId) {
+        self.with(|engine| engine.lost(conn, Cause::Closed(1006)));
+    }
+
+    /// For the adapter: a line that was full can be written. False: nobody needs to wait for it any more.
+    pub fn writable(&self, line: &Arc<Line>) -> bool {
+        self.with(|engine| engine.writable(line))
+    }
+
+    /// For the adapter: a request of ours ended.
+    pub fn posted(&self, session: SessionId, post: PostId, posted: &Posted) {
+        self.with(|engine| engine.posted(session, post, posted.outcome));
+    }
+
+    /// Sends a message to one miner, connected or not: it is kept for as long as the session lives, and posted if there is
+    /// no connection and the miner takes messages by HTTP.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn send(&self, hotkey: Hotkey, kind: &str, data: &str) -> Result<Receipt, Refused> {
+        let parcel = self.parcel(kind, data)?;
+        self.with(|engine| engine.send(hotkey, parcel, Policy::DEFAULT)).map(Receipt)
+    }
+
+    /// Makes a session for a hotkey that is known by other means, so that messages can be sent to it before it has ever
+    /// been connected.
+    ///
+    /// # Errors
+    /// There is no place for it.
+    pub fn adopt(&self, hotkey: Hotkey, receiver: Option<Target>) -> Result<(), Refused> {
+        self.with(|engine| engine.adopt(hotkey, receiver)).map_err(|_| Refused::Full)
+    }
+
+    /// Sends to every connected miner; while too few are connected, also by HTTP to those that take it.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn publish(&self, kind: &str, data: &str, how: Publish) -> Result<Sent, Refused> {
+        self.publish_to(kind, data, how, |_| true)
+    }
+
+    /// Sends to every miner for which `to` says so. It is asked under the hub's lock: it must not call the hub.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn publish_to(
+        &self,
+        kind: &str,
+        data: &str,
+        how: Publish,
+        to: impl FnMut(&Hotkey) -> bool,
+    ) -> Result<Sent, Refused> {
+        let parcel = self.parcel(kind, data)?;
+        Ok(self.with(|engine| engine.publish(&parcel, how, to)))
+    }
+
+    /// The messages of types without a handler. From the first call on they are taken; before, they are answered with
+    /// an error.
+    pub fn messages(&self) -> &Receiver<Delivery> {
+        self.wanted.store(true, Ordering::Relaxed);
+        &self.messages.1
+    }
+
+    /// What happens. If nobody reads, the oldest of 256 are dropped.
+    #[must_use]
+    pub const fn events(&self) -> &Receiver<Event> {
+        &self.events.1
+    }
+
+    /// How it stands.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.lock().health()
+    }
+
+    /// The machine's counters.
+    #[must_use]
+    pub fn stats(&self) -> HubStats {
+        self.lock().stats()
+    }
+
+    /// The adapter's counters.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.lock().counters.clone()
+    }
+
+    /// Everything that is counted, in the text format of Prometheus.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        let engine = self.lock();
+        metrics::text(&engine.health(), &engine.stats(), &engine.counters)
+    }
+
+    /// Every session there is.
+    #[must_use]
+    pub fn sessions(&self) -> Vec<SessionInfo> {
+        self.lock().sessions()
+    }
+
+    /// Does not want this miner any more: its connection is closed with 1008, what it was to get is abandoned. False: it
+    /// has no session.
+    pub fn dismiss(&self, hotkey: Hotkey) -> bool {
+        self.with(|engine| engine.dismiss(hotkey))
+    }
+
+    /// So many miners are expected: the whole of which the connected share is taken (P8).
+    pub fn expect(&self, miners: Option<usize>) {
+        self.with(|engine| engine.expect(miners));
+    }
+
+    /// Begins to go down in order (U9): everybody new is told to come back within `window`, connections are closed in
+    /// batches with 1012, and after `limit` at the latest everything has ended.
+    pub fn drain(&self, window: Duration, limit: Duration) {
+        self.with(|engine| engine.drain_all(window, limit));
+    }
+
+    /// Waits for the end of a drain, or of the hub.
+    pub async fn drained(&self) {
+        loop {
+            let drained = self.drained.listen();
+            if self.over.load(Ordering::SeqCst) || self.lock().drained.is_some() {
+                return;
+            }
+            drained.await;
+        }
+    }
+
+    /// Messages that a drain has abandoned, once it is over.
+    #[must_use]
+    pub fn abandoned(&self) -> Option<u64> {
+        self.lock().drained
+    }
+
+    /// For the adapter: it is over, whoever still waits for a word gets one.
+    pub fn ended(&self) {
+        self.over.store(true, Ordering::SeqCst);
+        self.with(Engine::abandon);
+        self.messages.1.close();
+        while let Ok(delivery) = self.messages.1.try_recv() {
+            drop(delivery);
+        }
+        self.events.1.close();
+        self.drained.notify(usize::MAX);
+    }
+
+    pub(crate) fn complete(&self, ends: Vec<(Ticket, Verdict)>) -> bool {
+        // Signed before the lock.
+        let ends: Vec<_> = ends.into_iter().map(|(ticket, verdict)| self.word(ticket, verdict)).collect();
+        self.with(|engine| engine.complete(ends))
+    }
+
+    fn parcel(&self, kind: &str, data: &str) -> Result<Arc<Parcel>, Refused> {
+        if kind.is_empty() || kind.len() > LONGEST_KIND {
+            return Err(Refused::Kind);
+        }
+        let frame = self.signer.message(kind, data).map_err(Refused::Data)?;
+        Ok(Arc::new(Parcel { kind: kind.into(), data: data.into(), frame, signed: self.clock.now() }))
+    }
+
+    /// Whether messages of this type are taken.
+    fn takes(&self, kind: &Kind<'_>) -> bool {
+        self.wanted.load(Ordering::Relaxed) || self.handlers.contains_key(kind.as_str())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Engine> {
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Applies something, does what follows from it, and lets its effects out when the lock is gone.
+    fn with<R>(&self, apply: impl FnOnce(&mut Engine) -> R) -> R {
+        let (answer, effects, wake) = {
+            let mut engine = self.lock();
+            let answer = apply(&mut engine);
+            engine.settle();
+            (answer, core::mem::take(&mut engine.effects), engine.sooner())
+        };
+        for effect in effects {
+            self.tell(effect);
+        }
+        if wake {
+            (self.act)(Action::Wake);
+        }
+        answer
+    }
+
+    fn tell(&self, effect: Effect) {
+        match effect {
+            Effect::Deliver { message, ticket } => self.deliver(message, ticket),
+            Effect::Verify { line } => {
+                let Some(hub) = self.me.upgrade() else { return };
+                let job = Box::pin(async move { hub.verify(&line).await });
+                (self.act)(Action::Run { job, limit: Some(self.most_hello) });
+            }
+            Effect::Answer { request, answer } => {
+                let _ = request.try_send(answer);
+            }
+            Effect::Settle { receipt, settlement } => {
+                let _ = receipt.try_send(settlement);
+            }
+            Effect::Tell(event) => {
+                if matches!(event, Event::Drained { .. }) {
+                    self.drained.notify(usize::MAX);
+                }
+                let _ = self.events.0.force_send(event);
+            }
+            Effect::Act(action) => (self.act)(action),
+        }
+    }
+
+    fn deliver(&self, message: Message, ticket: Ticket) {
+        match self.handlers.get(message.kind()) {
+            Some(handler) => {
+                let Some(hub) = self.me.upgrade() else { return };
+                let session = ticket.session;
+                if self.desks.add(session, message, ticket, handler) {
+                    let job = Box::pin(async move { hub.desks.run(&hub, session).await });
+                    (self.act)(Action::Run { job, limit: None });
+                }
+            }
+            None => {
+                // Refused when nobody reads fast enough: dropping it gives it back.
+                drop(self.messages.0.try_send(Delivery { message, ticket: Some(ticket), hub: self.me.clone() }));
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub").field("health", &self.health()).finish_non_exhaustive()
+    }
+}

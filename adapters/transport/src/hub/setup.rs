@@ -1,0 +1,212 @@
+//! What a hub is told before it starts: where, with which keys, whom to let in, and who handles what.
+
+use super::message::{Confirmation, Message, Work};
+use crate::http::Target;
+use crate::keys::{Hotkey, Keypair};
+use crate::setup::{SetupError, resolve};
+use bowline::ConfigError;
+use bowline::hub::{BETTENSOR_HUB, HubConfig};
+use core::fmt;
+use core::future::{IntoFuture, Ready, ready};
+use core::net::SocketAddr;
+use core::pin::Pin;
+use core::time::Duration;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What the application says about a hotkey whose signature holds. It is a future of itself, so a closure may answer at
+/// once or later.
+///
+/// ```
+/// use bowline_transport::hub::Admission;
+/// use core::time::Duration;
+/// let known = Admission::accept();
+/// let elsewhere = Admission::Refuse("banned until Monday".into());
+/// let not_synced_yet = Admission::Later(Duration::from_secs(5));
+/// assert_ne!(known, Admission::unregistered());
+/// # let _ = (elsewhere, not_synced_yet);
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Admission {
+    /// It may come in.
+    Accept {
+        /// Where it takes messages by HTTP, if anywhere: they are posted to `/ws/messages` below this.
+        receiver: Option<Target>,
+    },
+    /// It may not, and is told this. Of the reason, a close frame carries 120 bytes.
+    Refuse(Cow<'static, str>),
+    /// Nobody can say yet: it is told to come back after this.
+    Later(Duration),
+}
+
+impl Admission {
+    /// It may come in; it takes no messages by HTTP.
+    #[must_use]
+    pub const fn accept() -> Self {
+        Self::Accept { receiver: None }
+    }
+
+    /// It is not in the metagraph, said as the original says it.
+    #[must_use]
+    pub const fn unregistered() -> Self {
+        Self::Refuse(Cow::Borrowed(bowline::wire::bettensor::REFUSED_UNKNOWN))
+    }
+}
+
+impl IntoFuture for Admission {
+    type Output = Self;
+    type IntoFuture = Ready<Self>;
+
+    fn into_future(self) -> Ready<Self> {
+        ready(self)
+    }
+}
+
+pub(super) type Deciding = Pin<Box<dyn Future<Output = Admission> + Send>>;
+pub(super) type Authorize = Arc<dyn Fn(Hotkey) -> Deciding + Send + Sync>;
+pub(super) type Handler = Arc<dyn Fn(Message) -> Work + Send + Sync>;
+
+/// Everything a hub is told before it starts.
+///
+/// ```
+/// use bowline_transport::Keypair;
+/// use bowline_transport::hub::{Admission, HubSetup};
+/// let keys = Keypair::from_seed_hex(&"07".repeat(32))?;
+/// let setup = HubSetup::validator("127.0.0.1:0", keys)?
+///     .authorize(|_hotkey| Admission::accept())
+///     .on("prediction", |message| async move {
+///         match message.data().len() {
+///             0..1000 => Ok("stored"),
+///             _ => Err("too long"),
+///         }
+///     })
+///     .configure(|config| config.sessions = 256);
+/// # let _ = setup;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct HubSetup {
+    pub(super) config: HubConfig,
+    pub(super) listen: SocketAddr,
+    pub(super) keys: Keypair,
+    pub(super) websocket: bool,
+    pub(super) authorize: Option<Authorize>,
+    pub(super) handlers: BTreeMap<String, Handler>,
+    pub(super) at_once: usize,
+    pub(super) identity: Option<String>,
+    pub(super) epoch: Option<u32>,
+    pub(super) seed: Option<u64>,
+}
+
+impl HubSetup {
+    /// Bettensor's validator, listening on `address` with these keys; port 0 lets the system choose.
+    ///
+    /// # Errors
+    /// The address makes no sense, or its name is unknown.
+    pub fn validator(address: &str, keys: Keypair) -> Result<Self, SetupError> {
+        Ok(Self {
+            config: BETTENSOR_HUB,
+            listen: resolve(address)?,
+            keys,
+            websocket: true,
+            authorize: None,
+            handlers: BTreeMap::new(),
+            at_once: 256,
+            identity: None,
+            epoch: None,
+            seed: None,
+        })
+    }
+
+    /// Who decides whether a hotkey is registered. It is asked only if the signature holds, at most 64 times at once, and
+    /// has ten seconds (`hello`) to answer. A hub without it does not start.
+    #[must_use]
+    pub fn authorize<F, A>(mut self, decide: F) -> Self
+    where
+        F: Fn(Hotkey) -> A + Send + Sync + 'static,
+        A: IntoFuture<Output = Admission> + 'static,
+        A::IntoFuture: Send,
+    {
+        self.authorize = Some(Arc::new(move |hotkey| Box::pin(decide(hotkey).into_future())));
+        self
+    }
+
+    /// Who handles messages of this type. It says what the miner's confirmation is to say, or the error; if it panics, that
+    /// is an error too. It must not block its thread. A later handler of the same type replaces an earlier one.
+    #[must_use]
+    pub fn on<F, R, C, E>(mut self, kind: &str, handle: F) -> Self
+    where
+        F: Fn(Message) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<C, E>> + Send + 'static,
+        C: Into<Confirmation>,
+        E: fmt::Display,
+    {
+        let handler: Handler = Arc::new(move |message| {
+            let work = handle(message);
+            Box::pin(async move { work.await.map(Into::into).map_err(|why| why.to_string()) })
+        });
+        self.handlers.insert(kind.to_owned(), handler);
+        self
+    }
+
+    /// So many messages may be at the handlers at once, and of one miner at most an eighth of them. Default 256.
+    #[must_use]
+    pub const fn handle_at_once(mut self, messages: usize) -> Self {
+        self.at_once = if messages == 0 { 1 } else { messages };
+        self
+    }
+
+    /// Whether miners may connect by WebSocket; without it the hub lives on HTTP alone. Default true.
+    #[must_use]
+    pub const fn enabled(mut self, websocket: bool) -> Self {
+        self.websocket = websocket;
+        self
+    }
+
+    /// Changes the settings; see [`HubConfig`] for the meaning and default of each, [`BETTENSOR_HUB`] for what is different
+    /// here.
+    #[must_use]
+    pub fn configure(mut self, change: impl FnOnce(&mut HubConfig)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    /// Names the hub as a sender, so that its ids tell whose they are. Default: drawn anew for every hub.
+    #[must_use]
+    pub fn identity(mut self, name: impl Into<String>) -> Self {
+        self.identity = Some(name.into());
+        self
+    }
+
+    /// Counts the starts of this identity (26 bits; rule I3). Default: seconds since 2025.
+    #[must_use]
+    pub const fn epoch(mut self, epoch: u32) -> Self {
+        self.epoch = Some(epoch);
+        self
+    }
+
+    /// The seed of every random delay. Default: from the system.
+    #[must_use]
+    pub const fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Where to listen.
+    #[must_use]
+    pub const fn listen_on(&self) -> SocketAddr {
+        self.listen
+    }
+
+    pub(super) fn decider(&self) -> Result<Authorize, SetupError> {
+        let missing = ConfigError { field: "authorize", why: "nobody could say who is registered" };
+        self.authorize.clone().ok_or_else(|| missing.into())
+    }
+}
+
+impl fmt::Debug for HubSetup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HubSetup").field("listen", &self.listen).field("keys", &self.keys).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,424 @@
+//! Bettensor, the miner's side: every frame is signed, predictions are confirmed by their own ids.
+//!
+//! ```text
+//!  greet ── signed auth ──▶          ◀── welcome, or anything but a refusal: ready
+//!  write ── prediction ────▶          ◀── confirmation ── success: Ack · error: Reject     by prediction_id
+//!        ── heartbeat ─────▶          ◀── heartbeat_ack: Pong
+//!                                     ◀── game_update, custom types: messages              known by their content
+//!                                     ◀── heartbeat: life, and never answered
+//!  post  ── POST {fallback} ▶ 200     a signed confirmation, the same word
+//!                                     ◀── POST /ws/messages: what a frame could say
+//!
+//!  who is believed     signed by the configured validator
+//!                      without one: by whoever signed first on this connection, and until then unsigned dialects too
+//!                      everything else is ignored; a signature that does not hold is malformed
+//! ```
+//!
+//! Invariants: every frame of ours has a timestamp, a nonce and a signature of its own, also when it carries the same
+//! prediction again; a nonce is used once in a process; two predictions of one id are never under way together; a
+//! prediction that was not sent yet cannot be confirmed.
+//! Field bugs: a heartbeat that is answered with a heartbeat_response, and that with an error, every minute for ever; a
+//! signature that is verified only if there is one; a sender that is nobody's concern; nonces that collide under load.
+
+use super::{Heard, Reply, Wire};
+use crate::http::{Answer, Bytes, Callback, Routes, Target};
+use crate::keys::{Hotkey, Keypair};
+use crate::node::{Node, Refused};
+use bowline::wire::KeyedHash;
+use bowline::wire::bettensor::{self, Confirmation, Envelope, Kind, Seal, Stamp, Unsigned, VALIDATOR_LIMIT};
+use bowline::wire::timestamp::Timestamp;
+use bowline::{Frame, Head, HttpOutcome, MessageId};
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+/// Where a receiver takes what a validator posts.
+const RECEIVER: &[&str] = &["/ws/messages"];
+
+/// The signature and its name in a frame.
+const SIGNATURE: usize = 2 * 64 + 20;
+
+/// So much of the answer to a prediction is read.
+const LONGEST_ANSWER: usize = 64 * 1024;
+
+/// So far may the timestamp of a posted message differ from now, in microseconds: the validator's limit for miners.
+const CLOCKS: u64 = 300_000_000;
+
+/// The longest span over which a validator may spread its miners; the core cuts it to as much.
+const LONGEST_WINDOW: f64 = 600.0;
+
+/// So much of a complaint is kept, in characters.
+const LONGEST_COMPLAINT: usize = 200;
+
+/// A validator's message for the application: a `game_update`, or a type of its own.
+///
+/// ```
+/// use bowline_transport::{Update, http::Bytes};
+/// let update = Update { kind: "game_update".into(), data: Bytes::from_static(br#"{"games":[]}"#) };
+/// assert_eq!(update.kind, "game_update");
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Update {
+    /// Its `type`.
+    pub kind: String,
+    /// Its `data`, a JSON object, unparsed.
+    pub data: Bytes,
+}
+
+/// What a validator found wrong with us: its `error` frames and refusals.
+///
+/// ```
+/// use bowline_transport::Complaints;
+/// assert_eq!(Complaints::default(), Complaints { total: 0, last: None });
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Complaints {
+    /// How many so far.
+    pub total: u64,
+    /// What the last one said, of which 200 characters are kept.
+    pub last: Option<String>,
+}
+
+/// A prediction, or another message with a `prediction_id`, on its way.
+///
+/// ```
+/// # use bowline_transport::{Bettensor, Keypair, Wire, http::Bytes};
+/// # let keys = Keypair::from_seed_hex(&"07".repeat(32))?;
+/// let data = Bytes::from_static(br#"{"prediction_id":"game-1_17","home_score":3}"#);
+/// let prediction: <Bettensor as Wire>::Outgoing = Bettensor::miner(keys).prepare("prediction", &data).unwrap();
+/// assert!(Bettensor::size(&prediction) > data.len());
+/// # Ok::<(), bowline_transport::KeyError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Prediction {
+    kind: String,
+    data: Bytes,
+    prediction_id: String,
+    size: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Live {
+    id: MessageId,
+    sent: bool,
+}
+
+/// Bettensor's wire, as a miner speaks it.
+///
+/// ```
+/// use bowline_transport::{Bettensor, Keypair, Wire};
+/// let miner = Bettensor::miner(Keypair::from_seed_hex(&"07".repeat(32))?);
+/// assert_eq!(miner.routes().callbacks, ["/ws/messages"]);
+/// # Ok::<(), bowline_transport::KeyError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Bettensor {
+    keys: Keypair,
+    address: String,
+    validator: Option<Hotkey>,
+    /// Who signed first on this connection, where no validator is configured.
+    pinned: Option<Hotkey>,
+    ready: bool,
+    live: BTreeMap<String, Live>,
+    names: BTreeMap<MessageId, String>,
+    complaints: Complaints,
+}
+
+/// How much a frame is worth.
+enum Trust {
+    /// It was signed by whom we listen to.
+    Signed,
+    /// It is unsigned, and nobody has signed anything yet.
+    Unsigned,
+    /// Somebody else's, or nobody's.
+    Foreign,
+    /// Its signature does not hold.
+    Forged,
+}
+
+impl Bettensor {
+    /// The wire of the miner with these keys, who listens to any validator that it dials.
+    #[must_use]
+    pub fn miner(keys: Keypair) -> Self {
+        Self {
+            address: keys.hotkey().to_string(),
+            keys,
+            validator: None,
+            pinned: None,
+            ready: false,
+            live: BTreeMap::new(),
+            names: BTreeMap::new(),
+            complaints: Complaints::default(),
+        }
+    }
+
+    /// Listens to this validator alone.
+    pub(crate) const fn trust(&mut self, validator: Hotkey) {
+        self.validator = Some(validator);
+    }
+
+    /// Signs a frame of this moment.
+    fn signed(&self, unsigned: impl FnOnce(Stamp<'_>) -> Unsigned) -> String {
+        let (timestamp, nonce) = moment();
+        let unsigned = unsigned(Stamp { sender: &self.address, timestamp, nonce: &nonce });
+        let signature = self.keys.sign(unsigned.signing_string().as_bytes());
+        unsigned.signed(&signature)
+    }
+
+    fn message(&mut self, prediction: &Prediction) -> String {
+        if let Some(live) = self.live.get_mut(&prediction.prediction_id) {
+            live.sent = true;
+        }
+        let data = core::str::from_utf8(&prediction.data).unwrap_or_default();
+        let kind = Kind::parse(prediction.kind.as_str().into());
+        // The data was checked when it was accepted; a heartbeat would be the harmless thing to say instead.
+        self.signed(|stamp| Unsigned::message(stamp, &kind, data).unwrap_or_else(|_| Unsigned::heartbeat(stamp)))
+    }
+
+    /// Whether the envelope is signed by `expected`, or by anybody but ourselves; whoever it is.
+    fn signer(&self, envelope: &Envelope<'_>, expected: Option<Hotkey>) -> Result<Hotkey, Trust> {
+        let Some(Seal { signature, .. }) = &envelope.seal else { return Err(Trust::Unsigned) };
+        let sender: Hotkey = envelope.sender.parse().map_err(|_| Trust::Forged)?;
+        // A frame of ours that comes back is not the validator's word.
+        if expected.is_some_and(|expected| expected != sender) || sender == self.keys.hotkey() {
+            return Err(Trust::Foreign);
+        }
+        let said = envelope.signing_string().map_err(|_| Trust::Forged)?;
+        if sender.verify(said.as_bytes(), signature) { Ok(sender) } else { Err(Trust::Forged) }
+    }
+
+    fn judge(&mut self, frame: &bettensor::Frame<'_>) -> Trust {
+        let expected = self.validator.or(self.pinned);
+        let unsigned = if expected.is_some() { Trust::Foreign } else { Trust::Unsigned };
+        let bettensor::Frame::Envelope(envelope) = frame else { return unsigned };
+        match self.signer(envelope, expected) {
+            Ok(sender) => {
+                self.pinned = Some(sender);
+                Trust::Signed
+            }
+            Err(Trust::Unsigned) => unsigned,
+            Err(trust) => trust,
+        }
+    }
+
+    fn complain(&mut self, message: &str) {
+        self.complaints.total = self.complaints.total.saturating_add(1);
+        self.complaints.last = Some(message.chars().take(LONGEST_COMPLAINT).collect());
+    }
+
+    /// The word about a message of ours that was sent and has not ended.
+    fn confirmed(&self, confirmation: &Confirmation<'_>) -> Heard<Update> {
+        let Some(live) = self.live.get(&*confirmation.prediction_id).filter(|live| live.sent) else {
+            return Heard::of(Head::Other);
+        };
+        let id = live.id;
+        let head = if confirmation.success { Head::Ack { id } } else { Head::Reject { id } };
+        Heard { reply: Some(reply(confirmation)), ..Heard::of(head) }
+    }
+
+    /// What an envelope that is believed says.
+    fn heed(&mut self, names: &KeyedHash, envelope: &Envelope<'_>) -> Heard<Update> {
+        match &envelope.kind {
+            Kind::Confirmation => match Confirmation::read(envelope.data) {
+                Ok(confirmation) => self.confirmed(&confirmation),
+                Err(_) => Heard::of(Head::Malformed),
+            },
+            Kind::HeartbeatAck => Heard::of(Head::Pong),
+            Kind::Welcome => Heard { window: window(envelope.data), ..Heard::of(Head::Other) },
+            Kind::Error => {
+                let message = bettensor::message(envelope.data).unwrap_or_default();
+                self.complain(&message);
+                Heard::of(Head::Other)
+            }
+            Kind::GameUpdate | Kind::Custom(_) => {
+                let kind = envelope.kind.as_str();
+                let data = Bytes::copy_from_slice(envelope.data.as_bytes());
+                let key = names.content(kind, envelope.data);
+                Heard::message(None, Some(key), Update { kind: kind.into(), data })
+            }
+            Kind::Prediction | Kind::Heartbeat | Kind::HeartbeatResponse => Heard::of(Head::Other),
+        }
+    }
+}
+
+impl Wire for Bettensor {
+    type Kind = str;
+    type Outgoing = Prediction;
+    type Incoming = Update;
+
+    /// As much as a validator reads: an original miner, with 1 MiB, closes on a large game update.
+    fn longest_frame(&self) -> usize {
+        VALIDATOR_LIMIT
+    }
+
+    fn routes(&self) -> Routes<'static> {
+        Routes { callbacks: RECEIVER, ..Routes::NONE }
+    }
+
+    fn greet(&mut self) -> Option<String> {
+        self.pinned = None;
+        self.ready = false;
+        Some(self.signed(Unsigned::auth))
+    }
+
+    fn prepare(&mut self, kind: &str, json: &Bytes) -> Result<Prediction, Refused> {
+        let data = core::str::from_utf8(json).map_err(|_| Refused::Data(bettensor::Malformed::Json))?;
+        let known = Kind::parse(kind.into());
+        if kind.is_empty() || kind.len() > bowline::wire::MAX_ID || !matches!(known, Kind::Prediction | Kind::Custom(_))
+        {
+            return Err(Refused::Kind);
+        }
+        let prediction_id = bettensor::prediction_id(data).map_err(Refused::Data)?.into_owned();
+        let stamp = Stamp { sender: &self.address, timestamp: Timestamp::MAX, nonce: "1795213203014.110" };
+        let unsigned = Unsigned::message(stamp, &known, data).map_err(Refused::Uncanonical)?;
+        if self.live.contains_key(&prediction_id) {
+            return Err(Refused::Underway);
+        }
+        let size = unsigned.signing_string().len().saturating_add(SIGNATURE);
+        Ok(Prediction { kind: kind.into(), data: json.clone(), prediction_id, size })
+    }
+
+    fn size(prediction: &Prediction) -> usize {
+        prediction.size
+    }
+
+    fn accepted(&mut self, id: MessageId, prediction: &Prediction) {
+        self.live.insert(prediction.prediction_id.clone(), Live { id, sent: false });
+        self.names.insert(id, prediction.prediction_id.clone());
+    }
+
+    fn settled(&mut self, id: MessageId) {
+        if let Some(name) = self.names.remove(&id) {
+            self.live.remove(&name);
+        }
+    }
+
+    fn read(&mut self, names: &KeyedHash, text: &str) -> Heard<Update> {
+        let Ok(frame) = bettensor::decode(text.as_bytes()) else { return Heard::of(Head::Malformed) };
+        // Anyone may say that something is wrong: it is noted, and changes nothing.
+        if let bettensor::Frame::Refusal { message } | bettensor::Frame::Error { message } = &frame {
+            self.complain(message);
+        }
+        if let bettensor::Frame::Refusal { .. } = frame {
+            return Heard::of(Head::Other);
+        }
+        match self.judge(&frame) {
+            Trust::Signed | Trust::Unsigned => {}
+            Trust::Foreign => return Heard::IGNORED,
+            Trust::Forged => return Heard::of(Head::Malformed),
+        }
+        let greeting = !core::mem::replace(&mut self.ready, true);
+        let heard = match frame {
+            bettensor::Frame::Envelope(envelope) => self.heed(names, &envelope),
+            bettensor::Frame::Confirmation(_, confirmation) => self.confirmed(&confirmation),
+            bettensor::Frame::Auth(_)
+            | bettensor::Frame::Error { .. }
+            | bettensor::Frame::Refusal { .. }
+            | bettensor::Frame::Other => Heard::of(Head::Other),
+        };
+        Heard { greeting, ..heard }
+    }
+
+    fn write(&mut self, frame: Frame<'_, Prediction>) -> Option<String> {
+        match frame {
+            Frame::Data { payload, .. } => Some(self.message(payload)),
+            // Nothing that comes in has an id, and there is no keep-alive in the profile: both would be life signs.
+            Frame::Ping | Frame::Keepalive | Frame::Ack { .. } => Some(self.signed(Unsigned::heartbeat)),
+        }
+    }
+
+    fn request(&mut self, names: &KeyedHash, callback: &Callback) -> Result<Heard<Update>, Answer> {
+        let refused = || Answer::error(401, "not signed by the validator");
+        let frame = bettensor::decode(&callback.body).map_err(|why| Answer::error(400, why.to_string()))?;
+        let bettensor::Frame::Envelope(envelope) = frame else { return Err(refused()) };
+        let validator = self.validator.ok_or_else(refused)?;
+        let (now, _) = moment();
+        // On a connection a frame cannot be played again by a stranger; a request can.
+        let fresh = envelope
+            .seal
+            .as_ref()
+            .is_some_and(|seal| seal.timestamp.unix_micros().abs_diff(now.unix_micros()) <= CLOCKS);
+        if !fresh || self.signer(&envelope, Some(validator)).is_err() {
+            return Err(refused());
+        }
+        let heard = self.heed(names, &envelope);
+        if heard.head == Some(Head::Malformed) { Err(Answer::error(400, "no confirmation")) } else { Ok(heard) }
+    }
+
+    fn answer(&self, answer: bowline::Answer) -> Answer {
+        let status = Answer::status(answer.status());
+        match answer {
+            bowline::Answer::Busy { after } => Answer { retry_after: Some(after), ..status },
+            bowline::Answer::Done | bowline::Answer::Rejected | bowline::Answer::Reused => status,
+        }
+    }
+
+    fn post(&mut self, fallback: &Target, prediction: &Prediction) -> (Target, Bytes, usize) {
+        (fallback.clone(), self.message(prediction).into(), LONGEST_ANSWER)
+    }
+
+    fn posted(&mut self, id: MessageId, outcome: HttpOutcome, body: &Bytes) -> (HttpOutcome, Option<Reply>) {
+        if outcome != HttpOutcome::Acked {
+            return (outcome, None);
+        }
+        // 200 by itself is anyone's word, such as a portal's on the way.
+        if let Ok(bettensor::Frame::Envelope(envelope)) = bettensor::decode(body)
+            && envelope.kind == Kind::Confirmation
+            && self.signer(&envelope, self.validator.or(self.pinned)).is_ok()
+            && let Ok(confirmation) = Confirmation::read(envelope.data)
+            && self.names.get(&id).is_none_or(|name| *name == confirmation.prediction_id)
+        {
+            return (outcome, Some(reply(&confirmation)));
+        }
+        (HttpOutcome::Unknown, None)
+    }
+
+    fn describe(update: &Update) -> (&str, usize) {
+        (&update.kind, update.data.len())
+    }
+}
+
+impl Node<Bettensor> {
+    /// What the validator found wrong with us.
+    #[must_use]
+    pub fn complaints(&self) -> Complaints {
+        self.wire(|wire| wire.complaints.clone())
+    }
+}
+
+fn reply(confirmation: &Confirmation<'_>) -> Reply {
+    Reply {
+        success: confirmation.success,
+        message: confirmation.message.as_ref().into(),
+        miner_stats: confirmation.miner_stats.map(Into::into),
+    }
+}
+
+/// Over how long a time the miners of this validator should come back, if its welcome says so.
+fn window(data: &str) -> Option<Duration> {
+    #[derive(Deserialize)]
+    struct Welcome {
+        reconnect_window: f64,
+    }
+    let Welcome { reconnect_window } = serde_json::from_str(data).ok()?;
+    let window = Some(reconnect_window).filter(|seconds| (0.0..=LONGEST_WINDOW).contains(seconds))?;
+    Duration::try_from_secs_f64(window).ok()
+}
+
+/// Now, and a nonce that this process never used: milliseconds as the originals write them, counted on by a microsecond
+/// where two fall together.
+pub(crate) fn moment() -> (Timestamp, String) {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_micros();
+    let now = u64::try_from(now).unwrap_or(u64::MAX);
+    let next = |last: u64| now.max(last.saturating_add(1));
+    let mut last = LAST.load(Ordering::Relaxed);
+    while let Err(seen) = LAST.compare_exchange_weak(last, next(last), Ordering::Relaxed, Ordering::Relaxed) {
+        last = seen;
+    }
+    let nonce = next(last);
+    let timestamp = Timestamp::from_unix_micros(i64::try_from(now).unwrap_or(i64::MAX));
+    (timestamp, format!("{}.{:03}", nonce / 1000, nonce % 1000))
+}

@@ -1,0 +1,45 @@
+//! The hub's parameters for the systems we serve.
+
+use super::config::HubConfig;
+use crate::config::Config;
+use crate::heartbeat::HeartbeatConfig;
+use crate::inbox::InboxConfig;
+use crate::outbox::{OutboxConfig, Proof};
+use crate::rtt::AckWait;
+use core::time::Duration;
+
+/// Bettensor's validator: many miners, who prove by their hotkeys who they are, and confirm nothing; that a message has
+/// arrived is known from the pong behind it.
+///
+/// ```
+/// use bowline::Proof;
+/// use bowline::hub::BETTENSOR_HUB;
+/// assert!(BETTENSOR_HUB.check().is_ok());
+/// assert_eq!(BETTENSOR_HUB.session.outbox.proof, Proof::Pong);
+/// ```
+pub const BETTENSOR_HUB: HubConfig = HubConfig {
+    session: Config {
+        // The validator's interval, and the silence after which it gives a miner up (wire facts 2.3).
+        heartbeat: HeartbeatConfig {
+            interval: Duration::from_secs(60),
+            dead: Duration::from_secs(300),
+            ..HeartbeatConfig::DEFAULT
+        },
+        outbox: OutboxConfig {
+            proof: Proof::Pong,
+            ack_wait: AckWait::Adaptive {
+                first: Duration::from_secs(3),
+                least: Duration::from_secs(3),
+                most: Duration::from_secs(60),
+            },
+            // What a miner's library reads: a longer frame closes it with 1009.
+            frame_limit: 1 << 20,
+            post_limit: 1 << 20,
+            ..OutboxConfig::DEFAULT
+        },
+        // A burst of a hundred predictions is ordinary.
+        inbox: InboxConfig { capacity: 1024, held: 256, ..InboxConfig::DEFAULT },
+        ..HubConfig::DEFAULT.session
+    },
+    ..HubConfig::DEFAULT
+};

@@ -1,0 +1,670 @@
+//! Bettensor's miner over real sockets, in both adapters: against a validator of the test's own, and against one of
+//! Python's that behaves as the original does.
+
+#[macro_use]
+#[path = "../real/mod.rs"]
+mod real;
+mod validator;
+
+use bowline::{Cause, Config, Event, Head, Outcome, Path, Rejection, State};
+use bowline_smol::{Receipt, Reply, SendError, Settings, Setup, Status};
+use bowline_transport::{Bettensor, Complaints, Message, Refused, http::Bytes};
+use core::net::SocketAddr;
+use core::time::Duration;
+use real::*;
+use serde_json::json as value;
+use std::sync::{Arc, Mutex};
+use validator::{Said, Validator, confirmation, frame, frame_at, keys};
+
+enum Either {
+    Blocking(bowline_blocking::Miner),
+    Smol(bowline_smol::Miner),
+}
+
+/// A miner of either adapter, whose calls have a limit.
+struct Miner {
+    either: Arc<Either>,
+    events: Arc<Mutex<Vec<Event>>>,
+}
+
+impl Miner {
+    fn start(adapter: Adapter, setup: Setup<Bettensor>) -> Self {
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&events);
+        let either = match adapter {
+            Adapter::Blocking => {
+                let miner = bowline_blocking::Miner::start(setup).unwrap();
+                let all = miner.events();
+                begin("the end of events", move || all.for_each(|event| seen.lock().unwrap().push(event)));
+                Either::Blocking(miner)
+            }
+            Adapter::Smol => {
+                let miner = bowline_smol::Miner::start(setup).unwrap();
+                let all = smol::stream::block_on(miner.events());
+                begin("the end of events", move || all.for_each(|event| seen.lock().unwrap().push(event)));
+                Either::Smol(miner)
+            }
+        };
+        Self { either: Arc::new(either), events }
+    }
+
+    #[track_caller]
+    fn predict(&self, data: impl Into<Bytes>) -> Receipt {
+        let (either, data) = (Arc::clone(&self.either), data.into());
+        let sent = begin("room for a prediction", move || match &*either {
+            Either::Blocking(miner) => miner.predict(data),
+            Either::Smol(miner) => smol::block_on(miner.predict(data)),
+        });
+        sent.wait().unwrap()
+    }
+
+    fn try_send(&self, kind: &str, data: impl Into<Bytes>) -> Result<Receipt, SendError> {
+        match &*self.either {
+            Either::Blocking(miner) => miner.try_send(kind, data),
+            Either::Smol(miner) => miner.try_send(kind, data),
+        }
+    }
+
+    #[track_caller]
+    fn receive(&self) -> Message<Bettensor> {
+        let either = Arc::clone(&self.either);
+        let received = begin("a message", move || match &*either {
+            Either::Blocking(miner) => miner.receive(),
+            Either::Smol(miner) => smol::block_on(miner.receive()),
+        });
+        received.wait().expect("the session has ended")
+    }
+
+    fn status(&self) -> Status {
+        match &*self.either {
+            Either::Blocking(miner) => miner.status(),
+            Either::Smol(miner) => miner.status(),
+        }
+    }
+
+    fn complaints(&self) -> Complaints {
+        match &*self.either {
+            Either::Blocking(miner) => miner.complaints(),
+            Either::Smol(miner) => miner.complaints(),
+        }
+    }
+
+    fn address(&self) -> SocketAddr {
+        match &*self.either {
+            Either::Blocking(miner) => miner.address().unwrap(),
+            Either::Smol(miner) => miner.address().unwrap(),
+        }
+    }
+
+    #[track_caller]
+    fn until_up(&self) {
+        eventually("it is up", || self.status().state == State::Up);
+    }
+
+    #[track_caller]
+    fn until_down(&self, cause: Cause) {
+        eventually("a connection ended so", || {
+            let down = |event: &Event| matches!(event, Event::Down { cause: is, .. } if *is == cause);
+            self.events.lock().unwrap().iter().any(down)
+        });
+    }
+
+    #[track_caller]
+    fn stop(self) -> Status {
+        let either = Arc::into_inner(self.either).expect("somebody still waits for this miner");
+        promptly("a miner closes", move || match either {
+            Either::Blocking(miner) => miner.close(Duration::ZERO),
+            Either::Smol(miner) => smol::block_on(miner.close(Duration::ZERO)),
+        })
+    }
+}
+
+fn prediction(id: &str) -> String {
+    format!(r#"{{"game_id":"game-1","home_score":3,"confidence":0.750,"prediction_id":"{id}"}}"#)
+}
+
+/// As [`quick`], with so much time for a confirmation that its absence would fail the test.
+fn patient(config: &mut Config) {
+    quick(config);
+    config.outbox.ack_wait = bowline::AckWait::Fixed(LIMIT);
+    // The connection is what is tested.
+    config.route.grace = LIMIT;
+}
+
+fn setup(validator: &Validator) -> Setup<Bettensor> {
+    let setup = Setup::miner(&format!("ws://{}", validator.address), keys("07")).unwrap();
+    setup.validator(validator.keys.hotkey()).drain(DRAIN).configure(patient)
+}
+
+fn world(adapter: Adapter) -> (Validator, Miner) {
+    let validator = Validator::start(keys("07").hotkey());
+    let miner = Miner::start(adapter, setup(&validator));
+    (validator, miner)
+}
+
+fn on_http_alone(adapter: Adapter) -> (Validator, Miner) {
+    let validator = Validator::start(keys("07").hotkey());
+    let settings = Settings { enabled: false, ..Settings::default() };
+    let setup = setup(&validator).settings(&settings).unwrap();
+    // After the settings, which know nothing of tests.
+    let miner = Miner::start(adapter, setup.configure(|config| config.route.backoff.floor = millis(20)));
+    (validator, miner)
+}
+
+const DELIVERED: Outcome = Outcome::Delivered { path: Path::WebSocket };
+const BY_HTTP: Outcome = Outcome::Delivered { path: Path::Http };
+const REJECTED: Outcome = Outcome::Rejected(Rejection::ByPeer);
+
+/// How it ended, and the peer's words.
+#[track_caller]
+fn ended(receipt: Receipt) -> (Outcome, Option<Reply>) {
+    begin("a prediction ends", move || (receipt.wait().outcome, receipt.reply().cloned())).wait()
+}
+
+fn says(success: bool, message: &str) -> Option<Reply> {
+    // As the validator's library wrote it.
+    let stats = r#"{"rank": 0.5, "stake": 1000.0}"#.to_owned();
+    Some(Reply { success, message: message.into(), miner_stats: Some(stats) })
+}
+
+mod with_a_validator {
+    use super::*;
+
+    with_both! {
+        predicts_and_is_confirmed,
+        speaks_only_when_it_was_greeted,
+        hears_why_a_prediction_is_rejected,
+        keeps_predictions_of_one_id_apart,
+        sends_again_what_a_lost_connection_carried,
+        runs_on_http_alone,
+        goes_by_http_when_it_is_not_answered,
+        believes_no_answer_that_is_not_signed,
+        takes_updates_on_either_path_once,
+        is_confirmed_by_its_receiver,
+        takes_nothing_from_strangers_at_its_receiver,
+        does_not_hear_strangers,
+        listens_to_whoever_signed_first,
+        gives_way_to_another_of_its_name,
+        is_refused_and_says_why,
+        comes_back_when_it_is_told_to,
+        spreads_over_the_window_it_was_told,
+        answers_no_heartbeat_and_sends_its_own,
+        finds_a_silent_validator_dead,
+    }
+
+    fn predicts_and_is_confirmed(adapter: Adapter) {
+        let (mut validator, miner) = world(adapter);
+        let early = miner.predict(prediction("early"));
+        let (mut visitor, _) = validator.welcome();
+        let said = visitor.next();
+        assert_eq!((said.kind.as_str(), said.prediction_id()), ("prediction", "early"));
+        assert_eq!(said.data["confidence"], 0.75);
+        visitor.confirm("early", "success", "Prediction for game game-1 accepted");
+        assert_eq!(ended(early), (DELIVERED, says(true, "Prediction for game game-1 accepted")));
+
+        let own = miner.try_send("odds", r#"{"prediction_id":"odds-1"}"#).unwrap();
+        assert_eq!(visitor.next().kind, "odds");
+        visitor.confirm("odds-1", "success", "");
+        assert_eq!(ended(own), (DELIVERED, says(true, "")));
+        let last = miner.stop();
+        assert_eq!((last.stats.frames, last.stats.posts, last.stats.attempts), (2, 0, 1));
+        assert_eq!((last.stats.malformed, last.stats.violations), (0, 0));
+    }
+
+    fn speaks_only_when_it_was_greeted(adapter: Adapter) {
+        let (mut validator, miner) = world(adapter);
+        let receipt = miner.predict(prediction("p"));
+        let mut visitor = validator.visitor();
+        visitor.auth();
+        visitor.assert_quiet();
+        assert_eq!(miner.status().state, State::Handshaking);
+        // Any frame of the validator's is a greeting, as to the original.
+        visitor.say("game_update", r#"{"games":[]}"#);
+        assert_eq!(visitor.next().prediction_id(), "p");
+        assert!(miner.receive().complete());
+        visitor.confirm("p", "success", "");
+        assert_eq!(ended(receipt).0, DELIVERED);
+        miner.stop();
+    }
+
+    fn hears_why_a_prediction_is_rejected(adapter: Adapter) {
+        let (mut validator, miner) = world(adapter);
+        let (mut visitor, _) = validator.welcome();
+        let receipt = miner.predict(prediction("p"));
+        visitor.next();
+        visitor.confirm("p", "error", "Game closed-1 is not active");
+        assert_eq!(ended(receipt), (REJECTED, says(false, "Game closed-1 is not active")));
+        let last = miner.stop();
+        assert_eq!((last.stats.rejected, last.stats.posts), (1, 0), "a word is an end, not a reason to try HTTP");
+    }
+
+    fn keeps_predictions_of_one_id_apart(adapter: Adapter) {
+        let (mut validator, miner) = world(adapter);
+        let (mut visitor, _) = validator.welcome();
+        let first = miner.predict(prediction("p"));
+        let refused = miner.try_send("prediction", r#"{"prediction_id": "\u0070", "home_score": 4}"#).unwrap_err();
+        assert_eq!(refused.why, Refused::Underway);
+        assert_eq!(&refused.json[..], br#"{"prediction_id": "\u0070", "home_score": 4}"#, "handed back");
+        for (kind, data, why) in [
+            ("prediction", r#"{"game_id":"game-1"}"#, "a prediction id that is missing"),
+            ("prediction", "[]", "not one JSON object"),
+            ("prediction", r#"{"prediction_id":"x","a":1,"a":2}"#, "occurs twice"),
+            ("heartbeat", r#"{"prediction_id":"x"}"#, "the protocol's own"),
+            ("", r#"{"prediction_id":"x"}"#, "the protocol's own"),
+        ] {
+            let refused = miner.try_send(kind, data).unwrap_err();
+            assert!(refused.to_string().contains(why), "{kind} {data}: {refused}");
+        }
+        // A word about what was never predicted, and one about what is: only that counts.
+        visitor.next();
+        visitor.confirm("q", "success", "");
+        visitor.confirm("p", "success", "");
+        assert_eq!(ended(first).0, DELIVERED);
+        let again = miner.predict(prediction("p"));
+        assert_eq!(visitor.next().prediction_id(), "p");
+        visitor.confirm("p", "error", "twice");
+        assert_eq!(ended(again).0, REJECTED);
+        assert_eq!(miner.stop().stats.violations, 0);
+    }
+
+    fn sends_again_what_a_lost_connection_carried(adapter: Adapter) {
+        let (mut validator, miner) = world(adapter);
+        let receipts = ["a", "b"].map(|id| miner.predict(prediction(id)));
+        let mut nonces = std::collections::BTreeSet::new();
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            let (mut visitor, nonce) = validator.welcome();
+            assert!(nonces.insert(nonce));
+            for id in ["a", "b"] {
+                let Said { data, nonce, .. } = visitor.next();
+                assert_eq!(data["prediction_id"], id);
+                assert!(nonces.insert(nonce), "a nonce is used once");
+                seen.push(data);
+            }
+            // Dropped in the middle.
+        }
+        assert!(seen.chunks(2).all(|pair| pair == &seen[..2]), "the same data each time");
+        let (mut visitor, _) = validator.welcome();
+        for id in ["b", "a"] {
+            visitor.next();
+            visitor.confirm(id, "success", "");
+        }
+        for receipt in receipts {
+            assert_eq!(ended(receipt).0, DELIVERED);
+        }
+        assert_eq!(miner.stop().stats.attempts, 4);
+    }
+
+    fn runs_on_http_alone(adapter: Adapter) {
+        let (mut validator, miner) = on_http_alone(adapter);
+        let receipt = miner.predict(prediction("p"));
+        let (post, said) = validator.post();
+        assert_eq!((said.kind.as_str(), said.prediction_id()), ("prediction", "p"));
+        assert_eq!(post.headers["idempotency-key"], receipt.id().to_string());
+        post.answer(200, "", &confirmation(&validator.keys, "p", "success", "fine"));
+        assert_eq!(ended(receipt), (BY_HTTP, says(true, "fine")));
+
+        let receipt = miner.predict(prediction("p"));
+        validator.post().0.answer(200, "", &confirmation(&validator.keys, "p", "error", "too late"));
+        assert_eq!(ended(receipt), (REJECTED, says(false, "too late")));
+
+        let receipt = miner.predict(prediction("p"));
+        validator.post().0.answer(422, "", "");
+        assert_eq!(ended(receipt), (Outcome::Rejected(Rejection::Status(422)), None));
+
+        // Busy, in whichever words: it comes again, as the same prediction under another signature.
+        let receipt = miner.predict(prediction("p"));
+        let mut nonces = std::collections::BTreeSet::new();
+        for (status, headers) in [(503, "Retry-After: 0\r\n"), (429, ""), (500, ""), (404, ""), (200, "")] {
+            let (post, said) = validator.post();
+            assert_eq!((said.prediction_id(), &post.headers["idempotency-key"]), ("p", &receipt.id().to_string()));
+            assert!(nonces.insert(said.nonce));
+            let body = if status == 200 { confirmation(&validator.keys, "p", "success", "") } else { String::new() };
+            post.answer(status, headers, &body);
+        }
+        assert_eq!(ended(receipt).0, BY_HTTP);
+        let last = miner.stop();
+        assert_eq!((last.stats.attempts, last.stats.frames), (0, 0), "it never dialled");
+    }
+
+    fn goes_by_http_when_it_is_not_answered(adapter: Adapter) {
+        let mut validator = Validator::start(keys("07").hotkey());
+        let miner = Miner::start(adapter, setup(&validator).configure(impatient));
+        let (mut visitor, _) = validator.welcome();
+        miner.until_up();
+        let receipt = miner.predict(prediction("p"));
+        let on_websocket = visitor.next();
+        let (post, by_http) = validator.post();
+        assert_eq!(on_websocket.data, by_http.data);
+        assert_ne!(on_websocket.nonce, by_http.nonce);
+        // The late word on the connection wins; that of the request comes to nothing.
+        visitor.confirm("p", "success", "at last");
+        assert_eq!(ended(receipt), (DELIVERED, says(true, "at last")));
+        post.answer(200, "", &confirmation(&validator.keys, "p", "error", "twice"));
+        visitor.confirm("p", "success", "again");
+        visitor.assert_quiet();
+        let last = miner.stop();
+        assert_eq!((last.stats.violations, last.stats.rejected, last.stats.attempts), (0, 0, 1));
+    }
+
+    /// 200 is said by proxies and portals, too.
+    fn believes_no_answer_that_is_not_signed(adapter: Adapter) {
+        let (mut validator, miner) = on_http_alone(adapter);
+        let receipt = miner.predict(prediction("p"));
+        let unsigned = r#"{"type":"confirmation","prediction_id":"p","status":"success"}"#.to_owned();
+        let right = confirmation(&validator.keys, "p", "success", "fine");
+        for body in [
+            String::new(),
+            "<html>Welcome to the airport</html>".into(),
+            unsigned,
+            confirmation(&keys("0c"), "p", "success", "somebody else's"),
+            confirmation(&validator.keys, "q", "success", "of another"),
+            right.replace("fine", "f1ne"),
+            format!("{right}{}", " ".repeat(64 * 1024)),
+        ] {
+            validator.post().0.answer(200, "", &body);
+        }
+        let (post, _) = validator.post();
+        assert_eq!(receipt.try_settled(), None);
+        post.answer(200, "", &right);
+        assert_eq!(ended(receipt), (BY_HTTP, says(true, "fine")));
+        miner.stop();
+    }
+
+    fn update(n: u32) -> String {
+        format!(r#"{{"games":[{{"game_id":"game-{n}"}}],"timestamp":"2026-11-20T22:17:47.922667+00:00"}}"#)
+    }
+
+    fn listening(adapter: Adapter) -> (Validator, Miner) {
+        let validator = Validator::start(keys("07").hotkey());
+        let miner = Miner::start(adapter, setup(&validator).receiver("127.0.0.1:0").unwrap());
+        (validator, miner)
+    }
+
+    fn takes_updates_on_either_path_once(adapter: Adapter) {
+        let (mut validator, miner) = listening(adapter);
+        let address = miner.address();
+        let by = validator.keys.clone();
+        let posted =
+            begin("an answer", move || post(address, "/ws/messages", &[], &frame(&by, "game_update", &update(1))));
+        let message = miner.receive();
+        assert_eq!((message.kind(), message.path()), ("game_update", Path::Http));
+        assert_eq!(
+            serde_json::from_slice::<serde_json::Value>(message.data()).unwrap()["games"][0]["game_id"],
+            "game-1"
+        );
+        assert!(posted.is_running(), "taken is not done");
+        assert!(message.complete());
+        assert_eq!(posted.wait().status, 200);
+
+        let (mut visitor, _) = validator.welcome();
+        // The same again, in another frame under another nonce; then others.
+        visitor.say("game_update", &update(1));
+        visitor.say("odds", &update(1));
+        visitor.say("game_update", &update(2));
+        let kinds = [miner.receive(), miner.receive()].map(|message| {
+            let seen = (message.kind().to_owned(), message.path());
+            assert!(message.complete());
+            seen
+        });
+        assert_eq!(kinds, ["odds", "game_update"].map(|kind| (kind.to_owned(), Path::WebSocket)));
+        let copy = post(address, "/ws/messages", &[], &frame(&validator.keys, "game_update", &update(2)));
+        assert_eq!(copy.status, 200);
+        let last = miner.stop();
+        assert_eq!((last.stats.delivered, last.stats.duplicates), (3, 2));
+    }
+
+    fn is_confirmed_by_its_receiver(adapter: Adapter) {
+        let (mut validator, miner) = listening(adapter);
+        let (mut visitor, _) = validator.welcome();
+        let receipts = ["a", "b"].map(|id| miner.predict(prediction(id)));
+        visitor.next();
+        visitor.next();
+        drop(visitor);
+        for (id, status) in [("a", "success"), ("b", "error"), ("a", "success"), ("unheard of", "success")] {
+            let said =
+                post(miner.address(), "/ws/messages", &[], &confirmation(&validator.keys, id, status, "by post"));
+            assert_eq!((said.status, said.body.as_str()), (200, ""));
+        }
+        let ends = receipts.map(ended);
+        assert_eq!(ends, [(BY_HTTP, says(true, "by post")), (REJECTED, says(false, "by post"))]);
+        miner.stop();
+    }
+
+    fn takes_nothing_from_strangers_at_its_receiver(adapter: Adapter) {
+        let (validator, miner) = listening(adapter);
+        let right = frame(&validator.keys, "game_update", &update(1));
+        let old = bowline::wire::timestamp::Timestamp::parse("2026-01-01T00:00:00+00:00").unwrap();
+        for (body, status) in [
+            (frame(&keys("0c"), "game_update", &update(1)), 401),
+            (frame(&keys("07"), "game_update", &update(1)), 401),
+            (right.replace("game-1", "game-2"), 401),
+            (format!(r#"{{"type":"game_update","sender":"{}","data":{{}}}}"#, validator.keys.hotkey()), 401),
+            (frame_at(&validator.keys, "game_update", &update(1), old), 401),
+            ("{}".into(), 401),
+            ("[]".into(), 400),
+            (frame(&validator.keys, "confirmation", "{}"), 400),
+        ] {
+            assert_eq!(post(miner.address(), "/ws/messages", &[], &body).status, status, "{body}");
+        }
+        assert_eq!(post(miner.address(), "/ws", &[], &right).status, 404);
+        assert_eq!(post(miner.address(), "/v1/poc-batches/generated", &[], &right).status, 404);
+        assert_eq!(miner.stop().stats.delivered, 0);
+        // Without a validator nobody is believed.
+        let setup = Setup::miner(&validator.address.to_string(), keys("07")).unwrap().receiver("127.0.0.1:0").unwrap();
+        let miner = Miner::start(adapter, setup.configure(patient));
+        assert_eq!(post(miner.address(), "/ws/messages", &[], &right).status, 401);
+        miner.stop();
+    }
+
+    fn does_not_hear_strangers(adapter: Adapter) {
+        let (mut validator, miner) = world(adapter);
+        let receipt = miner.predict(prediction("p"));
+        let mut visitor = validator.visitor();
+        visitor.auth();
+        let stranger = keys("0c");
+        visitor.raw(frame(&stranger, "welcome", "{}"));
+        visitor.raw(r#"{"type":"welcome","message":"unsigned"}"#);
+        visitor.raw(frame(&keys("07"), "welcome", r#"{"of":"its own"}"#));
+        visitor.assert_quiet();
+        assert_eq!(miner.status().state, State::Handshaking, "no stranger greets");
+        visitor.say("welcome", "{}");
+        visitor.next();
+        visitor.raw(confirmation(&stranger, "p", "success", ""));
+        visitor.raw(r#"{"type":"confirmation","prediction_id":"p","status":"success"}"#);
+        visitor.raw(frame(&stranger, "game_update", "{}"));
+        let forged = frame(&validator.keys, "game_update", r#"{"a":1}"#).replace(r#""a": 1"#, r#""a": 2"#);
+        visitor.raw(forged);
+        visitor.assert_quiet();
+        let stats = miner.status().stats;
+        assert_eq!(
+            (stats.malformed, stats.delivered, receipt.try_settled()),
+            (1, 0, None),
+            "what is forged is malformed"
+        );
+        visitor.confirm("p", "success", "");
+        assert_eq!(ended(receipt).0, DELIVERED);
+        miner.stop();
+    }
+
+    fn listens_to_whoever_signed_first(adapter: Adapter) {
+        let mut validator = Validator::start(keys("07").hotkey());
+        let setup = Setup::miner(&validator.address.to_string(), keys("07")).unwrap().drain(DRAIN);
+        let miner = Miner::start(adapter, setup.configure(patient));
+        let receipts = ["a", "b"].map(|id| miner.predict(prediction(id)));
+        // In the documents' dialect nobody signs.
+        let mut visitor = validator.visitor();
+        visitor.auth();
+        visitor.raw(r#"{"message":"Connection established"}"#);
+        visitor.next();
+        visitor.next();
+        visitor.raw(r#"{"type":"confirmation","status":"success","prediction_id":"a"}"#);
+        let [first, second] = receipts;
+        assert_eq!(ended(first).0, DELIVERED);
+        // Once somebody signs, nobody else is heard on this connection.
+        visitor.say("welcome", "{}");
+        visitor.raw(r#"{"type":"confirmation","status":"success","prediction_id":"b"}"#);
+        visitor.raw(confirmation(&keys("0c"), "b", "success", ""));
+        visitor.assert_quiet();
+        assert_eq!(second.try_settled(), None);
+        drop(visitor);
+        // On the next one it may be another.
+        let mut visitor = validator.visitor();
+        visitor.auth();
+        visitor.raw(frame(&keys("0c"), "welcome", "{}"));
+        assert_eq!(visitor.next().prediction_id(), "b");
+        visitor.raw(confirmation(&keys("0c"), "b", "success", ""));
+        assert_eq!(ended(second).0, DELIVERED);
+        miner.stop();
+    }
+
+    fn gives_way_to_another_of_its_name(adapter: Adapter) {
+        let mut validator = Validator::start(keys("07").hotkey());
+        let miner = Miner::start(adapter, setup(&validator).configure(soon_by_http));
+        let (visitor, _) = validator.welcome();
+        miner.until_up();
+        visitor.close(4003, "replaced");
+        miner.until_down(Cause::Closed(4003));
+        // It does not fight for the place, but what it has to say still goes by HTTP.
+        let receipt = miner.predict(prediction("p"));
+        miner.assert_not_dialled_again(receipt, &mut validator);
+    }
+
+    fn is_refused_and_says_why(adapter: Adapter) {
+        let (mut validator, miner) = world(adapter);
+        let mut visitor = validator.visitor();
+        visitor.auth();
+        visitor.raw(r#"{"status":"error","message":"Hotkey not registered in metagraph"}"#);
+        visitor.close(1008, "Unregistered hotkey");
+        miner.until_down(Cause::Closed(1008));
+        let last = Some("Hotkey not registered in metagraph".into());
+        assert_eq!(miner.complaints(), Complaints { total: 1, last });
+        let (mut visitor, _) = validator.welcome();
+        miner.until_up();
+        visitor.raw(r#"{"type":"error","message":"Invalid message signature or structure","timestamp":"now"}"#);
+        visitor.say("error", r#"{"message":"Unknown message type: odds"}"#);
+        visitor.assert_quiet();
+        let last = Some("Unknown message type: odds".into());
+        assert_eq!(miner.complaints(), Complaints { total: 3, last });
+        assert_eq!(miner.stop().stats.malformed, 0);
+    }
+
+    /// Longer than many attempts would take, and short for whoever waits.
+    fn soon_by_http(config: &mut Config) {
+        patient(config);
+        config.route.grace = millis(700);
+    }
+
+    fn comes_back_when_it_is_told_to(adapter: Adapter) {
+        let mut validator = Validator::start(keys("07").hotkey());
+        let miner = Miner::start(adapter, setup(&validator).configure(soon_by_http));
+        let (visitor, _) = validator.welcome();
+        miner.until_up();
+        visitor.close(1013, "retry-after=600");
+        miner.until_down(Cause::Closed(1013));
+        let receipt = miner.predict(prediction("p"));
+        miner.assert_not_dialled_again(receipt, &mut validator);
+    }
+
+    fn spreads_over_the_window_it_was_told(adapter: Adapter) {
+        let mut validator = Validator::start(keys("07").hotkey());
+        let setup = setup(&validator).configure(soon_by_http).seed(1).identity("a miner").epoch(1);
+        let miner = Miner::start(adapter, setup);
+        let mut visitor = validator.visitor();
+        visitor.auth();
+        visitor.say("welcome", r#"{"status":"success","reconnect_window":600}"#);
+        miner.until_up();
+        visitor.close(1012, "");
+        miner.until_down(Cause::Closed(1012));
+        let receipt = miner.predict(prediction("p"));
+        miner.assert_not_dialled_again(receipt, &mut validator);
+    }
+
+    impl Miner {
+        /// The prediction goes by HTTP, and meanwhile it has not dialled again.
+        #[track_caller]
+        fn assert_not_dialled_again(self, receipt: Receipt, validator: &mut Validator) {
+            let (post, said) = validator.post();
+            let answer = confirmation(&validator.keys, said.prediction_id(), "success", "");
+            post.answer(200, "", &answer);
+            assert_eq!(ended(receipt).0, BY_HTTP);
+            assert_eq!(self.stop().stats.attempts, 1);
+        }
+    }
+
+    fn answers_no_heartbeat_and_sends_its_own(adapter: Adapter) {
+        let mut validator = Validator::start(keys("07").hotkey());
+        let lively = |config: &mut Config| {
+            patient(config);
+            config.heartbeat.interval = millis(40);
+            config.heartbeat.dead = LIMIT;
+        };
+        let miner = Miner::start(adapter, setup(&validator).configure(lively));
+        let (mut visitor, _) = validator.welcome();
+        let mut nonces = std::collections::BTreeSet::new();
+        for _ in 0..10 {
+            visitor.say("heartbeat", "{}");
+            let said = visitor.any();
+            assert_eq!((said.kind.as_str(), &said.data), ("heartbeat", &value!({})));
+            assert!(nonces.insert(said.nonce));
+            visitor.say("heartbeat_ack", "{}");
+        }
+        visitor.assert_quiet();
+        assert_eq!(miner.stop().stats.malformed, 0);
+    }
+
+    fn finds_a_silent_validator_dead(adapter: Adapter) {
+        let mut validator = Validator::start(keys("07").hotkey());
+        let lively = |config: &mut Config| {
+            patient(config);
+            config.heartbeat.interval = millis(50);
+            config.heartbeat.dead = millis(300);
+        };
+        let miner = Miner::start(adapter, setup(&validator).configure(lively));
+        let (silent, _) = validator.welcome();
+        miner.until_down(Cause::Dead);
+        let (visitor, _) = validator.welcome();
+        miner.stop();
+        drop((silent, visitor));
+    }
+}
+
+#[test]
+fn a_confirmation_before_the_prediction_was_sent_is_no_breach() {
+    use bowline::wire::KeyedHash;
+    use bowline_transport::Wire as _;
+    let mut wire = Bettensor::miner(keys("07"));
+    let data = Bytes::from(prediction("p"));
+    let outgoing = wire.prepare("prediction", &data).unwrap();
+    let id = bowline::Origin::new(1, 1).message(bowline::Seq::FIRST);
+    wire.accepted(id, &outgoing);
+    let names = KeyedHash::new([1; 16]);
+    let mut heard = || wire.read(&names, &confirmation(&keys("0b"), "p", "success", "")).head;
+    // Of a run before this one, perhaps.
+    assert_eq!(heard(), Some(Head::Other));
+    let frame = wire.write(bowline::Frame::Data { seq: bowline::Seq::FIRST, id, payload: &outgoing }).unwrap();
+    assert_eq!(Said::check(keys("07").hotkey(), &frame).prediction_id(), "p");
+    assert_eq!(wire.read(&names, &confirmation(&keys("0b"), "p", "success", "")).head, Some(Head::Ack { id }));
+    wire.settled(id);
+    assert_eq!(wire.read(&names, &confirmation(&keys("0b"), "p", "success", "")).head, Some(Head::Other));
+}
+
+#[test]
+fn nonces_are_used_once_in_a_process() {
+    let threads: Vec<_> = (0..4)
+        .map(|_| {
+            std::thread::spawn(|| {
+                use bowline_transport::Wire as _;
+                let mut wire = Bettensor::miner(keys("07"));
+                let nonce = |text: String| {
+                    serde_json::from_str::<serde_json::Value>(&text).unwrap()["nonce"].as_str().unwrap().to_owned()
+                };
+                (0..200).map(|_| nonce(wire.greet().unwrap())).collect::<Vec<_>>()
+            })
+        })
+        .collect();
+    let mut seen = std::collections::BTreeSet::new();
+    for nonce in threads.into_iter().flat_map(|thread| thread.join().unwrap()) {
+        assert!(seen.insert(nonce.clone()), "twice: {nonce}");
+    }
+}
