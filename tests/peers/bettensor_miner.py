@@ -45,15 +45,15 @@ class Miner:
                 self.tell("unreachable", why=type(failed).__name__)
         return False
 
-    async def connect(self, again=False, silent=False, signs=None, text=None, quiet=False, beats=True, **how):
-        """`signs`: the seed that signs instead; `again`: the last auth frame byte for byte; else `age`, `claims`."""
+    async def connect(self, again=False, silent=False, signs=None, text=None, quiet=False, beats=True, claims=None, age=0):
+        """`signs`: the seed that signs instead; `claims`: whose hotkey; `again`: the last auth frame byte for byte."""
         if not await self.open(quiet):
             return False
         if silent:
             self.start(self.read())
             return True
         if not again or self.last_auth is None:
-            self.last_auth = text or auth(Keys(signs) if signs else self.keys, **how)
+            self.last_auth = text or auth(Keys(signs) if signs else self.keys, claims=claims or self.keys.address, age=age)
         try:
             await self.socket.send(self.last_auth)
             frame = await self.socket.recv()
@@ -102,7 +102,7 @@ class Miner:
         elif kind == "game_update":
             self.tell("game_update", valid=valid, length=len(frame), data=data if len(frame) < 10_000 else None)
         else:
-            self.tell(kind, valid=valid, frame=message)
+            self.tell("complaint" if kind == "error" else kind, valid=valid, frame=message)
             if kind == "heartbeat" and self.answers:
                 await self.say("heartbeat_response")
 
@@ -112,24 +112,22 @@ class Miner:
             await asyncio.sleep(self.heartbeat)
             await self.say("heartbeat")
 
-    async def say(self, kind="heartbeat", data={}, signs=None, **how):
+    def envelope(self, kind, data, signs=None, claims=None, age=0):
+        return envelope(Keys(signs) if signs else self.keys, kind, data, age, claims or self.keys.address)
+
+    async def say(self, kind="heartbeat", data={}, **how):
         try:
-            await self.socket.send(envelope(Keys(signs) if signs else self.keys, kind, data, **how))
+            await self.socket.send(self.envelope(kind, data, **how))
         except ConnectionClosed:
             pass
 
-    async def predict(self, ids, again=False, signs=None, fresh=False, **how):
-        """`again`: the frames of these ids byte for byte; `fresh`: the same ids in new envelopes."""
-        keys = Keys(signs) if signs else self.keys
+    async def predict(self, ids, again=False, **how):
+        """`again`: the frames of these ids byte for byte."""
         for id in ids:
             if not again:
-                frame = envelope(keys, "prediction", prediction(id), **how)
-                if not (fresh and id in self.sent):
-                    self.sent[id] = frame
-            else:
-                frame = self.sent[id]
+                self.sent[id] = self.envelope("prediction", prediction(id), **how)
             try:
-                await self.socket.send(frame)
+                await self.socket.send(self.sent[id])
             except ConnectionClosed:
                 break
 
@@ -192,7 +190,7 @@ class Miner:
                 if await self.connect(quiet=True):
                     failures = 0
                     if self.resends:  # the original does not
-                        await self.predict(self.missing(), again=False)
+                        await self.predict(self.missing())
                 else:
                     pause = min(self.base * 2**failures, self.cap)
                     failures += 1
@@ -201,10 +199,10 @@ class Miner:
                     continue
             await self.socket.wait_closed()
 
-    async def post(self, id, again=False, signs=None, to="/ws/messages", body=None, chunk=None, **how):
+    async def post(self, id, again=False, to="/ws/messages", body=None, **how):
         """An envelope by HTTP; the answer should be a signed confirmation."""
         if not again and body is None:
-            self.sent[id] = envelope(Keys(signs) if signs else self.keys, "prediction", prediction(id), **how)
+            self.sent[id] = self.envelope("prediction", prediction(id), **how)
         body = (body or self.sent[id]).encode()
         head = f"POST {to} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
         status, headers, answer = await self.request(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)

@@ -47,6 +47,17 @@ pub(crate) fn python(name: &str, scenario: &str) -> Option<Peer> {
     Some(Peer::start(Command::new(python).args(["-B", &script(name), scenario])))
 }
 
+/// A Python peer that signs, if there can be one.
+#[track_caller]
+pub(crate) fn signing_python(name: &str, scenario: &str) -> Option<Peer> {
+    let python = env::var("BOWLINE_PYTHON").unwrap_or_else(|_| "python3".into());
+    static KNOWN: OnceLock<bool> = OnceLock::new();
+    if !works(&KNOWN, Command::new(&python).args(["-c", "import sr25519, websockets.asyncio.server"])) {
+        return missing(format!("{python} with the packages websockets, 13 or newer, and py-sr25519-bindings"));
+    }
+    Some(Peer::start(Command::new(python).args(["-B", &script(name), scenario])))
+}
+
 /// A Node peer, if there can be one.
 #[track_caller]
 pub(crate) fn node(name: &str, argument: &str) -> Option<Peer> {
