@@ -30,6 +30,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#[cfg(feature = "hub")]
+pub mod hub;
 mod turn;
 
 pub use bowline::wire::gonka::Kind;
@@ -39,6 +41,9 @@ pub use bowline_transport::{
 
 #[cfg(feature = "bettensor")]
 pub use bowline_transport::{Bettensor, Complaints, Hotkey, KeyError, Keypair, Settings};
+
+#[cfg(feature = "hub")]
+pub use hub::{Hub, HubSetup};
 
 use bowline::{Event, Policy};
 use bowline_transport::Wire;

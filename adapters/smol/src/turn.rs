@@ -28,13 +28,13 @@ const CONNECTIONS: usize = 64;
 const ATTEMPT: Duration = Duration::from_secs(11);
 
 /// After the system refused a connection for want of something, such as file descriptors.
-const BREATH: Duration = Duration::from_millis(100);
+pub(crate) const BREATH: Duration = Duration::from_millis(100);
 
 /// For the answers that are left when the session is over, all of them together.
 const ANSWERS: Duration = Duration::from_secs(2);
 
 /// A socket as smol's reactor knows it.
-type Socket = Arc<Async<std::net::TcpStream>>;
+pub(crate) type Socket = Arc<Async<std::net::TcpStream>>;
 
 /// The sockets of connections; locked while the node learns of one, so that the session's task finds whatever the node
 /// tells it to watch.
@@ -211,7 +211,7 @@ async fn request<W: Wire>(
 }
 
 /// Tries every address of the name in turn, within the deadline.
-async fn connect(target: &Target, deadline: &Deadline) -> io::Result<TcpStream> {
+pub(crate) async fn connect(target: &Target, deadline: &Deadline) -> io::Result<TcpStream> {
     let connected = async {
         let socket = TcpStream::connect((target.host(), target.port())).await?;
         socket.set_nodelay(true)?;
@@ -262,12 +262,12 @@ async fn serve<W: Wire>(node: Arc<Node<W>>, sockets: Sockets, socket: TcpStream)
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The socket below the reactor's registration: it is non-blocking already.
-struct NonBlocking(Socket);
+pub(crate) struct NonBlocking(pub(crate) Socket);
 
 impl Read for NonBlocking {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {

@@ -49,6 +49,8 @@ pub(crate) struct Socket {
     websocket: WebSocket<Counted>,
     written_before: u64,
     closed_with: Option<u16>,
+    /// The close frame with which we answered what is no WebSocket, or too long; nothing more can be read.
+    pub(crate) refused: Option<u16>,
 }
 
 impl Socket {
@@ -61,15 +63,28 @@ impl Socket {
         limit: usize,
         longest: usize,
     ) -> Self {
+        Self::sized(link, stream, early, role, limit, longest, READ_BUFFER)
+    }
+
+    /// As `new`, with a read buffer of this size.
+    pub(crate) fn sized(
+        link: LinkId,
+        stream: Box<dyn Stream>,
+        early: &[u8],
+        role: Role,
+        limit: usize,
+        longest: usize,
+        read_buffer: usize,
+    ) -> Self {
         let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER)
+            .read_buffer_size(read_buffer)
             .write_buffer_size(WRITE_BUFFER)
             .max_write_buffer_size(longest.saturating_add(WRITE_SLACK))
             .max_message_size(Some(limit))
             .max_frame_size(Some(limit));
         let counted = Counted { stream, written: 0 };
         let websocket = WebSocket::from_partially_read(counted, early.to_vec(), role, Some(config));
-        Self { link, blocked: false, websocket, written_before: 0, closed_with: None }
+        Self { link, blocked: false, websocket, written_before: 0, closed_with: None, refused: None }
     }
 
     pub(crate) fn read(&mut self) -> Incoming {
@@ -107,6 +122,36 @@ impl Socket {
     pub(crate) fn moved(&mut self) -> bool {
         let written = self.websocket.get_ref().written;
         core::mem::replace(&mut self.written_before, written) != written
+    }
+
+    /// From now on inbound messages may be as long as this.
+    #[cfg(feature = "hub")]
+    pub(crate) fn set_limit(&mut self, limit: usize) {
+        self.websocket.set_config(|config| {
+            config.max_message_size = Some(limit);
+            config.max_frame_size = Some(limit);
+        });
+    }
+
+    /// Throws away what came in behind something that is no WebSocket. True: the peer has ended the connection.
+    #[cfg(feature = "hub")]
+    pub(crate) fn discard(&mut self) -> bool {
+        let mut waste = [0; 4096];
+        for _ in 0..64 {
+            match self.websocket.get_mut().read(&mut waste) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) => return !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted),
+            }
+        }
+        // A flood: enough.
+        true
+    }
+
+    /// Whether the close handshake was begun from here.
+    #[cfg(feature = "hub")]
+    pub(crate) const fn closed(&self) -> bool {
+        self.closed_with.is_some()
     }
 
     /// Begins the close handshake.
@@ -150,6 +195,7 @@ impl Socket {
     /// What the peer sent is refused by a close frame. For us the connection just ended: 1009 from us says nothing about
     /// the size of our messages.
     fn refuse(&mut self, code: u16, reason: &'static str) -> Option<u16> {
+        self.refused = Some(code);
         if self.closed_with.is_none() {
             self.close(code, reason);
         }

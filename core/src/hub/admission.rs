@@ -106,7 +106,8 @@ impl<P, M: Memory<P>> Hub<P, M> {
                 return;
             }
             // The first half for closing, the second for what is still under way.
-            let steps = limit.as_millis().checked_div(DRAIN_STEP.saturating_mul(2).as_millis()).unwrap_or_default().max(1);
+            let steps =
+                limit.as_millis().checked_div(DRAIN_STEP.saturating_mul(2).as_millis()).unwrap_or_default().max(1);
             let span = usize::try_from(hub.peers.span()).unwrap_or(usize::MAX);
             let batch = span.div_ceil(usize::try_from(steps).unwrap_or(usize::MAX)).max(1);
             let mut step = Timer::disarmed();

@@ -342,7 +342,8 @@ where
             if *request.method() != Method::GET {
                 return refused(with(refusal(StatusCode::METHOD_NOT_ALLOWED, "only GET, to upgrade"), ALLOW, "GET"));
             }
-            let segment = self.routes.websocket.filter(|_| self.routes.guarded).and_then(|path| path.rsplit('/').next());
+            let segment =
+                self.routes.websocket.filter(|_| self.routes.guarded).and_then(|path| path.rsplit('/').next());
             return refused(self.upgrade(&request, segment).await);
         }
         if let Some(page) = segment(self.routes.pages, path) {

@@ -123,8 +123,7 @@ struct Running<'a> {
 
 /// The handler itself may panic, too, before there is a future.
 fn begin(message: Message, handler: &Handler) -> Work {
-    catch_unwind(AssertUnwindSafe(|| handler(message)))
-        .unwrap_or_else(|_| Box::pin(async { Err(PANICKED.to_owned()) }))
+    catch_unwind(AssertUnwindSafe(|| handler(message))).unwrap_or_else(|_| Box::pin(async { Err(PANICKED.to_owned()) }))
 }
 
 /// Polls everything once; what is done.

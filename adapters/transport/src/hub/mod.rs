@@ -42,9 +42,10 @@ use crate::clock::Clock;
 use crate::http::{Bytes, Posted, Target};
 use crate::keys::Hotkey;
 use crate::node::{Settlement, Stream};
-use crate::setup::SetupError;
+use crate::setup::{SetupError, random_key};
 use async_channel::{Receiver, Sender};
 use bowline::hub::{ConnId, Health, HubStats, Publish, Sent, SessionId, Why};
+use bowline::wire::KeyedHash;
 use bowline::wire::bettensor::Kind;
 use bowline::wire::canonical::Uncanonical;
 use bowline::{Cause, MessageId, Outcome, Policy, PostId, Refusal};
@@ -242,6 +243,7 @@ pub struct Hub {
     engine: Mutex<Engine>,
     clock: Clock,
     signer: Arc<Signer>,
+    names: KeyedHash,
     authorize: Authorize,
     handlers: BTreeMap<String, Handler>,
     desks: Desks,
@@ -267,11 +269,13 @@ impl Hub {
         let authorize = setup.decider()?;
         let clock = Clock::start();
         let signer = Arc::new(Signer::new(setup.keys.clone(), setup.config.reconnect_window));
-        let engine = Engine::new(&setup, clock, Arc::clone(&signer))?;
+        let names = KeyedHash::new(random_key());
+        let engine = Engine::new(&setup, clock, Arc::clone(&signer), names.clone())?;
         Ok(Arc::new_cyclic(|me| Self {
             engine: Mutex::new(engine),
             clock,
             signer,
+            names,
             authorize,
             desks: Desks::new(setup.at_once),
             handlers: setup.handlers,
@@ -452,7 +456,7 @@ impl Hub {
         self.drained.notify(usize::MAX);
     }
 
-    pub(crate) fn complete(&self, ends: Vec<(Ticket, Verdict)>) -> bool {
+    fn complete(&self, ends: Vec<(Ticket, Verdict)>) -> bool {
         // Signed before the lock.
         let ends: Vec<_> = ends.into_iter().map(|(ticket, verdict)| self.word(ticket, verdict)).collect();
         self.with(|engine| engine.complete(ends))

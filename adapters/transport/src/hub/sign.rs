@@ -64,10 +64,7 @@ impl Signer {
         unsigned.signed(&signature).into()
     }
 
-    fn signed(
-        &self,
-        write: impl FnOnce(Stamp<'_>) -> Result<Unsigned, Uncanonical>,
-    ) -> Result<Utf8Bytes, Uncanonical> {
+    fn signed(&self, write: impl FnOnce(Stamp<'_>) -> Result<Unsigned, Uncanonical>) -> Result<Utf8Bytes, Uncanonical> {
         let (timestamp, nonce) = moment();
         let unsigned = write(Stamp { sender: &self.address, timestamp, nonce: &nonce })?;
         let signature = self.keys.sign(unsigned.signing_string().as_bytes());

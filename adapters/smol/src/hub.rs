@@ -1,0 +1,476 @@
+//! Many miners on one port: a validator's hub under smol.
+//!
+//! ```text
+//!  listener ─▶ a task per request's connection ─ /ws ─▶ a task per WebSocket: it reads, and waits to read again
+//!  a task for time · one per miner with messages at handlers · one per newcomer to be verified (64 at once)
+//!                  · one per WebSocket that is full · one per request of ours
+//! ```
+//!
+//! Nothing is handed from task to task on a message's way: whoever reads applies, and whoever publishes writes. Invariants:
+//! connections that are not WebSockets are limited, together and for each address; when the hub is closed its port is free
+//! and its tasks are over.
+//!
+//! ```no_run
+//! use bowline_smol::hub::{Admission, Hub, HubSetup, Keypair, Publish};
+//!
+//! smol::block_on(async {
+//!     let keys = Keypair::from_hotkey_file(&std::fs::read_to_string("hotkey")?)?;
+//!     let setup = HubSetup::validator("0.0.0.0:8091", keys)?
+//!         .authorize(|hotkey| async move {
+//!             println!("{hotkey} wants to come in"); // look it up in the metagraph
+//!             Admission::accept()
+//!         })
+//!         .on("prediction", |message| async move {
+//!             println!("{}: {}", message.hotkey(), String::from_utf8_lossy(message.data()));
+//!             Ok::<_, String>("stored") // only now is it confirmed
+//!         });
+//!     let hub = Hub::start(setup)?;
+//!     hub.publish("game_update", r#"{"games":[]}"#, Publish { snapshot: true, ..Publish::DEFAULT })?;
+//! #   hub.close().await;
+//!     Ok::<(), Box<dyn std::error::Error>>(())
+//! })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+pub use bowline::hub::{
+    BETTENSOR_HUB, Bulk, Duplicate, Health, HubConfig, HubStats, Limits, LogConfig, Publish, Rate, Sent, Slow, Why,
+};
+pub use bowline_transport::http::Target;
+pub use bowline_transport::hub::{
+    Admission, Confirmation, Counters, Delivery, Event, HubSetup, Message, Receipt, Refused, SessionInfo,
+};
+pub use bowline_transport::{Hotkey, KeyError, Keypair, Settlement, SetupError};
+
+use crate::turn::{BREATH, NonBlocking, Socket, connect, lock};
+use bowline::HttpOutcome;
+use bowline::hub::ConnId;
+use bowline_transport::http::{self, Answer, Deadline, Post, Served, Timed};
+use bowline_transport::hub::{Action, Hub as Shared, Line, ROUTES, Reading, Visit};
+use core::future::pending;
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+use smol::channel::{Receiver, Sender};
+use smol::future::FutureExt as _;
+use smol::net::TcpStream;
+use smol::stream::Stream;
+use smol::{Async, Task, Timer};
+use smol_hyper::rt::{FuturesIo, SmolTimer};
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+
+/// So many connections that are not WebSockets, together and from one address; a further one is closed unheard.
+const VISITORS: usize = 2048;
+const OF_ONE: usize = 256;
+
+/// A request is answered within this: as long as the application has to say who it is from, and then to handle it.
+const ANSWER: Duration = Duration::from_secs(15);
+
+/// A validator's hub and its tasks, on smol's global executor. Dropped, it is closed at once.
+///
+/// ```
+/// use bowline_smol::hub::{Admission, Hub, HubSetup, Keypair, Publish};
+/// # smol::block_on(async {
+/// let keys = Keypair::from_seed_hex(&"07".repeat(32))?;
+/// let setup = HubSetup::validator("127.0.0.1:0", keys)?
+///     .authorize(|_| Admission::accept())
+///     .on("prediction", |message| async move { message.json::<u32>().map(|_| "stored") });
+/// let hub = Hub::start(setup)?;
+/// assert_eq!(hub.publish("game_update", r#"{"games":[]}"#, Publish::DEFAULT)?.reached, 0, "nobody is here");
+/// assert_eq!(hub.health().connections, 0);
+/// hub.close().await;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Hub {
+    shared: Arc<Shared>,
+    world: Arc<World>,
+    address: SocketAddr,
+    tasks: Vec<Task<()>>,
+}
+
+impl Hub {
+    /// Starts to listen.
+    ///
+    /// # Errors
+    /// A setting makes no sense, or the system refuses a socket.
+    pub fn start(setup: HubSetup) -> Result<Self, SetupError> {
+        let listener = TcpListener::bind(setup.listen_on())?;
+        let address = listener.local_addr()?;
+        let listener = Async::try_from(listener)?;
+        let world = Arc::new(World::new());
+        let acting = Arc::clone(&world);
+        let shared = Shared::new(setup, move |action| acting.act(action))?;
+        let _ = world.hub.set(Arc::downgrade(&shared));
+        let listening = listen(Arc::clone(&shared), Arc::clone(&world), listener);
+        let turning = turn(Arc::clone(&shared), Arc::clone(&world));
+        Ok(Self { shared, world, address, tasks: vec![smol::spawn(listening), smol::spawn(turning)] })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The validator's hotkey, as an address.
+    #[must_use]
+    pub fn hotkey(&self) -> &str {
+        self.shared.hotkey()
+    }
+
+    /// Sends a message to one miner, connected or not: it is kept for as long as the miner's session lives, and posted if
+    /// there is no connection and the miner takes messages by HTTP.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn send(&self, hotkey: Hotkey, kind: &str, data: &str) -> Result<Receipt, Refused> {
+        self.shared.send(hotkey, kind, data)
+    }
+
+    /// Makes a session for a hotkey that is known by other means, so that messages can be sent to it before it has ever
+    /// been connected.
+    ///
+    /// # Errors
+    /// There is no place for it.
+    pub fn adopt(&self, hotkey: Hotkey, receiver: Option<Target>) -> Result<(), Refused> {
+        self.shared.adopt(hotkey, receiver)
+    }
+
+    /// Sends to every connected miner; while too few are connected (P8), also by HTTP to those that take it.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn publish(&self, kind: &str, data: &str, how: Publish) -> Result<Sent, Refused> {
+        self.shared.publish(kind, data, how)
+    }
+
+    /// Sends to every miner for which `to` says so. It is asked under the hub's lock: it must not call the hub.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn publish_to(
+        &self,
+        kind: &str,
+        data: &str,
+        how: Publish,
+        to: impl FnMut(&Hotkey) -> bool,
+    ) -> Result<Sent, Refused> {
+        self.shared.publish_to(kind, data, how, to)
+    }
+
+    /// The messages of types without a handler, until the hub is closed. From the first call on they are taken; before,
+    /// they are answered with an error. Several tasks may take from it; each message goes to one of them.
+    pub fn messages(&self) -> impl Stream<Item = Delivery> + Send + Unpin + 'static {
+        Box::pin(self.shared.messages().clone())
+    }
+
+    /// What happens, until the hub is closed. If nobody reads, the oldest of 256 are dropped.
+    pub fn events(&self) -> impl Stream<Item = Event> + Send + Unpin + 'static {
+        Box::pin(self.shared.events().clone())
+    }
+
+    /// How it stands.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.shared.health()
+    }
+
+    /// The machine's counters.
+    #[must_use]
+    pub fn stats(&self) -> HubStats {
+        self.shared.stats()
+    }
+
+    /// The other counters.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.shared.counters()
+    }
+
+    /// Everything that is counted, as `GET /metrics` says it.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        self.shared.metrics()
+    }
+
+    /// Every session there is.
+    #[must_use]
+    pub fn sessions(&self) -> Vec<SessionInfo> {
+        self.shared.sessions()
+    }
+
+    /// Does not want this miner any more: its connection is closed with 1008, what it was to get is abandoned. False: it
+    /// has no session.
+    pub fn dismiss(&self, hotkey: Hotkey) -> bool {
+        self.shared.dismiss(hotkey)
+    }
+
+    /// So many miners are expected: the whole of which the connected share is taken (P8).
+    pub fn expect(&self, miners: Option<usize>) {
+        self.shared.expect(miners);
+    }
+
+    /// Goes down in order (U9): everybody new is told to come back within `window`, connections are closed in batches with
+    /// 1012, and after `limit` at the latest everything has ended. How many messages were abandoned. Cancelled, it goes on.
+    pub async fn drain(&self, window: Duration, limit: Duration) -> u64 {
+        self.shared.drain(window, limit);
+        self.shared.drained().await;
+        self.shared.abandoned().unwrap_or_default()
+    }
+
+    /// Ends everything at once; the port is free then.
+    pub async fn close(mut self) {
+        self.shared.ended();
+        for task in core::mem::take(&mut self.tasks) {
+            task.cancel().await;
+        }
+        for task in self.world.close() {
+            task.cancel().await;
+        }
+    }
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        self.shared.ended();
+        self.tasks.clear();
+        drop(self.world.close());
+    }
+}
+
+/// A WebSocket: its socket, and the task that reads it.
+struct Wired {
+    conn: ConnId,
+    socket: Socket,
+    task: Task<()>,
+}
+
+/// The tasks and sockets of a hub.
+struct World {
+    hub: OnceLock<Weak<Shared>>,
+    /// Its time has changed.
+    called: event_listener::Event,
+    /// By place.
+    wired: Mutex<Vec<Option<Wired>>>,
+    visitors: Mutex<Visitors>,
+    /// Closed when everything is over: every task ends then.
+    over: (Sender<()>, Receiver<()>),
+}
+
+impl core::fmt::Debug for World {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("World").finish_non_exhaustive()
+    }
+}
+
+#[derive(Default)]
+struct Visitors {
+    all: usize,
+    of: BTreeMap<IpAddr, usize>,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            hub: OnceLock::new(),
+            called: event_listener::Event::new(),
+            wired: Mutex::default(),
+            visitors: Mutex::default(),
+            over: smol::channel::bounded(1),
+        }
+    }
+
+    fn act(self: &Arc<Self>, action: Action) {
+        match action {
+            Action::Wake => {
+                self.called.notify(1);
+            }
+            Action::Run { job, limit } => self.spawn(job.or(late(limit))),
+            Action::Drop(conn) => {
+                let mut wired = lock(&self.wired);
+                let gone = wired.get_mut(conn.place()).and_then(|slot| slot.take_if(|known| known.conn == conn));
+                drop(wired);
+                drop(gone);
+            }
+            Action::Watch(line) => {
+                let conn = line.conn();
+                let wired = lock(&self.wired);
+                let known = wired.get(conn.place()).and_then(Option::as_ref).filter(|known| known.conn == conn);
+                if let (Some(known), Some(hub)) = (known, self.hub()) {
+                    self.spawn(watch(hub, line, Arc::clone(&known.socket)));
+                }
+            }
+            Action::Post { session, post, id, target, body, deadline } => {
+                let Some(hub) = self.hub() else { return };
+                self.spawn(async move {
+                    let deadline = Deadline::after(deadline);
+                    let posted = match connect(&target, &deadline).await {
+                        Ok(socket) => {
+                            let io = Timed::new(FuturesIo::new(socket), SmolTimer::new(), deadline);
+                            http::post(io, Post { target: &target, id, body, read: 0 }).await
+                        }
+                        Err(_) => HttpOutcome::Unreached.into(),
+                    };
+                    hub.posted(session, post, &posted);
+                });
+            }
+        }
+    }
+
+    fn hub(&self) -> Option<Arc<Shared>> {
+        self.hub.get()?.upgrade()
+    }
+
+    /// Runs a task until it or the hub is over.
+    fn spawn(&self, job: impl Future<Output = ()> + Send + 'static) {
+        let over = self.over.1.clone();
+        let over = async move {
+            let _ = over.recv().await;
+        };
+        smol::spawn(job.or(over)).detach();
+    }
+
+    /// Ends every task that ends by itself then; those that are left.
+    fn close(&self) -> Vec<Task<()>> {
+        self.over.0.close();
+        let wired = core::mem::take(&mut *lock(&self.wired));
+        wired.into_iter().flatten().map(|wired| wired.task).collect()
+    }
+}
+
+async fn late(limit: Option<Duration>) {
+    match limit {
+        Some(limit) => {
+            Timer::after(limit).await;
+        }
+        None => pending().await,
+    }
+}
+
+async fn turn(hub: Arc<Shared>, world: Arc<World>) {
+    loop {
+        // Before the turn, or a call between the turn and the wait would be missed.
+        let call = world.called.listen();
+        let time = match hub.turn() {
+            Some(at) => Timer::at(at),
+            None => Timer::never(),
+        };
+        let time = async {
+            time.await;
+        };
+        call.or(time).await;
+    }
+}
+
+async fn listen(hub: Arc<Shared>, world: Arc<World>, listener: Async<TcpListener>) {
+    loop {
+        match listener.accept().await {
+            Ok((socket, from)) => {
+                if let Some(visitor) = Visitor::enter(&world, from.ip()) {
+                    world.spawn(serve(Arc::clone(&hub), visitor, TcpStream::from(socket)));
+                }
+            }
+            Err(_) => {
+                Timer::after(BREATH).await;
+            }
+        }
+    }
+}
+
+/// A connection that is no WebSocket yet, until it is dropped.
+struct Visitor {
+    world: Arc<World>,
+    from: IpAddr,
+}
+
+impl Visitor {
+    /// None: there are too many.
+    fn enter(world: &Arc<World>, from: IpAddr) -> Option<Self> {
+        let mut visitors = lock(&world.visitors);
+        let of_one = visitors.of.get(&from).copied().unwrap_or_default();
+        if visitors.all >= VISITORS || of_one >= OF_ONE {
+            return None;
+        }
+        visitors.all += 1;
+        visitors.of.insert(from, of_one + 1);
+        Some(Self { world: Arc::clone(world), from })
+    }
+}
+
+impl Drop for Visitor {
+    fn drop(&mut self) {
+        let mut visitors = lock(&self.world.visitors);
+        visitors.all -= 1;
+        if let Some(count) = visitors.of.get_mut(&self.from) {
+            *count -= 1;
+            if *count == 0 {
+                visitors.of.remove(&self.from);
+            }
+        }
+    }
+}
+
+async fn serve(hub: Arc<Shared>, visitor: Visitor, socket: TcpStream) {
+    let limits = Shared::LIMITS;
+    let deadline = Deadline::after(limits.head);
+    if socket.set_nodelay(true).is_err() {
+        return;
+    }
+    let visit = Visit::new(visitor.from);
+    let io = Timed::new(FuturesIo::new(socket.clone()), SmolTimer::new(), deadline.clone());
+    let answer = |callback| {
+        let busy = async {
+            Timer::after(ANSWER).await;
+            Answer { retry_after: Some(Duration::from_secs(5)), ..Answer::error(503, "it takes too long") }
+        };
+        hub.request(&visit, callback).or(busy)
+    };
+    let served = http::serve(io, &deadline, &limits, &ROUTES, answer).await;
+    let Some(conn) = visit.admitted() else { return };
+    if let Served::Upgraded { io, read_buf } = served {
+        drop(io);
+        let socket = Socket::from(socket);
+        if let Some(line) = hub.accepted(conn, Box::new(NonBlocking(Arc::clone(&socket))), &read_buf) {
+            wire(&hub, &visitor.world, line, socket);
+        }
+    } else {
+        hub.vanished(conn);
+    }
+}
+
+/// From now on this line has a task that reads it.
+fn wire(hub: &Arc<Shared>, world: &World, line: Arc<Line>, socket: Socket) {
+    let conn = line.conn();
+    let mut wired = lock(&world.wired);
+    if wired.len() <= conn.place() {
+        wired.resize_with(conn.place() + 1, || None);
+    }
+    let task = smol::spawn(read(Arc::clone(hub), line, Arc::clone(&socket)));
+    if let Some(slot) = wired.get_mut(conn.place()) {
+        *slot = Some(Wired { conn, socket, task });
+    }
+}
+
+async fn read(hub: Arc<Shared>, line: Arc<Line>, socket: Socket) {
+    loop {
+        match hub.readable(&line) {
+            // An error is found when it is read again.
+            Reading::Empty => drop(socket.readable().await),
+            Reading::Again => smol::future::yield_now().await,
+            Reading::Held => line.changed().await,
+            Reading::Over => return,
+        }
+    }
+}
+
+async fn watch(hub: Arc<Shared>, line: Arc<Line>, socket: Socket) {
+    loop {
+        drop(socket.writable().await);
+        if !hub.writable(&line) {
+            return;
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! What is asked by HTTP: to become a WebSocket, to take a message, how the hub stands.
+//!
+//! ```text
+//!  GET /ws            admission, before the 101      refused: 429 or 503 with Retry-After, 404 without WebSockets
+//!  POST /ws/messages  one signed envelope            200 and the signed confirmation · 400 401 403 409 422 429 503
+//!  GET /ws/health     status, connections, active_connections, uptime, and more behind them
+//!  GET /metrics       Prometheus
+//! ```
+
+use super::engine::denied;
+use super::line::{LONGEST_FRAME, Line, sealed};
+use super::{Admission, Hub};
+use crate::http::{Answer, Callback, Limits, Routes, Target};
+use crate::keys::Hotkey;
+use bowline::RequestId;
+use bowline::hub::{ConnId, Denied, SessionId, Why};
+use bowline::wire::bettensor::{self, Frame};
+use core::net::IpAddr;
+use core::pin::Pin;
+use core::task::{Context, Poll};
+use core::time::Duration;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What a hub's listener serves.
+pub const ROUTES: Routes<'static> = Routes {
+    websocket: Some(bettensor::PATH),
+    callbacks: &["/ws/messages"],
+    pages: &[bettensor::HEALTH_PATH, "/metrics"],
+    guarded: true,
+};
+
+/// One accepted socket, until it is a WebSocket or over.
+///
+/// ```
+/// use bowline_transport::hub::Visit;
+/// let visit = Visit::new("127.0.0.1".parse()?);
+/// assert_eq!(visit.admitted(), None);
+/// # Ok::<(), core::net::AddrParseError>(())
+/// ```
+#[derive(Debug)]
+pub struct Visit {
+    address: u64,
+    admitted: Mutex<Option<ConnId>>,
+}
+
+impl Visit {
+    /// From this address.
+    #[must_use]
+    pub const fn new(address: IpAddr) -> Self {
+        Self { address: number(address), admitted: Mutex::new(None) }
+    }
+
+    /// The connection as which it was let in, if it was.
+    #[must_use]
+    pub fn admitted(&self) -> Option<ConnId> {
+        *self.admitted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A number that stands for an address: one of version 4, or the network of one of version 6.
+const fn number(address: IpAddr) -> u64 {
+    match address {
+        IpAddr::V4(four) => four.to_bits() as u64,
+        IpAddr::V6(six) => match six.to_ipv4_mapped() {
+            Some(four) => four.to_bits() as u64,
+            None => (six.to_bits() >> 64) as u64,
+        },
+    }
+}
+
+impl Hub {
+    /// The limits of a hub's requests.
+    pub const LIMITS: Limits = Limits { body_bytes: LONGEST_FRAME as u64, ..Limits::DEFAULT };
+
+    /// For the adapter: answers a request; one to become a WebSocket is let in with 200.
+    pub async fn request(&self, visit: &Visit, callback: Callback) -> Answer {
+        if callback.segment == "ws" {
+            return self.admit(visit);
+        }
+        if let Err(refused) = self.with(|engine| engine.knock(visit.address)) {
+            return denied(refused);
+        }
+        match callback.segment {
+            "health" => Answer { body: Some(("application/json", self.health_json().into())), ..Answer::OK },
+            "metrics" => Answer { body: Some(("text/plain; version=0.0.4", self.metrics().into())), ..Answer::OK },
+            _ => self.message(callback).await,
+        }
+    }
+
+    fn admit(&self, visit: &Visit) -> Answer {
+        if !self.websocket {
+            return Answer::error(404, "WebSockets are switched off; POST /ws/messages");
+        }
+        match self.with(|engine| engine.connect(visit.address)) {
+            Ok(conn) => {
+                *visit.admitted.lock().unwrap_or_else(PoisonError::into_inner) = Some(conn);
+                Answer::OK
+            }
+            Err(refused) => denied(refused),
+        }
+    }
+
+    async fn message(&self, callback: Callback) -> Answer {
+        let envelope = match bettensor::decode(&callback.body) {
+            Ok(Frame::Envelope(envelope)) => envelope,
+            Ok(_) => return Answer::error(400, "not an envelope"),
+            Err(why) => return Answer::error(400, why.to_string()),
+        };
+        let Ok(hotkey) = envelope.sender.parse::<Hotkey>() else {
+            return Answer::error(400, "the sender is no hotkey");
+        };
+        let stamp = {
+            let _pass = self.verifying.enter().await;
+            match sealed(&envelope, &hotkey, &self.names) {
+                Some(stamp) => stamp,
+                None => return self.refuse(Why::Impostor),
+            }
+        };
+        let content = match self.content(&envelope, &callback.body, &self.names) {
+            Ok(content) => content,
+            Err(why) => return Answer::error(400, why),
+        };
+        let mut receiver = None;
+        if !self.lock().knows(&hotkey) {
+            match self.decide(hotkey).await {
+                Admission::Accept { receiver: found } => receiver = found,
+                Admission::Refuse(why) => {
+                    self.lock().counters.refuse(Why::Unknown);
+                    return Answer::error(403, why);
+                }
+                Admission::Later(after) => return denied(Denied { why: Why::Later, after }),
+            }
+        }
+        self.take(hotkey, receiver, content, callback.body.len(), stamp).await
+    }
+
+    async fn take(
+        &self,
+        hotkey: Hotkey,
+        receiver: Option<Target>,
+        content: super::line::Content,
+        bytes: usize,
+        stamp: bowline::hub::Stamp,
+    ) -> Answer {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        match self.with(|engine| engine.request(hotkey, receiver, content, bytes, stamp)) {
+            Err(answer) => answer,
+            Ok((session, request, answered)) => {
+                let _gone = Gone { hub: self, session, request };
+                answered.recv().await.unwrap_or(Answer::status(503))
+            }
+        }
+    }
+
+    fn refuse(&self, why: Why) -> Answer {
+        self.lock().counters.refuse(why);
+        denied(Denied { why, after: Duration::ZERO })
+    }
+
+    /// Finds out who a newcomer is: the signature first, then what the application says.
+    pub(super) async fn verify(&self, line: &Arc<Line>) {
+        let _pass = self.verifying.enter().await;
+        let (claim, hotkey) = {
+            let mut state = line.lock();
+            (state.claim.take(), state.who.as_ref().map(|(hotkey, _)| *hotkey))
+        };
+        let (Some(claim), Some(hotkey)) = (claim, hotkey) else { return };
+        let admission = if claim.holds(&hotkey) { Ok(self.decide(hotkey).await) } else { Err(Why::Impostor) };
+        self.with(|engine| engine.verified(line, admission));
+    }
+
+    /// What the application says of a hotkey. If it panics, it has not said anything yet.
+    async fn decide(&self, hotkey: Hotkey) -> Admission {
+        const LATER: Admission = Admission::Later(Duration::from_secs(5));
+        match catch_unwind(AssertUnwindSafe(|| (self.authorize)(hotkey))) {
+            Ok(deciding) => Calm(deciding).await.unwrap_or(LATER),
+            Err(_) => LATER,
+        }
+    }
+}
+
+/// A future whose panic is an answer: none.
+struct Calm<F>(F);
+
+impl<F: Future + Unpin> Future for Calm<F> {
+    type Output = Option<F::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let inner = &mut self.0;
+        match catch_unwind(AssertUnwindSafe(|| Pin::new(inner).poll(cx))) {
+            Ok(poll) => poll.map(Some),
+            Err(_) => Poll::Ready(None),
+        }
+    }
+}
+
+/// A request whose waiting is cancelled leaves its session.
+struct Gone<'a> {
+    hub: &'a Hub,
+    session: SessionId,
+    request: RequestId,
+}
+
+impl Drop for Gone<'_> {
+    fn drop(&mut self) {
+        self.hub.with(|engine| engine.request_gone(self.session, self.request));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn u8_a_network_of_version_6_counts_as_one_address() {
+        let number = |text: &str| number(text.parse().unwrap());
+        assert_eq!(number("2001:db8::1"), number("2001:db8::ffff:1"));
+        assert_ne!(number("2001:db8::1"), number("2001:db8:0:1::1"));
+        assert_eq!(number("::ffff:192.0.2.1"), number("192.0.2.1"));
+    }
+}
