@@ -1,7 +1,7 @@
 """Plays Bettensor's miner, the original or one with bad intentions, as many times as it is told.
 
 Every line of its input is a JSON object: `do` names the deed, `as` the miner (default "m"), the rest are the arguments of
-the method of that name below. Deeds of one process happen one after the other."""
+the method of that name below. Deeds of one process happen one after the other. What a miner sees has its name before it."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ class Miner:
         self.news = asyncio.Event()
 
     def tell(self, saw, **more):
-        tell(saw, **{"as": self.name}, **more)
+        tell(f"{self.name}: {saw}", **more)
 
     async def open(self, quiet=False, **options):
         """The upgrade alone; false if it is refused."""
@@ -90,7 +90,7 @@ class Miner:
             return self.tell("binary", length=len(frame))
         message = json.loads(frame)
         valid = is_by(message, message.get("sender", self.validator))
-        self.unsigned += valid is None
+        self.unsigned += valid is None and message.get("type") != "error"
         self.invalid += valid is False
         self.foreign += message.get("sender", self.validator) != self.validator
         kind, data = message.get("type"), message.get("data")
@@ -153,10 +153,8 @@ class Miner:
         counts = [len(said) for said in self.confirmed.values()]
         sums = {"invalid": self.invalid, "unsigned": self.unsigned, "foreign": self.foreign}
         ids = {"sent": len(self.sent), "missing": self.missing(), "unknown": len(self.confirmed.keys() - self.sent)}
-        self.tell("collected", **ids, confirmed=len(counts), doubled=sum(n > 1 for n in counts), **sums)
-
-    async def confirmation(self, id):
-        self.tell("confirmation", said=self.confirmed.get(id, []))
+        said = {id: [data["status"], data["message"]] for id, (*_, data) in self.confirmed.items()}
+        self.tell("collected", **ids, confirmed=len(counts), doubled=sum(n > 1 for n in counts), **sums, said=said)
 
     async def steady(self, n=5):
         """Burst after burst, each collected, until told to rest. It stops for nothing else."""
