@@ -430,6 +430,8 @@ fn fault_11_a_broadcast_does_not_wait_for_its_slowest_reader() {
         );
         miners.tell("m", "resume", value!({}));
         assert_eq!(miners.saw("m", "game_update")["valid"], true);
+        for _ in 0..30 { std::thread::sleep(millis(100)); eprintln!("{:?} {:?} m {}", validator.hub.stats(), validator.hub.health(), miners.count("m", "game_update")); }
+        eprintln!("{:?}", validator.events.lock().unwrap());
         eventually("the slow one has the last", || {
             let stats = validator.hub.stats();
             stats.broadcast_copies + stats.lost + stats.conflated == 2 * UPDATES as u64
