@@ -1,0 +1,621 @@
+//! The hub over real sockets on loopback, against miners that know nothing of ours but the codec.
+//!
+//! No timing is asserted: only counts and orders, with a generous limit on everything that waits. The numbers in the names
+//! are those of the faults in the original (wire facts 2.10) and of the rules.
+
+mod client;
+
+use bowline::Outcome;
+use bowline_smol::hub::{Admission, Confirmation, Duplicate, Event, Hub, HubSetup, Publish, Target};
+use client::*;
+use core::sync::atomic::{AtomicUsize, Ordering};
+use core::time::Duration;
+use serde_json::Value;
+use smol::stream::StreamExt as _;
+use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use tungstenite::{Bytes, Message};
+
+/// What came to the handler of predictions, by id.
+type Seen = Arc<Mutex<Vec<String>>>;
+
+fn setup() -> HubSetup {
+    HubSetup::validator("127.0.0.1:0", keys(999_999)).unwrap().authorize(|_| Admission::accept())
+}
+
+/// A hub that notes and confirms every prediction.
+fn hub() -> (Hub, Seen) {
+    hub_with(|setup| setup)
+}
+
+fn hub_with(change: impl FnOnce(HubSetup) -> HubSetup) -> (Hub, Seen) {
+    let seen = Seen::default();
+    let noted = Arc::clone(&seen);
+    let setup = setup().on("prediction", move |message| {
+        let data: Value = message.json().unwrap();
+        noted.lock().unwrap().push(data["prediction_id"].as_str().unwrap().to_owned());
+        async { Ok::<_, String>(Confirmation::new("stored").miner_stats(r#"{"rank":0.50}"#)) }
+    });
+    (Hub::start(change(setup)).unwrap(), seen)
+}
+
+fn block<T>(what: &str, future: impl Future<Output = T>) -> T {
+    let late = async {
+        smol::Timer::after(LIMIT).await;
+        panic!("{what} did not come")
+    };
+    smol::block_on(smol::future::or(future, late))
+}
+
+#[test]
+fn a_miner_is_welcomed_and_its_prediction_confirmed() {
+    let (hub, seen) = hub();
+    let mut miner = Client::open(hub.address(), keys(1));
+    let auth = auth(&miner.keys);
+    miner.send(auth);
+    let welcome = miner.envelope();
+    assert_eq!((welcome.kind.as_str(), welcome.sender.as_str()), ("welcome", hub.hotkey()));
+    assert_eq!(welcome.data["message"], "Connection established");
+    assert_eq!((&welcome.data["status"], &welcome.data["reconnect_window"]), (&"success".into(), &30.into()));
+    let said = miner.predict("p-1");
+    assert_eq!((said.success(), &said.data["message"]), (true, &"stored".into()));
+    assert_eq!(said.data["miner_stats"]["rank"], 0.5);
+    assert_eq!(*seen.lock().unwrap(), ["p-1"]);
+    let again = miner.predict("p-1");
+    assert_eq!(again.data["message"], "stored", "the stored result, and no second delivery");
+    assert_eq!(seen.lock().unwrap().len(), 1);
+}
+
+#[test]
+fn fault_1_2_a_burst_of_a_hundred_is_confirmed_without_a_heartbeat() {
+    let (hub, seen) = hub();
+    let mut miner = Client::join(hub.address(), 1);
+    let all: BTreeSet<String> = (0..100).map(|n| format!("p-{n}")).collect();
+    for id in &all {
+        let text = prediction(&miner.keys, id);
+        miner.socket.write(Message::text(text)).unwrap();
+    }
+    miner.socket.flush().unwrap();
+    let mut confirmed = BTreeSet::new();
+    while confirmed.len() < 100 {
+        let said = miner.expect("confirmation");
+        assert!(confirmed.insert(said.data["prediction_id"].as_str().unwrap().to_owned()), "confirmed twice: {said:?}");
+    }
+    assert_eq!(confirmed, all);
+    assert_eq!(seen.lock().unwrap().len(), 100);
+    assert_eq!(hub.stats().delivered, 100);
+}
+
+#[test]
+fn fault_3_fifty_reconnects_with_one_key_never_lose_the_registration() {
+    let (hub, seen) = hub();
+    let mut old = Vec::new();
+    for round in 0..50 {
+        let mut miner = Client::join(hub.address(), 1);
+        assert!(miner.predict(&format!("p-{round}")).success());
+        assert_eq!(hub.health().connections, 1, "in round {round}");
+        // Every second one is cut, the others are replaced by the next.
+        if round % 2 == 0 { miner.cut() } else { old.push(miner) }
+    }
+    assert_eq!(seen.lock().unwrap().len(), 50);
+    let update = hub.publish("game_update", r#"{"games":[]}"#, Publish::DEFAULT).unwrap();
+    assert!(update.reached <= 1);
+    for mut miner in old.into_iter().rev().skip(1) {
+        let closed = miner.closed();
+        assert_eq!((closed.code, closed.reason.as_str()), (4003, "New connection established"));
+    }
+    assert_eq!(hub.sessions().len(), 1);
+}
+
+#[test]
+fn u2_two_clients_with_one_key_behave_as_the_policy_says() {
+    for (policy, first_stays, second_comes) in
+        [(Duplicate::Replace, false, true), (Duplicate::Refuse, true, false), (Duplicate::Allow(2), true, true)]
+    {
+        let (hub, _) = hub_with(|setup| setup.configure(|config| config.duplicate = policy));
+        let mut first = Client::join(hub.address(), 1);
+        let mut second = Client::open(hub.address(), keys(1));
+        let auth = auth(&second.keys);
+        second.send(auth);
+        if second_comes {
+            assert_eq!(second.envelope().kind, "welcome", "{policy:?}");
+        } else {
+            let closed = second.closed();
+            assert_eq!(closed.code, 1013, "{policy:?} {closed:?}");
+        }
+        if first_stays {
+            assert!(first.predict("p").success(), "{policy:?}");
+        } else {
+            assert_eq!(first.closed().code, 4003, "{policy:?}");
+        }
+    }
+}
+
+#[test]
+fn a_wrong_signature_an_unknown_hotkey_and_a_replayed_auth_are_refused_as_the_original_does() {
+    let stranger = keys(2).hotkey();
+    let decide =
+        move |hotkey| async move { if hotkey == stranger { Admission::unregistered() } else { Admission::accept() } };
+    let (hub, _) = hub_with(|setup| setup.authorize(decide));
+    let refused = |auth: String, message: &str, reason: &str| {
+        let mut miner = Client::open(hub.address(), keys(1));
+        miner.send(auth);
+        let said: Value = serde_json::from_str(&miner.text()).unwrap();
+        assert_eq!((&said["status"], &said["message"]), (&"error".into(), &message.into()));
+        let closed = miner.closed();
+        assert_eq!((closed.code, closed.reason.as_str()), (1008, reason));
+    };
+    let bad = "Invalid authentication";
+    let foreign = signed(&keys(1), &keys(3).hotkey().to_string(), bowline::wire::bettensor::Unsigned::auth);
+    refused(foreign, bad, bad);
+    refused(auth(&keys(2)), "Hotkey not registered in metagraph", "Unregistered hotkey");
+    refused("{}".into(), bad, bad);
+    refused("no json".into(), bad, bad);
+    refused(prediction(&keys(1), "p"), bad, bad);
+    let once = auth(&keys(1));
+    let mut miner = Client::open(hub.address(), keys(1));
+    miner.send(once.clone());
+    assert_eq!(miner.envelope().kind, "welcome");
+    refused(once, bad, bad);
+    assert!(miner.predict("p").success(), "the one who was there is not disturbed");
+    assert_eq!(hub.health().connections, 1);
+}
+
+#[test]
+fn fault_7_replayed_nonces_stolen_identities_and_forged_messages_are_told_and_not_delivered() {
+    let (hub, seen) = hub();
+    let mut miner = Client::join(hub.address(), 1);
+    let first = prediction(&miner.keys, "p-1");
+    miner.send(first.clone());
+    assert!(miner.expect("confirmation").success());
+    let stolen = prediction(&keys(2), "p-2");
+    let (mine, other) = (keys(1).hotkey().to_string(), keys(2).hotkey().to_string());
+    let forged = prediction(&keys(1), "p-3").replace("p-3", "p-4");
+    let pretended = prediction(&keys(2), "p-5").replace(&other, &mine);
+    let unsigned = r#"{"type":"prediction","sender":"5Grw","data":{"prediction_id":"p-6"}}"#.to_owned();
+    for bad in [first, stolen, forged, pretended, unsigned, "[]".into(), "no json".into()] {
+        miner.send(bad.clone());
+        let said: Value = serde_json::from_str(&miner.text()).unwrap();
+        assert_eq!((&said["type"], said["signature"].is_null()), (&"error".into(), true), "{bad}");
+        assert_eq!(said["message"], "Invalid message signature or structure", "{bad}");
+    }
+    assert!(miner.predict("p-7").success(), "the connection lives");
+    assert_eq!(*seen.lock().unwrap(), ["p-1", "p-7"]);
+    assert_eq!((hub.counters().malformed, hub.stats().replays), (7, 1));
+}
+
+#[test]
+fn a_handler_that_panics_or_errs_answers_with_an_error_and_harms_nobody() {
+    let setup = setup().on("prediction", |message| {
+        let id = message.json::<Value>().unwrap()["prediction_id"].as_str().unwrap().to_owned();
+        assert_ne!(id, "at once");
+        async move {
+            match id.as_str() {
+                "later" => panic!("on purpose"),
+                "wrong" => Err("Game not found"),
+                _ => Ok("stored"),
+            }
+        }
+    });
+    let hub = Hub::start(setup).unwrap();
+    let (mut miner, mut other) = (Client::join(hub.address(), 1), Client::join(hub.address(), 2));
+    for (id, message) in [("at once", "Internal error"), ("later", "Internal error"), ("wrong", "Game not found")] {
+        let said = miner.predict(id);
+        assert_eq!((said.success(), &said.data["message"]), (false, &message.into()), "{id}");
+    }
+    assert_eq!(miner.predict("wrong").data["message"], "Game not found", "the same answer to the same prediction");
+    assert!(miner.predict("fine").success());
+    assert!(other.predict("fine").success());
+    assert_eq!((hub.counters().confirmed, hub.counters().rejected), (2, 3));
+}
+
+#[test]
+fn a_slow_handler_delays_no_other_miner() {
+    let (go, wait) = smol::channel::bounded::<()>(1);
+    let setup = setup().on("prediction", move |message| {
+        let (slow, wait) = (message.hotkey() == keys(1).hotkey(), wait.clone());
+        async move {
+            if slow {
+                let _ = wait.recv().await;
+            }
+            Ok::<_, String>("stored")
+        }
+    });
+    let hub = Hub::start(setup).unwrap();
+    let (mut slow, mut fast) = (Client::join(hub.address(), 1), Client::join(hub.address(), 2));
+    // More than an eighth of all places.
+    for n in 0..40 {
+        let text = prediction(&slow.keys, &format!("s-{n}"));
+        slow.send(text);
+    }
+    until("the slow ones", || hub.health().held == 40);
+    for n in 0..20 {
+        assert!(fast.predict(&format!("f-{n}")).success());
+    }
+    assert_eq!(hub.health().held, 40);
+    go.close();
+    for _ in 0..40 {
+        assert!(slow.expect("confirmation").success());
+    }
+}
+
+#[test]
+fn fault_11_a_reader_that_stopped_delays_no_broadcast() {
+    let (hub, _) = hub();
+    let stopped = Client::join(hub.address(), 1);
+    let mut others: Vec<_> = (2..12).map(|n| Client::join(hub.address(), n)).collect();
+    let data = format!(r#"{{"games":["{}"]}}"#, "x".repeat(32 * 1024));
+    // Far more than the system takes for one that does not read.
+    for round in 0..400 {
+        let sent = hub.publish("game_update", &data, Publish::DEFAULT).unwrap();
+        assert_eq!(sent.reached, 11);
+        if round % 40 == 39 {
+            for other in &mut others {
+                for _ in 0..40 {
+                    assert_eq!(other.expect("game_update").data["games"][0].as_str().unwrap().len(), 32 * 1024);
+                }
+            }
+        }
+    }
+    assert_eq!(hub.health().connections, 11);
+    assert!(hub.stats().lost > 0, "somebody lost something, and it is counted");
+    drop(stopped);
+}
+
+#[test]
+fn fault_5_whoever_comes_later_gets_the_last_update() {
+    let (hub, _) = hub();
+    let how = Publish { snapshot: true, ..Publish::DEFAULT };
+    assert_eq!(hub.publish("game_update", r#"{"games":[1]}"#, how).unwrap().reached, 0);
+    hub.publish("game_update", r#"{"games":[2]}"#, how).unwrap();
+    let mut miner = Client::join(hub.address(), 1);
+    assert_eq!(miner.expect("game_update").data["games"][0], 2);
+    let sent = hub.publish_to("odds", r#"{"a":1}"#, Publish::DEFAULT, |hotkey| *hotkey == keys(2).hotkey()).unwrap();
+    assert_eq!(sent.reached, 0, "not for this one");
+    hub.publish("game_update", r#"{"games":[3]}"#, how).unwrap();
+    assert_eq!(miner.envelope().data["games"][0], 3);
+}
+
+#[test]
+fn one_prediction_by_both_paths_is_delivered_once_and_confirmed_twice() {
+    let (hub, seen) = hub();
+    let mut miner = Client::join(hub.address(), 1);
+    assert!(miner.predict("p-1").success());
+    let answer = post(hub.address(), &prediction(&miner.keys, "p-1"));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let said = Said::read(&answer.body);
+    assert_eq!((said.kind.as_str(), &said.data["message"], said.success()), ("confirmation", &"stored".into(), true));
+    // … and the other way round, by one who was never connected.
+    let answer = post(hub.address(), &prediction(&keys(2), "p-2"));
+    assert!(Said::read(&answer.body).success());
+    let mut late = Client::join(hub.address(), 2);
+    assert!(late.predict("p-2").success());
+    assert_eq!(*seen.lock().unwrap(), ["p-1", "p-2"]);
+    assert_eq!((hub.stats().delivered_http, hub.stats().duplicates), (1, 2));
+}
+
+#[test]
+fn a_post_is_held_against_the_same_checks_as_a_frame() {
+    let stranger = keys(2).hotkey();
+    let decide = move |hotkey| match hotkey == stranger {
+        true => Admission::unregistered(),
+        false if hotkey == keys(3).hotkey() => Admission::Later(Duration::from_secs(7)),
+        false => Admission::accept(),
+    };
+    let (hub, seen) = hub_with(|setup| setup.authorize(decide));
+    let at = hub.address();
+    let once = prediction(&keys(1), "p-1");
+    assert_eq!(post(at, &once).status, 200);
+    let forged = prediction(&keys(1), "p-2").replace("p-2", "p-3");
+    let unknown = message(&keys(1), "odds", r#"{"prediction_id":"o-1"}"#);
+    for (body, status) in [
+        (once, 401),
+        (forged, 401),
+        (prediction(&keys(2), "p-4"), 403),
+        (prediction(&keys(3), "p-5"), 503),
+        (unknown, 400),
+        (auth(&keys(1)), 400),
+        ("[]".into(), 400),
+        ("x".repeat(70_000), 413),
+    ] {
+        let answer = post(at, &body);
+        assert_eq!(answer.status, status, "{answer:?}");
+        assert!(status != 503 || answer.head.contains("retry-after: 7"), "{answer:?}");
+        assert!(serde_json::from_str::<Value>(&answer.body).is_ok(), "{answer:?}");
+    }
+    assert_eq!(*seen.lock().unwrap(), ["p-1"]);
+}
+
+#[test]
+fn health_has_the_originals_fields_first_and_metrics_can_be_read() {
+    let (hub, _) = hub();
+    let mut miner = Client::join(hub.address(), 1);
+    miner.predict("p-1");
+    let health = http(hub.address(), "GET", "/ws/health", "");
+    assert_eq!(health.status, 200);
+    assert!(
+        health.body.starts_with(r#"{"status":"online","connections":1,"active_connections":1,"uptime":"#),
+        "{health:?}"
+    );
+    let _: Value = serde_json::from_str(&health.body).unwrap();
+    let metrics = http(hub.address(), "GET", "/metrics", "");
+    assert!(metrics.head.contains("content-type: text/plain; version=0.0.4"));
+    let mut families = BTreeSet::new();
+    for line in metrics.body.lines() {
+        if let Some(family) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = family.split_once(' ').unwrap();
+            assert!(families.insert(name), "twice: {name}");
+            assert!(["counter", "gauge", "histogram"].contains(&kind));
+        } else if !line.starts_with("# HELP ") {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            value.parse::<f64>().unwrap();
+            assert!(families.iter().any(|family| name.starts_with(family)), "{line}");
+        }
+    }
+    for said in [
+        r#"bowline_connections{state="authenticated"} 1"#,
+        r#"bowline_messages_in_total{path="websocket"} 1"#,
+        r#"bowline_handling_seconds_bucket{le="+Inf"} 1"#,
+        "bowline_handling_seconds_count 1",
+        "bowline_backlog 0",
+    ] {
+        assert!(metrics.body.lines().any(|line| line == said), "{said} is not in\n{}", metrics.body);
+    }
+    assert_eq!(http(hub.address(), "POST", "/metrics", "").status, 405);
+    assert_eq!(http(hub.address(), "GET", "/else", "").status, 404);
+}
+
+#[test]
+fn fault_8_heartbeats_are_answered_and_their_answers_are_not() {
+    let (_hub, mut miner) = {
+        let (hub, _) = hub();
+        let miner = Client::join(hub.address(), 1);
+        (hub, miner)
+    };
+    let response = message(&miner.keys, "heartbeat_response", "{}");
+    miner.send(response);
+    let beat = message(&miner.keys, "heartbeat", "{}");
+    miner.send(beat);
+    assert_eq!(miner.envelope().kind, "heartbeat_ack", "and nothing before it");
+    let odd = message(&miner.keys, "odds", "{}");
+    miner.send(odd);
+    let said = miner.envelope();
+    assert_eq!((said.kind.as_str(), &said.data["message"]), ("error", &"Unknown message type: odds".into()));
+    let without = message(&miner.keys, "prediction", r#"{"game_id":"g"}"#);
+    miner.send(without);
+    assert_eq!(miner.envelope().kind, "error");
+}
+
+#[test]
+fn types_without_a_handler_go_to_whoever_reads_them() {
+    let (hub, _) = hub();
+    let mut messages = hub.messages();
+    let mut miner = Client::join(hub.address(), 1);
+    let odds = message(&miner.keys, "odds", r#"{"prediction_id":"o-1","of":[1,2]}"#);
+    miner.send(odds);
+    let delivery = block("the odds", messages.next()).unwrap();
+    assert_eq!((delivery.kind(), delivery.hotkey()), ("odds", miner.keys.hotkey()));
+    assert_eq!(delivery.data(), r#"{"of": [1, 2], "prediction_id": "o-1"}"#);
+    assert!(delivery.confirm("noted"));
+    let said = miner.expect("confirmation");
+    assert_eq!((&said.data["prediction_id"], &said.data["message"]), (&"o-1".into(), &"noted".into()));
+    // Without an id there is nothing to confirm; dropped, one with an id comes again.
+    let chat = message(&miner.keys, "chat", r#"{"text":"hello"}"#);
+    miner.send(chat);
+    assert!(block("the chat", messages.next()).unwrap().confirm(()));
+    for round in 0..2 {
+        let again = message(&miner.keys, "odds", r#"{"prediction_id":"o-2"}"#);
+        miner.send(again);
+        let delivery = block("the odds", messages.next()).unwrap();
+        if round == 1 {
+            assert!(delivery.reject("too late"));
+        }
+    }
+    assert!(!miner.expect("confirmation").success());
+}
+
+#[test]
+fn a_frame_that_is_too_long_or_binary_or_nonsense_ends_or_does_not_end_its_own_connection() {
+    let (hub, _) = hub();
+    let mut miner = Client::join(hub.address(), 1);
+    // The original went deaf on this.
+    miner.socket.send(Message::Binary(Bytes::from_static(b"\x00\x01"))).unwrap();
+    assert!(miner.text().contains("Invalid message signature or structure"));
+    assert!(miner.predict("p-1").success());
+    let long =
+        message(&miner.keys, "prediction", &format!(r#"{{"prediction_id":"p-2","x":"{}"}}"#, "x".repeat(70_000)));
+    miner.send(long);
+    assert_eq!(miner.closed().code, 1009);
+    let mut stranger = Client::open(hub.address(), keys(2));
+    stranger.send("x".repeat(5_000));
+    assert_eq!(stranger.closed().code, 1009, "before it has authenticated, four kilobytes are enough");
+    let mut other = Client::join(hub.address(), 3);
+    other.socket.get_mut().write_all(&[0xff; 64]).unwrap();
+    assert_eq!(other.closed().code, 1002);
+    let mut flood = Client::join(hub.address(), 4);
+    for _ in 0..20 {
+        if flood.socket.send(Message::text("[]")).is_err() {
+            break;
+        }
+    }
+    assert_eq!(flood.closed().code, 1002, "sixteen malformed ones in a row");
+    until("the end of all", || hub.health().connections == 0);
+    assert!(Client::join(hub.address(), 1).predict("p-3").success());
+}
+
+#[test]
+fn u8_limits_refuse_before_the_upgrade_and_say_when_to_come_back() {
+    let (hub, _) = hub_with(|setup| setup.configure(|config| config.pending = 2));
+    let _one = Client::open(hub.address(), keys(1));
+    let _two = Client::open(hub.address(), keys(2));
+    assert_eq!(Client::try_open(hub.address(), keys(3)).err(), Some(503));
+    let upgrade = "GET /ws HTTP/1.1\r\nHost: v\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let mut stream = TcpStream::connect(hub.address()).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    stream.write_all(upgrade.as_bytes()).unwrap();
+    let mut answer = [0; 1024];
+    let n = stream.read(&mut answer).unwrap();
+    let answer = String::from_utf8_lossy(&answer[..n]).to_lowercase();
+    assert!(answer.starts_with("http/1.1 503") && answer.contains("retry-after: "), "{answer}");
+    assert!(answer.contains(r#"{"error":"no place left"}"#), "{answer}");
+    assert!(hub.metrics().contains(r#"bowline_refused_total{reason="Full"} 2"#));
+}
+
+#[test]
+fn u3_a_message_for_one_waits_for_its_connection_and_a_pong_proves_it() {
+    let (hub, _) = hub();
+    let one = keys(1).hotkey();
+    assert_eq!(hub.send(one, "notice", "{}").unwrap_err(), bowline_smol::hub::Refused::Unknown);
+    Client::join(hub.address(), 1).cut();
+    until("the end of the connection", || hub.health().connections == 0);
+    let receipt = hub.send(one, "notice", r#"{"n":1}"#).unwrap();
+    let mut miner = Client::join(hub.address(), 1);
+    assert_eq!(miner.expect("notice").data["n"], 1);
+    // Its library answers the ping behind the message while it reads.
+    let reader = std::thread::spawn(move || {
+        let _ = miner.next();
+    });
+    let end = block("the settlement", receipt.settled());
+    assert_eq!(end.outcome, Outcome::Delivered { path: bowline::Path::WebSocket });
+    assert!(hub.dismiss(one));
+    reader.join().unwrap();
+    assert!(!hub.dismiss(keys(2).hotkey()));
+}
+
+#[test]
+fn a_miner_without_a_connection_gets_its_messages_by_http() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let receiver = Target::http(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+    let (hub, _) = hub_with(|setup| setup.enabled(false));
+    hub.adopt(keys(1).hotkey(), Some(receiver)).unwrap();
+    let receipt = hub.send(keys(1).hotkey(), "game_update", r#"{"games":[7]}"#).unwrap();
+    let (mut stream, _) = listener.accept().unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    let (mut seen, mut chunk) = (Vec::new(), [0; 4096]);
+    let body = loop {
+        let n = stream.read(&mut chunk).unwrap();
+        assert!(n > 0);
+        seen.extend_from_slice(&chunk[..n]);
+        let text = String::from_utf8(seen.clone()).unwrap();
+        if let Some((head, body)) = text.split_once("\r\n\r\n")
+            && body.ends_with("\"}")
+        {
+            assert!(head.starts_with("POST /ws/messages HTTP/1.1"), "{head}");
+            break body.to_owned();
+        }
+    };
+    assert_eq!(Said::read(&body).data["games"][0], 7);
+    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+    let end = block("the settlement", receipt.settled());
+    assert_eq!(end.outcome, Outcome::Delivered { path: bowline::Path::Http });
+    // Switched off, there are no WebSockets, and predictions come by HTTP.
+    assert_eq!(Client::try_open(hub.address(), keys(1)).err(), Some(404));
+    assert_eq!(post(hub.address(), &prediction(&keys(1), "p-1")).status, 200);
+    assert!(http(hub.address(), "GET", "/ws/health", "").body.starts_with(r#"{"status":"disabled","connections":0,"#));
+}
+
+#[test]
+fn u9_a_drain_confirms_what_was_begun_refuses_who_is_new_and_tells_when_to_return() {
+    let (hub, _) = hub();
+    let mut miners: Vec<_> = (1..9).map(|n| Client::join(hub.address(), n)).collect();
+    for (n, miner) in miners.iter_mut().enumerate() {
+        assert!(miner.predict(&format!("p-{n}")).success());
+    }
+    let hub = Arc::new(hub);
+    let draining = Arc::clone(&hub);
+    let drained = std::thread::spawn(move || {
+        block("the end of the drain", draining.drain(Duration::from_secs(20), Duration::from_secs(4)))
+    });
+    for miner in &mut miners {
+        let closed = miner.closed();
+        assert_eq!(closed.code, 1012);
+        let after = closed.reason.strip_prefix("retry-after=").unwrap().parse::<f64>().unwrap();
+        assert!((0.0..=20.0).contains(&after));
+    }
+    assert_eq!(Client::try_open(hub.address(), keys(99)).err(), Some(503));
+    assert_eq!(drained.join().unwrap(), 0);
+    assert_eq!((hub.health().connections, hub.health().sessions), (0, 0));
+    assert!(http(hub.address(), "GET", "/ws/health", "").status == 503, "everybody is sent away");
+}
+
+#[test]
+fn a_hub_can_be_closed_and_started_again_on_the_same_port() {
+    let (hub, _) = hub();
+    let address = hub.address();
+    let mut miner = Client::join(address, 1);
+    block("the end of the hub", hub.close());
+    assert!(matches!(miner.closed().code, 1012 | 1006));
+    for _ in 0..3 {
+        let again = HubSetup::validator(&address.to_string(), keys(999_999)).unwrap();
+        let hub = Hub::start(again.authorize(|_| Admission::accept())).unwrap();
+        Client::join(address, 1).cut();
+        block("the end of the hub", hub.close());
+    }
+    drop(hub_with(|setup| setup).0);
+}
+
+#[test]
+fn events_say_who_came_and_went() {
+    let (hub, _) = hub();
+    let mut events = hub.events();
+    let hotkey = keys(1).hotkey();
+    for resumed in [false, true] {
+        let miner = Client::join(hub.address(), 1);
+        let event = block("the connection", events.next());
+        assert_eq!(event, Some(Event::Connected { hotkey, resumed }));
+        miner.cut();
+        let gone = |event: &Event| matches!(event, Event::Disconnected { hotkey: whose, .. } if *whose == hotkey);
+        assert!(block("its end", events.find(gone)).is_some());
+    }
+}
+
+#[test]
+fn a_slow_or_failing_authorize_holds_up_nobody_else() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let (hub, _) = hub_with(|setup| {
+        setup.authorize(move |hotkey| {
+            count.fetch_add(1, Ordering::Relaxed);
+            async move {
+                assert_ne!(hotkey, keys(2).hotkey(), "on purpose");
+                if hotkey == keys(1).hotkey() {
+                    core::future::pending::<()>().await;
+                }
+                Admission::accept()
+            }
+        })
+    });
+    let mut slow = Client::open(hub.address(), keys(1));
+    let said = auth(&slow.keys);
+    slow.send(said);
+    until("the question", || asked.load(Ordering::Relaxed) == 1);
+    assert!(Client::join(hub.address(), 3).predict("p").success());
+    let mut failing = Client::open(hub.address(), keys(2));
+    let said = auth(&failing.keys);
+    failing.send(said);
+    let closed = failing.closed();
+    assert_eq!((closed.code, closed.reason.as_str()), (1013, "retry-after=5.0"));
+    assert_eq!(slow.closed().code, 1013, "ten seconds later");
+}
+
+#[test]
+fn our_own_miner_and_our_own_hub_understand_each_other() {
+    let (hub, seen) = hub();
+    let url = format!("ws://{}", hub.address());
+    let miner = bowline_smol::Miner::start(bowline_smol::Setup::miner(&url, keys(1)).unwrap()).unwrap();
+    let data = r#"{"prediction_id":"p-1","game_id":"g","home_score":3,"away_score":1}"#;
+    let receipt = block("room", miner.predict(data)).unwrap();
+    let end = block("the confirmation", receipt.settled());
+    assert_eq!(end.outcome, Outcome::Delivered { path: bowline::Path::WebSocket });
+    assert_eq!(receipt.reply().unwrap().message, "stored");
+    until("the miner", || hub.health().connections == 1);
+    hub.publish("game_update", r#"{"games":[1]}"#, Publish::DEFAULT).unwrap();
+    let update = block("the update", miner.receive()).unwrap();
+    assert_eq!(update.kind(), "game_update");
+    update.complete();
+    assert_eq!(*seen.lock().unwrap(), ["p-1"]);
+    assert_eq!(miner.complaints().total, 0);
+}
