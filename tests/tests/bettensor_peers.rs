@@ -114,9 +114,12 @@ fn a_message_by_post_is_answered_with_its_confirmation() {
         let Some(mut miners) = Miners::start() else { return };
         let validator = Validator::start(|_| {});
         miners.add("m", validator.address(), MINER, value!({}));
+        // The same miner, when it does what it may not.
+        miners.add("n", validator.address(), MINER, value!({}));
         let post = |miners: &mut Miners, how: Value| {
-            miners.tell("m", "post", how);
-            miners.saw("m", "posted")
+            let name = if how["id"] == "x_1" { "n" } else { "m" };
+            miners.tell(name, "post", how);
+            miners.saw(name, "posted")
         };
         for id in ["one_1", "two_1"] {
             let posted = post(&mut miners, value!({"id": id}));
@@ -134,7 +137,7 @@ fn a_message_by_post_is_answered_with_its_confirmation() {
         assert_eq!(post(&mut miners, value!({"id": "one_1", "again": true}))["status"], 401);
         assert_eq!(post(&mut miners, value!({"id": "x_1", "signs": hub::seed(0x12)}))["status"], 401);
         assert_eq!(post(&mut miners, value!({"id": "x_1", "age": 301}))["status"], 401);
-        assert_eq!(post(&mut miners, value!({"id": "x", "body": "{}"}))["status"], 400);
+        assert_eq!(post(&mut miners, value!({"id": "x_1", "body": "{}"}))["status"], 400);
         miners.add("x", validator.address(), 0x99, value!({}));
         miners.tell("x", "post", value!({"id": "x_1"}));
         assert_eq!(miners.saw("x", "posted")["status"], 403);
@@ -325,20 +328,16 @@ fn fault_7_nothing_is_taken_twice() {
 #[test]
 fn fault_8_a_heartbeat_is_answered_and_that_is_all() {
     limited(|| {
-        let often = |config: &mut HubConfig| {
-            config.session.heartbeat.interval = millis(500);
-        };
-        let Some((validator, mut miners)) = one_with(often, value!({"heartbeat": 0.3})) else { return };
-        for _ in 0..3 {
-            assert_eq!(miners.saw("m", "heartbeat")["valid"], true);
+        let Some((validator, mut miners)) = one() else { return };
+        for n in 1..=20 {
+            miners.tell("m", "say", value!({"kind": "heartbeat"}));
+            miners.tell("m", "say", value!({"kind": "heartbeat_response"}));
             assert_eq!(miners.saw("m", "heartbeat_ack")["valid"], true);
+            miners.burst("m", 1, &format!("g{n}x"));
         }
-        miners.burst("m", 1, "g");
+        assert_eq!(miners.count("m", "heartbeat_ack"), 20);
         assert_eq!((miners.count("m", "complaint"), miners.count("m", "closed")), (0, 0));
         assert_eq!(validator.hub.counters().malformed, 0);
-        // An acknowledgement for every heartbeat of the miner's, and nothing for those of ours.
-        let sums = [miners.count("m", "heartbeat"), miners.count("m", "heartbeat_ack")];
-        assert!(sums.iter().all(|n| (3..60).contains(n)), "{sums:?}");
     });
 }
 
@@ -409,17 +408,18 @@ fn fault_10_success_is_reported_when_it_has_arrived() {
 #[test]
 fn fault_11_a_broadcast_does_not_wait_for_its_slowest_reader() {
     limited(|| {
-        let Some((validator, mut miners)) = one() else { return };
+        let few = |config: &mut HubConfig| config.bulk.most = 8;
+        let Some((validator, mut miners)) = one_with(few, value!({})) else { return };
         miners.add_connected("n", validator.address(), 0x12, value!({}));
         miners.tell("m", "pause", value!({}));
         miners.burst("n", 1, "g");
         // More than all the sockets between here and there hold.
         let large = format!(r#"{{"games": ["{}"]}}"#, "a".repeat(200 << 10));
-        const UPDATES: usize = 400;
+        const UPDATES: usize = 100;
         for n in 1..=UPDATES {
             validator.hub.publish("game_update", &large, Publish::DEFAULT).unwrap();
             // As fast as the other one reads.
-            while miners.count("n", "game_update") + 20 < n {
+            while miners.count("n", "game_update") + 5 < n {
                 miners.saw("n", "game_update");
             }
         }
@@ -430,8 +430,6 @@ fn fault_11_a_broadcast_does_not_wait_for_its_slowest_reader() {
         );
         miners.tell("m", "resume", value!({}));
         assert_eq!(miners.saw("m", "game_update")["valid"], true);
-        for _ in 0..30 { std::thread::sleep(millis(100)); eprintln!("{:?} {:?} m {}", validator.hub.stats(), validator.hub.health(), miners.count("m", "game_update")); }
-        eprintln!("{:?}", validator.events.lock().unwrap());
         eventually("the slow one has the last", || {
             let stats = validator.hub.stats();
             stats.broadcast_copies + stats.lost + stats.conflated == 2 * UPDATES as u64
@@ -523,7 +521,8 @@ fn a_hub_that_is_killed_and_restarted_loses_and_doubles_nothing() {
             eventually("in the middle", || validator.books.len() > 100 * n + 20);
             let (_, books) = validator.kill();
             miners.saw("m", "closed");
-            validator = Validator::at(&at.to_string(), books, |_| {});
+            // The application is told what an earlier hub may have handed to it; its books say whether it did.
+            validator = Validator::at(&at.to_string(), books, |config| config.session.inbox.after_loss = true);
             miners.welcome("m");
             let sum = miners.collect("m");
             assert_eq!(sum["confirmed"], 100 * (n + 1));
