@@ -14,7 +14,7 @@ cd "$scratch"
 git init -q && git add -A
 export CARGO_TARGET_DIR="$scratch/target" CARGO_TERM_COLOR=never RUST_BACKTRACE=0
 # The simulator needs no adapter: without them a fault costs seconds.
-sed -i -E '/^(bowline-|smol|socket2|tungstenite|rustix|\[target)/d' tests/Cargo.toml
+sed -i -E '/^(bowline-|smol|socket2|rcgen|tungstenite|rustix|\[target)/d' tests/Cargo.toml
 
 unit='cargo test -q -p bowline --lib'
 # Random scripts and the simulated world, the quickest first.
@@ -75,6 +75,10 @@ plant G1 "an empty hedge budget stays empty" core/src/route.rs \
     's/self\.budget = self\.budget\.max\(HEDGE_FLOOR\.saturating_add\(1\)\);//' $unit route
 plant I1 "by HTTP a message has another id" core/src/session.rs \
     's/self\.outbox\.id\(post\.seq\)/self.outbox.id(post.seq.next())/' $world
+plant S8 "the peer's rejection counts as a delivery" core/src/session.rs \
+    's/self\.outbox\.on_reject\(now, link, id\)/self.outbox.on_ack(now, link, id)/' $unit session
+plant S8 "a confirmed error counts as a delivery" core/src/outbox.rs \
+    's/if success \{ delivered \}/if true { delivered }/' $unit outbox
 plant F2 "sent again on the same connection" core/src/outbox.rs \
     's/ \|\| slot\.sent_on == link \{/ {/' $world
 plant G2 "a completed message is forgotten at once" core/src/inbox.rs \

@@ -709,7 +709,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
     /// Whether a message can be accepted.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.ring.len() < self.config.capacity.min(self.ring.capacity())
+        self.ring.len() < self.config.capacity.min(self.ring.limit())
     }
 
     /// The acknowledgement wait in force, and what the estimator says by itself (T6).

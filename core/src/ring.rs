@@ -25,6 +25,11 @@ pub trait Slots<T>: AsRef<[Option<T>]> + AsMut<[Option<T>]> {
         let _ = most;
         false
     }
+
+    /// How many places there can be.
+    fn limit(&self) -> usize {
+        self.as_ref().len()
+    }
 }
 
 impl<T, const N: usize> Slots<T> for [Option<T>; N] {}
@@ -34,6 +39,10 @@ impl<T> Slots<T> for [Option<T>] {}
 impl<T, S: Slots<T> + ?Sized> Slots<T> for &mut S {
     fn grow(&mut self, most: usize) -> bool {
         (**self).grow(most)
+    }
+
+    fn limit(&self) -> usize {
+        (**self).limit()
     }
 }
 
@@ -47,6 +56,10 @@ impl<T> Slots<T> for alloc::vec::Vec<Option<T>> {
             self.resize_with(more, || None);
         }
         more > len
+    }
+
+    fn limit(&self) -> usize {
+        usize::MAX
     }
 }
 
@@ -84,6 +97,12 @@ impl<T, S: Slots<T> + ?Sized> Ring<T, S> {
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.slots.as_ref().len()
+    }
+
+    /// How many items it can hold when its storage has grown.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.slots.limit()
     }
 
     /// How many items it holds.

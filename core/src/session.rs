@@ -1184,6 +1184,8 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     fn fire(&mut self) {
         let now = self.now;
         self.link.tick(now, &mut self.rng);
+        // Whoever knocked may have the place now; what its predecessor owed is not held against it.
+        self.align();
         if let Some(live) = &mut self.live {
             let dead = live.beat.tick(now, &mut self.rng);
             let stalled = live.stall.fire(now);

@@ -48,7 +48,7 @@ class Assault:
     def left(self):
         return self.began + self.seconds - time.monotonic()
 
-    async def all(self, one, n=None, at_once=200):
+    async def all(self, one, n=None, at_once=1000):
         """So many of them, each until its end or the end of the time."""
         gate = asyncio.Semaphore(at_once)
 
@@ -244,7 +244,7 @@ async def drips_a_head(of, conn, _):
 
 
 async def drips_a_frame(of, conn, _):
-    await conn.drip(frame(TEXT, b'{"hotkey": "' + b"a" * 10_000))
+    await conn.drip(frame(TEXT, b'{"hotkey": "' + b"a" * 400))
 
 
 async def drips_a_body(of, conn, _):

@@ -157,20 +157,18 @@ class Miner:
         self.tell("collected", **ids, confirmed=len(counts), doubled=sum(n > 1 for n in counts), **sums, said=said)
 
     async def steady(self, n=5):
-        """Burst after burst, each collected, until told to rest. It stops for nothing else."""
+        """Burst after burst, each collected, until told to rest, and three at least."""
         self.stop = False
         self.start(self.go_on(n))
 
     async def go_on(self, n):
         rounds, slowest = 0, 0
-        while not self.stop:
+        while rounds < 3 or not self.stop:
             began = time.monotonic()
             await self.burst(n, "s", rounds * n)
             if not await self.collected(10):
                 break
             rounds, slowest = rounds + 1, max(slowest, time.monotonic() - began)
-            if rounds % 10 == 0:
-                self.tell("rounds", rounds=rounds)
             await asyncio.sleep(0.05)
         self.tell("rested", rounds=rounds, slowest=round(slowest, 3), missing=len(self.missing()), invalid=self.invalid)
 

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use bowline::hub::Why;
 use bowline::wire::gonka::{self, Kind};
 use bowline::{
-    AckWait, Answer, BackoffConfig, Cause, Class, Config, GONKA_API_NODE, GONKA_ML_NODE, HeartbeatConfig, Hedge,
-    HttpOutcome, InboxConfig, Jitter, LinkConfig, Newcomer, On, OnReject, OutboxConfig, Proof, Ready, Role,
-    RouteConfig, Row, classify,
+    AckWait, Answer, BETTENSOR_MINER, BackoffConfig, Cause, Class, Config, GONKA_API_NODE, GONKA_ML_NODE,
+    HeartbeatConfig, Hedge, HttpOutcome, InboxConfig, Jitter, LinkConfig, Newcomer, On, OnReject, OutboxConfig, Proof,
+    Ready, Role, RouteConfig, Row, classify,
 };
 use core::time::Duration;
 use serde_json::Value;
@@ -132,7 +132,9 @@ fn the_close_and_refusal_table_is_the_codes() {
         }
     }
     // A row that the table does not know of would show in the loop above only if it changed something.
-    assert!(GONKA_ML_NODE.link.rows.is_empty() && Config::DEFAULT.link.rows.is_empty());
+    for profile in [GONKA_ML_NODE, BETTENSOR_MINER, Config::DEFAULT] {
+        assert!(profile.link.rows.is_empty());
+    }
 }
 
 #[test]
@@ -196,21 +198,22 @@ fn u8_the_table_of_a_hubs_reasons_is_the_codes() {
 
 #[test]
 fn the_table_of_settings_is_the_codes() {
-    let told: Vec<Vec<String>> = table(&["setting", "native", "Gonka API node", "Gonka ML node"])
+    let told: Vec<Vec<String>> = table(&["setting", "native", "Gonka API node", "Gonka ML node", "Bettensor miner"])
         .into_iter()
         .map(|mut row| {
-            row.truncate(4);
+            row.truncate(5);
             row[0] = unquoted(&row[0]).to_owned();
             row
         })
         .collect();
-    let [native, api_node, ml_node] = [Config::DEFAULT, GONKA_API_NODE, GONKA_ML_NODE].map(settings);
-    let code: Vec<Vec<String>> = native
-        .into_iter()
-        .zip(api_node)
-        .zip(ml_node)
-        .map(|(((name, native), (_, api_node)), (_, ml_node))| vec![name.to_owned(), native, api_node, ml_node])
-        .collect();
+    let profiles = [Config::DEFAULT, GONKA_API_NODE, GONKA_ML_NODE, BETTENSOR_MINER].map(settings);
+    let row = |at: usize| {
+        profiles[0].get(at).map(|(name, _)| {
+            let values = profiles.iter().map(|settings| settings[at].1.clone());
+            core::iter::once((*name).to_owned()).chain(values).collect()
+        })
+    };
+    let code: Vec<Vec<String>> = (0..).map_while(row).collect();
     let mut differences = String::new();
     for row in code.iter().filter(|row| !told.contains(row)) {
         let _ = writeln!(differences, "  the code says     | `{}` | {} |", row[0], row[1..].join(" | "));
@@ -332,7 +335,10 @@ fn wait(wait: AckWait) -> String {
 
 fn delays(backoff: BackoffConfig) -> String {
     let BackoffConfig { floor, base, cap, jitter } = backoff;
-    assert_eq!(jitter, Jitter::Full, "the page has no spelling for it yet");
+    if jitter == Jitter::Equal {
+        assert!(floor.is_zero(), "the page has no spelling for it yet");
+        return format!("U(½, 1) · min({}, {} · 2ⁿ)", span(cap), span(base));
+    }
     if base == cap {
         format!("{} + U(0, {})", span(floor), span(cap))
     } else {
@@ -379,6 +385,17 @@ fn the_examples_are_recorded_messages_and_the_codec_takes_them() {
     }
     assert!(PAGE.contains(gonka::CLOSE_TAKEN) && PAGE.contains(&gonka::CLOSE_CODE.to_string()));
     assert_eq!(classify(GONKA_API_NODE.link.rows, Cause::Closed(gonka::CLOSE_CODE)), Class::Wait);
+}
+
+#[test]
+fn the_miners_settings_have_the_names_and_defaults_of_the_page() {
+    use bowline_transport::Settings;
+    let rows = table(&["name", "sets", "default"]);
+    assert_eq!(rows.len(), 5);
+    for row in rows {
+        let json = format!("{{\"{}\": {}}}", unquoted(&row[0]), row[2]);
+        assert_eq!(Settings::from_json(&json).unwrap(), Settings::default(), "{json}");
+    }
 }
 
 #[test]

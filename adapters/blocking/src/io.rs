@@ -1,4 +1,4 @@
-//! A blocking socket that HTTP's futures can be driven with, on a thread of its own.
+//! A blocking socket, plain or encrypted, that HTTP's futures can be driven with, on a thread of its own.
 //!
 //! ```text
 //! block_on ─▶ future ─▶ poll_read ─▶ Pending, and asked for
@@ -15,6 +15,7 @@
 //!
 //! Invariant: an operation never lasts longer than the deadline.
 
+use bowline_transport::Channel;
 use bowline_transport::http::Deadline;
 use core::borrow::Borrow;
 use core::cell::Cell;
@@ -141,9 +142,8 @@ const PIECE: usize = 16 * 1024;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct BlockingIo<S> {
-    stream: S,
-    deadline: Deadline,
+pub struct BlockingIo<S: Borrow<TcpStream>> {
+    channel: Channel<Socket<S>>,
     /// hyper's buffers can only be filled by copying, without unsafe code.
     buffer: Box<[u8]>,
 }
@@ -155,8 +155,31 @@ impl<S: Borrow<TcpStream>> BlockingIo<S> {
     ///
     /// The system's, if it cannot be made blocking.
     pub fn new(stream: S, deadline: Deadline) -> io::Result<Self> {
+        Self::secured(stream, deadline, |socket| Ok(Channel::plain(socket)))
+    }
+
+    /// The same, with a say in how it is encrypted.
+    pub(crate) fn secured(
+        stream: S,
+        deadline: Deadline,
+        secure: impl FnOnce(Socket<S>) -> io::Result<Channel<Socket<S>>>,
+    ) -> io::Result<Self> {
         stream.borrow().set_nonblocking(false)?;
-        Ok(Self { stream, deadline, buffer: vec![0; PIECE].into_boxed_slice() })
+        let channel = secure(Socket { stream, deadline: Some(deadline) })?;
+        Ok(Self { channel, buffer: vec![0; PIECE].into_boxed_slice() })
+    }
+
+    /// Until whom we dialled is known to be who it should be; the deadline ends this, too.
+    pub(crate) fn handshake(&mut self) -> io::Result<()> {
+        self.channel.handshake()
+    }
+
+    /// What never waits again.
+    pub(crate) fn into_nonblocking(mut self) -> io::Result<Channel<Socket<S>>> {
+        let socket = self.channel.socket();
+        socket.stream.borrow().set_nonblocking(true)?;
+        socket.deadline = None;
+        Ok(self.channel)
     }
 
     /// The socket, waiting without end again.
@@ -165,18 +188,56 @@ impl<S: Borrow<TcpStream>> BlockingIo<S> {
     ///
     /// The system's, if the time limits cannot be taken off.
     pub fn into_inner(self) -> io::Result<S> {
-        let stream = self.stream.borrow();
+        // Encrypted ones do not leave this crate.
+        let socket = self.channel.into_plain().ok_or(ErrorKind::Unsupported)?;
+        let stream = socket.stream.borrow();
         stream.set_read_timeout(None)?;
         stream.set_write_timeout(None)?;
-        Ok(self.stream)
+        Ok(socket.stream)
     }
+}
 
-    fn write_with(&self, mut write: impl FnMut(&mut &TcpStream) -> io::Result<usize>) -> Poll<io::Result<usize>> {
+/// A TCP socket that waits until its deadline, or, without one, is non-blocking and never waits.
+#[derive(Debug)]
+pub(crate) struct Socket<S> {
+    stream: S,
+    deadline: Option<Deadline>,
+}
+
+impl<S: Borrow<TcpStream>> Socket<S> {
+    fn write_with(&self, mut write: impl FnMut(&mut &TcpStream) -> io::Result<usize>) -> io::Result<usize> {
         let mut stream: &TcpStream = self.stream.borrow();
-        Poll::Ready(patiently(&self.deadline, |left| {
+        let Some(deadline) = &self.deadline else { return write(&mut stream) };
+        patiently(deadline, |left| {
             stream.set_write_timeout(Some(left))?;
             write(&mut stream)
-        }))
+        })
+    }
+}
+
+impl<S: Borrow<TcpStream>> io::Read for Socket<S> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut stream: &TcpStream = self.stream.borrow();
+        let Some(deadline) = &self.deadline else { return stream.read(buffer) };
+        patiently(deadline, |left| {
+            stream.set_read_timeout(Some(left))?;
+            stream.read(buffer)
+        })
+    }
+}
+
+impl<S: Borrow<TcpStream>> io::Write for Socket<S> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_with(|stream| stream.write(bytes))
+    }
+
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.write_with(|stream| stream.write_vectored(pieces))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        // A TCP socket keeps nothing back.
+        Ok(())
     }
 }
 
@@ -208,11 +269,7 @@ impl<S: Borrow<TcpStream> + Unpin> Read for BlockingIo<S> {
         }
         let room = buf.remaining().min(this.buffer.len());
         let (piece, _) = this.buffer.split_at_mut(room);
-        let mut stream: &TcpStream = this.stream.borrow();
-        let read = patiently(&this.deadline, |left| {
-            stream.set_read_timeout(Some(left))?;
-            stream.read(piece)
-        })?;
+        let read = this.channel.read(piece)?;
         buf.put_slice(piece.get(..read).unwrap_or_default());
         Poll::Ready(Ok(()))
     }
@@ -220,16 +277,17 @@ impl<S: Borrow<TcpStream> + Unpin> Read for BlockingIo<S> {
 
 impl<S: Borrow<TcpStream> + Unpin> Write for BlockingIo<S> {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.write_with(|stream| stream.write(buf))
+        Poll::Ready(self.get_mut().channel.write(buf))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // A TCP socket keeps nothing back.
-        Poll::Ready(Ok(()))
+        Poll::Ready(self.get_mut().channel.flush())
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(match self.stream.borrow().shutdown(Shutdown::Write) {
+        let channel = &mut self.get_mut().channel;
+        channel.close()?;
+        Poll::Ready(match channel.socket().stream.borrow().shutdown(Shutdown::Write) {
             Err(e) if e.kind() == ErrorKind::NotConnected => Ok(()),
             done => done,
         })
@@ -240,7 +298,7 @@ impl<S: Borrow<TcpStream> + Unpin> Write for BlockingIo<S> {
     }
 
     fn poll_write_vectored(self: Pin<&mut Self>, _: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        self.write_with(|stream| stream.write_vectored(bufs))
+        Poll::Ready(self.get_mut().channel.write_vectored(bufs))
     }
 }
 

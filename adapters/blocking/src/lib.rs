@@ -7,6 +7,8 @@
 //!                            └── a thread per connection to our listener (64 at most)
 //! ```
 //!
+//! With the feature `tls`, `wss://` and `https://` are encrypted, and `Setup::tls` says whom to trust and what to show.
+//!
 //! ```no_run
 //! use bowline_blocking::{Kind, Node, Setup};
 //! use std::time::Duration;
@@ -35,6 +37,8 @@ pub use bowline_transport::{
 
 #[cfg(feature = "bettensor")]
 pub use bowline_transport::{Bettensor, Complaints, Hotkey, KeyError, Keypair, Settings};
+#[cfg(feature = "tls")]
+pub use bowline_transport::{Tls, TlsError};
 
 use bowline::{Event, Policy};
 use bowline_transport::Wire;

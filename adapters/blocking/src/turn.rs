@@ -12,7 +12,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 use mio::{Events, Interest, Poll, Token, Waker};
 use std::collections::BTreeMap;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
 use std::net::{Shutdown, TcpListener, TcpStream, ToSocketAddrs as _};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{Builder, JoinHandle};
@@ -203,11 +203,10 @@ impl<W: Wire> Turner<W> {
                 lock(&sockets).insert(link, Arc::clone(socket));
                 slot.hold(socket)
             };
-            let dialed = connect(&target, &deadline, slot, hold).map_err(refused).and_then(|socket| {
-                let io = BlockingIo::new(Arc::clone(&socket), deadline.clone()).map_err(refused)?;
-                let (_, early) = block_on(http::dial(io, &target))?;
-                socket.set_nonblocking(true).map_err(refused)?;
-                Ok((Box::new(NonBlocking(socket)) as Box<dyn Stream>, early))
+            let dialed = connect(&node, &target, &deadline, slot, hold).map_err(refused).and_then(|io| {
+                let (io, early) = block_on(http::dial(io, &target))?;
+                let channel = io.into_nonblocking().map_err(refused)?;
+                Ok((Box::new(channel) as Box<dyn Stream>, early))
             });
             if !node.dialed(link, dialed) {
                 lock(&sockets).remove(&link);
@@ -223,8 +222,7 @@ impl<W: Wire> Turner<W> {
         let failed = Arc::clone(&self.node);
         let spawned = self.help("bowline-post", false, move |slot| {
             let deadline = Deadline::after(limit);
-            let connected = connect(&target, &deadline, slot, |socket| slot.hold(socket));
-            let posted = match connected.and_then(|socket| BlockingIo::new(socket, deadline)) {
+            let posted = match connect(&node, &target, &deadline, slot, |socket| slot.hold(socket)) {
                 Ok(io) => block_on(http::post(io, Post { target: &target, id, body, read })),
                 Err(_) => HttpOutcome::Unreached.into(),
             };
@@ -299,21 +297,35 @@ fn serve<W: Wire>(node: &Arc<Node<W>>, sockets: &Sockets, socket: Arc<TcpStream>
     if socket.set_nodelay(true).is_err() {
         return;
     }
-    let Ok(io) = BlockingIo::new(Arc::clone(&socket), deadline.clone()) else { return };
+    let secure = |socket| node.security().accept(socket);
+    let Ok(io) = BlockingIo::secured(Arc::clone(&socket), deadline.clone(), secure) else { return };
     let served = block_on(http::serve(io, &deadline, &limits, node.routes(), |callback| node.callback(callback)));
-    if let Served::Upgraded { read_buf, .. } = served
-        && socket.set_nonblocking(true).is_ok()
+    if let Served::Upgraded { io, read_buf } = served
+        && let Ok(channel) = io.into_nonblocking()
     {
         let mut sockets = lock(sockets);
-        if let Some(link) = node.accepted(Box::new(NonBlocking(Arc::clone(&socket))), &read_buf) {
+        if let Some(link) = node.accepted(Box::new(channel), &read_buf) {
             sockets.insert(link, socket);
         }
     }
 }
 
-/// Tries every address of the name in turn, within the deadline; each socket is held before anybody waits for it. The
-/// look-up itself has the system's own limit.
-fn connect(
+/// Tries every address of the name in turn, then encrypts if the URL says so, all within the deadline; each socket is held
+/// before anybody waits for it. The look-up itself has the system's own limit.
+fn connect<W: Wire>(
+    node: &Node<W>,
+    target: &Target,
+    deadline: &Deadline,
+    slot: &Slot,
+    hold: impl Fn(&Arc<TcpStream>) -> io::Result<()>,
+) -> io::Result<BlockingIo<Arc<TcpStream>>> {
+    let socket = reach(target, deadline, slot, hold)?;
+    let mut io = BlockingIo::secured(socket, deadline.clone(), |socket| node.security().dial(socket, target))?;
+    io.handshake()?;
+    Ok(io)
+}
+
+fn reach(
     target: &Target,
     deadline: &Deadline,
     slot: &Slot,
@@ -360,23 +372,4 @@ fn connected(socket: &TcpStream, deadline: &Deadline, slot: &Slot) -> io::Result
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A socket that was made non-blocking, shared with the thread that watches it.
-struct NonBlocking(Arc<TcpStream>);
-
-impl Read for NonBlocking {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        (&*self.0).read(buffer)
-    }
-}
-
-impl Write for NonBlocking {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        (&*self.0).write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }

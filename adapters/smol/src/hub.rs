@@ -41,7 +41,8 @@ pub use bowline_transport::hub::{
 };
 pub use bowline_transport::{Hotkey, KeyError, Keypair, Settlement, SetupError};
 
-use crate::turn::{BREATH, NonBlocking, Socket, connect, lock};
+use crate::io::{Io, Socket};
+use crate::turn::{BREATH, connect, lock};
 use bowline::HttpOutcome;
 use bowline::hub::ConnId;
 use bowline_transport::http::{self, Answer, Deadline, Post, Served, Timed};
@@ -51,7 +52,6 @@ use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use smol::channel::{Receiver, Sender};
 use smol::future::FutureExt as _;
-use smol::net::TcpStream;
 use smol::stream::Stream;
 use smol::{Async, Task, Timer};
 use smol_hyper::rt::{FuturesIo, SmolTimer};
@@ -307,9 +307,9 @@ impl World {
                 let Some(hub) = self.hub() else { return };
                 self.spawn(async move {
                     let deadline = Deadline::after(deadline);
-                    let posted = match connect(&target, &deadline).await {
-                        Ok(socket) => {
-                            let io = Timed::new(FuturesIo::new(socket), SmolTimer::new(), deadline);
+                    let posted = match connect(hub.security(), &target, &deadline).await {
+                        Ok((_, io)) => {
+                            let io = Timed::new(FuturesIo::new(io), SmolTimer::new(), deadline);
                             http::post(io, Post { target: &target, id, body, read: 0 }).await
                         }
                         Err(_) => HttpOutcome::Unreached.into(),
@@ -370,7 +370,7 @@ async fn listen(hub: Arc<Shared>, world: Arc<World>, listener: Async<TcpListener
         match listener.accept().await {
             Ok((socket, from)) => {
                 if let Some(visitor) = Visitor::enter(&world, from.ip()) {
-                    world.spawn(serve(Arc::clone(&hub), visitor, TcpStream::from(socket)));
+                    world.spawn(serve(Arc::clone(&hub), visitor, Socket::new(socket)));
                 }
             }
             Err(_) => {
@@ -413,14 +413,15 @@ impl Drop for Visitor {
     }
 }
 
-async fn serve(hub: Arc<Shared>, visitor: Visitor, socket: TcpStream) {
+async fn serve(hub: Arc<Shared>, visitor: Visitor, socket: Socket) {
     let limits = Shared::LIMITS;
     let deadline = Deadline::after(limits.head);
-    if socket.set_nodelay(true).is_err() {
+    if socket.get_ref().set_nodelay(true).is_err() {
         return;
     }
+    let Ok(io) = Io::new(Arc::clone(&socket), |socket| hub.security().accept(socket)) else { return };
     let visit = Visit::new(visitor.from);
-    let io = Timed::new(FuturesIo::new(socket.clone()), SmolTimer::new(), deadline.clone());
+    let io = Timed::new(FuturesIo::new(io), SmolTimer::new(), deadline.clone());
     let answer = |callback| {
         let busy = async {
             Timer::after(ANSWER).await;
@@ -431,9 +432,8 @@ async fn serve(hub: Arc<Shared>, visitor: Visitor, socket: TcpStream) {
     let served = http::serve(io, &deadline, &limits, &ROUTES, answer).await;
     let Some(conn) = visit.admitted() else { return };
     if let Served::Upgraded { io, read_buf } = served {
-        drop(io);
-        let socket = Socket::from(socket);
-        if let Some(line) = hub.accepted(conn, Box::new(NonBlocking(Arc::clone(&socket))), &read_buf) {
+        let channel = io.into_inner().into_inner().channel;
+        if let Some(line) = hub.accepted(conn, Box::new(channel), &read_buf) {
             wire(&hub, &visitor.world, line, socket);
         }
     } else {

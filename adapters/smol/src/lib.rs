@@ -10,6 +10,8 @@
 //! Every future of this crate may be dropped at any await: what was accepted stays accepted, and what was not taken
 //! stays where it was.
 //!
+//! With the feature `tls`, `wss://` and `https://` are encrypted, and `Setup::tls` says whom to trust and what to show.
+//!
 //! ```no_run
 //! use bowline_smol::{Kind, Node, Setup};
 //!
@@ -32,6 +34,7 @@
 
 #[cfg(feature = "hub")]
 pub mod hub;
+mod io;
 mod turn;
 
 pub use bowline::wire::gonka::Kind;
@@ -41,6 +44,8 @@ pub use bowline_transport::{
 
 #[cfg(feature = "bettensor")]
 pub use bowline_transport::{Bettensor, Complaints, Hotkey, KeyError, Keypair, Settings};
+#[cfg(feature = "tls")]
+pub use bowline_transport::{Tls, TlsError};
 
 #[cfg(feature = "hub")]
 pub use hub::{Hub, HubSetup};

@@ -1,12 +1,13 @@
 //! The session's task, and the tasks that wait for one thing each.
 //!
 //! Decided here: which task waits for what, and how all of them end: they are held by the session's task and over before
-//! it is, peers' requests after their answers are written. Invariants: no task waits without a limit; one registration
-//! per socket; the socket is read before anybody waits for it; when the session is over its port is free.
+//! it is, peers' requests after their answers are written. Invariants: no task waits without a limit; the socket is read
+//! before anybody waits for it; when the session is over its port is free.
 
+use crate::io::{Io, Socket};
 use bowline::{Cause, Hint, HttpOutcome, LinkId, MessageId, PostId};
 use bowline_transport::http::{self, Bytes, Deadline, Limits, Post, Served, Target, Timed};
-use bowline_transport::{Action, Node, Setup, SetupError, Stream, Wait, Wire};
+use bowline_transport::{Action, Node, Security, Setup, SetupError, Stream, Wait, Wire};
 use core::future::pending;
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -15,7 +16,7 @@ use smol::net::TcpStream;
 use smol::{Async, Task, Timer};
 use smol_hyper::rt::{FuturesIo, SmolTimer};
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{Shutdown, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
@@ -32,9 +33,6 @@ pub(crate) const BREATH: Duration = Duration::from_millis(100);
 
 /// For the answers that are left when the session is over, all of them together.
 const ANSWERS: Duration = Duration::from_secs(2);
-
-/// A socket as smol's reactor knows it.
-pub(crate) type Socket = Arc<Async<std::net::TcpStream>>;
 
 /// The sockets of connections; locked while the node learns of one, so that the session's task finds whatever the node
 /// tells it to watch.
@@ -173,16 +171,15 @@ async fn dial<W: Wire>(node: Arc<Node<W>>, sockets: Sockets, target: Target, lin
     let refused = |_| (Cause::Refused, Hint::NONE);
     let dialed = async {
         let deadline = Deadline::after(ATTEMPT);
-        let socket = connect(&target, &deadline).await.map_err(refused)?;
-        let io = Timed::new(FuturesIo::new(socket.clone()), SmolTimer::new(), deadline);
+        let (socket, io) = connect(node.security(), &target, &deadline).await.map_err(refused)?;
+        let io = Timed::new(FuturesIo::new(io), SmolTimer::new(), deadline);
         let (io, early) = http::dial(io, &target).await?;
-        drop(io);
-        Ok((Socket::from(socket), early))
+        Ok((socket, io.into_inner().into_inner(), early))
     };
     let dialed = dialed.await;
     let mut sockets = lock(&sockets);
-    let watched = dialed.as_ref().ok().map(|(socket, _)| Arc::clone(socket));
-    let dialed = dialed.map(|(socket, early)| (Box::new(NonBlocking(socket)) as Box<dyn Stream>, early));
+    let watched = dialed.as_ref().ok().map(|(socket, ..)| Arc::clone(socket));
+    let dialed = dialed.map(|(_, io, early)| (Box::new(io.channel) as Box<dyn Stream>, early));
     if node.dialed(link, dialed)
         && let Some(socket) = watched
     {
@@ -200,9 +197,9 @@ async fn request<W: Wire>(
     limit: Duration,
 ) {
     let deadline = Deadline::after(limit);
-    let posted = match connect(&target, &deadline).await {
-        Ok(socket) => {
-            let io = Timed::new(FuturesIo::new(socket), SmolTimer::new(), deadline);
+    let posted = match connect(node.security(), &target, &deadline).await {
+        Ok((_, io)) => {
+            let io = Timed::new(FuturesIo::new(io), SmolTimer::new(), deadline);
             http::post(io, Post { target: &target, id, body, read }).await
         }
         Err(_) => HttpOutcome::Unreached.into(),
@@ -210,12 +207,15 @@ async fn request<W: Wire>(
     node.posted(post, &posted);
 }
 
-/// Tries every address of the name in turn, within the deadline.
-pub(crate) async fn connect(target: &Target, deadline: &Deadline) -> io::Result<TcpStream> {
+/// Tries every address of the name in turn, then encrypts if the URL says so, all within the deadline.
+pub(crate) async fn connect(security: &Security, target: &Target, deadline: &Deadline) -> io::Result<(Socket, Io)> {
     let connected = async {
         let socket = TcpStream::connect((target.host(), target.port())).await?;
         socket.set_nodelay(true)?;
-        Ok(socket)
+        let socket = Socket::from(socket);
+        let mut io = Io::new(Arc::clone(&socket), |socket| security.dial(socket, target))?;
+        io.handshake().await?;
+        Ok((socket, io))
     };
     let late = async {
         Timer::at(deadline.at()).await;
@@ -228,11 +228,11 @@ async fn listen<W: Wire>(node: Arc<Node<W>>, sockets: Sockets, peers: Peers, lis
     loop {
         match listener.accept().await {
             Ok((socket, _)) => {
-                let socket = TcpStream::from(socket);
+                let socket = Socket::new(socket);
                 let mut peers = lock(&peers);
                 peers.retain(|(task, _)| !task.is_finished());
                 if peers.len() < CONNECTIONS {
-                    let open = Arc::downgrade(&Socket::from(socket.clone()));
+                    let open = Arc::downgrade(&socket);
                     let served = serve(Arc::clone(&node), Arc::clone(&sockets), socket);
                     peers.push((smol::spawn(served), open));
                 }
@@ -244,19 +244,18 @@ async fn listen<W: Wire>(node: Arc<Node<W>>, sockets: Sockets, peers: Peers, lis
     }
 }
 
-async fn serve<W: Wire>(node: Arc<Node<W>>, sockets: Sockets, socket: TcpStream) {
+async fn serve<W: Wire>(node: Arc<Node<W>>, sockets: Sockets, socket: Socket) {
     let limits = Limits::DEFAULT;
     let deadline = Deadline::after(limits.head);
-    if socket.set_nodelay(true).is_err() {
+    if socket.get_ref().set_nodelay(true).is_err() {
         return;
     }
-    let io = Timed::new(FuturesIo::new(socket.clone()), SmolTimer::new(), deadline.clone());
+    let Ok(io) = Io::new(Arc::clone(&socket), |socket| node.security().accept(socket)) else { return };
+    let io = Timed::new(FuturesIo::new(io), SmolTimer::new(), deadline.clone());
     let served = http::serve(io, &deadline, &limits, node.routes(), |callback| node.callback(callback)).await;
     if let Served::Upgraded { io, read_buf } = served {
-        drop(io);
-        let socket = Socket::from(socket);
         let mut sockets = lock(&sockets);
-        if let Some(link) = node.accepted(Box::new(NonBlocking(Arc::clone(&socket))), &read_buf) {
+        if let Some(link) = node.accepted(Box::new(io.into_inner().into_inner().channel), &read_buf) {
             sockets.insert(link, socket);
         }
     }
@@ -264,23 +263,4 @@ async fn serve<W: Wire>(node: Arc<Node<W>>, sockets: Sockets, socket: TcpStream)
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The socket below the reactor's registration: it is non-blocking already.
-pub(crate) struct NonBlocking(pub(crate) Socket);
-
-impl Read for NonBlocking {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.get_ref().read(buffer)
-    }
-}
-
-impl Write for NonBlocking {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.get_ref().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }

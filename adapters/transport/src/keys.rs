@@ -6,15 +6,20 @@
 //! SS58: base58(format, 32 bytes of key, first 2 bytes of BLAKE2b-512("SS58PRE", format, key))
 //! ```
 //!
-//! Invariants: no secret is printed, and the library wipes it when it is dropped; no text costs more than its bounded
+//! Invariants: a nonce is used once in a process; no secret is printed, and the library wipes it when it is dropped; no text costs more than its bounded
 //! length; an address is read in every format of one byte and written in 42, so two addresses are one key or none.
 
 use blake2::{Blake2b512, Digest as _};
+use bowline::wire::bettensor::{Stamp, Unsigned};
+use bowline::wire::timestamp::Timestamp;
+use core::convert::Infallible;
 use core::fmt;
 use core::str::FromStr;
+use core::sync::atomic::{AtomicU64, Ordering};
 use schnorrkel::{ExpansionMode, MiniSecretKey, PublicKey, Signature};
 use serde::Deserialize;
 use std::borrow::Cow;
+use std::time::SystemTime;
 
 /// What every signature of Substrate is made for.
 const CONTEXT: &[u8] = b"substrate";
@@ -129,7 +134,11 @@ fn checksum(format: u8, key: &[u8; 32]) -> [u8; 2] {
 /// # Ok::<(), bowline_transport::KeyError>(())
 /// ```
 #[derive(Clone)]
-pub struct Keypair(schnorrkel::Keypair);
+pub struct Keypair {
+    keys: schnorrkel::Keypair,
+    /// Of the public half; it is in every frame.
+    address: String,
+}
 
 impl Keypair {
     /// The keys that grow from a seed of 32 bytes, in 64 hexadecimal digits, with `0x` before them or without.
@@ -147,7 +156,9 @@ impl Keypair {
             *byte = u8::from_str_radix(pair, 16).map_err(|_| KeyError::Seed)?;
         }
         let seed = MiniSecretKey::from_bytes(&bytes).map_err(|_| KeyError::Seed)?;
-        Ok(Self(seed.expand_to_keypair(ExpansionMode::Ed25519)))
+        let keys = seed.expand_to_keypair(ExpansionMode::Ed25519);
+        let address = Hotkey(keys.public.to_bytes()).to_string();
+        Ok(Self { keys, address })
     }
 
     /// The keys in the text of an unencrypted hotkey file, as Bittensor keeps it under `wallets/…/hotkeys/…`: a JSON
@@ -188,21 +199,74 @@ impl Keypair {
     /// The public half.
     #[must_use]
     pub fn hotkey(&self) -> Hotkey {
-        Hotkey(self.0.public.to_bytes())
+        Hotkey(self.keys.public.to_bytes())
     }
 
     /// A signature over `message`; another one every time.
     #[must_use]
     pub fn sign(&self, message: &[u8]) -> [u8; 64] {
-        self.0.sign_simple(CONTEXT, message).to_bytes()
+        self.keys.sign_simple(CONTEXT, message).to_bytes()
+    }
+
+    /// Its address.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// A frame of this moment: signed, with the time and a nonce that this process never used.
+    ///
+    /// ```
+    /// use bowline::wire::bettensor::{self, Frame, Unsigned};
+    /// use bowline_transport::Keypair;
+    /// let keys = Keypair::from_seed_hex(&"07".repeat(32))?;
+    /// let frame = keys.seal(Unsigned::heartbeat);
+    /// assert_ne!(frame, keys.seal(Unsigned::heartbeat), "another moment, another frame");
+    /// let Ok(Frame::Envelope(beat)) = bettensor::decode(frame.as_bytes()) else { unreachable!() };
+    /// let said = beat.signing_string().unwrap();
+    /// assert!(keys.hotkey().verify(said.as_bytes(), &beat.seal.unwrap().signature));
+    /// # Ok::<(), bowline_transport::KeyError>(())
+    /// ```
+    #[must_use]
+    pub fn seal(&self, unsigned: impl FnOnce(Stamp<'_>) -> Unsigned) -> String {
+        match self.try_seal(|stamp| Ok::<_, Infallible>(unsigned(stamp))) {
+            Ok(frame) => frame,
+            Err(never) => match never {},
+        }
+    }
+
+    /// The same for what may not be signed: data without a canonical form.
+    ///
+    /// # Errors
+    /// As `unsigned` says.
+    pub fn try_seal<E>(&self, unsigned: impl FnOnce(Stamp<'_>) -> Result<Unsigned, E>) -> Result<String, E> {
+        let (timestamp, nonce) = moment();
+        let unsigned = unsigned(Stamp { sender: &self.address, timestamp, nonce: &nonce })?;
+        let signature = self.sign(unsigned.signing_string().as_bytes());
+        Ok(unsigned.signed(&signature))
     }
 }
 
 impl fmt::Debug for Keypair {
     /// The public half alone.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Keypair({})", self.hotkey())
+        write!(f, "Keypair({})", self.address)
     }
+}
+
+/// Now, and a nonce that this process never used: milliseconds as the originals write them, counted on by a microsecond
+/// where two fall together.
+pub(crate) fn moment() -> (Timestamp, String) {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_micros();
+    let now = u64::try_from(now).unwrap_or(u64::MAX);
+    let next = |last: u64| now.max(last.saturating_add(1));
+    let mut last = LAST.load(Ordering::Relaxed);
+    while let Err(seen) = LAST.compare_exchange_weak(last, next(last), Ordering::Relaxed, Ordering::Relaxed) {
+        last = seen;
+    }
+    let nonce = next(last);
+    let timestamp = Timestamp::from_unix_micros(i64::try_from(now).unwrap_or(i64::MAX));
+    (timestamp, format!("{}.{:03}", nonce / 1000, nonce % 1000))
 }
 
 /// Why a key was not read. It never quotes what it was read from.

@@ -3,12 +3,16 @@
 //! Applications use `bowline-smol` or `bowline-blocking`, which re-export what they need of this crate. A third adapter,
 //! for another runtime, would be written against [`Node`]: it waits for sockets and time, connects, and serves.
 //!
+//! What a system's frames and requests say is its [`Wire`]'s: Gonka's, or, with the feature `sr25519`, that of
+//! Bettensor's miners.
+//!
 //! ```text
 //! adapter ──▶ Node::turn ──▶ actions: dial, drop, post      http::dial, http::post, http::serve: futures without a runtime
 //!    ▲            └────────▶ Wait: until, read, write
 //!    └── sockets, timers, threads or tasks
 //! ```
 
+mod channel;
 mod clock;
 mod engine;
 pub mod http;
@@ -21,8 +25,11 @@ mod miner;
 mod node;
 mod setup;
 mod socket;
+#[cfg(feature = "tls")]
+mod tls;
 mod wire;
 
+pub use channel::{Channel, Security};
 pub use clock::Clock;
 pub use engine::{Action, Wait};
 #[cfg(feature = "sr25519")]
@@ -31,6 +38,8 @@ pub use keys::{Hotkey, KeyError, Keypair};
 pub use miner::Settings;
 pub use node::{Message, Node, Receipt, Refused, SendError, Settlement, Status, Stream};
 pub use setup::{Setup, SetupError};
+#[cfg(feature = "tls")]
+pub use tls::{Tls, TlsError};
 pub use wire::{Batch, Direction, Gonka, Heard, Reply, Wire};
 #[cfg(feature = "sr25519")]
 pub use wire::{Bettensor, Complaints, Prediction, Update};

@@ -12,6 +12,7 @@
 //! without a verdict is given back, and comes again when the peer sends it again; nothing is sent to a channel under the
 //! lock; a node that is dropped finishes in the background, for a bounded time.
 
+use crate::channel::Security;
 use crate::engine::{Action, Effect, Engine, Sent, Wait};
 use crate::http::{Answer, Bytes, Callback, Posted, Routes, Target};
 use crate::setup::{Setup, SetupError};
@@ -365,6 +366,7 @@ pub struct Node<W: Wire = Gonka> {
     me: Weak<Self>,
     url: Option<Target>,
     routes: Routes<'static>,
+    security: Security,
     drain: Duration,
     /// What the application has not taken yet is given back, and so is what was just on its way to it.
     closing: AtomicBool,
@@ -377,6 +379,7 @@ impl<W: Wire> Node<W> {
     /// A setting makes no sense.
     pub fn new(setup: &Setup<W>, wake: impl Fn() + Send + Sync + 'static) -> Result<Arc<Self>, SetupError> {
         let engine = Engine::new(setup)?;
+        let security = setup.security.clone().for_targets([setup.url.as_ref(), setup.fallback.as_ref()])?;
         // The session lets no more than this be at the application.
         let held = setup.config.inbox.held;
         Ok(Arc::new_cyclic(|me| Self {
@@ -388,6 +391,7 @@ impl<W: Wire> Node<W> {
             me: me.clone(),
             url: setup.url.clone(),
             routes: setup.wire.routes(),
+            security,
             drain: setup.drain,
             closing: AtomicBool::new(false),
         }))
@@ -441,6 +445,12 @@ impl<W: Wire> Node<W> {
     #[must_use]
     pub const fn url(&self) -> Option<&Target> {
         self.url.as_ref()
+    }
+
+    /// What to encrypt with.
+    #[must_use]
+    pub const fn security(&self) -> &Security {
+        &self.security
     }
 
     /// What peers may ask of our listener.

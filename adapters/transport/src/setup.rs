@@ -1,5 +1,6 @@
 //! What a node is told before it starts.
 
+use crate::channel::Security;
 use crate::http::{Target, TargetError};
 use crate::wire::{Gonka, Wire};
 use bowline::wire::{KeyedHash, gonka};
@@ -30,14 +31,15 @@ pub struct Setup<W: Wire = Gonka> {
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) fallback: Option<Target>,
     pub(crate) drain: Duration,
+    pub(crate) security: Security,
     identity: Option<String>,
     epoch: Option<u32>,
     seed: Option<u64>,
 }
 
 impl Setup {
-    /// Gonka's receiver: it dials the ML node at `url` (`ws://host:port`, `http://…` or a bare `host:port`; without a path
-    /// it is `/api/v1/pow/ws`).
+    /// Gonka's receiver: it dials the ML node at `url` (`ws://host:port`, `wss://…`, `http://…`, `https://…` or a bare
+    /// `host:port`; without a path it is `/api/v1/pow/ws`).
     ///
     /// # Errors
     /// The URL makes no sense.
@@ -78,6 +80,16 @@ impl Setup {
 }
 
 impl<W: Wire> Setup<W> {
+    /// Whom to trust and what to show where a URL begins with `wss://` or `https://`, and whether the listener speaks TLS.
+    ///
+    /// # Errors
+    /// A certificate and its key do not belong together, or client certificates are asked for without a server's.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: &crate::Tls) -> Result<Self, SetupError> {
+        self.security = Security { client: Some(tls.client()?), server: tls.listener()? };
+        Ok(self)
+    }
+
     /// Changes the session's settings; see [`Config`] for the meaning and default of each.
     #[must_use]
     pub fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
@@ -126,7 +138,7 @@ impl<W: Wire> Setup<W> {
         self.config.link.role
     }
 
-    pub(crate) const fn with(config: Config, wire: W) -> Self {
+    pub(crate) fn with(config: Config, wire: W) -> Self {
         Self {
             config,
             wire,
@@ -134,6 +146,7 @@ impl<W: Wire> Setup<W> {
             listen: None,
             fallback: None,
             drain: Duration::from_secs(10),
+            security: Security::default(),
             identity: None,
             epoch: None,
             seed: None,
@@ -189,7 +202,7 @@ pub(crate) fn resolve(address: &str) -> Result<SocketAddr, SetupError> {
 ///
 /// ```
 /// use bowline_transport::Setup;
-/// let error = Setup::api_node("https://ml").unwrap_err();
+/// let error = Setup::api_node("ftp://ml").unwrap_err();
 /// assert!(error.to_string().starts_with("bad URL"));
 /// ```
 #[derive(Debug)]
@@ -207,6 +220,9 @@ pub enum SetupError {
     },
     /// Settings that are no JSON, or a variable of the environment that is not what it should be.
     Settings(String),
+    /// A certificate or key makes no sense.
+    #[cfg(feature = "tls")]
+    Tls(crate::TlsError),
     /// The system refused a socket or a thread.
     Io(io::Error),
 }
@@ -218,6 +234,8 @@ impl fmt::Display for SetupError {
             Self::Config(error) => write!(f, "bad setting: {error}"),
             Self::Address { address, source } => write!(f, "bad address {address:?}: {source}"),
             Self::Settings(why) => write!(f, "bad settings: {why}"),
+            #[cfg(feature = "tls")]
+            Self::Tls(error) => write!(f, "bad TLS setting: {error}"),
             Self::Io(error) => write!(f, "cannot start: {error}"),
         }
     }
@@ -228,6 +246,8 @@ impl core::error::Error for SetupError {
         match self {
             Self::Url(error) => Some(error),
             Self::Config(error) => Some(error),
+            #[cfg(feature = "tls")]
+            Self::Tls(error) => Some(error),
             Self::Address { source, .. } | Self::Io(source) => Some(source),
             Self::Settings(_) => None,
         }
@@ -243,6 +263,13 @@ impl From<TargetError> for SetupError {
 impl From<ConfigError> for SetupError {
     fn from(error: ConfigError) -> Self {
         Self::Config(error)
+    }
+}
+
+#[cfg(feature = "tls")]
+impl From<crate::TlsError> for SetupError {
+    fn from(error: crate::TlsError) -> Self {
+        Self::Tls(error)
     }
 }
 

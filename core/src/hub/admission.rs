@@ -125,10 +125,16 @@ impl<P, M: Memory<P>> Hub<P, M> {
     }
 
     fn on_connect(&mut self, address: u64) -> Result<ConnId, Denied> {
-        let config = *self.config.get();
-        self.may_come(self.conns.has_room() && self.health().pending < config.pending)?;
+        self.may_come(self.conns.has_room() && self.health().pending < self.config.get().pending)?;
         let key = self.address(address)?;
-        let now = self.now;
+        let admitted = self.admit(key);
+        // Let in or not: what is known of an address without a connection is forgotten in time.
+        self.release_address(key);
+        admitted
+    }
+
+    fn admit(&mut self, key: Key) -> Result<ConnId, Denied> {
+        let (now, config) = (self.now, *self.config.get());
         if let Some(address) = self.addresses.get_mut(key) {
             if address.connections >= config.per_address_connections {
                 return Err(Denied {
@@ -136,10 +142,11 @@ impl<P, M: Memory<P>> Hub<P, M> {
                     after: self.tickets.take(now, config.handshakes, config.ticket_most),
                 });
             }
-            address
-                .handshakes
-                .take(now, config.per_address.handshakes, 1)
-                .map_err(|after| Denied { why: Why::Rate, after })?;
+            let rate = config.per_address.handshakes;
+            if address.handshakes.take(now, rate, 1).is_err() {
+                // Many may dial from one address: each of them has a time of its own too.
+                return Err(Denied { why: Why::Rate, after: address.tickets.take(now, rate, config.ticket_most) });
+            }
         }
         if self.handshakes.take(now, config.handshakes, 1).is_err() {
             return Err(Denied {
@@ -257,8 +264,9 @@ impl<P, M: Memory<P>> Hub<P, M> {
     ) -> Result<(), Denied> {
         let config = *self.config.get();
         let now = self.now;
-        let resumed = self.find(identity).is_some();
+        let made = self.made;
         let key = self.session_for(identity)?;
+        let resumed = self.made == made;
         let address = self.conns.get(conn).and_then(|conn| self.addresses.get(conn.address)).map_or(0, |a| a.address);
         let Some(peer) = self.peers.get_mut(key) else { return Err(Denied { why: Why::Full, after: Duration::ZERO }) };
         if let Some(stamp) = stamp
@@ -275,7 +283,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
             if now < peer.war_until {
                 return Err(Denied { why: Why::War, after: peer.war_until.since(now) });
             }
-            if now.since(peer.takeovers_since) > config.war_within {
+            if peer.takeovers == 0 || now.since(peer.takeovers_since) > config.war_within {
                 peer.takeovers_since = now;
                 peer.takeovers = 0;
             }
@@ -311,6 +319,8 @@ impl<P, M: Memory<P>> Hub<P, M> {
             }
             Accepted::Refused => {
                 let why = if peer.leaving.is_some() { Why::Later } else { Why::Duplicate };
+                // It was asked, so it has to be polled (rule 3).
+                self.touched(key);
                 return Err(Denied { why, after: Duration::ZERO });
             }
         }
@@ -365,7 +375,6 @@ impl<P, M: Memory<P>> Hub<P, M> {
         };
         let full = Denied { why: Why::Full, after: config.ticket_most };
         let key = self.peers.insert(identity.hash(), peer).map_err(|_| full)?;
-        self.weigh_fleet();
         self.touched(key);
         Ok(key)
     }
@@ -386,19 +395,25 @@ impl<P, M: Memory<P>> Hub<P, M> {
             peer.conn = Some((link, conn));
             peer.expires.disarm();
         }
-        let next = self.log.next();
+        let (now, next) = (self.now, self.log.next());
         if let Some(conn) = self.conns.get_mut(conn) {
             conn.state = ConnState::Attached { peer: key, link };
             conn.heard = heard;
             conn.pending = super::Pending::new(next);
             conn.snapshot = self.snapshot.is_some();
+            if !conn.writable
+                && let Some(peer) = self.peers.get_mut(key)
+            {
+                // Its session hears only now that there is such a connection.
+                peer.session.writable(now, link, false);
+            }
         }
+        self.touched(key);
         self.conns.set_deadline(conn, None);
         self.ask(conn, Todo::Welcome { resumed });
         self.live = self.live.saturating_add(1);
         self.stats.admitted = self.stats.admitted.saturating_add(1);
         self.stats.resumed = self.stats.resumed.saturating_add(u64::from(resumed));
-        self.weigh_fleet();
     }
 
     /// From now on this session has no connection. The one it had is still to be ended.
@@ -412,7 +427,6 @@ impl<P, M: Memory<P>> Hub<P, M> {
             self.activity.leave(span, conn.heard);
         }
         self.live = self.live.saturating_sub(1);
-        self.weigh_fleet();
         Some((link, conn))
     }
 
@@ -423,8 +437,10 @@ impl<P, M: Memory<P>> Hub<P, M> {
         match state {
             ConnState::Attached { peer, link } => {
                 self.untie(peer);
+                // From the peer 1009 is about a message of ours; from us, about one of its own.
+                let cause = if why == Why::TooLarge { Cause::Violation } else { Cause::Closed(why.code()) };
                 if let Some(peer) = self.peers.get_mut(peer) {
-                    peer.session.link_down(now, link, Cause::Closed(why.code()), Hint::NONE);
+                    peer.session.link_down(now, link, cause, Hint::NONE);
                 }
                 self.touched(peer);
             }
@@ -541,13 +557,15 @@ impl<P, M: Memory<P>> Hub<P, M> {
     /// The next batch of a drain.
     pub(super) fn drain_step(&mut self) {
         let Some(drain) = self.drain.clone() else { return };
-        let last = drain.cursor.saturating_add(drain.batch).min(self.peers.span());
+        let over = self.now >= drain.end;
+        // Called late, as by a process that stood still: at the end there is no batch but the rest.
+        let batch = if over { u32::MAX } else { drain.batch };
+        let last = drain.cursor.saturating_add(batch).min(self.peers.span());
         for n in drain.cursor..last {
             let Some(key) = self.peers.key(n) else { continue };
             let after = self.tickets.take(self.now, self.rate_of(drain.window), drain.window.max(DRAIN_STEP));
             self.leave(key, Why::Draining, after, drain.end.since(self.now));
         }
-        let over = self.now >= drain.end;
         if over {
             // Whoever has not said who it is by now; the sessions end by themselves.
             for n in 0..self.conns.span() {

@@ -135,20 +135,17 @@ impl Tickets {
     /// ahead, when the next handshake will be allowed. With no limit, or with `most` of 1 ms or less, it is 1 ms.
     #[must_use]
     pub fn take(&mut self, now: Instant, rate: Rate, most: Duration) -> Duration {
+        let least = Duration::from_nanos(LEAST);
+        let Some(step) = rate.price(1) else { return least };
         let width = micros(most).saturating_mul(1000).saturating_sub(LEAST);
-        let step = rate.price(1).unwrap_or(0).max(1).min(width);
-        let start = nanos(now).saturating_add(LEAST);
+        let step = step.max(1).min(width);
         // A round is a whole number of steps less 0.382 of one, the golden section: each further round falls into the
         // widest gaps left by those before.
         let full = width.saturating_sub(width.checked_rem(step).unwrap_or(0));
         let round = full.saturating_sub(step.saturating_mul(381_966) / 1_000_000);
+        let start = nanos(now).saturating_add(LEAST);
         let booked = self.next.saturating_sub(start);
-        let Some(offset) = (if booked == 0 { step } else { booked }).checked_rem(round) else {
-            return Duration::from_nanos(LEAST);
-        };
-        if rate.per_second == 0 {
-            return Duration::from_nanos(LEAST);
-        }
+        let Some(offset) = (if booked == 0 { step } else { booked }).checked_rem(round) else { return least };
         self.next = start.saturating_add(offset).saturating_add(step);
         Duration::from_micros(offset.saturating_add(LEAST) / 1000)
     }

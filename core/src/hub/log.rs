@@ -1,38 +1,43 @@
-//! The broadcasts of the last moments, kept once for all, and what of them each connection has still to get.
+//! The broadcast log: a message is encoded once, every connection keeps marks of what it has still to get, and nobody
+//! waits for anybody.
 //!
 //! ```text
-//!   log      first ▶ [ 41 42 43 44 45 ] ◀ next = 46      forgotten by number, by bytes, by age
-//!   Pending  a     ·  ·  ·  ×  ×   ·                      a mark a broadcast: 40 bytes a connection
-//!            b     ×  ·  ×  ×  ×   ·  slow: what the log forgets is lost to it, and counted
+//!            first                       next            Log      numbers 1, 2, …; the oldest is forgotten by count,
+//!  forgotten ┆ a  b  c  d  e  f  g  h  i ┆ to come                bytes or age, whether or not all have it
+//!              ·  ▪  ·  ·  ▪  ▪  ·  ·  ▪                 Pending  a fast connection: few marks, all late
+//!     ▪  ▪  ▪  ▪  ·  ▪  ▪  ▪  ▪  ▪  ▪  ▪                          a slow one: three lost when it is next touched
 //! ```
 //!
-//! Whoever publishes marks the connections it is for; each takes its marks off as fast as it reads. Nobody waits for
-//! anybody, nothing is copied, and a connection that nobody has looked at for long is put right when it is looked at.
+//! A mark is a bit at `number % 256`; `base` says which 256 numbers the bits mean, so marks are never mistaken for those
+//! of later numbers, however long a connection was not touched. With up to 256 entries in the log a connection's share is
+//! 40 bytes, and publishing to it, conflating, dropping and losing are a few operations on words.
 //!
-//! Invariants: at most `messages` entries of at most `bytes` in all (or one that is larger, alone), none older than `age`;
-//! numbers grow by one; of every number that was marked, exactly one of got, lost and removed becomes true.
+//! Order of calls: [`Log::publish`]; for each connection that wants it [`Pending::remove`] of what is superseded, if it
+//! conflates, then [`Pending::add`]; when it can write, [`Pending::pop`] and [`Log::get`].
+//!
+//! Invariants: numbers only grow; the log never exceeds its limits, save for one entry larger than all; every number added
+//! to a connection comes out exactly once: popped, removed, or counted as lost; in order.
+//! Field bugs: one slow reader that blocks the broadcast; a queue per connection that holds a copy each; drops nobody is
+//! told of.
 //! Rules: U5, U6.
 
 use crate::ring::{Ring, Slots};
 use crate::time::{Instant, Timer, Timers, Wake};
 use core::time::Duration;
 
-/// So many marks a connection has; the log is never longer.
-const MARKS: u64 = 256;
-
-/// The limits of the log (rule U6).
+/// The limits of the log (U6).
 ///
 /// ```
 /// # use bowline::hub::LogConfig;
-/// assert_eq!(LogConfig::DEFAULT.messages, 256);
+/// assert!(LogConfig::DEFAULT.messages <= 256);
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct LogConfig {
-    /// Entries; at most 256, smaller storage limits further. Default 256.
+    /// How many messages are held, at most 256; smaller storage limits further. Default 256.
     pub messages: usize,
-    /// Bytes of all together; one that is larger is kept alone. Default 1 MiB.
+    /// How many bytes they may have together; a larger message is held alone. Default 1 MiB.
     pub bytes: usize,
-    /// The oldest that is kept. Default 30 s.
+    /// How long a message is held. Default 30 s.
     pub age: Duration,
 }
 
@@ -41,16 +46,21 @@ impl LogConfig {
     pub const DEFAULT: Self = Self { messages: 256, bytes: 1 << 20, age: Duration::from_secs(30) };
 }
 
-/// A broadcast that is kept; opaque, so that storage can be made of it.
+/// One message of the log; what storage for a [`Log`] is made of.
+///
+/// ```
+/// # use bowline::hub::{Entry, Log, LogConfig};
+/// let inline: Log<u8, [Option<Entry<u8>>; 1]> = Log::new(LogConfig::DEFAULT, [None]);
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Entry<P> {
     payload: P,
     size: u32,
     key: Option<u64>,
-    published: Instant,
+    forget: Instant,
 }
 
-/// What became of a broadcast.
+/// What publishing gave.
 ///
 /// ```
 /// # use bowline::hub::Published;
@@ -59,335 +69,283 @@ pub struct Entry<P> {
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Published {
-    /// Its number: 1, 2, 3 …
+    /// The message's number: 1, 2, …, never reused.
     pub number: u64,
-    /// The newest one still kept with the same key.
+    /// The newest message before it with the same key, which a connection that conflates need not get any more. It may
+    /// just have been forgotten to make room.
     pub superseded: Option<u64>,
 }
 
-/// The log.
+/// The last messages broadcast, behind storage of the caller's choice.
 ///
 /// ```
 /// use bowline::Instant;
-/// use bowline::hub::{Log, LogConfig};
-/// let mut log: Log<&str, _> = Log::new(LogConfig::DEFAULT, [None, None]);
-/// let first = log.publish(Instant::ZERO, "kick-off", 8, Some(1));
-/// let second = log.publish(Instant::ZERO, "1:0", 3, Some(1));
-/// assert_eq!((first.number, second.superseded), (1, Some(1)));
-/// log.publish(Instant::ZERO, "1:1", 3, None);
-/// assert_eq!((log.get(1), log.get(2)), (None, Some(&"1:0")));
+/// use bowline::hub::{Log, LogConfig, Pending};
+/// let mut log = Log::new(LogConfig::DEFAULT, [None, None]);
+/// let mut slow = Pending::new(log.next());
+/// let mut lost = 0;
+/// for text in ["one", "two", "three"] {
+///     let published = log.publish(Instant::ZERO, text, 5, None);
+///     lost += slow.add(published.number, log.first());
+/// }
+/// assert_eq!(lost, 1, "two places");
+/// assert_eq!((log.first(), log.next(), log.get(1)), (2, 4, None));
+/// let (number, _) = slow.pop(log.first());
+/// assert_eq!(number.and_then(|number| log.get(number)), Some(&"two"));
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Log<P, S: Slots<Entry<P>>> {
+pub struct Log<P, S: Slots<Entry<P>> + ?Sized = [Option<Entry<P>>]> {
     config: LogConfig,
-    first: u64,
-    bytes: usize,
-    age: Timer,
+    next: u64,
+    bytes: u64,
+    /// When the oldest is too old.
+    wake: Timer,
     ring: Ring<Entry<P>, S>,
 }
 
 impl<P, S: Slots<Entry<P>>> Log<P, S> {
-    /// An empty log on storage of the caller's.
+    /// An empty log; the first number is 1.
     pub fn new(config: LogConfig, storage: S) -> Self {
-        Self { config, first: 1, bytes: 0, age: Timer::disarmed(), ring: Ring::new(storage) }
+        Self { config, next: 1, bytes: 0, wake: Timer::disarmed(), ring: Ring::new(storage) }
     }
+}
 
-    /// Keeps one more, and forgets what there is no place for.
+impl<P, S: Slots<Entry<P>> + ?Sized> Log<P, S> {
+    /// Appends a message of `size` bytes and forgets the oldest until it has room. Without any place it is numbered, and
+    /// forgotten at once.
     pub fn publish(&mut self, now: Instant, payload: P, size: u32, key: Option<u64>) -> Published {
         self.tick(now);
-        let most = self.config.messages.clamp(1, 256);
-        let bytes = usize::try_from(size).unwrap_or(usize::MAX);
-        let number = self.next();
-        let mut superseded = None;
-        if key.is_some() {
-            for (offset, entry) in (self.first..).zip(self.ring.iter()) {
-                if entry.key == key {
-                    superseded = Some(offset);
-                }
-            }
-        }
-        while self.ring.len() >= most || (!self.ring.is_empty() && self.bytes.saturating_add(bytes) > self.config.bytes)
-        {
+        let number = self.next;
+        let superseded = key.and_then(|_| {
+            let back =
+                (0..self.ring.len()).rev().find(|&at| self.ring.get(at).is_some_and(|entry| entry.key == key))?;
+            u64::try_from(back).ok().map(|back| self.first().saturating_add(back))
+        });
+        let most = self.config.messages.min(WIDTH).min(self.ring.limit());
+        let bytes = u64::try_from(self.config.bytes).unwrap_or(u64::MAX);
+        while !self.ring.is_empty() && (self.ring.len() >= most || self.bytes.saturating_add(u64::from(size)) > bytes) {
             self.forget();
         }
+        let entry = Entry { payload, size, key, forget: now.after(self.config.age) };
         self.ring.make_room(most);
-        let entry = Entry { payload, size, key, published: now };
-        if let Err(entry) = self.ring.push(entry) {
-            // The storage is smaller than the limit.
-            self.forget();
-            let _ = self.ring.push(entry);
+        if most > 0 && self.ring.push(entry).is_ok() {
+            self.bytes = self.bytes.saturating_add(u64::from(size));
         }
-        self.bytes = self.bytes.saturating_add(bytes);
+        self.next = number.saturating_add(1);
         self.rearm();
-        Published { number, superseded: superseded.filter(|number| *number >= self.first) }
+        Published { number, superseded }
     }
 
     /// Forgets what is too old.
     pub fn tick(&mut self, now: Instant) {
-        if !self.age.fire(now) {
-            return;
-        }
-        while self.ring.get(0).is_some_and(|oldest| oldest.published.after(self.config.age) <= now) {
+        while self.ring.get(0).is_some_and(|oldest| oldest.forget <= now) {
             self.forget();
         }
         self.rearm();
     }
 
-    /// What it says, if it is still kept.
+    /// The message with this number, if it is still held.
     #[must_use]
     pub fn get(&self, number: u64) -> Option<&P> {
-        let offset = usize::try_from(number.checked_sub(self.first)?).ok()?;
-        self.ring.get(offset).map(|entry| &entry.payload)
+        self.entry(number).map(|entry| &entry.payload)
     }
 
-    /// The number of the oldest that is kept; of the next one, if there is none.
+    /// Its size in bytes, as it was published.
     #[must_use]
-    pub const fn first(&self) -> u64 {
-        self.first
+    pub fn size(&self, number: u64) -> Option<u32> {
+        self.entry(number).map(|entry| entry.size)
     }
 
-    /// The number of the next one.
+    /// The number of the oldest that is held; [`next`](Self::next) if none is.
+    #[must_use]
+    pub fn first(&self) -> u64 {
+        self.next.saturating_sub(u64::try_from(self.ring.len()).unwrap_or(u64::MAX))
+    }
+
+    /// The number the next message will get.
     #[must_use]
     pub const fn next(&self) -> u64 {
-        self.first.saturating_add(self.ring.len() as u64)
+        self.next
+    }
+
+    fn entry(&self, number: u64) -> Option<&Entry<P>> {
+        self.ring.get(usize::try_from(number.checked_sub(self.first())?).ok()?)
     }
 
     fn forget(&mut self) {
-        if let Some(entry) = self.ring.pop() {
-            self.bytes = self.bytes.saturating_sub(usize::try_from(entry.size).unwrap_or(usize::MAX));
-            self.first = self.first.saturating_add(1);
+        if let Some(oldest) = self.ring.pop() {
+            self.bytes = self.bytes.saturating_sub(u64::from(oldest.size));
         }
     }
 
     fn rearm(&mut self) {
         match self.ring.get(0) {
-            Some(oldest) => self.age.arm(oldest.published.after(self.config.age)),
-            None => self.age.disarm(),
+            Some(oldest) => self.wake.arm(oldest.forget),
+            None => self.wake.disarm(),
         }
     }
 }
 
-impl<P, S: Slots<Entry<P>>> Timers for Log<P, S> {
+impl<P, S: Slots<Entry<P>> + ?Sized> Timers for Log<P, S> {
     fn timers(&self, see: &mut dyn FnMut(Wake, &Timer)) {
-        see(Wake::Memory, &self.age);
+        see(Wake::Memory, &self.wake);
     }
 }
 
-/// Which of the last 256 numbers a connection has still to get.
+/// So many numbers a [`Pending`] can mark, and so many messages a [`Log`] holds at most.
+const WIDTH: usize = 256;
+/// The same, as a span of numbers.
+const SPAN: u64 = WIDTH as u64;
+
+/// Which of the last 256 messages one connection has still to get: its cursor, with the gaps that selection and
+/// conflation make. 40 bytes.
 ///
 /// ```
 /// use bowline::hub::Pending;
 /// let mut pending = Pending::new(1);
-/// assert_eq!(pending.add(1, 1) + pending.add(2, 1), 0);
+/// for number in [1, 2, 5] {
+///     assert_eq!(pending.add(number, 1), 0);
+/// }
+/// assert!(pending.remove(2), "superseded");
 /// assert_eq!(pending.pop(1), (Some(1), 0));
-/// assert_eq!(pending.pop(3), (None, 1), "the log has forgotten the second");
+/// // Much later: 5 was forgotten by the log meanwhile.
+/// assert_eq!(pending.add(10_000, 9_990), 1);
+/// assert_eq!(pending.pop(9_990), (Some(10_000), 0));
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Pending {
-    /// Bit `n % 256` is the mark of number `n`, for `base - 256 <= n < base`.
+    /// The mark of a number is bit `number % 256`.
     bits: [u64; 4],
+    /// The marks are of numbers below this one, 256 at most.
     base: u64,
 }
 
 impl Pending {
-    /// Without a mark; only numbers from `next` on will be marked.
+    /// Nothing marked; `at` is the log's [`next`](Log::next), for a connection that gets what is published from now on.
     #[must_use]
-    pub const fn new(next: u64) -> Self {
-        Self { bits: [0; 4], base: next }
+    pub const fn new(at: u64) -> Self {
+        Self { bits: [0; 4], base: at }
     }
 
-    /// Marks a number, which is the log's newest. `first` is the log's oldest: what is marked below it is lost, and how
-    /// many are is the answer.
+    /// Marks a number, normally the newest; `first` is the log's. Returns how many were lost: marked, and forgotten by
+    /// the log since (this number too, if it is below `first`).
+    #[must_use = "what is lost must be told"]
     pub fn add(&mut self, number: u64, first: u64) -> u32 {
-        let lost = self.lose(first);
-        self.base = self.base.max(number.saturating_add(1));
-        self.set(number, true);
+        let end = number.saturating_add(1);
+        // Only then do all marks and the new one lie within one span.
+        let mut lost = self.lose(end.saturating_sub(SPAN));
+        self.base = self.base.max(end);
+        if number < self.low() {
+            lost = lost.saturating_add(1);
+        } else if let Some((word, bit)) = self.place(number) {
+            *word |= bit;
+        }
+        lost.saturating_add(self.lose(first))
+    }
+
+    /// Takes a mark back: the message was superseded. True if it was marked.
+    pub fn remove(&mut self, number: u64) -> bool {
+        let marks = number >= self.low() && number < self.base;
+        match self.place(number) {
+            Some((word, bit)) if marks && *word & bit != 0 => {
+                *word &= !bit;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Forgets the marks of numbers below `first`, the log's; returns how many there were.
+    #[must_use = "what is lost must be told"]
+    pub fn lose(&mut self, first: u64) -> u32 {
+        let low = self.low();
+        if first <= low {
+            return 0;
+        }
+        if first >= self.base {
+            return self.clear();
+        }
+        // From the place of `low` up to that of `first`, around the end; the two differ, being less than a span apart.
+        let (from, to) = (below(index(low)), below(index(first)));
+        let around = index(first) < index(low);
+        let mut lost = 0_u32;
+        for (word, (from, to)) in self.bits.iter_mut().zip(from.into_iter().zip(to)) {
+            let range = if around { !from | to } else { !from & to };
+            lost = lost.saturating_add((*word & range).count_ones());
+            *word &= !range;
+        }
         lost
     }
 
-    /// Takes the mark off; false: there was none.
-    pub fn remove(&mut self, number: u64) -> bool {
-        let marked = self.marked(number);
-        self.set(number, false);
-        marked
-    }
-
-    /// Takes off the marks of everything below `first`; how many those were.
-    pub fn lose(&mut self, first: u64) -> u32 {
-        let before = self.len();
-        let oldest = self.base.saturating_sub(MARKS);
-        if first >= self.base {
-            self.bits = [0; 4];
-        } else {
-            // From the oldest that can be marked to the first that is kept, a word at a time.
-            let mut number = oldest;
-            while number < first {
-                let bit = number % 64;
-                let count = (64_u64.saturating_sub(bit)).min(first.saturating_sub(number));
-                let ones = if count >= 64 { u64::MAX } else { (1_u64 << count).saturating_sub(1) };
-                if let Some(word) = self.word(number) {
-                    *word &= !(ones << bit);
-                }
-                number = number.saturating_add(count);
-            }
-        }
-        // The log never keeps more than there are marks: from here on every number below `first` is settled.
-        self.base = self.base.max(first);
-        before.saturating_sub(self.len())
-    }
-
-    /// The oldest mark, taken off, after those below `first` were lost; and how many those were.
+    /// Takes the oldest mark, after losing what is below `first`, the log's: the next to be written, or the one to be
+    /// dropped for a newer. With it, how many were lost before.
+    #[must_use = "what is lost must be told"]
     pub fn pop(&mut self, first: u64) -> (Option<u64>, u32) {
         let lost = self.lose(first);
-        let mut number = self.base.saturating_sub(MARKS);
-        while number < self.base {
-            let bit = number % 64;
-            let word = self.word(number).map_or(0, |word| *word >> bit);
-            if word == 0 {
-                number = number.saturating_add(64_u64.saturating_sub(bit));
-                continue;
-            }
-            number = number.saturating_add(u64::from(word.trailing_zeros()));
-            self.set(number, false);
-            return (Some(number), lost);
+        let low = self.low();
+        let start = index(low);
+        let from = below(start);
+        let later = self.bits.into_iter().zip(from).map(|(word, from)| word & !from);
+        let found = lowest(later).or_else(|| lowest(self.bits));
+        // The distance from the place of `low`, around the end.
+        let number = found.map(|at| low.saturating_add(u64::from(at.wrapping_sub(start))));
+        if let Some(number) = number {
+            self.remove(number);
         }
-        (None, lost)
+        (number, lost)
     }
 
-    /// How many marks there are.
+    /// How many are marked, those included that the log may have forgotten meanwhile.
     #[must_use]
     pub fn len(&self) -> u32 {
-        self.bits.iter().map(|word| word.count_ones()).fold(0, u32::saturating_add)
+        self.bits.iter().fold(0, |sum, word| sum.saturating_add(word.count_ones()))
     }
 
-    /// Whether there is none.
+    /// Whether none is marked.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.bits == [0; 4]
     }
 
-    fn marked(&mut self, number: u64) -> bool {
-        self.holds(number) && self.word(number).is_some_and(|word| *word & (1 << (number % 64)) != 0)
+    /// Forgets all marks; returns how many there were.
+    pub fn clear(&mut self) -> u32 {
+        let all = self.len();
+        self.bits = [0; 4];
+        all
     }
 
-    fn set(&mut self, number: u64, marked: bool) {
-        if !self.holds(number) {
-            return;
-        }
-        if let Some(word) = self.word(number) {
-            let bit = 1 << (number % 64);
-            if marked {
-                *word |= bit;
-            } else {
-                *word &= !bit;
-            }
-        }
+    /// No mark is of a lower number.
+    const fn low(&self) -> u64 {
+        self.base.saturating_sub(SPAN)
     }
 
-    const fn holds(&self, number: u64) -> bool {
-        number < self.base && number.saturating_add(MARKS) >= self.base
+    fn place(&mut self, number: u64) -> Option<(&mut u64, u64)> {
+        let at = index(number);
+        let bit = 1_u64.wrapping_shl(u32::from(at));
+        self.bits.get_mut(usize::from(at >> 6)).map(|word| (word, bit))
     }
+}
 
-    fn word(&mut self, number: u64) -> Option<&mut u64> {
-        let at = usize::try_from(number / 64 % 4).ok()?;
-        self.bits.get_mut(at)
-    }
+/// `number % 256`.
+const fn index(number: u64) -> u8 {
+    let [lowest, ..] = number.to_le_bytes();
+    lowest
+}
+
+/// All places below this one.
+fn below(at: u8) -> [u64; 4] {
+    [0_u8, 64, 128, 192].map(|start| match at.checked_sub(start) {
+        None => 0,
+        Some(bits @ 0..64) => 1_u64.wrapping_shl(u32::from(bits)).wrapping_sub(1),
+        Some(64..) => u64::MAX,
+    })
+}
+
+/// The lowest place that is marked.
+fn lowest(words: impl IntoIterator<Item = u64>) -> Option<u8> {
+    let (start, word) = [0_u8, 64, 128, 192].into_iter().zip(words).find(|(_, word)| *word != 0)?;
+    u8::try_from(word.trailing_zeros()).ok()?.checked_add(start)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::SplitMix64;
-    use std::collections::{BTreeSet, VecDeque};
-    use std::vec::Vec;
-
-    #[test]
-    fn u5_marks_behave_as_a_set_of_numbers() {
-        for seed in 0..100 {
-            let mut rng = SplitMix64::new(seed);
-            let mut pending = Pending::new(1);
-            let mut model = BTreeSet::new();
-            let (mut next, mut first) = (1_u64, 1_u64);
-            for _ in 0..2000 {
-                match rng.up_to(6) {
-                    0..=2 => {
-                        // Others are published too, sometimes very many.
-                        next += if rng.up_to(50) == 0 { rng.up_to(2000) } else { rng.up_to(3) };
-                        first = first.max((next + 1).saturating_sub(rng.up_to(256)).max(1));
-                        first = first.max((next + 1).saturating_sub(256)).min(next);
-                        let gone = model.iter().filter(|number| **number < first).count();
-                        model.retain(|number| *number >= first);
-                        model.insert(next);
-                        assert_eq!(pending.add(next, first) as usize, gone);
-                        next += 1;
-                    }
-                    3 => {
-                        let number = next.saturating_sub(rng.up_to(300));
-                        assert_eq!(pending.remove(number), model.remove(&number), "{number}");
-                    }
-                    4 => {
-                        let gone = model.iter().filter(|number| **number < first).count();
-                        model.retain(|number| *number >= first);
-                        assert_eq!(pending.lose(first) as usize, gone);
-                    }
-                    _ => {
-                        let gone = model.iter().filter(|number| **number < first).count();
-                        model.retain(|number| *number >= first);
-                        assert_eq!(pending.pop(first), (model.pop_first(), gone as u32));
-                    }
-                }
-                assert_eq!((pending.len() as usize, pending.is_empty()), (model.len(), model.is_empty()));
-            }
-        }
-    }
-
-    #[test]
-    fn u6_the_log_keeps_what_its_limits_say() {
-        for seed in 0..50 {
-            let mut rng = SplitMix64::new(seed);
-            let config =
-                LogConfig { messages: 1 + rng.up_to(9) as usize, bytes: 100, age: Duration::from_micros(1000) };
-            let storage = 1 + rng.up_to(9) as usize;
-            let mut log = Log::new(config, (0..storage).map(|_| None).collect::<Vec<_>>());
-            let limit = config.messages;
-            let mut model: VecDeque<(u64, u32, Option<u64>, u64)> = VecDeque::new();
-            let (mut now, mut number) = (0, 0);
-            for _ in 0..1000 {
-                now += rng.up_to(300);
-                let at = Instant::from_micros(now);
-                model.retain(|(.., published)| published + 1000 > now);
-                if rng.up_to(3) > 0 {
-                    let (size, key) = (rng.up_to(120) as u32, (rng.up_to(1) == 0).then(|| rng.up_to(3)));
-                    number += 1;
-                    let held =
-                        |model: &VecDeque<(u64, u32, Option<u64>, u64)>| model.iter().map(|entry| entry.1).sum::<u32>();
-                    let newest = model.iter().rev().find(|entry| key.is_some() && entry.2 == key).map(|entry| entry.0);
-                    while model.len() >= limit || (!model.is_empty() && held(&model) + size > 100) {
-                        model.pop_front();
-                    }
-                    let superseded = newest.filter(|number| model.iter().any(|entry| entry.0 == *number));
-                    model.push_back((number, size, key, now));
-                    assert_eq!(log.publish(at, number, size, key), Published { number, superseded });
-                } else {
-                    log.tick(at);
-                }
-                assert_eq!(log.next(), number + 1);
-                assert_eq!(log.first(), model.front().map_or(number + 1, |entry| entry.0));
-                for n in 0..=number + 1 {
-                    assert_eq!(log.get(n), model.iter().find(|entry| entry.0 == n).map(|entry| &entry.0));
-                }
-                let due = model.front().map(|entry| Instant::from_micros(entry.3 + 1000));
-                assert_eq!(log.earliest().map(|(at, _)| at), due, "never later, never in the past");
-            }
-        }
-    }
-
-    #[test]
-    fn g4_a_log_in_small_storage_keeps_as_much_as_that_holds() {
-        let mut log = Log::new(LogConfig::DEFAULT, [None, None]);
-        for n in 1..=5_u64 {
-            assert_eq!(log.publish(Instant::ZERO, n, 1, None).number, n);
-        }
-        assert_eq!((log.first(), log.next(), log.get(4), log.get(5)), (4, 6, Some(&4), Some(&5)));
-    }
-}
+mod tests;

@@ -317,10 +317,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
 
     /// So many identities are expected: the whole of which the connected share is taken (P8). `None`: as many as are known.
     pub fn expect(&mut self, now: Instant, identities: Option<usize>) {
-        self.enter(now, |hub| {
-            hub.expected = identities;
-            hub.weigh_fleet();
-        });
+        self.enter(now, |hub| hub.expected = identities);
     }
 
     /// What surrounds every input: the input comes before the timers, so an answer that arrives with its deadline is in
@@ -331,6 +328,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
         self.now = now;
         let answer = apply(self);
         self.fire();
+        self.weigh_fleet();
         answer
     }
 
@@ -364,8 +362,9 @@ impl<P, M: Memory<P>> Hub<P, M> {
         self.touched(key);
     }
 
-    /// Something was told to this session: it may have something to say.
+    /// Something was told to this session: it may have something to say, or another connection.
     fn touched(&mut self, key: Key) {
+        self.promote(key);
         let Some(peer) = self.peers.get_mut(key) else { return };
         peer.dirty = true;
         let (backlog, held) = (peer.session.backlog(), peer.session.held());
@@ -375,7 +374,8 @@ impl<P, M: Memory<P>> Hub<P, M> {
         self.peers.make_ready(key);
     }
 
-    /// The share of the fleet that is connected, against the two marks (P8).
+    /// The share of the fleet that is connected, against the two marks (P8). Weighed when an input or an output is over and
+    /// never in between: a connection that replaces another is no loss, and a newcomer is not absent before it is there.
     fn weigh_fleet(&mut self) {
         let expected = self.expected.unwrap_or(self.peers.len());
         let config = self.config.get();

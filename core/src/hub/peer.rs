@@ -7,7 +7,7 @@
 //!  Peer   connected ⇄ suspended ─ttl─▶ leaving ─▶ gone
 //! ```
 
-use super::limit::Gcra;
+use super::limit::{Gcra, Tickets};
 use super::log::Pending;
 use super::replay::{Replay, Stamp};
 use super::table::Key;
@@ -97,13 +97,21 @@ pub struct Address {
     pub(super) address: u64,
     pub(super) connections: u32,
     pub(super) handshakes: Gcra,
+    pub(super) tickets: Tickets,
     pub(super) messages: Gcra,
     pub(super) bytes: Gcra,
 }
 
 impl Address {
     pub(super) const fn new(address: u64) -> Self {
-        Self { address, connections: 0, handshakes: Gcra::new(), messages: Gcra::new(), bytes: Gcra::new() }
+        Self {
+            address,
+            connections: 0,
+            handshakes: Gcra::new(),
+            tickets: Tickets::new(),
+            messages: Gcra::new(),
+            bytes: Gcra::new(),
+        }
     }
 
     /// From when on nothing is known about it that matters.

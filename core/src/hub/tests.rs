@@ -254,6 +254,95 @@ fn u2_the_other_policies_do_as_they_say() {
 }
 
 #[test]
+fn u2_a_session_of_its_own_is_not_a_resumed_one() {
+    let mut rig = Rig::new(|config| config.duplicate = Duplicate::Allow(2));
+    let (first, _) = rig.join(1);
+    let (second, session) = rig.join(1);
+    assert!(rig.said.contains(&Said::Welcome(second, session, false)));
+    assert_eq!(rig.hub.stats().resumed, 0);
+    rig.hub.disconnected(rig.now, first, Cause::Closed(1006));
+    rig.drain();
+    rig.join(1);
+    assert_eq!(rig.hub.stats().resumed, 1);
+}
+
+#[test]
+fn u2_a_refused_newcomer_leaves_no_deadline_in_the_past() {
+    let mut rig = Rig::new(|config| config.duplicate = Duplicate::Refuse);
+    rig.join(1);
+    rig.later(SECOND);
+    rig.arrive(who(1), 1);
+    rig.drain();
+    // The drain looks at the deadline.
+    rig.later(SECOND);
+    rig.hub.publish(rig.now, 7, 1, Publish::DEFAULT, |_, _| true);
+    rig.drain();
+}
+
+#[test]
+fn u2_whoever_knocks_has_the_place_as_soon_as_it_is_free() {
+    let mut rig = Rig::new(|config| config.duplicate = Duplicate::ProbeThenReplace);
+    rig.hub.expect(rig.now, Some(1));
+    let (first, session) = rig.join(1);
+    let second = rig.arrive(who(1), 1);
+    rig.drain();
+    rig.said.clear();
+    let third = rig.hub.connect(rig.now, 1).unwrap();
+    rig.hub.hello(rig.now, 0, third, who(1), None);
+    // Nobody polls between the end of the holder and the next one of the same identity.
+    rig.hub.disconnected(rig.now, first, Cause::Closed(1006));
+    rig.hub.verified(rig.now, 0, third, Verdict::Accept { http: false });
+    let said = rig.drain();
+    assert!(said.contains(&Said::Welcome(second, session, true)), "{said:?}");
+    assert!(said.contains(&Said::Ping(second)), "and now it is asked for the third");
+    let told = |said: &Said| matches!(said, Said::Event(HubEvent::Fleet { .. }));
+    assert!(!said.iter().any(told), "P8: the identity was never gone");
+    assert_eq!((rig.hub.health().connections, rig.hub.health().pending), (1, 1));
+}
+
+#[test]
+fn u2_three_in_a_minute_are_counted_from_the_first_of_them() {
+    let mut rig = Rig::new(|config| config.session.heartbeat.interval = Duration::ZERO);
+    rig.join(1);
+    rig.later(59 * SECOND);
+    for n in 0..3 {
+        rig.arrive(who(1), 100 + n);
+        rig.drain();
+        rig.later(SECOND);
+    }
+    let fourth = rig.arrive(who(1), 200);
+    assert!(rig.drain().contains(&Said::Close(fourth, Why::War, 30 * SECOND)));
+}
+
+#[test]
+fn u7_a_connection_that_takes_nothing_takes_nothing_after_its_welcome_either() {
+    let mut rig = Rig::new(|_| {});
+    let conn = rig.hub.connect(rig.now, 1).unwrap();
+    rig.hub.hello(rig.now, 0, conn, who(1), None);
+    rig.hub.writable(rig.now, conn, false);
+    rig.hub.verified(rig.now, 0, conn, Verdict::Accept { http: false });
+    rig.drain();
+    let session = rig.hub.find(who(1)).unwrap();
+    rig.hub.send(rig.now, session, 7, 1, Policy::DEFAULT).unwrap();
+    assert!(rig.drain().is_empty());
+    rig.hub.writable(rig.now, conn, true);
+    assert_eq!(rig.drain()[..1], [Said::Data(conn, 7)]);
+}
+
+#[test]
+fn u3_a_frame_of_the_peers_that_is_too_long_says_nothing_about_ours() {
+    let mut rig = Rig::new(|_| {});
+    let (conn, session) = rig.join(1);
+    rig.hub.send(rig.now, session, 7, 100, Policy::DEFAULT).unwrap();
+    rig.drain();
+    rig.hub.refuse(rig.now, conn, Why::TooLarge);
+    assert!(rig.drain().contains(&Said::Close(conn, Why::TooLarge, Duration::ZERO)));
+    assert_eq!(rig.hub.health().backlog, 1, "it waits for the next connection");
+    let (next, _) = rig.join(1);
+    assert!(rig.said.contains(&Said::Data(next, 7)));
+}
+
+#[test]
 fn u3_what_is_sent_to_one_survives_its_connection_and_its_absence() {
     let mut rig = Rig::new(|_| {});
     let (conn, session) = rig.join(1);
@@ -455,6 +544,33 @@ fn u8_each_refused_dialer_gets_a_time_of_its_own() {
 }
 
 #[test]
+fn u8_dialers_of_one_address_get_times_of_their_own_too() {
+    let mut rig = Rig::new(|config| config.per_address.handshakes = Rate { per_second: 10, burst: 5 });
+    let refused = (0..55).filter_map(|_| rig.hub.connect(rig.now, 1).err());
+    let times: BTreeSet<_> = refused.map(|denied| denied.after).collect();
+    assert_eq!(times.len(), 50);
+}
+
+#[test]
+fn u8_an_address_that_was_refused_is_forgotten_too() {
+    let mut rig = Rig::new(|config| {
+        config.addresses = 3;
+        config.handshakes = Rate { per_second: 1, burst: 1 };
+    });
+    let conn = rig.hub.connect(rig.now, 0).unwrap();
+    for address in 1..3 {
+        assert_eq!(rig.hub.connect(rig.now, address).unwrap_err().why, Why::Rate);
+    }
+    assert_eq!(rig.hub.connect(rig.now, 3).unwrap_err().why, Why::Full);
+    rig.hub.disconnected(rig.now, conn, Cause::Closed(1006));
+    rig.later(60 * SECOND);
+    for address in 10..13 {
+        assert!(rig.hub.connect(rig.now, address).is_ok());
+        rig.later(SECOND);
+    }
+}
+
+#[test]
 fn u8_places_are_limited_by_kind_and_by_address() {
     let mut rig = Rig::new(|config| {
         config.pending = 3;
@@ -585,6 +701,19 @@ fn u9_a_drain_refuses_with_tickets_closes_in_batches_and_counts_what_is_left() {
 }
 
 #[test]
+fn u9_a_drain_that_was_slept_through_ends_when_it_wakes() {
+    let mut rig = Rig::new(|_| {});
+    for n in 0..20 {
+        rig.join(n);
+    }
+    rig.hub.drain(rig.now, 20 * SECOND, 2 * SECOND);
+    rig.later(Duration::from_millis(300));
+    rig.freeze(10 * SECOND);
+    rig.later(5 * SECOND);
+    assert!(rig.said.contains(&Said::Event(HubEvent::Drained { abandoned: 0 })));
+}
+
+#[test]
 fn u10_active_means_heard_from_not_registered() {
     let mut rig = Rig::new(|config| {
         config.session.heartbeat.interval = Duration::ZERO;
@@ -620,6 +749,34 @@ fn p8_the_fleet_uses_http_below_sixty_percent_until_above_eighty() {
     assert!(!rig.hub.health().fleet_http, "sixty is not below sixty");
     rig.hub.disconnected(rig.now, conns[3], Cause::Closed(1006));
     assert!(rig.drain().contains(&Said::Event(HubEvent::Fleet { http: true })));
+}
+
+#[test]
+fn p8_a_replacement_is_no_loss_and_a_newcomer_no_absence() {
+    let mut rig = Rig::new(|_| {});
+    rig.hub.expect(rig.now, Some(5));
+    let conns: Vec<_> = (0..5).map(|n| rig.join(n).0).collect();
+    for conn in &conns[3..] {
+        rig.hub.disconnected(rig.now, *conn, Cause::Closed(1006));
+    }
+    rig.drain();
+    rig.said.clear();
+    rig.join(0);
+    assert!(!rig.hub.health().fleet_http, "three of five before and after");
+    rig.hub.expect(rig.now, None);
+    rig.join(9);
+    let told = |said: &Said| matches!(said, Said::Event(HubEvent::Fleet { .. }));
+    assert!(!rig.said.iter().any(told), "four of six, at no time three of six");
+}
+
+#[test]
+fn g9_time_that_passes_between_an_input_and_the_poll_leaves_no_deadline_in_the_past() {
+    let mut rig = Rig::new(|_| {});
+    rig.arrive(who(1), 1);
+    // Its session has never been polled, and its first deadlines pass.
+    rig.now = rig.now.after(30 * SECOND);
+    rig.hub.knock(rig.now, 5).unwrap();
+    rig.drain();
 }
 
 #[test]

@@ -85,7 +85,14 @@ impl Said {
 impl<P, M: Memory<P>> Hub<P, M> {
     /// The next thing to do; drain it until `None`.
     pub fn poll(&mut self) -> Option<HubOutput<'_, P>> {
-        let step = self.next_event().map(Step::Event).or_else(|| self.step())?;
+        let step = match self.next_event() {
+            Some(event) => Step::Event(event),
+            None => {
+                let step = self.step();
+                self.weigh_fleet();
+                step.or_else(|| self.next_event().map(Step::Event))?
+            }
+        };
         Some(match step {
             Step::Event(event) => HubOutput::Event(event),
             Step::Verify(conn) => HubOutput::Verify { conn: ConnId(conn), identity: self.conns.get(conn)?.identity },
@@ -230,11 +237,15 @@ impl<P, M: Memory<P>> Hub<P, M> {
             self.backlog = self.backlog.saturating_sub(backlog);
             self.held = self.held.saturating_sub(held);
             self.peers.remove(key);
-            self.weigh_fleet();
             return Some(Step::Event(HubEvent::Ended { session: SessionId(key), identity, why }));
         }
         let due = [peer.session.deadline(), peer.expires.at()].into_iter().flatten().min();
-        self.peers.set_deadline(key, due);
+        if due.is_some_and(|at| at <= self.now) {
+            // Time passed while it waited for its turn, and it was not in the heap yet.
+            self.peer_due(key);
+        } else {
+            self.peers.set_deadline(key, due);
+        }
         None
     }
 
@@ -282,7 +293,6 @@ impl<P, M: Memory<P>> Hub<P, M> {
             }
             Said::Event(event) => {
                 self.count_event(&event);
-                self.promote(key);
                 Some(Step::Event(HubEvent::Session { session: SessionId(key), event }))
             }
             Said::Respond(request, answer) => Some(Step::Respond(key, request, answer)),
@@ -310,11 +320,10 @@ impl<P, M: Memory<P>> Hub<P, M> {
                 }
             }
         }
-        self.promote(key);
     }
 
-    /// Whoever knocked has the place now, if its holder did not answer.
-    fn promote(&mut self, key: Key) {
+    /// Whoever knocked has the place as soon as the session says so: its holder is gone, or did not answer.
+    pub(super) fn promote(&mut self, key: Key) {
         let Some(peer) = self.peers.get_mut(key) else { return };
         let connection = peer.session.connection();
         if let Some((link, conn)) = peer.knocking.take_if(|(link, _)| Some(*link) == connection) {

@@ -64,6 +64,26 @@ fn tries(config: LinkConfig, cause: Cause) -> usize {
         .unwrap_or(usize::MAX)
 }
 
+/// However the server goes: by a reset it takes all of its clients along, too.
+#[test]
+fn b2_the_window_spreads_the_first_attempt_after_a_restart_and_after_a_loss() {
+    let hint = Hint { after: Duration::ZERO, window: 60 * SECOND };
+    for cause in [Cause::Closed(1012), Cause::Closed(1006), Cause::Closed(1001)] {
+        let (mut firsts, mut seconds) = (Vec::new(), Vec::new());
+        for seed in 0..200 {
+            let (mut link, mut rng) = (dialer(), SplitMix64::new(seed));
+            for delays in [&mut firsts, &mut seconds] {
+                let (now, id) = open(&mut link, &mut rng);
+                assert!(link.on_down(now, id, cause, hint, &mut rng));
+                delays.push(retry(&link).unwrap().since(now));
+            }
+        }
+        let tenths: std::collections::BTreeSet<_> = firsts.iter().map(|delay| delay.as_secs() / 6).collect();
+        assert!(tenths.len() >= 10, "{cause:?}: {tenths:?}");
+        assert!(seconds.iter().all(|delay| *delay <= 3 * SECOND), "{cause:?}: the second is the back-off's");
+    }
+}
+
 #[test]
 fn b3_open_alone_clears_nothing() {
     let (mut link, mut rng) = (dialer(), rng());

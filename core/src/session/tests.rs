@@ -475,7 +475,7 @@ fn r7_what_names_an_earlier_connection_moves_nothing_but_the_clock() {
 #[test]
 fn r7_a_holder_that_greets_in_time_keeps_its_place() {
     let mut config = config();
-    config.link.role = crate::Role::Acceptor;
+    config.link.role = Role::Acceptor;
     config.link.ready = crate::Ready::Hello;
     let mut session = session(config);
     let Accepted::Open(holder) = session.accept(at(0)) else { panic!() };
@@ -502,7 +502,7 @@ fn r7_an_old_connections_greeting_does_not_make_a_new_one_ready() {
 #[test]
 fn r7_a_newcomer_knocks_and_the_holder_is_asked() {
     let mut config = config();
-    config.link.role = crate::Role::Acceptor;
+    config.link.role = Role::Acceptor;
     for answers in [true, false] {
         let (mut session, holder) = up(config);
         let Accepted::Probing(newcomer) = session.accept(at(1)) else { panic!() };
@@ -1652,4 +1652,19 @@ fn f7_a_path_that_is_taken_away_takes_no_message_with_it() {
         posted += u32::from(matches!(output, Output::Post { .. }));
     }
     assert_eq!(posted, 1);
+}
+
+#[test]
+fn u2_a_newcomer_does_not_pay_for_its_predecessor() {
+    let mut config = Config::DEFAULT;
+    config.link.role = Role::Acceptor;
+    let ms = |n: u64| Instant::from_micros(n * 1000);
+    let mut session = HeapSession::<u32>::heap(config.check().unwrap(), 1, Origin::new(1, 1), Instant::ZERO);
+    session.start(ms(0));
+    let Accepted::Open(holder) = session.accept(ms(0)) else { panic!("the place is free") };
+    session.writable(ms(0), holder, false);
+    let Accepted::Probing(newcomer) = session.accept(ms(3000)) else { panic!("the holder is asked") };
+    // Both limits have passed when it is called: the holder's for its writes, and the one for its answer.
+    session.tick(ms(5010));
+    assert_eq!(session.connection(), Some(newcomer));
 }

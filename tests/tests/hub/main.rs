@@ -245,21 +245,22 @@ fn a_slow_handler_delays_no_other_miner() {
 fn fault_11_a_reader_that_stopped_delays_no_broadcast() {
     let (hub, _) = hub();
     let stopped = Client::join(hub.address(), 1);
+    socket2::SockRef::from(stopped.socket.get_ref()).set_recv_buffer_size(4096).unwrap();
     let mut others: Vec<_> = (2..12).map(|n| Client::join(hub.address(), n)).collect();
     let data = format!(r#"{{"games":["{}"]}}"#, "x".repeat(32 * 1024));
     // Far more than the system takes for one that does not read.
     for round in 0..400 {
         let sent = hub.publish("game_update", &data, Publish::DEFAULT).unwrap();
-        assert_eq!(sent.reached, 11);
+        assert!(sent.reached >= 10, "the others at least");
         if round % 40 == 39 {
             for other in &mut others {
                 for _ in 0..40 {
-                    assert_eq!(other.expect("game_update").data["games"][0].as_str().unwrap().len(), 32 * 1024);
+                    assert!(other.text().len() > 32 * 1024);
                 }
             }
         }
     }
-    assert_eq!(hub.health().connections, 11);
+    assert!(hub.health().connections >= 10, "it is disconnected after some time, and nobody else");
     assert!(hub.stats().lost > 0, "somebody lost something, and it is counted");
     drop(stopped);
 }
@@ -465,6 +466,91 @@ fn u8_limits_refuse_before_the_upgrade_and_say_when_to_come_back() {
 }
 
 #[test]
+fn l9_whoever_says_nothing_or_half_of_it_is_sent_away_and_takes_nobodys_place() {
+    let (hub, _) = hub_with(|setup| setup.configure(|config| config.hello = Duration::from_millis(300)));
+    let mut silent = Client::open(hub.address(), keys(1));
+    let closed = silent.closed();
+    assert_eq!((closed.code, closed.reason.as_str()), (1008, "no greeting in time"));
+    // Half a head, junk, a head that is too large: none of them comes near the hub.
+    let visitors: Vec<_> =
+        ["GET /ws HT", "\x16\x03\x01\x02\x00", &["GET / HTTP/1.1\r\nX: ", &"x".repeat(40_000)].concat()]
+            .iter()
+            .map(|said| {
+                let mut stream = TcpStream::connect(hub.address()).unwrap();
+                stream.set_read_timeout(Some(LIMIT)).unwrap();
+                let _ = stream.write_all(said.as_bytes());
+                stream
+            })
+            .collect();
+    // More than one address may have open, all of them silent.
+    let crowd: Vec<_> = (0..300).map(|_| TcpStream::connect(hub.address()).unwrap()).collect();
+    until("the end of those who are too many", || {
+        let ended = |mut stream: &TcpStream| {
+            stream.set_nonblocking(true).unwrap();
+            matches!(stream.read(&mut [0]), Ok(0))
+                || stream.read(&mut [0]).is_err_and(|e| e.kind() != std::io::ErrorKind::WouldBlock)
+        };
+        crowd.iter().filter(|stream| ended(stream)).count() >= 44
+    });
+    drop(crowd);
+    drop(visitors);
+    until("room", || {
+        TcpStream::connect(hub.address()).is_ok_and(|mut stream| {
+            stream.set_read_timeout(Some(LIMIT)).unwrap();
+            stream.write_all(b"GET /ws/health HTTP/1.1\r\nHost: v\r\nConnection: close\r\n\r\n").is_ok()
+                && matches!(stream.read(&mut [0; 12]), Ok(12))
+        })
+    });
+    assert!(Client::join(hub.address(), 2).predict("p").success());
+    assert_eq!(hub.health().pending, 0);
+}
+
+#[test]
+fn u2_a_holder_who_does_not_answer_loses_its_place_and_one_who_does_keeps_it() {
+    let (hub, _) = hub_with(|setup| {
+        setup.configure(|config| {
+            config.duplicate = Duplicate::ProbeThenReplace;
+            config.session.link.knock = Duration::from_millis(500);
+        })
+    });
+    // It does not read, so it does not answer.
+    let _deaf = Client::join(hub.address(), 1);
+    let mut second = Client::join(hub.address(), 1);
+    assert!(second.predict("p-1").success());
+    let mut third = Client::open(hub.address(), keys(1));
+    let said = auth(&third.keys);
+    third.send(said);
+    let reader = std::thread::spawn(move || {
+        let _ = second.next();
+        second
+    });
+    assert_eq!(third.closed().code, 1013);
+    let notice = hub.send(keys(1).hotkey(), "notice", "{}").unwrap();
+    let mut second = reader.join().unwrap();
+    assert!(second.predict("p-2").success());
+    drop(notice);
+}
+
+#[test]
+fn p8_while_too_few_are_connected_updates_go_to_the_others_by_http() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let receiver = Target::http(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+    let (hub, _) = hub_with(|setup| setup.authorize(move |_| Admission::Accept { receiver: Some(receiver.clone()) }));
+    hub.expect(Some(4));
+    let mut one = Client::join(hub.address(), 1);
+    Client::join(hub.address(), 2).cut();
+    until("the end of a connection", || hub.health().connections == 1);
+    assert!(hub.health().fleet_http);
+    assert_eq!(hub.publish("game_update", r#"{"games":[5]}"#, Publish::DEFAULT).unwrap().reached, 1);
+    assert_eq!(one.expect("game_update").data["games"][0], 5);
+    let (mut stream, _) = listener.accept().unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    let mut first = [0; 17];
+    stream.read_exact(&mut first).unwrap();
+    assert_eq!(&first, b"POST /ws/messages");
+}
+
+#[test]
 fn u3_a_message_for_one_waits_for_its_connection_and_a_pong_proves_it() {
     let (hub, _) = hub();
     let one = keys(1).hotkey();
@@ -538,7 +624,8 @@ fn u9_a_drain_confirms_what_was_begun_refuses_who_is_new_and_tells_when_to_retur
     assert_eq!(Client::try_open(hub.address(), keys(99)).err(), Some(503));
     assert_eq!(drained.join().unwrap(), 0);
     assert_eq!((hub.health().connections, hub.health().sessions), (0, 0));
-    assert!(http(hub.address(), "GET", "/ws/health", "").status == 503, "everybody is sent away");
+    assert!(http(hub.address(), "GET", "/ws/health", "").body.starts_with(r#"{"status":"offline","connections":0,"#));
+    assert_eq!(post(hub.address(), &prediction(&keys(1), "p")).status, 503);
 }
 
 #[test]
@@ -564,8 +651,8 @@ fn events_say_who_came_and_went() {
     let hotkey = keys(1).hotkey();
     for resumed in [false, true] {
         let miner = Client::join(hub.address(), 1);
-        let event = block("the connection", events.next());
-        assert_eq!(event, Some(Event::Connected { hotkey, resumed }));
+        let came = |event: &Event| matches!(event, Event::Connected { .. });
+        assert_eq!(block("the connection", events.find(came)), Some(Event::Connected { hotkey, resumed }));
         miner.cut();
         let gone = |event: &Event| matches!(event, Event::Disconnected { hotkey: whose, .. } if *whose == hotkey);
         assert!(block("its end", events.find(gone)).is_some());

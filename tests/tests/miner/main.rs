@@ -495,6 +495,10 @@ mod with_a_validator {
         // In the documents' dialect nobody signs.
         let mut visitor = validator.visitor();
         visitor.auth();
+        // Neither a refusal nor its own frame come back is a greeting.
+        visitor.raw(r#"{"status":"error","message":"no"}"#);
+        visitor.raw(frame(&keys("07"), "welcome", "{}"));
+        visitor.assert_quiet();
         visitor.raw(r#"{"message":"Connection established"}"#);
         visitor.next();
         visitor.next();
@@ -626,6 +630,109 @@ mod with_a_validator {
         let (visitor, _) = validator.welcome();
         miner.stop();
         drop((silent, visitor));
+    }
+}
+
+mod with_pythons {
+    //! The validator is Python's `websockets`, and behaves as the original.
+
+    use super::*;
+    use real::peer::{self, Peer};
+
+    with_both! {
+        works_with_it_as_it_is,
+        predicts_again_after_a_loss,
+        is_not_registered,
+    }
+
+    fn visiting(adapter: Adapter, scenario: &str, configure: fn(&mut Config)) -> Option<(Peer, Miner)> {
+        let mut peer = peer::signing_python("validator.py", scenario)?;
+        let listening = peer.saw("listening");
+        let url = format!("ws://127.0.0.1:{}", listening["port"]);
+        let setup = Setup::miner(&url, keys("07")).unwrap().drain(DRAIN).configure(configure);
+        let setup = setup.validator(listening["address"].as_str().unwrap().parse().unwrap());
+        Some((peer, Miner::start(adapter, setup)))
+    }
+
+    fn scored(id: &str, score: i32) -> String {
+        format!(
+            r#"{{"prediction_id":"{id}","game_id":"Zürich","home_score":{score},"away_score":1,"confidence":1e-7,"x":7.50}}"#
+        )
+    }
+
+    fn works_with_it_as_it_is(adapter: Adapter) {
+        let lively = |config: &mut Config| {
+            patient(config);
+            config.heartbeat.interval = millis(100);
+            config.heartbeat.dead = LIMIT;
+        };
+        let Some((mut peer, miner)) = visiting(adapter, "as it is", lively) else { return };
+        let open = peer.saw("open");
+        assert_eq!((&open["path"], &open["extensions"]), (&value!("/ws"), &value!([])));
+        assert_eq!(peer.saw("auth")["hotkey"], keys("07").hotkey().to_string());
+        for (id, score, outcome) in [("a", 3, DELIVERED), ("b", -1, REJECTED), (r"é\n", 0, DELIVERED)] {
+            let receipt = miner.predict(scored(id, score));
+            let seen = peer.saw("prediction");
+            assert_eq!(seen["data"], serde_json::from_str::<serde_json::Value>(&scored(id, score)).unwrap());
+            let (end, reply) = ended(receipt);
+            assert_eq!(end, outcome);
+            let reply = reply.unwrap();
+            assert_eq!(reply.success, outcome == DELIVERED);
+            assert!(reply.message.starts_with("Prediction for game Zürich "), "{reply:?}");
+            assert_eq!(
+                reply.miner_stats.as_deref(),
+                Some(r#"{"stake":1000.0,"rank":0.5,"emission":1e-07,"name":"Zürich"}"#),
+                "as it came"
+            );
+        }
+        peer.tell("games");
+        let games = miner.receive();
+        assert_eq!((games.kind(), games.path()), ("game_update", Path::WebSocket));
+        assert!(core::str::from_utf8(games.data()).unwrap().contains("Zürich 😀"));
+        assert!(games.complete());
+        for _ in 0..5 {
+            peer.saw("heartbeat");
+        }
+        assert_eq!((peer.count("complaint"), miner.complaints().total), (0, 0), "it had nothing to complain of");
+        let last = miner.stop();
+        assert_eq!((last.stats.attempts, last.stats.posts, last.stats.malformed), (1, 0, 0));
+        assert_eq!(peer.saw("closed")["code"], 1000);
+    }
+
+    fn predicts_again_after_a_loss(adapter: Adapter) {
+        let Some((mut peer, miner)) = visiting(adapter, "as it is", impatient) else { return };
+        let mut nonces = std::collections::BTreeSet::new();
+        for (n, end) in ["drop", "stop"].into_iter().enumerate() {
+            assert!(nonces.insert(peer.saw("auth")["nonce"].to_string()));
+            miner.until_up();
+            // Its confirmation would come with the next heartbeat; HTTP knows nothing of it.
+            let receipt = miner.predict(scored(&n.to_string(), 1));
+            let first = peer.saw("prediction");
+            peer.tell(end);
+            peer.saw("closed");
+            eventually("it is there again, or confirmed", || {
+                receipt.try_settled().is_some() || peer.count("prediction") >= 2
+            });
+            assert!(nonces.insert(first["nonce"].to_string()));
+            assert_eq!(ended(receipt).0, DELIVERED);
+        }
+        peer.saw("auth");
+        assert_eq!((peer.count("complaint"), miner.complaints().total), (0, 0));
+        let last = miner.stop();
+        assert_eq!((last.stats.violations, last.stats.delivered_websocket), (0, 2));
+    }
+
+    fn is_not_registered(adapter: Adapter) {
+        let Some((mut peer, miner)) = visiting(adapter, "unregistered", patient) else { return };
+        assert_eq!(peer.saw("refused")["reason"], "Unregistered hotkey");
+        miner.until_down(Cause::Closed(1008));
+        assert_eq!(miner.complaints().last.as_deref(), Some("Hotkey not registered in metagraph"));
+        // Five tries, at the longest delay; then it is left to HTTP.
+        for _ in 1..5 {
+            peer.saw("refused");
+        }
+        miner.stop();
+        assert_eq!(peer.count("open"), 5);
     }
 }
 

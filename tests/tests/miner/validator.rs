@@ -5,7 +5,6 @@ use bowline::wire::bettensor::{self, Envelope, Frame, Kind, Stamp, Unsigned};
 use bowline::wire::timestamp::Timestamp;
 use bowline_transport::{Hotkey, Keypair};
 use core::net::SocketAddr;
-use core::sync::atomic::{AtomicU64, Ordering};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -27,14 +26,13 @@ fn now() -> Timestamp {
 
 /// A signed frame of this moment.
 pub(crate) fn frame(keys: &Keypair, kind: &str, data: &str) -> String {
-    frame_at(keys, kind, data, now())
+    keys.seal(|stamp| Unsigned::message(stamp, &Kind::parse(kind.into()), data).unwrap())
 }
 
+/// A signed frame of another moment.
 pub(crate) fn frame_at(keys: &Keypair, kind: &str, data: &str, timestamp: Timestamp) -> String {
-    static NONCE: AtomicU64 = AtomicU64::new(0);
-    let nonce = NONCE.fetch_add(1, Ordering::Relaxed).to_string();
     let sender = keys.hotkey().to_string();
-    let stamp = Stamp { sender: &sender, timestamp, nonce: &nonce };
+    let stamp = Stamp { sender: &sender, timestamp, nonce: "17" };
     let unsigned = Unsigned::message(stamp, &Kind::parse(kind.into()), data).unwrap();
     let signature = keys.sign(unsigned.signing_string().as_bytes());
     unsigned.signed(&signature)

@@ -2,6 +2,7 @@
 //!
 //! Every hotkey with a seed of one repeated byte below 0x80 is registered. The application stores a prediction under its
 //! id, rejects those whose id begins with "bad", and lets those wait whose id begins with "slow" until it is told to go on.
+#![allow(dead_code, reason = "every test program uses a part")]
 
 use crate::real::peer::{self, Peer};
 use crate::real::{LIMIT, begin, eventually};

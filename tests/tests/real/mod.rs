@@ -11,6 +11,7 @@
 //! time, except for generous upper limits.
 #![allow(dead_code, reason = "every test program uses a part")]
 
+pub(crate) mod ca;
 pub(crate) mod peer;
 
 use bowline::{AckWait, BackoffConfig, Config, Event, Outcome, Path, Policy, Stats};

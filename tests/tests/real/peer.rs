@@ -37,6 +37,12 @@ fn script(name: &str) -> String {
 /// A Python peer, if there can be one.
 #[track_caller]
 pub(crate) fn python(name: &str, scenario: &str) -> Option<Peer> {
+    python_with(name, scenario, &[])
+}
+
+/// With something in its environment.
+#[track_caller]
+pub(crate) fn python_with(name: &str, scenario: &str, environment: &[(&str, &str)]) -> Option<Peer> {
     let python = env::var("BOWLINE_PYTHON").unwrap_or_else(|_| "python3".into());
     static KNOWN: OnceLock<bool> = OnceLock::new();
     if !works(&KNOWN, Command::new(&python).args(["-c", "import websockets.asyncio.client, websockets.asyncio.server"]))
@@ -44,7 +50,7 @@ pub(crate) fn python(name: &str, scenario: &str) -> Option<Peer> {
         return missing(format!("{python} with the package websockets, 13 or newer"));
     }
     // No bytecode beside the sources.
-    Some(Peer::start(Command::new(python).args(["-B", &script(name), scenario])))
+    Some(Peer::start(Command::new(python).args(["-B", &script(name), scenario]).envs(environment.iter().copied())))
 }
 
 /// A Python peer that signs, if there can be one.

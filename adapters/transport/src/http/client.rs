@@ -311,6 +311,41 @@ mod tests {
     }
 
     #[test]
+    fn as_much_of_an_answer_is_read_as_is_wanted() {
+        use smol_hyper::rt::FuturesIo;
+        use std::io::{Read as _, Write as _};
+        let head = "HTTP/1.1 200 OK\r\n";
+        for (answer, read, body) in [
+            ("Content-Length: 5\r\n\r\nhello", 5, "hello"),
+            ("Content-Length: 5\r\n\r\nhello", 4, ""),
+            ("Content-Length: 5\r\n\r\nhello", 0, ""),
+            ("Content-Length: 5\r\n\r\nhell", 64, ""),
+            ("Content-Length: 0\r\n\r\n", 64, ""),
+            ("Transfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n", 5, "hello"),
+            ("Transfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n", 64, ""),
+            ("Transfer-Encoding: chunked\r\n\r\nffffffff\r\nhello", 64, ""),
+            // Until the connection ends.
+            ("\r\nhello", 64, "hello"),
+        ] {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let near = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let peer = std::thread::spawn(move || {
+                let mut far = listener.accept().unwrap().0;
+                let _ = far.read(&mut [0; 4096]).unwrap();
+                far.write_all([head, answer].concat().as_bytes()).unwrap();
+            });
+            let target = Target::http("http://api/").unwrap();
+            let request = Post { target: &target, id: MessageId::from_bits(1), body: Bytes::from_static(b"{}"), read };
+            let posted = smol::block_on(async {
+                let io = FuturesIo::new(smol::net::TcpStream::from(smol::Async::new(near).unwrap()));
+                post(io, request).await
+            });
+            assert_eq!(posted, Posted { outcome: HttpOutcome::Acked, body: body.into() }, "{answer:?}, {read}");
+            peer.join().unwrap();
+        }
+    }
+
+    #[test]
     fn b4_retry_after_in_seconds() {
         for (value, seconds) in [
             ("0", Some(0)),

@@ -1,9 +1,11 @@
 //! Where: the two kinds of URL a user writes down, taken apart once and checked, so that later nothing can be wrong.
 //!
 //! ```text
-//! http://host[:port][/base]                   ──http()──────▶ Target ──join("generated")──▶ /base/generated
-//! host | ws://… | http://…  (path or default) ──websocket()─▶ Target
+//! http[s]://host[:port][/base]                          ──http()──────▶ Target ──join("generated")──▶ /base/generated
+//! host | ws[s]://… | http[s]://…  (path or default) ──websocket()─▶ Target
 //! ```
+//!
+//! Decided here: a bare host is dialled without TLS, and without the feature `tls` a URL that asks for it is refused.
 
 use core::error::Error;
 use core::fmt::{self, Write as _};
@@ -26,7 +28,9 @@ const LONGEST: usize = 2048;
 /// assert_eq!((node.host(), node.port()), ("::1", 8080));
 /// assert_eq!(node.to_string(), "ws://[::1]:8080/api/v1/pow/ws");
 ///
-/// assert_eq!(Target::http("https://api/"), Err(TargetError::Tls));
+/// # #[cfg(feature = "tls")] {
+/// assert_eq!(Target::http("https://api/v1")?.port(), 443);
+/// # }
 /// # Ok::<(), TargetError>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,47 +42,40 @@ pub struct Target {
 }
 
 impl Target {
-    /// The base of our POSTs: `http://host[:port][/base]`, port 80 if none is given.
+    /// The base of our POSTs: `http[s]://host[:port][/base]`, port 80 or 443 if none is given.
     ///
     /// # Errors
     ///
     /// What [`TargetError`] lists; no URL that is refused here could ever have worked.
     pub fn http(url: &str) -> Result<Self, TargetError> {
         let (scheme, rest) = url.split_once("://").ok_or(TargetError::Scheme)?;
-        if scheme.eq_ignore_ascii_case("https") {
-            return Err(TargetError::Tls);
-        }
-        if !scheme.eq_ignore_ascii_case("http") {
-            return Err(TargetError::Scheme);
-        }
-        let target = Self::parse("http", rest)?;
+        let target = Self::parse(chosen(scheme, &["http", "https"])?, rest)?;
         if target.path.contains('?') {
             return Err(TargetError::Query);
         }
         Ok(target)
     }
 
-    /// The WebSocket to dial: a bare host, `ws://…`, or `http://…` (which means the same host by WebSocket). If the URL
-    /// has no path, or only `/`, it is `default_path` (which starts with a slash); a query is kept.
+    /// The WebSocket to dial: a bare host, `ws[s]://…`, or `http[s]://…` (which means the same host by WebSocket). If the
+    /// URL has no path, or only `/`, it is `default_path` (which starts with a slash); a query is kept.
     ///
     /// # Errors
     ///
     /// What [`TargetError`] lists, except that a query is allowed.
     pub fn websocket(url: &str, default_path: &str) -> Result<Self, TargetError> {
-        let rest = match url.split_once("://") {
-            None => url,
-            Some((scheme, rest)) if ["ws", "http"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) => rest,
-            Some((scheme, _)) if ["wss", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) => {
-                return Err(TargetError::Tls);
-            }
-            Some(_) => return Err(TargetError::Scheme),
+        let (scheme, rest) = match url.split_once("://") {
+            None => ("ws", url),
+            Some((scheme, rest)) => match chosen(scheme, &["ws", "wss", "http", "https"])? {
+                "ws" | "http" => ("ws", rest),
+                _ => ("wss", rest),
+            },
         };
-        let target = Self::parse("ws", rest)?;
+        let target = Self::parse(scheme, rest)?;
         let query = target.path.strip_prefix('/').filter(|rest| rest.is_empty() || rest.starts_with('?'));
         match query {
             None => Ok(target),
             // Through the same checks, so that the default can be trusted as little as the URL.
-            Some(query) => Self::parse("ws", &format!("{}{default_path}{query}", target.authority())),
+            Some(query) => Self::parse(scheme, &format!("{}{default_path}{query}", target.authority())),
         }
     }
 
@@ -114,7 +111,7 @@ impl Target {
             return Err(TargetError::NoHost);
         }
         let port = match port {
-            None => 80,
+            None => default_port(scheme),
             // `u16` would take "+80".
             Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
                 digits.parse().ok().filter(|port| *port != 0).ok_or(TargetError::Port)?
@@ -157,11 +154,17 @@ impl Target {
         self.port
     }
 
-    /// What a request's `Host` header says: brackets around IPv6, no port if it is 80.
+    /// Whether what is sent there has to be encrypted.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        is_tls(self.scheme)
+    }
+
+    /// What a request's `Host` header says: brackets around IPv6, no port if it is the scheme's own.
     #[must_use]
     pub fn authority(&self) -> String {
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        if self.port == 80 { host } else { format!("{host}:{}", self.port) }
+        if self.port == default_port(self.scheme) { host } else { format!("{host}:{}", self.port) }
     }
 
     /// What a request asks for: the path, with the query if there is one. Starts with a slash.
@@ -177,6 +180,20 @@ impl fmt::Display for Target {
     }
 }
 
+/// The one of these schemes that a URL names.
+fn chosen(scheme: &str, known: &[&'static str]) -> Result<&'static str, TargetError> {
+    let found = known.iter().find(|known| scheme.eq_ignore_ascii_case(known)).ok_or(TargetError::Scheme)?;
+    if is_tls(found) && cfg!(not(feature = "tls")) { Err(TargetError::Tls) } else { Ok(found) }
+}
+
+fn is_tls(scheme: &str) -> bool {
+    scheme.ends_with('s') && scheme != "ws"
+}
+
+fn default_port(scheme: &str) -> u16 {
+    if is_tls(scheme) { 443 } else { 80 }
+}
+
 /// Why a URL was refused.
 ///
 /// ```
@@ -186,9 +203,10 @@ impl fmt::Display for Target {
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum TargetError {
-    /// It does not begin with `http://`, or, for a WebSocket, with another scheme than `ws://` or `http://`.
+    /// It does not begin with `http://` or `https://`, or, for a WebSocket, with another scheme than these, `ws://` and
+    /// `wss://`.
     Scheme,
-    /// `https://` or `wss://`: encrypted connections are not supported yet.
+    /// `https://` or `wss://`, and this program was built without the feature `tls`.
     Tls,
     /// There is nothing where the host should be.
     NoHost,
@@ -207,8 +225,8 @@ pub enum TargetError {
 impl fmt::Display for TargetError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Scheme => "the URL must begin with http:// (or ws:// for a WebSocket)",
-            Self::Tls => "https:// and wss:// are not supported yet; let a proxy end TLS and use http:// or ws://",
+            Self::Scheme => "the URL must begin with http:// or https:// (for a WebSocket also ws:// or wss://)",
+            Self::Tls => "https:// and wss:// need the feature `tls`, without which this program was built",
             Self::NoHost => "the URL names no host",
             Self::Port => "the port must be a number from 1 to 65535",
             Self::UserInfo => "the URL must not hold a user name or password",
@@ -251,8 +269,7 @@ mod tests {
             ("api:9100/v1", TargetError::Scheme),
             ("ws://api/", TargetError::Scheme),
             ("ftp://api/", TargetError::Scheme),
-            ("https://api/", TargetError::Tls),
-            ("HTTPS://api/", TargetError::Tls),
+            ("wss://api/", TargetError::Scheme),
             ("http://", TargetError::NoHost),
             ("http:///v1", TargetError::NoHost),
             ("http://:80/", TargetError::NoHost),
@@ -308,8 +325,6 @@ mod tests {
         for (url, why) in [
             ("", TargetError::NoHost),
             ("/path", TargetError::NoHost),
-            ("wss://node", TargetError::Tls),
-            ("https://node", TargetError::Tls),
             ("unix://node", TargetError::Scheme),
             ("user@node", TargetError::UserInfo),
             ("node:http", TargetError::Port),
@@ -318,6 +333,34 @@ mod tests {
             assert_eq!(Target::websocket(url, POW), Err(why), "{url}");
         }
         assert_eq!(Target::websocket("node", "/a b"), Err(TargetError::Invalid));
+    }
+
+    #[test]
+    fn tls_is_another_scheme_and_another_port() {
+        for (url, dialled, port) in [
+            ("wss://node", "wss://node/api/v1/pow/ws", 443),
+            ("https://node:443/own", "wss://node/own", 443),
+            ("WSS://[::1]:8443/?token=x", "wss://[::1]:8443/api/v1/pow/ws?token=x", 8443),
+            ("wss://node:80", "wss://node:80/api/v1/pow/ws", 80),
+            ("ws://node:443", "ws://node:443/api/v1/pow/ws", 443),
+        ] {
+            let target = Target::websocket(url, POW);
+            if url.starts_with("ws:") || cfg!(feature = "tls") {
+                let target = target.unwrap();
+                assert_eq!((target.to_string().as_str(), target.port()), (dialled, port), "{url}");
+                assert_eq!(target.is_tls(), dialled.starts_with("wss:"), "{url}");
+            } else {
+                assert_eq!(target, Err(TargetError::Tls), "{url}");
+            }
+        }
+        let base = Target::http("HTTPS://api/v1");
+        if cfg!(feature = "tls") {
+            let joined = base.unwrap().join("generated");
+            assert_eq!((joined.to_string().as_str(), joined.port()), ("https://api/v1/generated", 443));
+            assert!(joined.is_tls());
+        } else {
+            assert_eq!(base, Err(TargetError::Tls));
+        }
     }
 
     #[test]

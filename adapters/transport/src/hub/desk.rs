@@ -13,11 +13,12 @@ use super::message::{Message, Ticket, Verdict, Work};
 use super::setup::Handler;
 use bowline::hub::SessionId;
 use core::future::poll_fn;
+use core::panic::AssertUnwindSafe;
 use core::pin::{Pin, pin};
 use core::task::{Context, Poll};
 use event_listener::Event;
 use std::collections::{BTreeMap, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::catch_unwind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What a miner is told whose message made its handler panic.

@@ -310,11 +310,11 @@ impl Engine {
             Outcome::Noted | Outcome::Replayed(_) if malformed => self.misunderstood(line),
             Outcome::Noted => {
                 if let Some(reply) = reply {
-                    self.write(line, Text::Text(reply));
+                    self.reply(line, Text::Text(reply));
                 }
             }
             Outcome::Replayed(_) => self.misunderstood(line),
-            Outcome::Limited => self.write(line, line::too_much()),
+            Outcome::Limited => self.reply(line, line::too_much()),
             Outcome::Arrival(session, arrival) => {
                 if let Some(content) = content {
                     self.arrived(session, arrival, content, bytes);
@@ -326,7 +326,7 @@ impl Engine {
 
     fn misunderstood(&mut self, line: &Arc<Line>) {
         self.counters.malformed = self.counters.malformed.saturating_add(1);
-        self.write(line, Text::Text(line::bad_message()));
+        self.reply(line, Text::Text(line::bad_message()));
     }
 
     fn arrived(&mut self, session: SessionId, arrival: Arrival, content: Content, bytes: u32) {
@@ -707,6 +707,14 @@ impl Engine {
     fn write_to(&mut self, conn: ConnId, message: Text) {
         if let Some(line) = self.line(conn) {
             self.write(&line, message);
+        }
+    }
+
+    /// Answers what came in, unless the line is full: whoever does not read does not get to fill our memory.
+    fn reply(&mut self, line: &Arc<Line>, message: Text) {
+        let full = line.lock().socket.blocked;
+        if !full {
+            self.write(line, message);
         }
     }
 

@@ -38,6 +38,7 @@ pub use metrics::Counters;
 pub use request::{ROUTES, Visit};
 pub use setup::{Admission, HubSetup};
 
+use crate::channel::Security;
 use crate::clock::Clock;
 use crate::http::{Bytes, Posted, Target};
 use crate::keys::Hotkey;
@@ -243,6 +244,7 @@ pub struct Hub {
     engine: Mutex<Engine>,
     clock: Clock,
     signer: Arc<Signer>,
+    security: Security,
     names: KeyedHash,
     authorize: Authorize,
     handlers: BTreeMap<String, Handler>,
@@ -261,6 +263,12 @@ pub struct Hub {
 }
 
 impl Hub {
+    /// For the adapter: what to encrypt with.
+    #[must_use]
+    pub const fn security(&self) -> &Security {
+        &self.security
+    }
+
     /// A hub whose actions are done by `act`, which must not call it back from the same call.
     ///
     /// # Errors
@@ -270,11 +278,15 @@ impl Hub {
         let clock = Clock::start();
         let signer = Arc::new(Signer::new(setup.keys.clone(), setup.config.reconnect_window));
         let names = KeyedHash::new(random_key());
+        let security = setup.security.clone();
+        #[cfg(feature = "tls")]
+        let security = security.for_any_target()?;
         let engine = Engine::new(&setup, clock, Arc::clone(&signer), names.clone())?;
         Ok(Arc::new_cyclic(|me| Self {
             engine: Mutex::new(engine),
             clock,
             signer,
+            security,
             names,
             authorize,
             desks: Desks::new(setup.at_once),

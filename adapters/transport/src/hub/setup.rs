@@ -1,6 +1,7 @@
 //! What a hub is told before it starts: where, with which keys, whom to let in, and who handles what.
 
 use super::message::{Confirmation, Message, Work};
+use crate::channel::Security;
 use crate::http::Target;
 use crate::keys::{Hotkey, Keypair};
 use crate::setup::{SetupError, resolve};
@@ -97,6 +98,7 @@ pub struct HubSetup {
     pub(super) identity: Option<String>,
     pub(super) epoch: Option<u32>,
     pub(super) seed: Option<u64>,
+    pub(super) security: Security,
 }
 
 impl HubSetup {
@@ -116,6 +118,7 @@ impl HubSetup {
             identity: None,
             epoch: None,
             seed: None,
+            security: Security::default(),
         })
     }
 
@@ -191,6 +194,17 @@ impl HubSetup {
     pub const fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
+    }
+
+    /// With which certificate to listen, whom to trust where a miner's receiver has an `https://` address, and whether miners
+    /// must show certificates.
+    ///
+    /// # Errors
+    /// A certificate and its key do not belong together, or client certificates are asked for without a server's.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: &crate::Tls) -> Result<Self, SetupError> {
+        self.security = Security { client: Some(tls.client()?), server: tls.listener()? };
+        Ok(self)
     }
 
     /// Where to listen.

@@ -1,7 +1,6 @@
 //! What a hub says, signed: every frame with a timestamp, a nonce and a signature of its own.
 
 use crate::keys::Keypair;
-use crate::wire::bettensor::moment;
 use bowline::wire::bettensor::{self, Kind, Stamp, Unsigned};
 use bowline::wire::canonical::Uncanonical;
 use core::time::Duration;
@@ -58,16 +57,10 @@ impl Signer {
     }
 
     fn sign(&self, write: impl FnOnce(Stamp<'_>) -> Unsigned) -> Utf8Bytes {
-        let (timestamp, nonce) = moment();
-        let unsigned = write(Stamp { sender: &self.address, timestamp, nonce: &nonce });
-        let signature = self.keys.sign(unsigned.signing_string().as_bytes());
-        unsigned.signed(&signature).into()
+        self.keys.seal(write).into()
     }
 
     fn signed(&self, write: impl FnOnce(Stamp<'_>) -> Result<Unsigned, Uncanonical>) -> Result<Utf8Bytes, Uncanonical> {
-        let (timestamp, nonce) = moment();
-        let unsigned = write(Stamp { sender: &self.address, timestamp, nonce: &nonce })?;
-        let signature = self.keys.sign(unsigned.signing_string().as_bytes());
-        Ok(unsigned.signed(&signature).into())
+        self.keys.try_seal(write).map(Into::into)
     }
 }

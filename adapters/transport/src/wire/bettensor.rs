@@ -22,17 +22,15 @@
 
 use super::{Heard, Reply, Wire};
 use crate::http::{Answer, Bytes, Callback, Routes, Target};
-use crate::keys::{Hotkey, Keypair};
+use crate::keys::{Hotkey, Keypair, moment};
 use crate::node::{Node, Refused};
 use bowline::wire::KeyedHash;
 use bowline::wire::bettensor::{self, Confirmation, Envelope, Kind, Seal, Stamp, Unsigned, VALIDATOR_LIMIT};
 use bowline::wire::timestamp::Timestamp;
 use bowline::{Frame, Head, HttpOutcome, MessageId};
-use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::time::SystemTime;
 
 /// Where a receiver takes what a validator posts.
 const RECEIVER: &[&str] = &["/ws/messages"];
@@ -116,7 +114,6 @@ struct Live {
 #[derive(Clone, Debug)]
 pub struct Bettensor {
     keys: Keypair,
-    address: String,
     validator: Option<Hotkey>,
     /// Who signed first on this connection, where no validator is configured.
     pinned: Option<Hotkey>,
@@ -143,7 +140,6 @@ impl Bettensor {
     #[must_use]
     pub fn miner(keys: Keypair) -> Self {
         Self {
-            address: keys.hotkey().to_string(),
             keys,
             validator: None,
             pinned: None,
@@ -159,14 +155,6 @@ impl Bettensor {
         self.validator = Some(validator);
     }
 
-    /// Signs a frame of this moment.
-    fn signed(&self, unsigned: impl FnOnce(Stamp<'_>) -> Unsigned) -> String {
-        let (timestamp, nonce) = moment();
-        let unsigned = unsigned(Stamp { sender: &self.address, timestamp, nonce: &nonce });
-        let signature = self.keys.sign(unsigned.signing_string().as_bytes());
-        unsigned.signed(&signature)
-    }
-
     fn message(&mut self, prediction: &Prediction) -> String {
         if let Some(live) = self.live.get_mut(&prediction.prediction_id) {
             live.sent = true;
@@ -174,7 +162,7 @@ impl Bettensor {
         let data = core::str::from_utf8(&prediction.data).unwrap_or_default();
         let kind = Kind::parse(prediction.kind.as_str().into());
         // The data was checked when it was accepted; a heartbeat would be the harmless thing to say instead.
-        self.signed(|stamp| Unsigned::message(stamp, &kind, data).unwrap_or_else(|_| Unsigned::heartbeat(stamp)))
+        self.keys.seal(|stamp| Unsigned::message(stamp, &kind, data).unwrap_or_else(|_| Unsigned::heartbeat(stamp)))
     }
 
     /// Whether the envelope is signed by `expected`, or by anybody but ourselves; whoever it is.
@@ -260,7 +248,7 @@ impl Wire for Bettensor {
     fn greet(&mut self) -> Option<String> {
         self.pinned = None;
         self.ready = false;
-        Some(self.signed(Unsigned::auth))
+        Some(self.keys.seal(Unsigned::auth))
     }
 
     fn prepare(&mut self, kind: &str, json: &Bytes) -> Result<Prediction, Refused> {
@@ -271,7 +259,7 @@ impl Wire for Bettensor {
             return Err(Refused::Kind);
         }
         let prediction_id = bettensor::prediction_id(data).map_err(Refused::Data)?.into_owned();
-        let stamp = Stamp { sender: &self.address, timestamp: Timestamp::MAX, nonce: "1795213203014.110" };
+        let stamp = Stamp { sender: self.keys.address(), timestamp: Timestamp::MAX, nonce: "1795213203014.110" };
         let unsigned = Unsigned::message(stamp, &known, data).map_err(Refused::Uncanonical)?;
         if self.live.contains_key(&prediction_id) {
             return Err(Refused::Underway);
@@ -325,7 +313,7 @@ impl Wire for Bettensor {
         match frame {
             Frame::Data { payload, .. } => Some(self.message(payload)),
             // Nothing that comes in has an id, and there is no keep-alive in the profile: both would be life signs.
-            Frame::Ping | Frame::Keepalive | Frame::Ack { .. } => Some(self.signed(Unsigned::heartbeat)),
+            Frame::Ping | Frame::Keepalive | Frame::Ack { .. } => Some(self.keys.seal(Unsigned::heartbeat)),
         }
     }
 
@@ -407,18 +395,50 @@ fn window(data: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(window).ok()
 }
 
-/// Now, and a nonce that this process never used: milliseconds as the originals write them, counted on by a microsecond
-/// where two fall together.
-pub(crate) fn moment() -> (Timestamp, String) {
-    static LAST: AtomicU64 = AtomicU64::new(0);
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_micros();
-    let now = u64::try_from(now).unwrap_or(u64::MAX);
-    let next = |last: u64| now.max(last.saturating_add(1));
-    let mut last = LAST.load(Ordering::Relaxed);
-    while let Err(seen) = LAST.compare_exchange_weak(last, next(last), Ordering::Relaxed, Ordering::Relaxed) {
-        last = seen;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn b2_a_window_is_a_number_of_seconds_up_to_ten_minutes() {
+        let seconds = |seconds: u64| Some(Duration::from_secs(seconds));
+        for (data, spread) in [
+            (r#"{"reconnect_window":60,"status":"success"}"#, seconds(60)),
+            (r#"{"reconnect_window": 0}"#, seconds(0)),
+            (r#"{"reconnect_window": 6e2}"#, seconds(600)),
+            (r#"{"reconnect_window": 0.5}"#, Some(Duration::from_millis(500))),
+            (r#"{"reconnect_window": 600.1}"#, None),
+            (r#"{"reconnect_window": -1}"#, None),
+            (r#"{"reconnect_window": 1e999}"#, None),
+            (r#"{"reconnect_window": "60"}"#, None),
+            (r#"{"reconnect_window": null}"#, None),
+            ("{}", None),
+        ] {
+            assert_eq!(window(data), spread, "{data}");
+        }
     }
-    let nonce = next(last);
-    let timestamp = Timestamp::from_unix_micros(i64::try_from(now).unwrap_or(i64::MAX));
-    (timestamp, format!("{}.{:03}", nonce / 1000, nonce % 1000))
+
+    #[test]
+    fn a_flood_of_complaints_costs_the_length_of_one() {
+        let mut miner = Bettensor::miner(Keypair::from_seed_hex(&"07".repeat(32)).unwrap());
+        let names = KeyedHash::new([1; 16]);
+        for _ in 0..100 {
+            let frame = bettensor::encode_refusal(&"é".repeat(10_000));
+            assert_eq!(miner.read(&names, &frame), Heard::of(Head::Other));
+        }
+        assert_eq!(miner.complaints.total, 100);
+        assert_eq!(miner.complaints.last, Some("é".repeat(200)));
+    }
+
+    #[test]
+    fn a_frame_is_signed_for_its_moment_and_a_nonce_looks_like_the_originals() {
+        let mut miner = Bettensor::miner(Keypair::from_seed_hex(&"07".repeat(32)).unwrap());
+        let [first, second] = [(); 2].map(|()| miner.greet().unwrap());
+        assert_ne!(first, second);
+        let Ok(bettensor::Frame::Auth(auth)) = bettensor::decode(first.as_bytes()) else { panic!("{first}") };
+        let (whole, decimals) = auth.seal.nonce.split_once('.').unwrap();
+        assert_eq!((whole.len(), decimals.len()), (13, 3), "milliseconds since 1970");
+        let now = moment().0.unix_micros();
+        assert!(now.abs_diff(auth.seal.timestamp.unix_micros()) < CLOCKS);
+    }
 }

@@ -19,8 +19,8 @@ use std::collections::BTreeMap;
 /// Bytes of the envelope around a batch: `{"type":"generated","batch":` … `,"id":"` 36 `"}`.
 const ENVELOPE: usize = 80;
 
-/// So many spellings are kept: twice the batches that an API node remembers.
-const SPELLED: usize = 2048;
+/// So many spellings are kept: far more than batches may be at the application, for whoever raises that limit.
+const SPELLED: usize = 1 << 16;
 
 /// Who sends batches; who dials is another question ([`Role`](bowline::Role)).
 ///

@@ -1,0 +1,1004 @@
+//! A second hub, written apart from the first: plain maps, looked through from end to end, with the decisions of rules U1
+//! to U8 spelled out one after the other. It knows nothing of turns, rings, marks or heaps, and it is slow.
+//!
+//! ```text
+//!  script ──input──▶ Hub   ──poll──▶ Book of what it said
+//!     └─────input──▶ Model ────────▶ Book of what it should have said      equal after every step
+//! ```
+//!
+//! A session is only as much of one as these decisions need: who is connected, what waits to be written, which ids are
+//! known. There is no heartbeat and no HTTP path of the hub's in it, and an acknowledgement may take for ever.
+
+use bowline::hub::{ConnId, Duplicate, Health, HubConfig, Identity, Publish, Rate, SessionId, Slow, Stamp, Why};
+use bowline::{DeliveryId, Instant, MessageId, RequestId, Seq};
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What was said between two drains, by connection and by kind: the order between kinds is another test's.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Book {
+    /// To each connection, the latest.
+    pub control: BTreeMap<ConnId, Control>,
+    /// To each connection, in order.
+    pub broadcasts: BTreeMap<ConnId, Vec<u32>>,
+    /// To each connection, in order.
+    pub data: BTreeMap<ConnId, Vec<u32>>,
+    /// To each connection.
+    pub acks: BTreeMap<ConnId, BTreeSet<u128>>,
+    /// To each connection.
+    pub pings: BTreeMap<ConnId, u32>,
+    /// Answers to requests; true: it is done.
+    pub answers: BTreeMap<RequestId, bool>,
+    /// Messages that ended; true: delivered.
+    pub settled: BTreeMap<(SessionId, Seq), bool>,
+    /// Sessions that ended.
+    pub ended: BTreeMap<SessionId, Why>,
+    /// Wars told.
+    pub wars: BTreeMap<SessionId, u32>,
+}
+
+/// What is said about a connection.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Control {
+    /// Find out who it is.
+    Verify,
+    /// It is in.
+    Welcome(SessionId, bool),
+    /// Close it.
+    Close(Why),
+    /// Drop it.
+    Drop,
+}
+
+/// A bucket of tokens, in millionths.
+#[derive(Clone, Copy, Default, Debug)]
+struct Bucket {
+    used: u64,
+    at: u64,
+}
+
+impl Bucket {
+    fn now(&mut self, now: Instant, rate: Rate) -> u64 {
+        let filled = (now.as_micros() - self.at).saturating_mul(rate.per_second.into());
+        self.used = self.used.saturating_sub(filled);
+        self.at = now.as_micros();
+        self.used
+    }
+
+    fn take(&mut self, now: Instant, rate: Rate) -> bool {
+        let holds = u64::from(rate.burst.max(1)) * 1_000_000;
+        if rate.per_second > 0 && self.now(now, rate) + 1_000_000 > holds {
+            return false;
+        }
+        self.used += if rate.per_second > 0 { 1_000_000 } else { 0 };
+        true
+    }
+}
+
+#[derive(Clone, Default, Debug)]
+struct Address {
+    handshakes: Bucket,
+    messages: Bucket,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum State {
+    Pending,
+    Verifying(Identity, Option<Stamp>),
+    Knocking(SessionId),
+    Attached(SessionId),
+    Closing,
+}
+
+#[derive(Clone, Debug)]
+struct Conn {
+    address: u64,
+    state: State,
+    until: Option<Instant>,
+    writable: bool,
+    waiting: Vec<u64>,
+    snapshot: bool,
+    strikes: u32,
+    malformed: u32,
+    heard: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Known {
+    /// At the application, under this number; `None`: completed.
+    held: Option<DeliveryId>,
+    framed: bool,
+    ack: bool,
+    waiter: Option<(RequestId, Instant)>,
+}
+
+#[derive(Clone, Debug)]
+struct Message {
+    seq: Seq,
+    payload: u32,
+    sent_on: Option<ConnId>,
+    settled: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Session {
+    identity: Identity,
+    conn: Option<ConnId>,
+    knocker: Option<(ConnId, Instant)>,
+    /// Its last connection is in a close handshake that the session waits for.
+    closing: Option<(ConnId, Instant)>,
+    leaving: Option<Why>,
+    ping: bool,
+    answer: Option<Instant>,
+    stall: Option<Instant>,
+    expires: Option<Instant>,
+    address: u64,
+    takeovers: u32,
+    since: Instant,
+    war_until: Instant,
+    handshakes: Bucket,
+    messages: Bucket,
+    nonces: BTreeSet<u64>,
+    inbox: BTreeMap<u128, Known>,
+    outbox: Vec<Message>,
+    slack: u32,
+    lost: u32,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Model {
+    config: HubConfig,
+    now: Instant,
+    conns: BTreeMap<ConnId, Conn>,
+    sessions: BTreeMap<SessionId, Session>,
+    addresses: BTreeMap<u64, Address>,
+    handshakes: Bucket,
+    log: Vec<(u64, u32, u32, Option<u64>)>,
+    published: u64,
+    snapshot: Option<u32>,
+    expected: Option<usize>,
+    fleet: bool,
+    /// What should have been said since the last [`take`](Self::take).
+    book: Book,
+}
+
+/// What a frame should come to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Expect {
+    /// Its connection is over.
+    Stale,
+    /// A limit refuses it.
+    Limited,
+    /// Its stamp is not fresh.
+    Replayed,
+    /// It is understood.
+    Noted,
+    /// It is new, for this session.
+    Deliver(SessionId),
+    /// It is known.
+    Duplicate,
+    /// It is answered at once; true: with done.
+    Answer(bool),
+    /// It is refused.
+    Denied(Why),
+}
+
+/// What a frame is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum What {
+    /// Data with this id.
+    Data(u128),
+    /// An acknowledgement of the message with this number.
+    Ack(Seq),
+    /// Something that only shows life.
+    Life,
+    /// Nonsense.
+    Malformed,
+}
+
+const PROBE: Duration = Duration::from_secs(3);
+const SEND_DEADLINE: Duration = Duration::from_secs(5);
+
+impl Model {
+    /// An empty one.
+    #[must_use]
+    pub fn new(config: HubConfig) -> Self {
+        Self {
+            config,
+            now: Instant::ZERO,
+            conns: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            handshakes: Bucket::default(),
+            log: Vec::new(),
+            published: 0,
+            snapshot: None,
+            expected: None,
+            fleet: false,
+            book: Book::default(),
+        }
+    }
+
+    /// Every session it knows.
+    #[must_use]
+    pub fn sessions(&self) -> Vec<SessionId> {
+        self.sessions.keys().copied().collect()
+    }
+
+    /// What should be said by now.
+    pub fn take(&mut self) -> Book {
+        self.flush();
+        core::mem::take(&mut self.book)
+    }
+
+    /// Whether the fleet should use HTTP.
+    #[must_use]
+    pub const fn fleet(&self) -> bool {
+        self.fleet
+    }
+
+    /// Losses of this session's connections that must have been told by now, at least and at most.
+    #[must_use]
+    pub fn lost(&self, session: SessionId) -> Option<(u32, u32)> {
+        let s = self.sessions.get(&session)?;
+        let sure = s.conn.is_some_and(|conn| self.conns[&conn].writable);
+        Some((if sure { s.lost - s.slack } else { 0 }, s.lost))
+    }
+
+    /// The connection that should carry this session, and the session that should be carried by a connection.
+    #[must_use]
+    pub fn tied(&self, session: SessionId) -> Option<ConnId> {
+        self.sessions.get(&session)?.conn
+    }
+
+    /// The counts, by looking at everything.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        let count = |is: &dyn Fn(&State) -> bool| self.conns.values().filter(|conn| is(&conn.state)).count();
+        let connections = count(&|state| matches!(state, State::Attached(_)));
+        let closing = count(&|state| *state == State::Closing);
+        let span = self.span();
+        let active = |conn: &&Conn| matches!(conn.state, State::Attached(_)) && conn.heard + 1 >= span;
+        let sessions = self.sessions.values();
+        Health {
+            connections,
+            active: self.conns.values().filter(active).count(),
+            pending: self.conns.len() - connections - closing,
+            closing,
+            sessions: self.sessions.len(),
+            suspended: self.sessions.len() - connections,
+            backlog: sessions.clone().map(|s| s.outbox.iter().filter(|message| !message.settled).count()).sum(),
+            held: sessions.map(|s| s.inbox.values().filter(|known| known.held.is_some()).count()).sum(),
+            fleet_http: self.fleet,
+            draining: false,
+        }
+    }
+
+    /// The next instant at which something should happen by itself.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        let conns = self.conns.values().filter_map(|conn| conn.until);
+        let sessions = self.sessions.values().flat_map(|s| {
+            let waiters = s.inbox.values().filter_map(|known| known.waiter).map(|(_, until)| until);
+            let knock = s.knocker.map(|(_, until)| until);
+            let closing = s.closing.map(|(_, until)| until);
+            [s.answer, s.stall, s.expires, knock, closing].into_iter().flatten().chain(waiters)
+        });
+        conns.chain(sessions).min()
+    }
+
+    fn span(&self) -> u64 {
+        self.now.as_micros() / u64::try_from(self.config.idle.as_micros()).unwrap()
+    }
+
+    fn say(&mut self, conn: ConnId, what: Control) {
+        // Of what was not said yet, the latest counts.
+        self.book.control.insert(conn, what);
+    }
+
+    /// Time is now this; what is due happens with [`fire`](Self::fire), after the input.
+    pub fn at(&mut self, now: Instant) {
+        self.now = now;
+    }
+
+    /// Whether a connection from this address may come in.
+    pub fn connect(&mut self, address: u64) -> Result<(), Why> {
+        let health = self.health();
+        if self.conns.len() >= self.config.connections || health.pending >= self.config.pending {
+            return Err(Why::Full);
+        }
+        self.known(address)?;
+        let here = self.conns.values().filter(|conn| conn.address == address).count();
+        if here >= usize::try_from(self.config.per_address_connections).unwrap() {
+            return Err(Why::Rate);
+        }
+        let (now, own, all) = (self.now, self.config.per_address.handshakes, self.config.handshakes);
+        let fits =
+            self.addresses.get_mut(&address).unwrap().handshakes.take(now, own) && self.handshakes.take(now, all);
+        if fits { Ok(()) } else { Err(Why::Rate) }
+    }
+
+    /// It came in, under this name.
+    pub fn connected(&mut self, conn: ConnId, address: u64) {
+        let new = Conn {
+            address,
+            state: State::Pending,
+            until: Some(self.now.after(self.config.hello)),
+            writable: true,
+            waiting: Vec::new(),
+            snapshot: false,
+            strikes: 0,
+            malformed: 0,
+            heard: 0,
+        };
+        assert!(self.conns.insert(conn, new).is_none(), "U1: {conn:?} is in use");
+    }
+
+    /// Whether a request from this address is looked at.
+    pub fn knock(&mut self, address: u64) -> Result<(), Why> {
+        self.known(address)?;
+        let rate = self.config.per_address.messages;
+        let fits = self.addresses.get_mut(&address).unwrap().messages.take(self.now, rate);
+        if fits { Ok(()) } else { Err(Why::Rate) }
+    }
+
+    fn known(&mut self, address: u64) -> Result<(), Why> {
+        if !self.addresses.contains_key(&address) {
+            if self.addresses.len() >= self.config.addresses {
+                return Err(Why::Full);
+            }
+            self.addresses.insert(address, Address::default());
+        }
+        Ok(())
+    }
+
+    /// A connection says who it is.
+    pub fn hello(&mut self, wall: i64, conn: ConnId, identity: Identity, stamp: Option<Stamp>) -> bool {
+        let tolerance = self.config.tolerance.as_micros();
+        let Some(known) = self.conns.get_mut(&conn).filter(|known| known.state == State::Pending) else { return false };
+        if stamp.is_some_and(|stamp| u128::from(wall.abs_diff(stamp.issued)) > tolerance) {
+            self.end(conn, Why::Replayed);
+        } else {
+            known.state = State::Verifying(identity, stamp);
+            self.say(conn, Control::Verify);
+        }
+        true
+    }
+
+    /// It is refused.
+    pub fn refused(&mut self, conn: ConnId, why: Why) -> bool {
+        let verifying = self.conns.get(&conn).is_some_and(|conn| matches!(conn.state, State::Verifying(..)));
+        if verifying {
+            self.end(conn, why);
+        }
+        verifying
+    }
+
+    /// It is who it says it is. Where several sessions are allowed, `chosen` is the one that was taken; `made` is one that
+    /// was made, if one was.
+    pub fn accepted(&mut self, wall: i64, conn: ConnId, chosen: Option<SessionId>, made: Option<SessionId>) -> bool {
+        let Some(State::Verifying(identity, stamp)) = self.conns.get(&conn).map(|conn| conn.state.clone()) else {
+            assert_eq!(made, None, "U1: a session for a connection that is over");
+            return false;
+        };
+        if let Err(why) = self.attach(wall, conn, identity, stamp, chosen, made) {
+            self.end(conn, why);
+        }
+        true
+    }
+
+    fn attach(
+        &mut self,
+        wall: i64,
+        conn: ConnId,
+        identity: Identity,
+        stamp: Option<Stamp>,
+        chosen: Option<SessionId>,
+        made: Option<SessionId>,
+    ) -> Result<(), Why> {
+        let allow = matches!(self.config.duplicate, Duplicate::Allow(_));
+        let fits = |s: &Session| s.identity == identity && s.leaving.is_none() && (!allow || s.conn.is_none());
+        let there = match chosen {
+            Some(id) if self.sessions.get(&id).is_some_and(fits) => Some(id),
+            _ => self.sessions.iter().find(|(_, s)| fits(s)).map(|(id, _)| *id),
+        };
+        let resumed = there.is_some();
+        let id = match there {
+            Some(id) => {
+                assert_eq!(made, None, "U1: a second session where there is one");
+                id
+            }
+            None => self.session_for(identity, made)?,
+        };
+        let (now, config) = (self.now, self.config);
+        let address = self.conns[&conn].address;
+        let s = self.sessions.get_mut(&id).unwrap();
+        if stamp.is_some_and(|stamp| !fresh(s, wall, config.tolerance, stamp)) {
+            return Err(Why::Replayed);
+        }
+        if !s.handshakes.take(now, config.per_identity.handshakes) {
+            return Err(Why::Rate);
+        }
+        if config.duplicate == Duplicate::Replace && s.conn.is_some() && s.address != address {
+            if now < s.war_until {
+                return Err(Why::War);
+            }
+            if s.takeovers == 0 || now.since(s.since) > config.war_within {
+                (s.takeovers, s.since) = (0, now);
+            }
+            s.takeovers += 1;
+            if s.takeovers > config.war_most.into() {
+                s.takeovers = 0;
+                s.war_until = now.after(config.war_pause);
+                *self.book.wars.entry(id).or_default() += 1;
+                return Err(Why::War);
+            }
+        }
+        let (holder, closing, knocker) = (s.conn, s.closing.is_some(), s.knocker.is_some());
+        match (config.duplicate, holder) {
+            (Duplicate::Replace, Some(old)) => {
+                self.untie(id);
+                self.close(old, Why::Replaced);
+            }
+            (Duplicate::Replace, None) => {}
+            (Duplicate::ProbeThenReplace, Some(_)) if !knocker => {
+                let known = self.conns.get_mut(&conn).unwrap();
+                (known.state, known.until) = (State::Knocking(id), None);
+                let s = self.sessions.get_mut(&id).unwrap();
+                s.knocker = Some((conn, now.after(config.session.link.knock)));
+                s.ping |= s.answer.is_none();
+                return Ok(());
+            }
+            (_, Some(_)) => return Err(Why::Duplicate),
+            (_, None) if closing => return Err(Why::Duplicate),
+            (_, None) => {}
+        }
+        let s = self.sessions.get_mut(&id).unwrap();
+        (s.address, s.closing) = (address, None);
+        self.tie(id, conn, resumed);
+        Ok(())
+    }
+
+    fn session_for(&mut self, identity: Identity, made: Option<SessionId>) -> Result<SessionId, Why> {
+        let of_it = self.sessions.values().filter(|s| s.identity == identity && s.leaving.is_none()).count();
+        let why = match self.config.duplicate {
+            Duplicate::Allow(most) if of_it >= most.into() => Some(Why::Duplicate),
+            _ if self.sessions.len() >= self.config.sessions => Some(Why::Full),
+            _ => None,
+        };
+        if let Some(why) = why {
+            assert_eq!(made, None, "U1: {why:?}, and yet a session is made");
+            return Err(why);
+        }
+        let id = made.expect("U1: there is a place, so a session is made");
+        let new = Session {
+            identity,
+            conn: None,
+            knocker: None,
+            closing: None,
+            leaving: None,
+            ping: false,
+            answer: None,
+            stall: None,
+            expires: Some(self.now.after(self.config.ttl)),
+            address: 0,
+            takeovers: 0,
+            since: Instant::ZERO,
+            war_until: Instant::ZERO,
+            handshakes: Bucket::default(),
+            messages: Bucket::default(),
+            nonces: BTreeSet::new(),
+            inbox: BTreeMap::new(),
+            outbox: Vec::new(),
+            slack: 0,
+            lost: 0,
+        };
+        assert!(self.sessions.insert(id, new).is_none());
+        Ok(id)
+    }
+
+    /// The session of this identity, or a new one.
+    pub fn adopt(&mut self, identity: Identity, got: Option<SessionId>, made: Option<SessionId>) -> Result<(), Why> {
+        let allow = matches!(self.config.duplicate, Duplicate::Allow(_));
+        let fits = |s: &Session| s.identity == identity && s.leaving.is_none() && (!allow || s.conn.is_none());
+        if self.sessions.values().any(fits) {
+            assert!(got.and_then(|id| self.sessions.get(&id)).is_some_and(fits), "U1: its own session");
+            return Ok(());
+        }
+        let id = self.session_for(identity, made)?;
+        assert_eq!(Some(id), got);
+        Ok(())
+    }
+
+    fn tie(&mut self, id: SessionId, conn: ConnId, resumed: bool) {
+        let span = self.span();
+        let known = self.conns.get_mut(&conn).unwrap();
+        known.state = State::Attached(id);
+        known.until = None;
+        known.heard = span;
+        known.snapshot = self.snapshot.is_some();
+        let s = self.sessions.get_mut(&id).unwrap();
+        s.conn = Some(conn);
+        s.expires = None;
+        s.stall = (!known.writable).then(|| self.now.after(SEND_DEADLINE));
+        self.say(conn, Control::Welcome(id, resumed));
+    }
+
+    fn untie(&mut self, id: SessionId) {
+        let s = self.sessions.get_mut(&id).unwrap();
+        (s.conn, s.ping, s.answer, s.stall) = (None, false, None, None);
+        s.expires = Some(self.now.after(self.config.ttl));
+        s.slack = s.lost;
+    }
+
+    /// The session has lost its connection: whoever knocked has the place.
+    fn vacant(&mut self, id: SessionId) {
+        let s = self.sessions.get_mut(&id).unwrap();
+        if let Some((conn, _)) = s.knocker.take() {
+            self.tie(id, conn, true);
+        }
+    }
+
+    fn close(&mut self, conn: ConnId, why: Why) {
+        let known = self.conns.get_mut(&conn).unwrap();
+        known.state = State::Closing;
+        known.until = Some(self.now.after(self.config.session.link.closing));
+        self.say(conn, Control::Close(why));
+    }
+
+    /// The hub ends a connection.
+    pub fn end(&mut self, conn: ConnId, why: Why) {
+        let Some(known) = self.conns.get(&conn) else { return };
+        match known.state {
+            State::Closing => return,
+            State::Attached(id) => {
+                self.untie(id);
+                self.close(conn, why);
+                self.vacant(id);
+                return;
+            }
+            State::Knocking(id) => self.sessions.get_mut(&id).unwrap().knocker = None,
+            State::Pending | State::Verifying(..) => {}
+        }
+        self.close(conn, why);
+    }
+
+    fn drop_conn(&mut self, conn: ConnId) {
+        self.conns.remove(&conn);
+        self.say(conn, Control::Drop);
+    }
+
+    /// A connection has ended by itself.
+    pub fn disconnected(&mut self, conn: ConnId) {
+        let Some(known) = self.conns.remove(&conn) else { return };
+        match known.state {
+            State::Attached(id) => {
+                self.untie(id);
+                self.vacant(id);
+            }
+            State::Knocking(id) => self.sessions.get_mut(&id).unwrap().knocker = None,
+            State::Closing | State::Pending | State::Verifying(..) => {}
+        }
+        let waits = self.sessions.iter().find(|(_, s)| s.closing.is_some_and(|(of, _)| of == conn)).map(|(id, _)| *id);
+        if let Some(id) = waits {
+            self.closed(id);
+        }
+    }
+
+    /// A close handshake that a session waited for is over.
+    fn closed(&mut self, id: SessionId) {
+        let s = self.sessions.get_mut(&id).unwrap();
+        s.closing = None;
+        if let Some(why) = s.leaving {
+            self.sessions.remove(&id);
+            self.book.ended.insert(id, why);
+        } else {
+            self.vacant(id);
+        }
+    }
+
+    /// A connection takes frames, or not.
+    pub fn writable(&mut self, conn: ConnId, yes: bool) {
+        let Some(known) = self.conns.get_mut(&conn) else { return };
+        if let State::Attached(id) = known.state {
+            let s = self.sessions.get_mut(&id).unwrap();
+            if yes {
+                s.stall = None;
+            } else if known.writable {
+                s.stall = Some(self.now.after(SEND_DEADLINE));
+            }
+        }
+        known.writable = yes;
+    }
+
+    /// A frame came in; `delivery`: the number it was handed over under, if it was.
+    pub fn received(
+        &mut self,
+        wall: i64,
+        conn: ConnId,
+        what: What,
+        stamp: Option<Stamp>,
+        delivery: Option<DeliveryId>,
+    ) -> Expect {
+        let (now, config, span) = (self.now, self.config, self.span());
+        let Some(known) = self.conns.get_mut(&conn) else { return Expect::Stale };
+        let State::Attached(id) = known.state else { return Expect::Stale };
+        known.heard = span;
+        let s = self.sessions.get_mut(&id).unwrap();
+        let address = self.addresses.get_mut(&known.address).unwrap();
+        if !s.messages.take(now, config.per_identity.messages)
+            || !address.messages.take(now, config.per_address.messages)
+        {
+            known.strikes += 1;
+            if known.strikes >= 16 {
+                self.end(conn, Why::Flood);
+            }
+            return Expect::Limited;
+        }
+        known.strikes = 0;
+        s.answer = None;
+        let knocker = s.knocker.take();
+        let fresh = stamp.is_none_or(|stamp| fresh(s, wall, config.tolerance, stamp));
+        let what = if fresh { what } else { What::Malformed };
+        let result = match what {
+            What::Data(message) => {
+                known.malformed = 0;
+                match s.inbox.get_mut(&message) {
+                    Some(seen) => {
+                        seen.framed = true;
+                        seen.ack |= seen.held.is_none();
+                        Expect::Duplicate
+                    }
+                    None => {
+                        let seen = Known { held: delivery, framed: true, ack: false, waiter: None };
+                        s.inbox.insert(message, seen);
+                        Expect::Deliver(id)
+                    }
+                }
+            }
+            What::Ack(seq) => {
+                if settle(&mut self.book, id, s, seq) {
+                    known.malformed = 0;
+                }
+                Expect::Noted
+            }
+            What::Life => Expect::Noted,
+            What::Malformed => {
+                known.malformed += 1;
+                if known.malformed >= 16 {
+                    s.closing = Some((conn, now.after(config.session.link.closing)));
+                    self.untie(id);
+                    self.close(conn, Why::Violation);
+                }
+                if fresh { Expect::Noted } else { Expect::Replayed }
+            }
+        };
+        if let Some((knocker, _)) = knocker {
+            self.close(knocker, Why::Duplicate);
+        }
+        result
+    }
+
+    /// A request came in. `got`: the session it was put to.
+    pub fn request(
+        &mut self,
+        wall: i64,
+        identity: Identity,
+        request: RequestId,
+        message: u128,
+        stamp: Option<Stamp>,
+        got: Option<(SessionId, Option<DeliveryId>)>,
+        made: Option<SessionId>,
+    ) -> Expect {
+        let (now, config) = (self.now, self.config);
+        let fits = |s: &Session| s.identity == identity && s.leaving.is_none();
+        let chosen = got.map(|(id, _)| id).filter(|id| self.sessions.get(id).is_some_and(fits));
+        let there = chosen.or_else(|| self.sessions.iter().find(|(_, s)| fits(s)).map(|(id, _)| *id));
+        let id = match there {
+            Some(id) => id,
+            None => match self.session_for(identity, made) {
+                Ok(id) => id,
+                Err(why) => return Expect::Denied(why),
+            },
+        };
+        let s = self.sessions.get_mut(&id).unwrap();
+        if !s.messages.take(now, config.per_identity.messages) {
+            return Expect::Denied(Why::Rate);
+        }
+        if stamp.is_some_and(|stamp| !fresh(s, wall, config.tolerance, stamp)) {
+            return Expect::Denied(Why::Replayed);
+        }
+        if s.conn.is_none() {
+            s.expires = Some(now.after(config.ttl));
+        }
+        let waiter = Some((request, now.after(config.session.inbox.answer_wait)));
+        match s.inbox.get_mut(&message) {
+            None => {
+                let held = got.and_then(|(_, delivery)| delivery);
+                s.inbox.insert(message, Known { held, framed: false, ack: false, waiter });
+                Expect::Deliver(id)
+            }
+            Some(seen) if seen.held.is_none() => Expect::Answer(true),
+            Some(seen) if seen.waiter.is_some() => Expect::Answer(false),
+            Some(seen) => {
+                seen.waiter = waiter;
+                Expect::Duplicate
+            }
+        }
+    }
+
+    /// A peer gave up its request.
+    pub fn request_gone(&mut self, session: SessionId, request: RequestId) {
+        let Some(s) = self.sessions.get_mut(&session) else { return };
+        for seen in s.inbox.values_mut() {
+            seen.waiter.take_if(|(waits, _)| *waits == request);
+        }
+    }
+
+    /// The application is done with a message, or gives it back.
+    pub fn complete(&mut self, session: SessionId, delivery: DeliveryId, done: bool) -> bool {
+        let Some(s) = self.sessions.get_mut(&session) else { return false };
+        let Some((id, seen)) = s.inbox.iter_mut().find(|(_, seen)| seen.held == Some(delivery)) else { return false };
+        if let Some((request, _)) = seen.waiter.take() {
+            self.book.answers.insert(request, done);
+        }
+        let id = *id;
+        if done {
+            (seen.held, seen.ack) = (None, seen.framed);
+        } else {
+            s.inbox.remove(&id);
+        }
+        true
+    }
+
+    /// The application sends to one; `seq`: the number it was given.
+    pub fn send(&mut self, session: SessionId, payload: u32, seq: Option<Seq>) -> bool {
+        let Some(s) = self.sessions.get_mut(&session).filter(|s| s.leaving.is_none()) else { return false };
+        let room = s.outbox.len() < self.config.session.outbox.capacity;
+        if let (true, Some(seq)) = (room, seq) {
+            s.outbox.push(Message { seq, payload, sent_on: None, settled: false });
+        }
+        room
+    }
+
+    /// The application does not want a session any more.
+    pub fn dismiss(&mut self, session: SessionId) -> bool {
+        let there = self.sessions.get(&session).is_some_and(|s| s.leaving.is_none());
+        if there {
+            self.leave(session, Why::Dismissed);
+        }
+        there
+    }
+
+    fn leave(&mut self, id: SessionId, why: Why) {
+        let limit = self.now.after(self.config.session.link.closing);
+        let s = self.sessions.get_mut(&id).unwrap();
+        s.leaving = Some(why);
+        let unsettled: Vec<Seq> = s.outbox.drain(..).filter(|message| !message.settled).map(|m| m.seq).collect();
+        let waiters: Vec<_> = s.inbox.values_mut().filter_map(|seen| seen.waiter.take()).collect();
+        for seq in unsettled {
+            self.book.settled.insert((id, seq), false);
+        }
+        for (request, _) in waiters {
+            self.book.answers.insert(request, false);
+        }
+        for seen in s.inbox.values_mut() {
+            seen.ack = false;
+        }
+        let (conn, knocker) = (s.conn, s.knocker.take());
+        if let Some((knocker, _)) = knocker {
+            self.close(knocker, Why::Duplicate);
+        }
+        match conn {
+            Some(conn) => {
+                self.sessions.get_mut(&id).unwrap().closing = Some((conn, limit));
+                self.untie(id);
+                self.close(conn, why);
+            }
+            None if self.sessions[&id].closing.is_none() => self.closed(id),
+            None => {}
+        }
+    }
+
+    /// A broadcast, to those with an even identity only if `even`; how many it should reach, and how many should lose by it.
+    pub fn publish(&mut self, payload: u32, size: u32, how: Publish, even: bool) -> (u32, u32) {
+        let (limits, most, slow) = (self.config.bulk.log, self.config.bulk.most, self.config.bulk.slow);
+        self.published += 1;
+        let number = self.published;
+        let bytes = |log: &[(u64, u32, u32, Option<u64>)]| log.iter().map(|entry| entry.2 as usize).sum::<usize>();
+        while !self.log.is_empty()
+            && (self.log.len() >= limits.messages || bytes(&self.log) + size as usize > limits.bytes)
+        {
+            self.log.remove(0);
+        }
+        let same = |entry: &&(u64, u32, u32, Option<u64>)| how.key.is_some() && entry.3 == how.key;
+        let older = self.log.iter().rfind(same).map(|entry| entry.0);
+        self.log.push((number, payload, size, how.key));
+        if how.snapshot {
+            self.snapshot = Some(payload);
+        }
+        let (mut reached, mut dropped, mut slow_ones) = (0, 0, Vec::new());
+        for (id, conn) in &mut self.conns {
+            let State::Attached(session) = conn.state else { continue };
+            let s = self.sessions.get_mut(&session).unwrap();
+            if even && s.identity.bits() % 2 == 1 {
+                continue;
+            }
+            conn.snapshot &= !how.snapshot;
+            let mut lost = purge(conn, &self.log);
+            if slow == Slow::Conflate {
+                conn.waiting.retain(|waits| Some(*waits) != older);
+            }
+            let full = conn.waiting.len() >= most as usize;
+            match slow {
+                Slow::DropNewest if full => lost += 1,
+                Slow::Disconnect if full => {
+                    slow_ones.push(*id);
+                    dropped += 1;
+                    continue;
+                }
+                Slow::DropOldest | Slow::Conflate if full => {
+                    conn.waiting.remove(0);
+                    lost += 1;
+                }
+                _ => {}
+            }
+            if !(full && slow == Slow::DropNewest) {
+                conn.waiting.push(number);
+                reached += 1;
+            }
+            s.lost += lost;
+            dropped += u32::from(lost > 0);
+        }
+        for conn in slow_ones {
+            self.end(conn, Why::Slow);
+        }
+        (reached, dropped)
+    }
+
+    /// So many are expected.
+    pub fn expect(&mut self, identities: Option<usize>) {
+        self.expected = identities;
+    }
+
+    /// What is due now happens, and the fleet is weighed.
+    pub fn fire(&mut self) {
+        let now = self.now;
+        let due: Vec<ConnId> =
+            self.conns.iter().filter(|(_, conn)| conn.until.is_some_and(|at| at <= now)).map(|(id, _)| *id).collect();
+        for conn in due {
+            match self.conns[&conn].state {
+                State::Pending => self.end(conn, Why::Silent),
+                State::Verifying(..) => self.end(conn, Why::Later),
+                State::Closing => self.drop_conn(conn),
+                State::Knocking(_) | State::Attached(_) => unreachable!("without a limit of their own"),
+            }
+        }
+        for id in self.sessions() {
+            self.fire_session(id);
+        }
+        let config = self.config;
+        for (address, known) in &mut self.addresses {
+            known.handshakes.now(now, config.per_address.handshakes);
+            known.messages.now(now, config.per_address.messages);
+            let _ = address;
+        }
+        let conns = &self.conns;
+        self.addresses.retain(|address, known| {
+            known.handshakes.used + known.messages.used > 0 || conns.values().any(|conn| conn.address == *address)
+        });
+        self.weigh();
+    }
+
+    fn fire_session(&mut self, id: SessionId) {
+        let now = self.now;
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        let s = self.sessions.get_mut(&id).unwrap();
+        for seen in s.inbox.values_mut() {
+            if let Some((request, _)) = seen.waiter.take_if(|(_, until)| *until <= now) {
+                self.book.answers.insert(request, false);
+            }
+        }
+        if due(s.closing.map(|(_, until)| until)) {
+            self.closed(id);
+        }
+        let Some(s) = self.sessions.get_mut(&id) else { return };
+        if due(s.knocker.map(|(_, until)| until)) || due(s.answer) || due(s.stall) {
+            if let Some(conn) = s.conn {
+                self.untie(id);
+                self.drop_conn(conn);
+            }
+            self.vacant(id);
+        }
+        if due(self.sessions[&id].expires) && self.sessions[&id].leaving.is_none() {
+            self.leave(id, Why::Expired);
+        }
+    }
+
+    fn weigh(&mut self) {
+        let live = self.sessions.values().filter(|s| s.conn.is_some()).count() * 100;
+        let whole = self.expected.unwrap_or(self.sessions.len());
+        if whole == 0 || live > whole * usize::from(self.config.fleet_high) {
+            self.fleet = false;
+        } else if live < whole * usize::from(self.config.fleet_low) {
+            self.fleet = true;
+        }
+    }
+
+    /// The hub weighs the fleet several times while it tells of several ends; between the marks both is right then.
+    pub fn fleet_between(&mut self, book: &Book, http: bool) {
+        let live = self.sessions.values().filter(|s| s.conn.is_some()).count() * 100;
+        let whole = self.expected.unwrap_or(self.sessions.len());
+        let marks = usize::from(self.config.fleet_low)..=usize::from(self.config.fleet_high);
+        let ends = !book.ended.is_empty() || book.control.values().any(|control| *control == Control::Drop);
+        if ends && whole > 0 && marks.contains(&live.div_ceil(whole)) {
+            self.fleet = http;
+        }
+    }
+
+    /// Everything that can be written is.
+    fn flush(&mut self) {
+        for (id, s) in &mut self.sessions {
+            let Some(conn) = s.conn else { continue };
+            let known = self.conns.get_mut(&conn).unwrap();
+            if !known.writable {
+                continue;
+            }
+            for (message, seen) in &mut s.inbox {
+                if core::mem::take(&mut seen.ack) {
+                    self.book.acks.entry(conn).or_default().insert(*message);
+                }
+            }
+            if core::mem::take(&mut s.ping) {
+                s.answer = Some(s.answer.unwrap_or(self.now.after(PROBE)));
+                *self.book.pings.entry(conn).or_default() += 1;
+            }
+            for message in &mut s.outbox {
+                if !message.settled && message.sent_on != Some(conn) {
+                    message.sent_on = Some(conn);
+                    self.book.data.entry(conn).or_default().push(message.payload);
+                }
+            }
+            s.lost += purge(known, &self.log);
+            let snapshot = self.snapshot.filter(|_| core::mem::take(&mut known.snapshot));
+            let numbers = core::mem::take(&mut known.waiting);
+            let payload = |number: u64| self.log.iter().find(|entry| entry.0 == number).unwrap().1;
+            let all: Vec<u32> = snapshot.into_iter().chain(numbers.into_iter().map(payload)).collect();
+            if !all.is_empty() {
+                self.book.broadcasts.entry(conn).or_default().extend(all);
+            }
+            let _ = id;
+        }
+    }
+}
+
+/// What waits and is not in the log any more is lost.
+fn purge(conn: &mut Conn, log: &[(u64, u32, u32, Option<u64>)]) -> u32 {
+    let before = conn.waiting.len();
+    conn.waiting.retain(|number| log.iter().any(|entry| entry.0 == *number));
+    u32::try_from(before - conn.waiting.len()).unwrap()
+}
+
+/// Whether a stamp is neither too old nor ahead nor used; from now on it is.
+fn fresh(s: &mut Session, wall: i64, tolerance: Duration, stamp: Stamp) -> bool {
+    u128::from(wall.abs_diff(stamp.issued)) <= tolerance.as_micros() && s.nonces.insert(stamp.nonce)
+}
+
+fn settle(book: &mut Book, id: SessionId, s: &mut Session, seq: Seq) -> bool {
+    let Some(message) = s.outbox.iter_mut().find(|message| message.seq == seq && !message.settled) else {
+        return false;
+    };
+    message.settled = true;
+    book.settled.insert((id, seq), true);
+    while s.outbox.first().is_some_and(|message| message.settled) {
+        s.outbox.remove(0);
+    }
+    true
+}
+
+/// An id that the wire could carry.
+#[must_use]
+pub const fn message(id: u128) -> MessageId {
+    MessageId::from_bits(id)
+}
