@@ -531,6 +531,13 @@ fn floods_of_pings_fragments_and_heartbeats_end_their_own_connection() {
     let mut stranger = Client::open(hub.address(), keys(3));
     stranger.socket.get_mut().write_all(&[0x89, 0x80, 1, 2, 3, 4].repeat(1000)).unwrap();
     assert_eq!(stranger.closed().code, 1008, "so many pings, and not a word about who it is");
+    let mut stranger = Client::open(hub.address(), keys(4));
+    let mut writer = stranger.socket.get_mut().try_clone().unwrap();
+    writer.write_all(&[0x01, 0x80, 1, 2, 3, 4]).unwrap();
+    let empty: Vec<u8> = [0x00, 0x80, 1, 2, 3, 4].repeat(4096);
+    let flood = std::thread::spawn(move || (0..10_000).find(|_| writer.write_all(&empty).is_err()));
+    assert!(matches!(stranger.closed().code, 1008 | 1006), "nor one in so many fragments");
+    assert!(flood.join().unwrap().is_some(), "it was cut off");
     assert!(quiet.predict("p").success());
     until("the end of both", || hub.health().connections == 1);
 }
