@@ -115,7 +115,6 @@ class Conn:
                 line = await self.reader.readline()
                 self.of.received += len(line)
             if status != 101:
-                self.of.received += len(await self.reader.read())
                 return self.end(f"HTTP {status}")
             self.answered.set()
             while True:
@@ -281,7 +280,8 @@ async def speaks_and_never_reads(of, conn, keys):
     for _ in range(2000):
         if not await conn.text(envelope(keys, "heartbeat", {})):
             return
-    await asyncio.sleep(of.left())
+    while await conn.send(frame(PING), 1):
+        await asyncio.sleep(0.1)
 
 
 async def is_silent(of, conn, _):
