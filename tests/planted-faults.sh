@@ -16,11 +16,14 @@ export CARGO_TARGET_DIR="$scratch/target" CARGO_TERM_COLOR=never RUST_BACKTRACE=
 # The simulator needs no adapter: without them a fault costs seconds.
 sed -i -E '/^(bowline-|smol|socket2|rcgen|tungstenite|rustix|\[target)/d' tests/Cargo.toml
 
-unit='cargo test -q -p bowline --lib'
+unit='cargo test -q -p bowline --features alloc,wire --lib'
 # Random scripts and the simulated world, the quickest first.
 world='cargo test -q -p bowline-tests --test corpus --test sim_promises --test sim_styles'
+# The hub against its model, and with a thousand clients.
+model='cargo test -q -p bowline-tests --test hub_model'
+fleet='cargo test -q -p bowline-tests --test hub_fleet'
 echo "building the tests once, unbroken"
-{ $unit && $world; } >log 2>&1 || { tail -30 log; echo "the tests fail without a fault"; exit 2; }
+{ $unit && $world && $model && $fleet; } >log 2>&1 || { tail -30 log; echo "the tests fail without a fault"; exit 2; }
 
 missed=0
 # promise · what is broken · file · sed expression · the command that must fail
@@ -107,5 +110,45 @@ plant "rule 4" "a close is noticed one call too late" core/src/session.rs \
     '/self\.finish\(\);/{n;N;s/self\.align\(\);//}' $world
 plant "rule 5" "time goes backwards" core/src/session.rs \
     's/let now = now\.max\(self\.now\);//' $world
+
+echo
+admission=core/src/hub/admission.rs
+plant R7 "the end of a connection is cleaned up by identity" $admission \
+    's/fn on_disconnected\(.*\{$/&\nif let Some(s) = self.conns.get(key).map(|c| c.identity).and_then(|i| self.find(i)) { self.untie(s.0); }/' $model
+plant R8 "the newcomer is closed as replaced, not the old one" $admission \
+    's/self\.close\(old, Why::Replaced/self.close(conn, Why::Replaced/' $model
+plant U1 "a connection is ended and its session not untied" $admission \
+    '/pub\(super\) fn end\(/,/^    \}/s/self\.untie\(peer\);//' $model
+plant U1 "a session without a connection never ends" $admission 's/peer\.expires\.arm\(until\);//' $model
+plant U1 "a session of its own is told as resumed" $admission 's/self\.made == made/self.made >= made/' $model
+plant U2 "war from one's own address" $admission 's/ \&\& peer\.address != address//' $model
+plant U2 "whoever knocked is not looked at before the next poll" core/src/hub/mod.rs \
+    's/^        self\.promote\(key\);//' $model
+plant U2 "a newcomer pays for its predecessor" core/src/session.rs '/what its predecessor owed/{n;d}' $model
+plant U3 "a frame of the peer's that is too long rejects ours" $admission \
+    's/if why == Why::TooLarge \{ Cause::Violation \}/if false { Cause::Violation }/' $model
+plant U5 "newcomers get the last broadcast twice" core/src/hub/traffic.rs \
+    's/conn\.snapshot \&= !how\.snapshot;//' $model
+plant U6 "a slow reader's oldest broadcast stays" core/src/hub/traffic.rs 's/let _ = conn\.pending\.pop\(first\);//' $model
+plant U6 "a reader that stopped is polled for ever" core/src/hub/turn.rs \
+    's/\.is_some_and\(\|conn\| conn\.writable \&\& /.is_some_and(|conn| true \&\& /' $fleet
+plant U7 "a connection that is full is written to from its welcome on" $admission 's/if !conn\.writable$/if false/' $model
+plant U8 "an address that was refused is never forgotten" $admission '/Let in or not/{n;d}' $model
+plant U8 "the same nonce twice in a greeting" $admission 's/peer\.replay\.check\(.*\.is_err\(\)$/false/' $model
+plant U8 "everybody refused is told the same time" core/src/hub/limit.rs \
+    's/self\.next = start\.saturating_add\(offset\).*;//' $unit hub
+plant U8 "nobody has to say who it is" $admission 's/self\.conns\.set_deadline\(conn, Some\(now\.after.*;//' $model
+plant U9 "a drain that was slept through stops" $admission 's/if over \{ u32::MAX \}/if false { u32::MAX }/' $model
+plant U9 "all of a drain at once" $admission 's/let batch = span\.div_ceil\(.*;/let batch = span.max(steps as usize);/' $fleet
+plant B2 "no window" core/src/hub/mod.rs 's/self\.config\.get\(\)\.reconnect_window/Duration::ZERO/' $fleet
+plant P8 "the fleet is weighed in the middle of a replacement" $admission \
+    's/self\.live = self\.live\.saturating_sub\(1\);/\0 self.weigh_fleet();/' $model
+plant L8 "a close handshake of the hub's has no limit" $admission \
+    's/self\.conns\.set_deadline\(key, Some\(until\)\);//' $model
+plant G9 "the sessions' deadlines are not announced" core/src/hub/mod.rs \
+    's/\[self\.peers\.deadline\(\), self\.conns/[self.conns/' $model
+plant G9 "a refused duplicate leaves a deadline in the past" $admission '/It was asked, so it has/{n;d}' $model
+plant G9 "a deadline that passed before the first poll" core/src/hub/turn.rs \
+    's/if due\.is_some_and\(\|at\| at <= self\.now\)/if false/' $model
 
 [ $missed = 0 ] && echo "all caught" || { echo "$missed not caught"; exit 1; }

@@ -1,18 +1,21 @@
 //! What a hub costs beside a bare loop, and what an idle miner costs. Not a test: it asserts nothing and takes minutes.
 //!
 //! ```text
-//! cargo bench -p bowline-tests --bench hub                       both, with the defaults below
+//! cargo bench -p bowline-tests --bench hub                       all of them, as below
 //! cargo bench -p bowline-tests --bench hub -- broadcast 1000     a broadcast of 1 KB to so many miners
 //! cargo bench -p bowline-tests --bench hub -- idle 5000          memory and CPU of so many idle miners
+//! cargo bench -p bowline-tests --bench hub -- reconnect 1000     the hub is killed and comes back after 2 s: the busiest
+//!                                                                100 ms, with and without the announced window
 //! ```
 //!
 //! The miners live in a process of their own (this program again), so what is measured is the server's alone: CPU by the
 //! scheduler's books, memory by what is resident. The bare loop writes the same pre-built frames to as many sockets of the
 //! same kind, in the same process, turn by turn with the hub; only the ratio means anything on a shared machine.
 
-use bowline::hub::{Publish, Rate};
+use bowline::hub::{HubConfig, Publish, Rate};
 use bowline::wire::bettensor::Unsigned;
 use bowline_smol::hub::{Admission, Hub, HubSetup};
+use bowline_smol::{Miner, Setup};
 use bowline_transport::Keypair;
 use smol::Async;
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -37,9 +40,11 @@ fn main() {
     match words.first().map(String::as_str) {
         Some("broadcast") => broadcast(count(1000)),
         Some("idle") => idle(count(5000)),
+        Some("reconnect") => reconnect(count(1000)),
         _ => {
             broadcast(1000);
             idle(5000);
+            reconnect(1000);
         }
     }
 }
@@ -54,13 +59,18 @@ fn keys(n: usize) -> Keypair {
 
 /// A hub that lets in as many as there are, as fast as they come, all from one address.
 fn hub(miners: usize) -> Hub {
-    let setup = HubSetup::validator("127.0.0.1:0", keys(usize::MAX >> 8)).unwrap();
+    hub_at("127.0.0.1:0", miners, HubConfig::DEFAULT.reconnect_window)
+}
+
+fn hub_at(address: &str, miners: usize, window: Duration) -> Hub {
+    let setup = HubSetup::validator(address, keys(usize::MAX >> 8)).unwrap();
     let setup = setup.authorize(|_| Admission::accept()).configure(|config| {
         config.sessions = miners;
         config.connections = miners + 100;
         config.per_address_connections = u32::MAX;
         config.handshakes = Rate::UNLIMITED;
         config.per_address.handshakes = Rate::UNLIMITED;
+        config.reconnect_window = window;
     });
     Hub::start(setup).unwrap()
 }
@@ -139,6 +149,37 @@ fn idle(count: usize) {
     println!("  still connected: {}, active: {}", hub.health().connections, hub.health().active);
     end(&mut first);
     end(&mut others);
+}
+
+/// The miners are ours, with a miner's own settings: 2.5 to 5 s before the first try, doubling.
+fn reconnect(count: usize) {
+    for window in [Duration::ZERO, Duration::from_secs(30)] {
+        let hub = hub_at("127.0.0.1:0", count, window);
+        let address = hub.address();
+        let mut miners = begin_miners("whole", address, count);
+        await_ready(&mut miners);
+        while hub.health().connections < count {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        // Killed: no drain, no close frames.
+        drop(hub);
+        std::thread::sleep(Duration::from_secs(2));
+        let hub = hub_at(&address.to_string(), count, window);
+        let back = Instant::now();
+        let mut admitted = vec![0];
+        while hub.health().connections < count && back.elapsed() < Duration::from_secs(120) {
+            std::thread::sleep(Duration::from_millis(20));
+            admitted.push(hub.stats().admitted);
+        }
+        // Of spans of 100 ms that begin every 20 ms.
+        let busiest = admitted.windows(6).map(|span| span[5] - span[0]).max().unwrap_or_default();
+        println!(
+            "{count} miners after a killed hub, window {} s: all back after {:.1} s, busiest 100 ms {busiest} connections",
+            window.as_secs(),
+            back.elapsed().as_secs_f64()
+        );
+        end(&mut miners);
+    }
 }
 
 fn median(of: &mut [f64]) -> f64 {
@@ -227,8 +268,17 @@ fn miners(job: &str) {
     let words: Vec<&str> = job.split(' ').collect();
     let (signs, address, count) =
         (words[0] == "miner", words[1].parse::<SocketAddr>().unwrap(), words[2].parse::<usize>().unwrap());
+    if words[0] == "whole" {
+        let setup = |n| Setup::miner(&format!("ws://{address}/ws"), keys(n)).unwrap();
+        let miners: Vec<Miner> = (0..count).map(|n| Miner::start(setup(n)).unwrap()).collect();
+        println!("ready");
+        std::io::stdin().read_line(&mut String::new()).unwrap();
+        return drop(miners);
+    }
     smol::block_on(async {
-        for n in 0..count {
+        // The keys of two processes differ.
+        let first = std::process::id() as usize * 100_000;
+        for n in first..first + count {
             let socket =
                 connect(address, signs.then(|| keys(n))).await.unwrap_or_else(|error| panic!("miner {n}: {error}"));
             smol::spawn(drink(socket)).detach();

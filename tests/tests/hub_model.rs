@@ -71,6 +71,9 @@ struct Rig {
     show: bool,
     /// The hub was told something in this step.
     told: bool,
+    dense: bool,
+    /// What the hub said, and when, if that is wanted.
+    log: Option<Vec<(Instant, String)>>,
     policy: Duplicate,
     small_log: bool,
     /// Which message a data frame was, by session and number.
@@ -98,6 +101,8 @@ impl Rig {
             policy: config.duplicate,
             small_log: config.bulk.log.messages < 256,
             told: false,
+            dense: false,
+            log: None,
             show: std::env::var("SHOW").is_ok(),
             ids: BTreeMap::new(),
             conns: Vec::new(),
@@ -131,6 +136,9 @@ impl Rig {
         let Some(output) = self.hub.poll() else { return false };
         if self.show {
             println!("    {output:?}");
+        }
+        if let Some(log) = &mut self.log {
+            log.push((self.now, format!("{output:?}")));
         }
         let fine = |books: &Books, conn: ConnId| {
             assert!(books.welcomed.contains(&conn), "U7: {conn:?} gets something before its welcome");
@@ -255,10 +263,16 @@ impl Rig {
         assert_eq!(health.backlog, mine, "G1: what is open");
     }
 
-    /// Time passes; the hub is woken when it asked for it, and at no other time.
+    /// When the hub is called next: when it asked for it, and at no other time; or, dense, every 10 ms besides.
+    fn wake(&self) -> Option<Instant> {
+        let dense = self.dense.then(|| Instant::from_micros((self.now.as_micros() / 10_000 + 1) * 10_000));
+        self.hub.deadline().into_iter().chain(dense).min()
+    }
+
+    /// Time passes.
     fn pass(&mut self, span: Duration) {
         let until = self.now.after(span);
-        while let Some(at) = self.hub.deadline().filter(|at| *at < until) {
+        while let Some(at) = self.wake().filter(|at| *at < until) {
             self.now = self.now.max(at);
             self.tell(format_args!("tick"));
             self.hub.tick(self.now);
@@ -353,6 +367,14 @@ impl Rig {
         let (chosen, made) = (self.hub.session_of(conn), self.made());
         if let Some(model) = &mut self.model {
             assert_eq!(taken, model.accepted(wall, conn, chosen, made));
+        }
+    }
+
+    fn writable(&mut self, conn: ConnId, yes: bool) {
+        self.tell(format_args!("{conn:?} writable {yes}"));
+        self.hub.writable(self.now, conn, yes);
+        if let Some(model) = &mut self.model {
+            model.writable(conn, yes);
         }
     }
 
@@ -478,17 +500,12 @@ impl Rig {
                 }
             }
             (10..16, _) => {
-                self.payload += 1;
-                let key = (!self.one_in(3)).then(|| self.rng.up_to(2));
-                let how = Publish { key, snapshot: self.one_in(4) };
-                let (payload, even) = (self.payload, self.one_in(3));
-                self.tell(format_args!("publish {payload} {how:?} even {even}"));
-                let to = |_: SessionId, identity: Identity| !even || identity.bits() % 2 == 0;
-                let sent = self.hub.publish(self.now, payload, 1, how, to);
-                if let Some(model) = &mut self.model {
-                    let (reached, dropped) = model.publish(payload, 1, how, even);
-                    assert_eq!(sent.reached, reached);
-                    assert!(self.small_log || sent.dropped == dropped, "{sent:?} {dropped}");
+                // As many as make a reader slow, now and then.
+                for n in 0..if self.one_in(3) { 8 } else { 1 } {
+                    if n > 0 {
+                        self.drain();
+                    }
+                    self.publish();
                 }
             }
             _ => {
@@ -502,6 +519,21 @@ impl Rig {
                     model.request_gone(session, request);
                 }
             }
+        }
+    }
+
+    fn publish(&mut self) {
+        self.payload += 1;
+        let key = (!self.one_in(3)).then(|| self.rng.up_to(2));
+        let how = Publish { key, snapshot: self.one_in(4) };
+        let (payload, even) = (self.payload, self.one_in(3));
+        self.tell(format_args!("publish {payload} {how:?} even {even}"));
+        let to = |_: SessionId, identity: Identity| !even || identity.bits() % 2 == 0;
+        let sent = self.hub.publish(self.now, payload, 1, how, to);
+        if let Some(model) = &mut self.model {
+            let (reached, dropped) = model.publish(payload, 1, how, even);
+            assert_eq!(sent.reached, reached);
+            assert!(self.small_log || sent.dropped == dropped, "{sent:?} {dropped}");
         }
     }
 
@@ -541,6 +573,10 @@ impl Rig {
                 let identity = self.identity();
                 self.hello(conn, identity);
                 self.drain();
+                if self.one_in(4) {
+                    self.writable(conn, false);
+                    self.drain();
+                }
                 self.verify(conn);
             }
             (3..6, Some(conn)) => {
@@ -551,11 +587,7 @@ impl Rig {
             (10..16, Some(conn)) => self.heard(conn),
             (16 | 17, Some(conn)) => {
                 let yes = !self.one_in(3);
-                self.tell(format_args!("{conn:?} writable {yes}"));
-                self.hub.writable(self.now, conn, yes);
-                if let Some(model) = &mut self.model {
-                    model.writable(conn, yes);
-                }
+                self.writable(conn, yes);
             }
             (18, Some(conn)) => {
                 self.tell(format_args!("{conn:?} ends"));
@@ -721,5 +753,38 @@ fn u9_a_drain_ends_whatever_it_finds() {
         }
         rig.nothing_left();
         assert_eq!(rig.books.drained, Some(rig.books.abandoned - before), "U9: what was abandoned is counted");
+    }
+}
+
+/// G9: the hub does the same at the same time, woken at its deadlines only or every 10 ms besides.
+#[test]
+fn g9_sparse_equals_dense() {
+    let played = |seed, dense| {
+        let mut rig = Rig::new(seed, false);
+        rig.hub = {
+            let mut config = config(seed);
+            // With everything that has a timer.
+            config.session.heartbeat = HubConfig::DEFAULT.session.heartbeat;
+            config.session.outbox.ack_wait = AckWait::ADAPTIVE;
+            Hub::new(config.check().unwrap(), seed, Origin::new(1 << 32, 1), Instant::ZERO)
+        };
+        (rig.dense, rig.log) = (dense, Some(Vec::new()));
+        for _ in 0..150 {
+            let pause = rig.pause();
+            rig.pass(pause);
+            rig.step();
+            rig.drain();
+        }
+        rig.hub.drain(rig.now, s(20), s(4));
+        rig.drain();
+        rig.pass(s(10));
+        rig.log.unwrap_or_default()
+    };
+    for seed in seeds(40) {
+        let (sparse, dense) = (played(seed, false), played(seed, true));
+        for (one, two) in sparse.iter().zip(&dense) {
+            assert_eq!(one, two, "seed {seed}");
+        }
+        assert_eq!(sparse.len(), dense.len(), "seed {seed}");
     }
 }

@@ -2,7 +2,13 @@
 //!
 //! Decided here: the commands and their exit statuses. Each command lives in a folder of its own.
 
+mod connect;
 mod demo;
+mod interrupt;
+mod keys;
+mod node;
+mod pipe;
+mod words;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -10,9 +16,11 @@ use std::process::ExitCode;
 const ABOUT: &str = "\
 Bowline keeps a message session alive over a WebSocket that breaks, and over
 HTTP when there is no WebSocket: nothing accepted is lost, and nothing is done
-twice. This program shows it, on this machine alone:
+twice. This program shows it, on this machine alone, and lets programs in any
+language use it:
 
-    bowline demo";
+    bowline demo
+    bowline connect ws://validator:8091 --key FILE";
 
 /// Keeps a message session alive over a WebSocket that breaks
 #[derive(Parser)]
@@ -25,10 +33,14 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Demo(demo::Args),
+    Connect(connect::Args),
+    Key(keys::Args),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Demo(args) => demo::run(&args),
+        Command::Connect(args) => connect::run(&args),
+        Command::Key(args) => keys::run(&args),
     }
 }

@@ -82,7 +82,7 @@ impl Socket {
             .max_write_buffer_size(longest.saturating_add(WRITE_SLACK))
             .max_message_size(Some(limit))
             .max_frame_size(Some(limit));
-        let counted = Counted { stream, written: 0 };
+        let counted = Counted { stream, written: 0, allowance: usize::MAX };
         let websocket = WebSocket::from_partially_read(counted, early.to_vec(), role, Some(config));
         Self { link, blocked: false, websocket, written_before: 0, closed_with: None, refused: None }
     }
@@ -131,6 +131,19 @@ impl Socket {
             config.max_message_size = Some(limit);
             config.max_frame_size = Some(limit);
         });
+    }
+
+    /// From now on so many bytes are read, and then there is nothing: a peer that sends as fast as it is read, and never
+    /// ends a message, would keep its reader for ever.
+    #[cfg(feature = "hub")]
+    pub(crate) fn allow(&mut self, bytes: usize) {
+        self.websocket.get_mut().allowance = bytes;
+    }
+
+    /// Whether all that was allowed has been read.
+    #[cfg(feature = "hub")]
+    pub(crate) fn exhausted(&self) -> bool {
+        self.websocket.get_ref().allowance == 0
     }
 
     /// Throws away what came in behind something that is no WebSocket. True: the peer has ended the connection.
@@ -216,15 +229,22 @@ fn pause(code: u16, reason: &str) -> Duration {
         .unwrap_or_default()
 }
 
-/// Counts what leaves.
+/// Counts what leaves, and lets in no more than is allowed at a time.
 struct Counted {
     stream: Box<dyn Stream>,
     written: u64,
+    allowance: usize,
 }
 
 impl Read for Counted {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.stream.read(buffer)
+        let most = buffer.len().min(self.allowance);
+        let Some(buffer) = buffer.get_mut(..most).filter(|buffer| !buffer.is_empty()) else {
+            return Err(io::ErrorKind::WouldBlock.into());
+        };
+        let read = self.stream.read(buffer)?;
+        self.allowance = self.allowance.saturating_sub(read);
+        Ok(read)
     }
 }
 

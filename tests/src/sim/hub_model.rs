@@ -242,8 +242,10 @@ impl Model {
     #[must_use]
     pub fn lost(&self, session: SessionId) -> Option<(u32, u32)> {
         let s = self.sessions.get(&session)?;
-        let sure = s.conn.is_some_and(|conn| self.conns[&conn].writable);
-        Some((if sure { s.lost - s.slack } else { 0 }, s.lost))
+        let Some(conn) = s.conn.map(|conn| &self.conns[&conn]) else { return Some((0, s.lost)) };
+        // What the log has forgotten may have been told already, or not yet.
+        let more = purge(&mut conn.clone(), &self.log);
+        Some((if conn.writable { s.lost - s.slack } else { 0 }, s.lost + more))
     }
 
     /// The connection that should carry this session, and the session that should be carried by a connection.
@@ -527,8 +529,10 @@ impl Model {
 
     fn untie(&mut self, id: SessionId) {
         let s = self.sessions.get_mut(&id).unwrap();
+        let lost = s.conn.map_or(0, |conn| self.conns.get_mut(&conn).map_or(0, |conn| purge(conn, &self.log)));
         (s.conn, s.ping, s.answer, s.stall) = (None, false, None, None);
         s.expires = Some(self.now.after(self.config.ttl));
+        s.lost += lost;
         s.slack = s.lost;
     }
 
@@ -571,10 +575,12 @@ impl Model {
 
     /// A connection has ended by itself.
     pub fn disconnected(&mut self, conn: ConnId) {
+        if let Some(State::Attached(id)) = self.conns.get(&conn).map(|known| known.state.clone()) {
+            self.untie(id);
+        }
         let Some(known) = self.conns.remove(&conn) else { return };
         match known.state {
             State::Attached(id) => {
-                self.untie(id);
                 self.vacant(id);
             }
             State::Knocking(id) => self.sessions.get_mut(&id).unwrap().knocker = None,
@@ -681,6 +687,7 @@ impl Model {
     }
 
     /// A request came in. `got`: the session it was put to.
+    #[expect(clippy::too_many_arguments, reason = "a request says all of this at once, and what became of it")]
     pub fn request(
         &mut self,
         wall: i64,
@@ -766,6 +773,8 @@ impl Model {
     pub fn dismiss(&mut self, session: SessionId) -> bool {
         let there = self.sessions.get(&session).is_some_and(|s| s.leaving.is_none());
         if there {
+            // What is due at the same instant counts: nobody says good-bye to a connection that is dead.
+            self.fire_holder(session);
             self.leave(session, Why::Dismissed);
         }
         there
@@ -818,8 +827,9 @@ impl Model {
         if how.snapshot {
             self.snapshot = Some(payload);
         }
-        let (mut reached, mut dropped, mut slow_ones) = (0, 0, Vec::new());
-        for (id, conn) in &mut self.conns {
+        let (mut reached, mut dropped) = (0, 0);
+        for id in self.conns.keys().copied().collect::<Vec<_>>() {
+            let conn = self.conns.get_mut(&id).unwrap();
             let State::Attached(session) = conn.state else { continue };
             let s = self.sessions.get_mut(&session).unwrap();
             if even && s.identity.bits() % 2 == 1 {
@@ -834,7 +844,8 @@ impl Model {
             match slow {
                 Slow::DropNewest if full => lost += 1,
                 Slow::Disconnect if full => {
-                    slow_ones.push(*id);
+                    // Whoever knocked has its place, and may still come in this round.
+                    self.end(id, Why::Slow);
                     dropped += 1;
                     continue;
                 }
@@ -850,9 +861,6 @@ impl Model {
             }
             s.lost += lost;
             dropped += u32::from(lost > 0);
-        }
-        for conn in slow_ones {
-            self.end(conn, Why::Slow);
         }
         (reached, dropped)
     }
@@ -903,16 +911,26 @@ impl Model {
         if due(s.closing.map(|(_, until)| until)) {
             self.closed(id);
         }
-        let Some(s) = self.sessions.get_mut(&id) else { return };
-        if due(s.knocker.map(|(_, until)| until)) || due(s.answer) || due(s.stall) {
+        if !self.sessions.contains_key(&id) {
+            return;
+        }
+        self.fire_holder(id);
+        if due(self.sessions[&id].expires) && self.sessions[&id].leaving.is_none() {
+            self.leave(id, Why::Expired);
+        }
+    }
+
+    /// Whoever has the place loses it, if its time is up.
+    fn fire_holder(&mut self, id: SessionId) {
+        let now = self.now;
+        let s = &self.sessions[&id];
+        let knocker = s.knocker.map(|(_, until)| until);
+        if [knocker, s.answer, s.stall].into_iter().flatten().any(|at| at <= now) {
             if let Some(conn) = s.conn {
                 self.untie(id);
                 self.drop_conn(conn);
             }
             self.vacant(id);
-        }
-        if due(self.sessions[&id].expires) && self.sessions[&id].leaving.is_none() {
-            self.leave(id, Why::Expired);
         }
     }
 

@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod driver;
+pub mod fleet;
 pub mod hub_model;
 pub mod ledger;
 pub mod network;

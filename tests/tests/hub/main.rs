@@ -3,10 +3,13 @@
 //! No timing is asserted: only counts and orders, with a generous limit on everything that waits. The numbers in the names
 //! are those of the faults in the original (wire facts 2.10) and of the rules.
 
+#[path = "../real/ca.rs"]
+#[expect(dead_code, reason = "every test program uses a part")]
+mod ca;
 mod client;
 
 use bowline::Outcome;
-use bowline_smol::hub::{Admission, Confirmation, Duplicate, Event, Hub, HubSetup, Publish, Target};
+use bowline_smol::hub::{Admission, Confirmation, Duplicate, Event, Hub, HubSetup, Publish, Rate, Target};
 use client::*;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
@@ -251,7 +254,8 @@ fn fault_11_a_reader_that_stopped_delays_no_broadcast() {
     // Far more than the system takes for one that does not read.
     for round in 0..400 {
         let sent = hub.publish("game_update", &data, Publish::DEFAULT).unwrap();
-        assert!(sent.reached >= 10, "the others at least");
+        // On a slow machine the one that moves no byte is found stalled meanwhile, and closed.
+        assert!(sent.reached >= 10);
         if round % 40 == 39 {
             for other in &mut others {
                 for _ in 0..40 {
@@ -260,8 +264,9 @@ fn fault_11_a_reader_that_stopped_delays_no_broadcast() {
             }
         }
     }
-    assert!(hub.health().connections >= 10, "it is disconnected after some time, and nobody else");
-    assert!(hub.stats().lost > 0, "somebody lost something, and it is counted");
+    assert!(hub.health().connections >= 10);
+    let closed = hub.health().connections == 10;
+    assert!(closed || hub.stats().lost > 0, "it lost something, and it is counted");
     drop(stopped);
 }
 
@@ -506,6 +511,61 @@ fn l9_whoever_says_nothing_or_half_of_it_is_sent_away_and_takes_nobodys_place() 
 }
 
 #[test]
+fn floods_of_pings_fragments_and_heartbeats_end_their_own_connection() {
+    let (hub, _) = hub();
+    let mut quiet = Client::join(hub.address(), 9);
+    // A fragment of a text, then empty continuations without end, masked as a client's must be.
+    let empty: Vec<u8> = [0x00, 0x80, 1, 2, 3, 4].repeat(4096);
+    let mut miner = Client::join(hub.address(), 1);
+    miner.socket.get_mut().write_all(&[0x01, 0x80, 1, 2, 3, 4]).unwrap();
+    let mut writer = miner.socket.get_mut().try_clone().unwrap();
+    let flood = std::thread::spawn(move || (0..10_000).find(|_| writer.write_all(&empty).is_err()));
+    assert!(matches!(miner.closed().code, 1002 | 1006));
+    assert!(flood.join().unwrap().is_some(), "it was cut off");
+    let ping: Vec<u8> = [0x89, 0x80, 1, 2, 3, 4].repeat(4096);
+    let mut miner = Client::join(hub.address(), 2);
+    let mut writer = miner.socket.get_mut().try_clone().unwrap();
+    let flood = std::thread::spawn(move || (0..10_000).find(|_| writer.write_all(&ping).is_err()));
+    assert!(matches!(miner.closed().code, 1008 | 1006));
+    assert!(flood.join().unwrap().is_some(), "it was cut off");
+    assert!(quiet.predict("p").success());
+    until("the end of both", || hub.health().connections == 1);
+}
+
+#[test]
+fn two_hundred_miners_come_back_to_a_hub_that_was_killed() {
+    let many = |setup: HubSetup| {
+        setup.authorize(|_| Admission::accept()).configure(|config| {
+            config.per_address_connections = 1000;
+            config.per_address.handshakes = Rate::UNLIMITED;
+        })
+    };
+    let (hub, _) = hub_with(many);
+    let address = hub.address();
+    let mut miners: Vec<_> = (0..200).map(|n| Client::join(address, n + 1)).collect();
+    assert_eq!(hub.publish("game_update", r#"{"games":[1]}"#, Publish::DEFAULT).unwrap().reached, 200);
+    for miner in &mut miners {
+        assert_eq!(miner.envelope().data["games"][0], 1);
+    }
+    drop(hub);
+    for miner in &mut miners {
+        assert!(matches!(miner.closed().code, 1012 | 1006));
+    }
+    let mut again = None;
+    until("the port", || {
+        let setup = many(HubSetup::validator(&address.to_string(), keys(999_999)).unwrap());
+        again = Hub::start(setup.on("prediction", |_| async { Ok::<_, String>("stored") })).ok();
+        again.is_some()
+    });
+    let hub = again.unwrap();
+    let mut miners: Vec<_> = (0..200).map(|n| Client::join(address, n + 1)).collect();
+    for (n, miner) in miners.iter_mut().enumerate() {
+        assert!(miner.predict(&format!("p-{n}")).success());
+    }
+    assert_eq!((hub.health().connections, hub.stats().delivered), (200, 200));
+}
+
+#[test]
 fn u2_a_holder_who_does_not_answer_loses_its_place_and_one_who_does_keeps_it() {
     let (hub, _) = hub_with(|setup| {
         setup.configure(|config| {
@@ -705,4 +765,30 @@ fn our_own_miner_and_our_own_hub_understand_each_other() {
     update.complete();
     assert_eq!(*seen.lock().unwrap(), ["p-1"]);
     assert_eq!(miner.complaints().total, 0);
+}
+
+#[test]
+fn encrypted_the_hub_is_the_same() {
+    let authority = ca::Authority::new();
+    let tls = ca::serve(ca::trust(&authority), &authority.here());
+    let (hub, seen) = hub_with(|setup| setup.tls(&tls).unwrap());
+    let start = |url: String, n| {
+        let setup = bowline_smol::Setup::miner(&url, keys(n)).unwrap();
+        bowline_smol::Miner::start(setup.tls(&ca::trust(&authority)).unwrap()).unwrap()
+    };
+    let miner = start(format!("wss://localhost:{}", hub.address().port()), 1);
+    let receipts: Vec<_> =
+        (0..20).map(|n| block("room", miner.predict(format!(r#"{{"prediction_id":"p-{n}"}}"#))).unwrap()).collect();
+    for receipt in receipts {
+        let end = block("the confirmation", receipt.settled());
+        assert_eq!(end.outcome, Outcome::Delivered { path: bowline::Path::WebSocket });
+    }
+    assert_eq!(seen.lock().unwrap().len(), 20);
+    until("the miner", || hub.health().connections == 1);
+    let data = format!(r#"{{"games":["{}"]}}"#, "x".repeat(200_000));
+    hub.publish("game_update", &data, Publish::DEFAULT).unwrap();
+    assert!(block("the update", miner.receive()).unwrap().data().len() > 200_000);
+    let plain = TcpStream::connect(hub.address()).unwrap();
+    plain.set_read_timeout(Some(LIMIT)).unwrap();
+    assert!(tungstenite::client(format!("ws://{}/ws", hub.address()), plain).is_err(), "not in the clear");
 }

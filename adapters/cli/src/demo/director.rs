@@ -6,17 +6,17 @@
 
 use super::Args;
 use super::batches::Batches;
-use super::interrupt::{self, Interrupt};
 use super::ledger::Ledger;
 use super::live::View;
 use super::note::{Note, seconds};
 use super::scale::Scale;
 use super::script::{self, Phase, SCRIPT};
-use super::show::Show;
+use super::show::{self, Show};
 use super::summary::Summary;
 use super::watch::Watch;
 use super::words;
 use super::world::World;
+use crate::interrupt::{self, Interrupt};
 use bowline::{GONKA_ML_NODE, Path, Refusal};
 use bowline_cli::proxy::Fault;
 use bowline_transport::{Receipt, Refused, SetupError, Status};
@@ -86,7 +86,7 @@ impl From<io::Error> for Failure {
 
 /// Runs the whole demo.
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
-    let interrupt = Interrupt::listen()?;
+    let interrupt = Interrupt::listen(|| (), show::give_back_terminal)?;
     let batches = Arc::new(Batches::new(args.seed, args.batches));
     let ledger = Arc::new(Ledger::default());
     let world = World::start(args, &batches, &ledger)?;

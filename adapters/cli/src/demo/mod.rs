@@ -12,10 +12,8 @@
 
 mod batches;
 mod director;
-mod interrupt;
 mod ledger;
 mod live;
-mod node;
 mod note;
 mod scale;
 mod script;
@@ -25,6 +23,7 @@ mod watch;
 mod words;
 mod world;
 
+use crate::node;
 use scale::Scale;
 use std::io::ErrorKind;
 use std::process::ExitCode;

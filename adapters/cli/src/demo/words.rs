@@ -4,9 +4,9 @@
 
 use super::note::Note;
 use super::world::Who;
+use crate::words::cause;
 use bowline::{Cause, Event, Path, State};
 use bowline_cli::proxy::{Direction, Fault};
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 /// Something that a node told. Attempts to connect fail again and again: `said` holds what need not be said again.
@@ -42,23 +42,6 @@ pub(crate) fn event(who: Who, event: Event, said: &mut BTreeSet<String>) -> Note
         | Event::RejectedButAcked { .. }
         | Event::HorizonShort { .. }
         | Event::IdReused { .. } => Note::new("other").field("node", node).field("what", format!("{event:?}")),
-    }
-}
-
-/// How a connection, or the attempt at one, ended.
-pub(crate) fn cause(cause: Cause) -> Cow<'static, str> {
-    match cause {
-        Cause::Refused => "refused".into(),
-        Cause::Timeout => "no answer in time".into(),
-        Cause::Closed(1005 | 1006) => "broken off".into(),
-        Cause::Closed(code) => format!("closed with {code}").into(),
-        Cause::Rejected(status) => format!("answered with {status}").into(),
-        Cause::Dead => "nothing heard, so it is dead".into(),
-        Cause::Stalled => "takes no more bytes".into(),
-        Cause::Unanswered => "leaves a batch unanswered".into(),
-        Cause::Violation => "the peer broke the protocol".into(),
-        Cause::Replaced => "a newer one took its place".into(),
-        Cause::Ours => "closed by us".into(),
     }
 }
 

@@ -10,8 +10,8 @@
 use super::Args;
 use super::batches::{self, Batches};
 use super::ledger::Ledger;
-use super::node::Node;
 use super::scale::Scale;
+use crate::node::Node;
 use bowline::{Event, Path};
 use bowline_cli::proxy::Proxy;
 use bowline_transport::{Message, Setup, SetupError, Status};

@@ -506,8 +506,16 @@ impl Engine {
     }
 
     pub(super) fn dismiss(&mut self, hotkey: Hotkey) -> bool {
-        let session = self.machine.find(self.identity(&hotkey));
-        session.is_some_and(|session| self.machine.dismiss(self.now(), session))
+        let identity = self.identity(&hotkey);
+        let mut known = false;
+        // More than one, where several connections may live side by side.
+        while let Some(session) = self.machine.find(identity) {
+            known = true;
+            if !self.machine.dismiss(self.now(), session) {
+                break;
+            }
+        }
+        known
     }
 
     pub(super) fn expect(&mut self, miners: Option<usize>) {

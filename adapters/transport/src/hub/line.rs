@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  First ── auth frame ──▶ Asked ── welcome ──▶ Open ── close ──▶ Closing ──▶ gone
-//!    │ anything else         not read              │ at most 64 frames and 1 MiB a turn
+//!    │ anything else         not read              │ at most 64 frames and 256 KiB a turn
 //!    └──▶ Refused            meanwhile             └──▶ what is no WebSocket: closed, the rest thrown away
 //! ```
 //!
@@ -31,7 +31,7 @@ const READ_BUFFER: usize = 2 * 1024;
 
 /// So many frames, and so many bytes, are read in one turn before the others get theirs.
 const FRAMES_A_TURN: usize = 64;
-const BYTES_A_TURN: usize = 1 << 20;
+const BYTES_A_TURN: usize = 4 * LONGEST_FRAME;
 
 /// A connection that was let in and became a WebSocket.
 ///
@@ -250,11 +250,8 @@ enum Pulled {
 
 impl State {
     fn pull(&mut self, pulled: &mut Vec<Pulled>) -> Reading {
-        let mut bytes = 0_usize;
+        self.socket.allow(BYTES_A_TURN);
         for _ in 0..FRAMES_A_TURN {
-            if bytes > BYTES_A_TURN {
-                return Reading::Again;
-            }
             if self.socket.refused.is_some() {
                 // What still comes is thrown away: closing a socket with unread bytes would take the close frame back.
                 if self.socket.discard() {
@@ -271,10 +268,7 @@ impl State {
                     pulled.push(Pulled::First(text));
                     return Reading::Held;
                 }
-                Incoming::Text(text) => {
-                    bytes = bytes.saturating_add(text.len());
-                    pulled.push(Pulled::Text(text));
-                }
+                Incoming::Text(text) => pulled.push(Pulled::Text(text)),
                 Incoming::Binary if self.stage == Stage::First => {
                     self.stage = Stage::Asked;
                     pulled.push(Pulled::First(Utf8Bytes::default()));
@@ -283,6 +277,13 @@ impl State {
                 Incoming::Binary => pulled.push(Pulled::Other(Head::Malformed)),
                 Incoming::Ping => pulled.push(Pulled::Other(Head::Other)),
                 Incoming::Pong => pulled.push(Pulled::Other(Head::Pong)),
+                Incoming::Nothing if self.socket.exhausted() => {
+                    // Four of the longest messages, and not one of them has ended: a flood of empty fragments.
+                    if pulled.is_empty() {
+                        pulled.push(Pulled::Other(Head::Malformed));
+                    }
+                    return Reading::Again;
+                }
                 Incoming::Nothing => return Reading::Empty,
                 Incoming::Ended(cause, _) => match self.socket.refused {
                     Some(code) => pulled.push(Pulled::Broken { too_large: code == 1009 }),

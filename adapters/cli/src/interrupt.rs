@@ -1,8 +1,7 @@
-//! Ctrl-C: once to stop gracefully, twice to end at once.
+//! Ctrl-C and SIGTERM: once to stop gracefully, twice to end at once.
 //!
-//! Decided here: what a second one does: it gives the terminal back and ends the process.
+//! Decided here: what a second one does: it leaves things in order, within a moment, and ends the process.
 
-use super::show;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::process;
@@ -17,14 +16,18 @@ pub(crate) const STATUS: u8 = 130;
 pub(crate) struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// Listens from now on.
-    pub(crate) fn listen() -> Result<Self, ctrlc::Error> {
+    /// Listens from now on. The first one calls `told`, a second one `leave`.
+    pub(crate) fn listen(
+        told: impl Fn() + Send + 'static,
+        leave: impl FnOnce() + Clone + Send + 'static,
+    ) -> Result<Self, ctrlc::Error> {
         let asked = Arc::new(AtomicBool::new(false));
         let ask = Arc::clone(&asked);
         ctrlc::set_handler(move || {
             if ask.swap(true, Ordering::Relaxed) {
-                end_at_once();
+                end_at_once(leave.clone());
             }
+            told();
         })?;
         Ok(Self(asked))
     }
@@ -36,10 +39,10 @@ impl Interrupt {
 }
 
 /// Whoever writes to a terminal that takes nothing more holds the output; it is waited for only a moment.
-fn end_at_once() -> ! {
+fn end_at_once(leave: impl FnOnce() + Send + 'static) -> ! {
     let (tell, told) = mpsc::channel();
     thread::spawn(move || {
-        show::give_back_terminal();
+        leave();
         tell.send(())
     });
     let _ = told.recv_timeout(Duration::from_millis(200));

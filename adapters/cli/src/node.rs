@@ -1,10 +1,11 @@
 //! A node of either adapter.
 //!
-//! Decided here: nothing. smol's futures are waited for on the calling thread, so that the demo is the same for both.
+//! Decided here: nothing. smol's futures are waited for on the calling thread, so that callers are the same for both.
 
 use bowline::Event;
 use bowline_smol::Kind;
-use bowline_transport::{Message, Receipt, SendError, Setup, SetupError, Status};
+use bowline_transport::http::Bytes;
+use bowline_transport::{Bettensor, Complaints, Gonka, Message, Receipt, SendError, Setup, SetupError, Status, Wire};
 use core::net::SocketAddr;
 use core::time::Duration;
 use smol::stream;
@@ -30,16 +31,16 @@ impl Adapter {
 
 /// A running node.
 #[derive(Debug)]
-pub(crate) enum Node {
+pub(crate) enum Node<W: Wire = Gonka> {
     /// Under smol.
-    Smol(bowline_smol::Node),
+    Smol(bowline_smol::Node<W>),
     /// On threads.
-    Blocking(bowline_blocking::Node),
+    Blocking(bowline_blocking::Node<W>),
 }
 
-impl Node {
+impl<W: Wire> Node<W> {
     /// Starts one.
-    pub(crate) fn start(adapter: Adapter, setup: Setup) -> Result<Self, SetupError> {
+    pub(crate) fn start(adapter: Adapter, setup: Setup<W>) -> Result<Self, SetupError> {
         Ok(match adapter {
             Adapter::Smol => Self::Smol(bowline_smol::Node::start(setup)?),
             Adapter::Blocking => Self::Blocking(bowline_blocking::Node::start(setup)?),
@@ -54,14 +55,6 @@ impl Node {
         }
     }
 
-    /// Accepts a batch, or hands it back.
-    pub(crate) fn try_send(&self, kind: Kind, json: &str) -> Result<Receipt, SendError> {
-        match self {
-            Self::Smol(node) => node.try_send(kind, json.to_owned()),
-            Self::Blocking(node) => node.try_send(kind, json.to_owned()),
-        }
-    }
-
     /// Where it stands.
     pub(crate) fn status(&self) -> Status {
         match self {
@@ -71,7 +64,7 @@ impl Node {
     }
 
     /// The batches that come in, for one of several threads.
-    pub(crate) fn messages(&self) -> Box<dyn Iterator<Item = Message> + Send> {
+    pub(crate) fn messages(&self) -> Box<dyn Iterator<Item = Message<W>> + Send> {
         match self {
             Self::Smol(node) => Box::new(stream::block_on(node.messages())),
             Self::Blocking(node) => Box::new(node.messages()),
@@ -86,11 +79,55 @@ impl Node {
         }
     }
 
+    /// Accepts nothing more and finishes what is under way, for so long at most.
+    pub(crate) fn begin_close(&self, drain: Duration) {
+        match self {
+            Self::Smol(node) => node.begin_close(drain),
+            Self::Blocking(node) => node.begin_close(drain),
+        }
+    }
+
     /// Finishes what is under way, for so long at most, and closes.
     pub(crate) fn close(self, drain: Duration) -> Status {
         match self {
             Self::Smol(node) => smol::block_on(node.close(drain)),
             Self::Blocking(node) => node.close(drain),
+        }
+    }
+}
+
+impl Node {
+    /// Accepts a batch, or hands it back.
+    pub(crate) fn try_send(&self, kind: Kind, json: &str) -> Result<Receipt, SendError> {
+        match self {
+            Self::Smol(node) => node.try_send(kind, json.to_owned()),
+            Self::Blocking(node) => node.try_send(kind, json.to_owned()),
+        }
+    }
+
+    /// Accepts a batch, waiting for room.
+    pub(crate) fn send(&self, kind: Kind, json: impl Into<Bytes>) -> Result<Receipt, SendError> {
+        match self {
+            Self::Smol(node) => smol::block_on(node.send(kind, json)),
+            Self::Blocking(node) => node.send(kind, json),
+        }
+    }
+}
+
+impl Node<Bettensor> {
+    /// Accepts a message of this type, waiting for room.
+    pub(crate) fn send(&self, kind: &str, json: impl Into<Bytes>) -> Result<Receipt, SendError> {
+        match self {
+            Self::Smol(node) => smol::block_on(node.send(kind, json)),
+            Self::Blocking(node) => node.send(kind, json),
+        }
+    }
+
+    /// What the validator found wrong with us.
+    pub(crate) fn complaints(&self) -> Complaints {
+        match self {
+            Self::Smol(node) => node.complaints(),
+            Self::Blocking(node) => node.complaints(),
         }
     }
 }

@@ -1,0 +1,413 @@
+//! A session between stdin and stdout, whatever its wire.
+//!
+//! ```text
+//!  input ── a line ─▶ permit ─▶ send, waiting for room ─▶ receipt ─▶ a task ─▶ confirmation, permit back
+//!                                                └─▶ refused, permit back
+//!  messages ─▶ message, written ─▶ complete; or kept until a line says what became of it
+//!  events ─▶ state, path, down
+//!  main: waits for an end: of the input, by Ctrl-C, of the output, of the session
+//! ```
+//!
+//! Decided here: what a line means. Invariants: every line in has one line out; no more than `UNDER_WAY` are between the
+//! two; the session never waits for the output.
+
+use super::{Args, Failure, Profile};
+use crate::interrupt::Interrupt;
+use crate::node::Node;
+use crate::pipe::{self, Line, Out};
+use crate::words;
+use bowline::{Event, Outcome, State};
+use bowline_smol::{Hotkey, Kind};
+use bowline_transport::{Bettensor, Gonka, Message, Receipt, Setup, Wire};
+use core::time::Duration;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::io;
+use std::process::ExitCode;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread;
+use std::time::Instant;
+
+/// Lines that may be between input and output: more than any outbox holds.
+const UNDER_WAY: usize = 1024;
+
+/// After its drain a session closes within 2 s; this is for a machine that is busy.
+const CLOSING: Duration = Duration::from_secs(10);
+
+/// What a wire says differently.
+pub(super) trait Speaks: Wire {
+    /// Sends, waiting for room.
+    fn send(node: &Node<Self>, kind: &str, data: &str) -> Result<Receipt, String>;
+    /// Type and data of a message.
+    fn content(message: &Message<Self>) -> (&str, &str);
+    /// What the peer found wrong with us: how often, and the last.
+    fn complaints(node: &Node<Self>) -> (u64, Option<String>);
+}
+
+impl Speaks for Bettensor {
+    fn send(node: &Node<Self>, kind: &str, data: &str) -> Result<Receipt, String> {
+        node.send(kind, data.to_owned()).map_err(|error| error.to_string())
+    }
+
+    fn content(message: &Message<Self>) -> (&str, &str) {
+        (message.kind(), core::str::from_utf8(message.data()).unwrap_or("null"))
+    }
+
+    fn complaints(node: &Node<Self>) -> (u64, Option<String>) {
+        let complaints = node.complaints();
+        (complaints.total, complaints.last)
+    }
+}
+
+impl Speaks for Gonka {
+    fn send(node: &Node, kind: &str, data: &str) -> Result<Receipt, String> {
+        let kind = Kind::parse(kind).ok_or("a type of generated or validated is needed")?;
+        node.send(kind, data.to_owned()).map_err(|error| error.to_string())
+    }
+
+    fn content(message: &Message) -> (&str, &str) {
+        (message.kind().as_str(), core::str::from_utf8(message.json()).unwrap_or("null"))
+    }
+
+    fn complaints(_: &Node) -> (u64, Option<String>) {
+        (0, None)
+    }
+}
+
+/// A line of the input.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Said<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    /// A verdict's.
+    delivery: Option<u64>,
+    after: Option<f64>,
+}
+
+/// What names a prediction.
+#[derive(Deserialize)]
+struct Named<'a> {
+    #[serde(borrow)]
+    prediction_id: Option<Cow<'a, str>>,
+}
+
+/// Why it ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum End {
+    Input,
+    Interrupted,
+    Output,
+    Session,
+}
+
+/// What became of the lines.
+#[derive(Clone, Copy, Default)]
+struct Tally {
+    under_way: usize,
+    /// No line begins any more.
+    closed: bool,
+    accepted: u64,
+    delivered: u64,
+    rejected: u64,
+    expired: u64,
+    abandoned: u64,
+    refused: u64,
+}
+
+struct Shared<W: Wire> {
+    node: Node<W>,
+    out: Out,
+    /// Lines are verdicts on messages.
+    judges: bool,
+    held: Mutex<BTreeMap<u64, Message<W>>>,
+    tally: Mutex<Tally>,
+    /// A line has come to its end.
+    ended: Condvar,
+}
+
+/// Runs until an end.
+pub(super) fn run<W: Speaks>(args: &Args, setup: Setup<W>, hotkey: Option<Hotkey>) -> Result<ExitCode, Failure> {
+    let (tell, ends) = mpsc::channel();
+    let told = |end: End| {
+        let tell = tell.clone();
+        // Nobody listens any more once there was an end.
+        move || {
+            let _ = tell.send(end);
+        }
+    };
+    let interrupted = told(End::Interrupted);
+    let _interrupt = Interrupt::listen(interrupted, || ())?;
+    let node = Node::start(args.adapter, setup)?;
+    let (out, writer) = Out::start(io::stdout(), told(End::Output))?;
+    let address = node.address().map(|address| address.to_string());
+    out.write(
+        Line::event("start")
+            .field("profile", args.profile.name())
+            .maybe("hotkey", hotkey.map(|hotkey| hotkey.to_string()))
+            .field("address", address),
+    );
+    let judges = args.profile == Profile::GonkaApiNode && !args.accept;
+    let shared = Arc::new(Shared {
+        node,
+        out: out.clone(),
+        judges,
+        held: Mutex::default(),
+        tally: Mutex::default(),
+        ended: Condvar::new(),
+    });
+    let events = spawn("events", told(End::Session), &shared, Shared::events)?;
+    let messages = spawn("messages", || (), &shared, Shared::messages)?;
+    if judges || args.profile != Profile::GonkaApiNode {
+        spawn("input", told(End::Input), &shared, Shared::input)?;
+    }
+
+    let end = ends.recv().unwrap_or(End::Session);
+    let limit = Instant::now() + args.drain + CLOSING;
+    shared.node.begin_close(args.drain);
+    let in_time = within(limit, move || events.join().is_ok() && messages.join().is_ok());
+    let tally = shared.last(limit);
+    out.write(
+        Line::event("end")
+            .field("accepted", tally.accepted)
+            .field("delivered", tally.delivered)
+            .field("rejected", tally.rejected)
+            .field("expired", tally.expired)
+            .field("abandoned", tally.abandoned)
+            .field("refused", tally.refused),
+    );
+    // The thread that reads may hold the session for ever; it writes nothing any more.
+    shared.held().clear();
+    out.close();
+    let written = within(limit, move || writer.join().is_ok());
+    let unfinished = tally.accepted - tally.delivered - tally.rejected;
+    Ok(match end {
+        End::Output => ExitCode::FAILURE,
+        End::Session => {
+            eprintln!("bowline: the session failed: the peer does not want us");
+            ExitCode::FAILURE
+        }
+        End::Input | End::Interrupted if unfinished > 0 || !in_time || !written => ExitCode::from(3),
+        End::Input | End::Interrupted => ExitCode::SUCCESS,
+    })
+}
+
+/// A thread that does its work and tells that it has ended.
+fn spawn<W: Speaks>(
+    name: &str,
+    told: impl FnOnce() + Send + 'static,
+    shared: &Arc<Shared<W>>,
+    work: impl FnOnce(&Arc<Shared<W>>) + Send + 'static,
+) -> io::Result<thread::JoinHandle<()>> {
+    let shared = Arc::clone(shared);
+    thread::Builder::new().name(name.into()).spawn(move || {
+        work(&shared);
+        told();
+    })
+}
+
+/// Whether it was done in time; if not, it goes on and nobody waits.
+fn within(limit: Instant, wait: impl FnOnce() -> bool + Send + 'static) -> bool {
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || tell.send(wait()));
+    told.recv_timeout(limit.saturating_duration_since(Instant::now())).unwrap_or(false)
+}
+
+impl<W: Speaks> Shared<W> {
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn held(&self) -> MutexGuard<'_, BTreeMap<u64, Message<W>>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn input(self: &Arc<Self>) {
+        pipe::lines(io::stdin().lock(), |number, line| {
+            let mut tally = self.tally();
+            while tally.under_way >= UNDER_WAY && !tally.closed {
+                tally = self.ended.wait(tally).unwrap_or_else(PoisonError::into_inner);
+            }
+            if tally.closed {
+                return false;
+            }
+            tally.under_way += 1;
+            drop(tally);
+            match line.map_err(Into::into).and_then(|line| self.take(number, line)) {
+                Ok(()) => {}
+                Err(Unwanted { prediction_id, why }) => {
+                    let line = Line::event("refused").field("line", number).maybe("prediction_id", prediction_id);
+                    self.out.write(line.field("why", why));
+                    self.end(|tally| tally.refused += 1);
+                }
+            }
+            true
+        });
+    }
+
+    fn take(self: &Arc<Self>, number: u64, line: &str) -> Result<(), Unwanted> {
+        let said: Said<'_> = serde_json::from_str(line).map_err(|error| error.to_string())?;
+        if self.judges {
+            self.judge(&said)?;
+            self.end(|_| ());
+            return Ok(());
+        }
+        let data = said.data.ok_or("there is no data")?.get();
+        let named = serde_json::from_str::<Named<'_>>(data).ok();
+        let prediction_id = named.and_then(|named| named.prediction_id).map(Cow::into_owned);
+        if said.delivery.or(said.after.map(|_| 0)).is_some() {
+            return Err("delivery and after are for a gonka-api-node".into());
+        }
+        match W::send(&self.node, &said.kind, data) {
+            Err(why) => Err(Unwanted { prediction_id, why: why.into() }),
+            Ok(receipt) => {
+                self.tally().accepted += 1;
+                let shared = Arc::clone(self);
+                smol::spawn(async move { shared.confirm(number, prediction_id, receipt).await }).detach();
+                Ok(())
+            }
+        }
+    }
+
+    async fn confirm(&self, number: u64, prediction_id: Option<String>, receipt: Receipt) {
+        let settlement = receipt.settled().await;
+        let (outcome, path) = match settlement.outcome {
+            Outcome::Delivered { path } => ("delivered", Some(path)),
+            Outcome::Rejected(_) => ("rejected", None),
+            Outcome::Expired => ("expired", None),
+            Outcome::Abandoned => ("abandoned", None),
+        };
+        let mut line = Line::event("confirmation")
+            .field("line", number)
+            .maybe("prediction_id", prediction_id)
+            .field("outcome", outcome)
+            .maybe("path", path.map(|path| path.to_string()))
+            .field("seconds", (settlement.took.as_secs_f64() * 1000.0).round() / 1000.0);
+        if let Some(reply) = receipt.reply() {
+            line = line.field("message", reply.message.as_str());
+            if let Some(stats) = &reply.miner_stats {
+                line = line.json("miner_stats", stats);
+            }
+        }
+        self.out.say(line).await;
+        self.end(|tally| match settlement.outcome {
+            Outcome::Delivered { .. } => tally.delivered += 1,
+            Outcome::Rejected(_) => tally.rejected += 1,
+            Outcome::Expired => tally.expired += 1,
+            Outcome::Abandoned => tally.abandoned += 1,
+        });
+    }
+
+    /// A verdict on a message.
+    fn judge(&self, said: &Said<'_>) -> Result<(), Cow<'static, str>> {
+        let Said { kind, data: None, delivery: Some(delivery), after } = said else {
+            return Err("type and delivery are needed, and no data".into());
+        };
+        let after = Duration::try_from_secs_f64(after.unwrap_or(0.0)).map_err(|error| error.to_string())?;
+        if !matches!(&**kind, "complete" | "reject" | "retry") {
+            return Err("a type of complete, reject or retry is needed".into());
+        }
+        let message = self.held().remove(delivery).ok_or("no such delivery, or its end was told before")?;
+        let known = match &**kind {
+            "complete" => message.complete(),
+            "reject" => message.reject(),
+            _ => message.retry(after),
+        };
+        if known { Ok(()) } else { Err("too late: the session has ended".into()) }
+    }
+
+    /// A line has come to its end.
+    fn end(&self, count: impl FnOnce(&mut Tally)) {
+        let mut tally = self.tally();
+        tally.under_way -= 1;
+        count(&mut tally);
+        self.ended.notify_all();
+    }
+
+    /// Waits for the end of every line, and lets no more begin.
+    fn last(&self, limit: Instant) -> Tally {
+        let mut tally = self.tally();
+        tally.closed = true;
+        self.ended.notify_all();
+        while tally.under_way > 0 {
+            let left = limit.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            tally = self.ended.wait_timeout(tally, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        *tally
+    }
+
+    fn messages(self: &Arc<Self>) {
+        for (message, number) in self.node.messages().zip(1_u64..) {
+            let (kind, data) = W::content(&message);
+            let mut line = Line::event("message");
+            if self.judges {
+                line = line.field("delivery", number);
+            }
+            let dup = message.maybe_dup().then_some(true);
+            let line = line
+                .field("type", kind)
+                .json("data", data)
+                .field("path", message.path().to_string())
+                .maybe("maybe_dup", dup);
+            if self.judges {
+                // Before the line is out: the verdict may be quick.
+                self.held().insert(number, message);
+                self.out.write(line);
+            } else {
+                self.out.write_then(line, || {
+                    message.complete();
+                });
+            }
+        }
+    }
+
+    /// Until the session has ended, or can do nothing any more.
+    fn events(self: &Arc<Self>) {
+        let mut complaints = 0;
+        for event in self.node.events() {
+            let (total, last) = W::complaints(&self.node);
+            if total > complaints {
+                complaints = total;
+                self.out.write(Line::event("complaint").field("total", total).maybe("message", last));
+            }
+            match event {
+                Event::State { from, to } => {
+                    let line = Line::event("state").field("from", from.to_string());
+                    self.out.write(line.field("to", to.to_string()));
+                    if to == State::Failed {
+                        return;
+                    }
+                }
+                Event::Path { from, to } => {
+                    self.out.write(Line::event("path").field("from", from.to_string()).field("to", to.to_string()));
+                }
+                Event::Down { cause, .. } => {
+                    self.out.write(Line::event("down").field("cause", words::cause(cause)));
+                }
+                Event::Settled { .. }
+                | Event::RejectedButAcked { .. }
+                | Event::HorizonShort { .. }
+                | Event::IdReused { .. } => {}
+            }
+        }
+    }
+}
+
+/// Why a line was refused.
+struct Unwanted {
+    prediction_id: Option<String>,
+    why: Cow<'static, str>,
+}
+
+impl<T: Into<Cow<'static, str>>> From<T> for Unwanted {
+    fn from(why: T) -> Self {
+        Self { prediction_id: None, why: why.into() }
+    }
+}

@@ -1,0 +1,77 @@
+//! The settings of a miner's WebSocket: flags over environment over file.
+//!
+//! Decided here: which of the three counts.
+
+use bowline_smol::{Settings, SetupError};
+use std::path::{Path, PathBuf};
+
+/// The settings, as flags.
+#[derive(Debug, Default, clap::Args)]
+#[command(next_help_heading = "Settings of the miner's WebSocket")]
+pub(crate) struct Flags {
+    /// A JSON object with the settings below, with underscores for hyphens
+    ///
+    /// The environment comes before the file (BOWLINE_ENABLED,
+    /// BOWLINE_HEARTBEAT_INTERVAL and so on), and flags come before both.
+    #[arg(long, value_name = "FILE", verbatim_doc_comment)]
+    config: Option<PathBuf>,
+
+    /// Whether there is a WebSocket at all, or HTTP alone [default: true]
+    #[arg(long, value_name = "true|false", hide_possible_values = true, action = clap::ArgAction::Set)]
+    enabled: Option<bool>,
+
+    /// Between heartbeats, in seconds; 0: never [default: 60]
+    #[arg(long, value_name = "SECONDS")]
+    heartbeat_interval: Option<f64>,
+
+    /// Silence after which a connection is dead [default: 300]
+    #[arg(long, value_name = "SECONDS")]
+    connection_timeout: Option<f64>,
+
+    /// The longest first delay before it connects again [default: 5]
+    #[arg(long, value_name = "SECONDS")]
+    reconnect_base_interval: Option<f64>,
+
+    /// The longest delay of all [default: 300]
+    #[arg(long, value_name = "SECONDS")]
+    max_reconnect_interval: Option<f64>,
+}
+
+impl Flags {
+    /// The settings as they are to be.
+    pub(crate) fn settings(&self) -> Result<Settings, String> {
+        let file = self.config.as_deref().map_or_else(|| Ok(Settings::default()), read)?;
+        let set = file.with_environment().map_err(|error| error.to_string())?;
+        Ok(self.over(set))
+    }
+
+    /// Whether there are any.
+    pub(crate) fn given(&self) -> bool {
+        let Self {
+            config,
+            enabled,
+            heartbeat_interval,
+            connection_timeout,
+            reconnect_base_interval,
+            max_reconnect_interval,
+        } = self;
+        let times = [heartbeat_interval, connection_timeout, reconnect_base_interval, max_reconnect_interval];
+        config.is_some() || enabled.is_some() || times.into_iter().any(Option::is_some)
+    }
+
+    fn over(&self, set: Settings) -> Settings {
+        Settings {
+            enabled: self.enabled.unwrap_or(set.enabled),
+            heartbeat_interval: self.heartbeat_interval.unwrap_or(set.heartbeat_interval),
+            connection_timeout: self.connection_timeout.unwrap_or(set.connection_timeout),
+            reconnect_base_interval: self.reconnect_base_interval.unwrap_or(set.reconnect_base_interval),
+            max_reconnect_interval: self.max_reconnect_interval.unwrap_or(set.max_reconnect_interval),
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Settings, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string());
+    let settings = text.and_then(|text| Settings::from_json(&text).map_err(|error: SetupError| error.to_string()));
+    settings.map_err(|why| format!("{}: {why}", path.display()))
+}

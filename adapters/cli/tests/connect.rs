@@ -1,0 +1,214 @@
+//! `bowline connect` and `bowline key`, run as their users run them.
+
+mod process;
+
+use process::{LIMIT, Process, begin, bowline, key, place};
+use serde_json::{Value, json};
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+
+/// Runs it to its end: exit status, output, words for people.
+fn run(args: &[&str]) -> (Option<i32>, String, String) {
+    let output = bowline(args).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+/// An ML node and an API node, connected.
+fn gonka(adapter: &str, api: &[&str]) -> (Process, Process) {
+    let ml = ["connect", "--profile", "gonka-ml-node", "--listen", "127.0.0.1:0", "--adapter", adapter];
+    let mut ml = Process::start(&ml);
+    let address = ml.next("start")["address"].as_str().unwrap().to_owned();
+    let mut args = vec!["connect", "--profile", "gonka-api-node", &address, "--adapter", adapter];
+    args.extend(api);
+    let mut api = Process::start(&args);
+    assert_eq!(api.next("start")["profile"], "gonka-api-node");
+    (ml, api)
+}
+
+fn batch(n: u32) -> String {
+    // The number keeps its spelling.
+    format!(r#"{{"type":"generated","data":{{"node_id":3,"block_height":{n},"dist":[1.50e0]}}}}"#)
+}
+
+#[test]
+fn a_batch_goes_from_one_process_to_another_and_is_acknowledged_when_it_was_judged() {
+    for adapter in ["smol", "blocking"] {
+        let (mut ml, mut api) = gonka(adapter, &[]);
+        ml.say(&batch(1));
+        let message = api.next("message");
+        assert_eq!((&message["type"], &message["path"]), (&json!("generated"), &json!("websocket")));
+        assert_eq!(message["data"]["block_height"], 1);
+        let complete = json!({"type": "complete", "delivery": message["delivery"]}).to_string();
+        api.say(&complete.replace("complete", "maybe"));
+        assert_eq!(api.next("refused")["line"], 1);
+        api.say(&complete);
+        api.say(&complete);
+        let refused = api.next("refused");
+        let why = json!("no such delivery, or its end was told before");
+        assert_eq!((&refused["line"], &refused["why"]), (&json!(3), &why));
+        let confirmation = ml.next("confirmation");
+        assert_eq!((&confirmation["line"], &confirmation["outcome"]), (&json!(1), &json!("delivered")));
+        ml.end_input();
+        let (lines, code) = ml.end();
+        assert_eq!((code, &lines.last().unwrap()["delivered"]), (Some(0), &json!(1)), "{lines:?}");
+        api.end_input();
+        assert_eq!(api.end().1, Some(0));
+    }
+}
+
+#[test]
+fn every_line_has_its_answer_also_when_there_are_more_than_fit() {
+    let (mut ml, mut api) = gonka("smol", &["--accept"]);
+    for n in 1..=500 {
+        ml.say(&batch(n));
+    }
+    ml.say("no json");
+    ml.say(r#"{"type":"generated"}"#);
+    ml.say(r#"{"type":"heartbeat","data":{}}"#);
+    ml.say(r#"{"type":"generated","data":{},"dat":{}}"#);
+    ml.end_input();
+    let (lines, code) = ml.end();
+    assert_eq!(code, Some(0));
+    let mut numbers: Vec<u64> = lines.iter().filter_map(|line| line["line"].as_u64()).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (1..=504).collect::<Vec<_>>(), "each exactly once");
+    let last = lines.last().unwrap();
+    let expected = json!({"event": "end", "accepted": 500, "delivered": 500, "rejected": 0, "expired": 0,
+        "abandoned": 0, "refused": 4});
+    assert_eq!(last, &expected);
+    let heights: Vec<u64> = (0..500).map(|_| api.next("message")["data"]["block_height"].as_u64().unwrap()).collect();
+    assert_eq!(heights, (1..=500).collect::<Vec<_>>());
+    #[cfg(unix)]
+    {
+        api.signal("TERM");
+        assert_eq!(api.end().1, Some(0), "its input was never read, so its end is a signal");
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn an_interruption_tells_of_what_did_not_come_to_its_end_and_a_second_one_ends_at_once() {
+    let args = ["connect", "--profile", "gonka-ml-node", "--listen", "127.0.0.1:0", "--drain", "0.1"];
+    let mut ml = Process::start(&args);
+    ml.next("start");
+    ml.say(&batch(1));
+    ml.say("?");
+    ml.next("refused");
+    ml.signal("INT");
+    let (lines, code) = ml.end();
+    assert_eq!(code, Some(3));
+    let outcome: Vec<&Value> = lines.iter().filter(|line| line["event"] == "confirmation").collect();
+    assert_eq!((outcome.len(), &outcome[0]["outcome"]), (1, &json!("abandoned")), "{lines:?}");
+    assert_eq!(lines.last().unwrap()["abandoned"], 1);
+
+    let mut ml = Process::start(&args[..5]);
+    ml.next("start");
+    ml.say(&batch(1));
+    ml.say("?");
+    ml.next("refused");
+    ml.signal("INT");
+    ml.until(|line| line["to"] == "closing");
+    ml.signal("INT");
+    assert_eq!(ml.end().1, Some(130), "it would have had 30 s");
+}
+
+#[test]
+fn an_output_that_nobody_reads_ends_it() {
+    let mut command = bowline(&["connect", "--profile", "gonka-ml-node", "--listen", "127.0.0.1:0"]);
+    let mut child = command.spawn().unwrap();
+    drop(child.stdout.take());
+    let mut stdin = child.stdin.take().unwrap();
+    // Refused lines are answered.
+    while writeln!(stdin, "?").is_ok() {}
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+}
+
+/// What a miner with these settings does first: `GET` a WebSocket, or `POST` a prediction.
+fn first(name: &str, file: Option<&str>, environment: Option<&str>, flag: Option<&str>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = listener.local_addr().unwrap().to_string();
+    let place = place(name);
+    let (key, config) = (key(&place, "07"), place.join("config"));
+    let mut command = bowline(&["connect", &url, "--key", &key, "--drain", "0"]);
+    if let Some(enabled) = file {
+        std::fs::write(&config, format!(r#"{{"enabled": {enabled}}}"#)).unwrap();
+        command.arg("--config").arg(&config);
+    }
+    command.envs(environment.map(|enabled| ("BOWLINE_ENABLED", enabled)));
+    command.args(flag.map(|enabled| ["--enabled", enabled]).into_iter().flatten());
+    let mut miner = Process::spawn(&mut command);
+    let start = miner.next("start");
+    assert_eq!(start["hotkey"].as_str().unwrap().len(), 48);
+    miner.say(r#"{"type":"prediction","data":{"prediction_id":"a"}}"#);
+    let mut stream = begin(move || listener.accept().unwrap().0).recv_timeout(LIMIT).expect("nobody came");
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    let mut word = [0; 4];
+    stream.read_exact(&mut word).unwrap();
+    String::from_utf8(word.to_vec()).unwrap()
+}
+
+#[test]
+fn flags_count_more_than_the_environment_and_that_more_than_the_file() {
+    let cases = [
+        (None, None, None, "GET "),
+        (Some("false"), None, None, "POST"),
+        (Some("false"), Some("true"), None, "GET "),
+        (Some("true"), Some("0"), None, "POST"),
+        (Some("true"), Some("true"), Some("false"), "POST"),
+        (Some("false"), Some("false"), Some("true"), "GET "),
+    ];
+    for (file, environment, flag, expected) in cases {
+        let found = first("precedence", file, environment, flag);
+        assert_eq!(found, expected, "file {file:?}, environment {environment:?}, flag {flag:?}");
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_and_said() {
+    let place = place("refused");
+    let key = key(&place, "07");
+    let file = place.join("config");
+    std::fs::write(&file, r#"{"heartbeat": 3}"#).unwrap();
+    let config = file.to_str().unwrap();
+    let cases: [(&[&str], i32, &str); 13] = [
+        (&[], 2, "--key"),
+        (&["--key", &key], 2, "URL"),
+        (&["ws://v", "--key", "/nowhere/at/all"], 1, "/nowhere/at/all"),
+        (&["ws://v", "--key", config], 1, "seed"),
+        (&["ws://v", "--key", &key, "--listen", "127.0.0.1:0"], 2, "--validator"),
+        (&["ws://v", "--key", &key, "--validator", "5G"], 2, "address"),
+        (&["ws://v", "--key", &key, "--config", config], 1, "heartbeat"),
+        (&["ws://v", "--key", &key, "--connection-timeout", "-1"], 2, "-1"),
+        (&["ws://v", "--key", &key, "--connection-timeout", "1"], 1, "heartbeat.dead"),
+        (&["ftp://v", "--key", &key], 1, "URL"),
+        (&["ws://v", "--key", &key, "--accept"], 2, "--accept"),
+        (&["ws://v", "--profile", "gonka-api-node", "--enabled", "true"], 2, "setting"),
+        (&["ws://v", "--profile", "gonka-ml-node"], 2, "--listen"),
+    ];
+    for (args, code, word) in cases {
+        let (found, out, words) = run(&[&["connect"], args].concat());
+        assert_eq!((found, out.as_str()), (Some(code), ""), "{args:?}: {words}");
+        assert!(words.contains(word), "{args:?}: {words}");
+    }
+}
+
+#[test]
+fn a_key_is_made_once_marked_and_read_again() {
+    let place = place("key");
+    let path = place.join("trial").to_str().unwrap().to_owned();
+    let (code, made, words) = run(&["key", "--new", &path]);
+    assert_eq!((code, made.trim().len()), (Some(0), 48), "{words}");
+    assert!(words.contains("for trials only"), "{words}");
+    assert_eq!(run(&["key", &path]), (Some(0), made, String::new()));
+    let content = std::fs::read_to_string(&path).unwrap();
+    assert!(content.contains("for trials only"));
+    #[cfg(unix)]
+    assert_eq!(
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions()) & 0o777,
+        0o600
+    );
+    let (code, out, _) = run(&["key", "--new", &path]);
+    assert_eq!((code, out.as_str()), (Some(1), ""), "a key is never overwritten");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), content);
+}
