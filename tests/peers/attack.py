@@ -436,7 +436,12 @@ async def forges(of, conn, keys):
         pass
 
 
+async def nothing(of):
+    await asyncio.sleep(of.seconds)
+
+
 ATTACKS = {
+    "nothing": nothing,
     "silent connections": on_connection(never_speaks),
     "slow head": on_connection(drips_a_head),
     "slow first frame": outside(drips_a_frame),

@@ -171,6 +171,8 @@ macro_rules! sent_away {
 
 // A close frame that meets what is still being sent is lost with the connection: then it was "dropped".
 attacks! {
+    // What the miner who is not to be harmed costs alone, about.
+    nothing: "nothing", {"n": 1, "seconds": 5}, |outcome| assert_eq!(outcome.count("connections"), 0);
     silent_connections: "silent connections", {"n": 250, "seconds": 13}, sent_away!("dropped", "HTTP 408");
     slow_head: "slow head", {"n": 50, "seconds": 13}, sent_away!("HTTP 408");
     slow_first_frame: "slow first frame", {"n": 50, "seconds": 5}, sent_away!("closed with 1008");
@@ -181,7 +183,7 @@ attacks! {
     fragments_unauthenticated:
         "fragments, unauthenticated", {"n": 10, "seconds": 8}, sent_away!("closed with 1009", "dropped");
     fragments: "fragments", {"seconds": 8}, sent_away!("closed with 1009", "dropped");
-    empty_fragments: "empty fragments", {"seconds": 8}, sent_away!("closed with 1009", "dropped");
+    empty_fragments: "empty fragments", {"seconds": 12}, sent_away!("closed with 1002", "dropped");
     pings_unauthenticated: "pings, unauthenticated", {"n": 10, "seconds": 8}, sent_away!("closed with 1008");
     pings: "pings", {"seconds": 8}, sent_away!("closed with 1008");
     pings_unread: "pings, pongs unread", {"seconds": 8}, sent_away!("dropped");
