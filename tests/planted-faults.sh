@@ -130,8 +130,6 @@ plant U3 "a frame of the peer's that is too long rejects ours" $admission \
 plant U5 "newcomers get the last broadcast twice" core/src/hub/traffic.rs \
     's/conn\.snapshot \&= !how\.snapshot;//' $model
 plant U6 "a slow reader's oldest broadcast stays" core/src/hub/traffic.rs 's/let _ = conn\.pending\.pop\(first\);//' $model
-plant U6 "a reader that stopped is polled for ever" core/src/hub/turn.rs \
-    's/\.is_some_and\(\|conn\| conn\.writable \&\& /.is_some_and(|conn| true \&\& /' $fleet
 plant U7 "a connection that is full is written to from its welcome on" $admission 's/if !conn\.writable$/if false/' $model
 plant U8 "an address that was refused is never forgotten" $admission '/Let in or not/{n;d}' $model
 plant U8 "the same nonce twice in a greeting" $admission 's/peer\.replay\.check\(.*\.is_err\(\)$/false/' $model

@@ -17,13 +17,15 @@ use bowline::wire::bettensor::Unsigned;
 use bowline_smol::hub::{Admission, Hub, HubSetup};
 use bowline_smol::{Miner, Setup};
 use bowline_transport::Keypair;
+use core::fmt::Write as _;
+use core::net::SocketAddr;
+use core::time::Duration;
 use smol::Async;
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Rounds of a measurement, and their pace: the miners on the other core must keep up.
 const ROUNDS: u32 = 150;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use bowline::hub::Why;
+use bowline::hub::{BETTENSOR_HUB, Bulk, Duplicate, HubConfig, Rate, Slow, Why};
 use bowline::wire::gonka::{self, Kind};
 use bowline::{
     AckWait, Answer, BETTENSOR_MINER, BackoffConfig, Cause, Class, Config, GONKA_API_NODE, GONKA_ML_NODE,
@@ -301,6 +301,115 @@ fn settings(config: Config) -> Vec<(&'static str, String)> {
         ("route.backoff", delays(backoff)),
         ("route.blocked", span(blocked)),
     ]);
+    all
+}
+
+#[test]
+fn the_table_of_a_hubs_settings_is_the_codes() {
+    let mut told = table(&["setting", "hub", "Bettensor's hub"]);
+    for row in &mut told {
+        row.truncate(3);
+        row[0] = unquoted(&row[0]).to_owned();
+    }
+    let [hub, bettensor] = [HubConfig::DEFAULT, BETTENSOR_HUB].map(hub_settings);
+    let code: Vec<Vec<String>> =
+        hub.into_iter().zip(bettensor).map(|((name, hub), (_, bettensor))| vec![name, hub, bettensor]).collect();
+    assert_eq!(
+        told,
+        code,
+        "{}",
+        code.iter().map(|row| format!("| `{}` | {} | {} |\n", row[0], row[1], row[2])).collect::<String>()
+    );
+}
+
+/// Every field as the page writes it, and of the session those in which a hub's differ from the default.
+fn hub_settings(config: HubConfig) -> Vec<(String, String)> {
+    let HubConfig {
+        session,
+        sessions,
+        connections,
+        pending,
+        addresses,
+        per_address_connections,
+        duplicate,
+        hello,
+        ttl,
+        handshakes,
+        ticket_most,
+        per_address,
+        per_identity,
+        tolerance,
+        bulk,
+        war_most,
+        war_within,
+        war_pause,
+        fleet_low,
+        fleet_high,
+        idle,
+        reconnect_window,
+    } = config;
+    let Bulk { slow, most, log } = bulk;
+    let rate = |rate: Rate| match rate {
+        Rate { per_second: 0, .. } => "unlimited".to_owned(),
+        Rate { per_second, burst } => format!("{per_second}/s, {burst} at once"),
+    };
+    let bytes = |rate: Rate| {
+        let size =
+            |bytes: u32| if bytes.is_multiple_of(1 << 20) { size(bytes) } else { format!("{} KiB", bytes >> 10) };
+        format!("{}/s, {} at once", size(rate.per_second), size(rate.burst))
+    };
+    let duplicate = match duplicate {
+        Duplicate::Replace => "replaces".to_owned(),
+        Duplicate::ProbeThenReplace => "probes".to_owned(),
+        Duplicate::Refuse => "is refused".to_owned(),
+        Duplicate::Allow(n) => format!("{n} side by side"),
+    };
+    let slow = match slow {
+        Slow::DropNewest => "drop newest",
+        Slow::DropOldest => "drop oldest",
+        Slow::Conflate => "conflate",
+        Slow::Disconnect => "disconnect",
+    };
+    let mut all: Vec<(String, String)> = [
+        ("sessions", sessions.to_string()),
+        ("connections", connections.to_string()),
+        ("pending", pending.to_string()),
+        ("addresses", addresses.to_string()),
+        ("per_address_connections", per_address_connections.to_string()),
+        ("duplicate", duplicate),
+        ("hello", span(hello)),
+        ("ttl", span(ttl)),
+        ("handshakes", rate(handshakes)),
+        ("ticket_most", span(ticket_most)),
+        ("per_address.handshakes", rate(per_address.handshakes)),
+        ("per_address.messages", rate(per_address.messages)),
+        ("per_address.bytes", bytes(per_address.bytes)),
+        ("per_identity.handshakes", rate(per_identity.handshakes)),
+        ("per_identity.messages", rate(per_identity.messages)),
+        ("per_identity.bytes", bytes(per_identity.bytes)),
+        ("tolerance", span(tolerance)),
+        ("bulk.slow", slow.to_owned()),
+        ("bulk.most", most.to_string()),
+        ("bulk.log.messages", log.messages.to_string()),
+        ("bulk.log.bytes", size(u32::try_from(log.bytes).unwrap())),
+        ("bulk.log.age", span(log.age)),
+        ("war_most", war_most.to_string()),
+        ("war_within", span(war_within)),
+        ("war_pause", span(war_pause)),
+        ("fleet_low, fleet_high", format!("{fleet_low} %, {fleet_high} %")),
+        ("idle", span(idle)),
+        ("reconnect_window", span(reconnect_window)),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into();
+    let of_session = settings(session).into_iter().map(|(name, value)| (format!("session.{name}"), value));
+    let defaults: BTreeMap<&str, String> = settings(Config::DEFAULT).into_iter().collect();
+    let differs = |name: &str| {
+        let ours = [HubConfig::DEFAULT, BETTENSOR_HUB]
+            .map(|hub| settings(hub.session).into_iter().collect::<BTreeMap<_, _>>());
+        ours.iter().any(|ours| ours[name] != defaults[name])
+    };
+    all.extend(of_session.filter(|(name, _)| differs(name.trim_start_matches("session."))));
     all
 }
 

@@ -4,10 +4,13 @@
 
 mod connect;
 mod demo;
+mod hub;
 mod interrupt;
 mod keys;
+mod life;
 mod node;
 mod pipe;
+mod settings;
 mod words;
 
 use clap::{Parser, Subcommand};
@@ -20,7 +23,8 @@ twice. This program shows it, on this machine alone, and lets programs in any
 language use it:
 
     bowline demo
-    bowline connect ws://validator:8091 --key FILE";
+    bowline connect ws://validator:8091 --key FILE
+    bowline hub --listen 0.0.0.0:8091 --key FILE --allow FILE";
 
 /// Keeps a message session alive over a WebSocket that breaks
 #[derive(Parser)]
@@ -34,6 +38,7 @@ struct Cli {
 enum Command {
     Demo(demo::Args),
     Connect(connect::Args),
+    Hub(hub::Args),
     Key(keys::Args),
 }
 
@@ -41,6 +46,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Demo(args) => demo::run(&args),
         Command::Connect(args) => connect::run(&args),
+        Command::Hub(args) => hub::run(&args),
         Command::Key(args) => keys::run(&args),
     }
 }

@@ -1,6 +1,6 @@
-//! Plain words for what happens to connections.
+//! Plain words for what happens to connections and messages.
 
-use bowline::Cause;
+use bowline::{Cause, Outcome, Path};
 use std::borrow::Cow;
 
 /// How a connection, or the attempt at one, ended.
@@ -17,5 +17,15 @@ pub(crate) fn cause(cause: Cause) -> Cow<'static, str> {
         Cause::Violation => "the peer broke the protocol".into(),
         Cause::Replaced => "a newer one took its place".into(),
         Cause::Ours => "closed by us".into(),
+    }
+}
+
+/// How a message ended, and by which path it was acknowledged.
+pub(crate) const fn outcome(outcome: Outcome) -> (&'static str, Option<Path>) {
+    match outcome {
+        Outcome::Delivered { path } => ("delivered", Some(path)),
+        Outcome::Rejected(_) => ("rejected", None),
+        Outcome::Expired => ("expired", None),
+        Outcome::Abandoned => ("abandoned", None),
     }
 }

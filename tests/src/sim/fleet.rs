@@ -166,7 +166,6 @@ pub struct World {
     payload: u32,
     /// After a drain a new hub comes so much later.
     pub successor: Option<Duration>,
-    slow_app: bool,
 }
 
 impl World {
@@ -211,7 +210,6 @@ impl World {
             wakes: 0,
             payload: 0,
             successor: None,
-            slow_app: true,
         };
         world.arise();
         world
@@ -419,7 +417,7 @@ impl World {
                 if life == self.life
                     && let Some(hub) = &mut self.hub
                 {
-                    let again = payload % 17 == 0 && self.fates[&payload].handed == 1;
+                    let again = payload.is_multiple_of(17) && self.fates[&payload].handed == 1;
                     let verdict = if again { Verdict::Retry { after: s(1) } } else { Verdict::Done };
                     let open = hub.complete(now, session, delivery, verdict);
                     let fate = self.fates.get_mut(&payload).expect("a message");
@@ -495,7 +493,7 @@ impl World {
         fate.doubled += u32::from(fate.life == self.life);
         fate.life = self.life;
         let takes = SplitMix64::new(u64::from(payload) ^ self.fleet.seed).up_to(400);
-        let takes = if self.slow_app && payload.is_multiple_of(20) { takes * 15 } else { takes };
+        let takes = if payload.is_multiple_of(20) { takes * 15 } else { takes };
         self.agenda.put_in(ms(5 + takes), Due::Complete(self.life, session, delivery, payload));
     }
 

@@ -10,7 +10,7 @@
 //! known. There is no heartbeat and no HTTP path of the hub's in it, and an acknowledgement may take for ever.
 
 use bowline::hub::{ConnId, Duplicate, Health, HubConfig, Identity, Publish, Rate, SessionId, Slow, Stamp, Why};
-use bowline::{DeliveryId, Instant, MessageId, RequestId, Seq};
+use bowline::{DeliveryId, Instant, RequestId, Seq};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -687,7 +687,7 @@ impl Model {
     }
 
     /// A request came in. `got`: the session it was put to.
-    #[expect(clippy::too_many_arguments, reason = "a request says all of this at once, and what became of it")]
+    #[expect(clippy::too_many_arguments, reason = "a request says all of this at once")]
     pub fn request(
         &mut self,
         wall: i64,
@@ -887,10 +887,9 @@ impl Model {
             self.fire_session(id);
         }
         let config = self.config;
-        for (address, known) in &mut self.addresses {
+        for known in self.addresses.values_mut() {
             known.handshakes.now(now, config.per_address.handshakes);
             known.messages.now(now, config.per_address.messages);
-            let _ = address;
         }
         let conns = &self.conns;
         self.addresses.retain(|address, known| {
@@ -957,7 +956,7 @@ impl Model {
 
     /// Everything that can be written is.
     fn flush(&mut self) {
-        for (id, s) in &mut self.sessions {
+        for s in self.sessions.values_mut() {
             let Some(conn) = s.conn else { continue };
             let known = self.conns.get_mut(&conn).unwrap();
             if !known.writable {
@@ -986,7 +985,6 @@ impl Model {
             if !all.is_empty() {
                 self.book.broadcasts.entry(conn).or_default().extend(all);
             }
-            let _ = id;
         }
     }
 }
@@ -1013,10 +1011,4 @@ fn settle(book: &mut Book, id: SessionId, s: &mut Session, seq: Seq) -> bool {
         s.outbox.remove(0);
     }
     true
-}
-
-/// An id that the wire could carry.
-#[must_use]
-pub const fn message(id: u128) -> MessageId {
-    MessageId::from_bits(id)
 }

@@ -9,15 +9,13 @@
 //! Decided here: what the arguments may be, and what the exit status says.
 
 mod run;
-mod settings;
 
 use crate::keys;
+use crate::life::{Failure, seconds};
 use crate::node::Adapter;
-use bowline_smol::{Hotkey, Setup, SetupError};
-use core::fmt;
+use crate::settings::Flags;
+use bowline_smol::{Hotkey, Setup};
 use core::time::Duration;
-use settings::Flags;
-use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -147,63 +145,6 @@ impl Profile {
             Self::GonkaApiNode => "gonka-api-node",
             Self::GonkaMlNode => "gonka-ml-node",
         }
-    }
-}
-
-/// Reads a time of up to a day.
-pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse().ok().filter(|seconds| (0.0..=86_400.0).contains(seconds));
-    seconds.map(Duration::from_secs_f64).ok_or_else(|| "a number of seconds up to 86400 is needed".into())
-}
-
-/// Why it did not run, or not to a good end.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    /// The arguments make no sense together.
-    Arguments(String),
-    /// The node did not start.
-    Setup(SetupError),
-    /// A file, a thread, a signal.
-    Other(String),
-}
-
-impl Failure {
-    /// The exit status.
-    pub(crate) fn code(&self) -> ExitCode {
-        ExitCode::from(if matches!(self, Self::Arguments(_)) { 2 } else { 1 })
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Arguments(why) | Self::Other(why) => f.write_str(why),
-            Self::Setup(error) => error.fmt(f),
-        }
-    }
-}
-
-impl From<SetupError> for Failure {
-    fn from(error: SetupError) -> Self {
-        Self::Setup(error)
-    }
-}
-
-impl From<ctrlc::Error> for Failure {
-    fn from(error: ctrlc::Error) -> Self {
-        Self::Other(format!("cannot listen for Ctrl-C: {error}"))
-    }
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Self::Other(error.to_string())
-    }
-}
-
-impl From<keys::Unreadable> for Failure {
-    fn from(error: keys::Unreadable) -> Self {
-        Self::Other(error.to_string())
     }
 }
 

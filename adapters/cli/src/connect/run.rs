@@ -11,8 +11,9 @@
 //! Decided here: what a line means. Invariants: every line in has one line out; no more than `UNDER_WAY` are between the
 //! two; the session never waits for the output.
 
-use super::{Args, Failure, Profile};
+use super::{Args, Profile};
 use crate::interrupt::Interrupt;
+use crate::life::{End, Failure, UnderWay, spawn, told, within};
 use crate::node::Node;
 use crate::pipe::{self, Line, Out};
 use crate::words;
@@ -26,8 +27,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
 use std::process::ExitCode;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
-use std::thread;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Instant;
 
 /// Lines that may be between input and output: more than any outbox holds.
@@ -96,21 +96,9 @@ struct Named<'a> {
     prediction_id: Option<Cow<'a, str>>,
 }
 
-/// Why it ends.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum End {
-    Input,
-    Interrupted,
-    Output,
-    Session,
-}
-
 /// What became of the lines.
 #[derive(Clone, Copy, Default)]
 struct Tally {
-    under_way: usize,
-    /// No line begins any more.
-    closed: bool,
     accepted: u64,
     delivered: u64,
     rejected: u64,
@@ -126,24 +114,15 @@ struct Shared<W: Wire> {
     judges: bool,
     held: Mutex<BTreeMap<u64, Message<W>>>,
     tally: Mutex<Tally>,
-    /// A line has come to its end.
-    ended: Condvar,
+    under_way: UnderWay,
 }
 
 /// Runs until an end.
 pub(super) fn run<W: Speaks>(args: &Args, setup: Setup<W>, hotkey: Option<Hotkey>) -> Result<ExitCode, Failure> {
     let (tell, ends) = mpsc::channel();
-    let told = |end: End| {
-        let tell = tell.clone();
-        // Nobody listens any more once there was an end.
-        move || {
-            let _ = tell.send(end);
-        }
-    };
-    let interrupted = told(End::Interrupted);
-    let _interrupt = Interrupt::listen(interrupted, || ())?;
+    let _interrupt = Interrupt::listen(told(&tell, End::Interrupted), || ())?;
     let node = Node::start(args.adapter, setup)?;
-    let (out, writer) = Out::start(io::stdout(), told(End::Output))?;
+    let (out, writer) = Out::start(io::stdout(), told(&tell, End::Output))?;
     let address = node.address().map(|address| address.to_string());
     out.write(
         Line::event("start")
@@ -158,19 +137,24 @@ pub(super) fn run<W: Speaks>(args: &Args, setup: Setup<W>, hotkey: Option<Hotkey
         judges,
         held: Mutex::default(),
         tally: Mutex::default(),
-        ended: Condvar::new(),
+        under_way: UnderWay::new(UNDER_WAY),
     });
-    let events = spawn("events", told(End::Session), &shared, Shared::events)?;
-    let messages = spawn("messages", || (), &shared, Shared::messages)?;
+    let work = |work: fn(&Arc<Shared<W>>)| {
+        let shared = Arc::clone(&shared);
+        move || work(&shared)
+    };
+    let events = spawn("events", work(Shared::events), told(&tell, End::Session))?;
+    let messages = spawn("messages", work(Shared::messages), || ())?;
     if judges || args.profile != Profile::GonkaApiNode {
-        spawn("input", told(End::Input), &shared, Shared::input)?;
+        spawn("input", work(Shared::input), told(&tell, End::Input))?;
     }
 
     let end = ends.recv().unwrap_or(End::Session);
     let limit = Instant::now() + args.drain + CLOSING;
     shared.node.begin_close(args.drain);
-    let in_time = within(limit, move || events.join().is_ok() && messages.join().is_ok());
-    let tally = shared.last(limit);
+    let mut in_time = within(limit, move || events.join().is_ok() && messages.join().is_ok());
+    in_time &= shared.under_way.close(limit);
+    let tally = *shared.tally();
     out.write(
         Line::event("end")
             .field("accepted", tally.accepted)
@@ -183,7 +167,7 @@ pub(super) fn run<W: Speaks>(args: &Args, setup: Setup<W>, hotkey: Option<Hotkey
     // The thread that reads may hold the session for ever; it writes nothing any more.
     shared.held().clear();
     out.close();
-    let written = within(limit, move || writer.join().is_ok());
+    in_time &= within(limit, move || writer.join().is_ok());
     let unfinished = tally.accepted - tally.delivered - tally.rejected;
     Ok(match end {
         End::Output => ExitCode::FAILURE,
@@ -191,30 +175,9 @@ pub(super) fn run<W: Speaks>(args: &Args, setup: Setup<W>, hotkey: Option<Hotkey
             eprintln!("bowline: the session failed: the peer does not want us");
             ExitCode::FAILURE
         }
-        End::Input | End::Interrupted if unfinished > 0 || !in_time || !written => ExitCode::from(3),
+        End::Input | End::Interrupted if unfinished > 0 || !in_time => ExitCode::from(3),
         End::Input | End::Interrupted => ExitCode::SUCCESS,
     })
-}
-
-/// A thread that does its work and tells that it has ended.
-fn spawn<W: Speaks>(
-    name: &str,
-    told: impl FnOnce() + Send + 'static,
-    shared: &Arc<Shared<W>>,
-    work: impl FnOnce(&Arc<Shared<W>>) + Send + 'static,
-) -> io::Result<thread::JoinHandle<()>> {
-    let shared = Arc::clone(shared);
-    thread::Builder::new().name(name.into()).spawn(move || {
-        work(&shared);
-        told();
-    })
-}
-
-/// Whether it was done in time; if not, it goes on and nobody waits.
-fn within(limit: Instant, wait: impl FnOnce() -> bool + Send + 'static) -> bool {
-    let (tell, told) = mpsc::channel();
-    thread::spawn(move || tell.send(wait()));
-    told.recv_timeout(limit.saturating_duration_since(Instant::now())).unwrap_or(false)
 }
 
 impl<W: Speaks> Shared<W> {
@@ -228,15 +191,9 @@ impl<W: Speaks> Shared<W> {
 
     fn input(self: &Arc<Self>) {
         pipe::lines(io::stdin().lock(), |number, line| {
-            let mut tally = self.tally();
-            while tally.under_way >= UNDER_WAY && !tally.closed {
-                tally = self.ended.wait(tally).unwrap_or_else(PoisonError::into_inner);
-            }
-            if tally.closed {
+            if !self.under_way.begin() {
                 return false;
             }
-            tally.under_way += 1;
-            drop(tally);
             match line.map_err(Into::into).and_then(|line| self.take(number, line)) {
                 Ok(()) => {}
                 Err(Unwanted { prediction_id, why }) => {
@@ -275,12 +232,7 @@ impl<W: Speaks> Shared<W> {
 
     async fn confirm(&self, number: u64, prediction_id: Option<String>, receipt: Receipt) {
         let settlement = receipt.settled().await;
-        let (outcome, path) = match settlement.outcome {
-            Outcome::Delivered { path } => ("delivered", Some(path)),
-            Outcome::Rejected(_) => ("rejected", None),
-            Outcome::Expired => ("expired", None),
-            Outcome::Abandoned => ("abandoned", None),
-        };
+        let (outcome, path) = words::outcome(settlement.outcome);
         let mut line = Line::event("confirmation")
             .field("line", number)
             .maybe("prediction_id", prediction_id)
@@ -322,25 +274,8 @@ impl<W: Speaks> Shared<W> {
 
     /// A line has come to its end.
     fn end(&self, count: impl FnOnce(&mut Tally)) {
-        let mut tally = self.tally();
-        tally.under_way -= 1;
-        count(&mut tally);
-        self.ended.notify_all();
-    }
-
-    /// Waits for the end of every line, and lets no more begin.
-    fn last(&self, limit: Instant) -> Tally {
-        let mut tally = self.tally();
-        tally.closed = true;
-        self.ended.notify_all();
-        while tally.under_way > 0 {
-            let left = limit.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            tally = self.ended.wait_timeout(tally, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        *tally
+        count(&mut self.tally());
+        self.under_way.end();
     }
 
     fn messages(self: &Arc<Self>) {

@@ -282,7 +282,7 @@ impl State {
                     if pulled.is_empty() {
                         pulled.push(Pulled::Other(Head::Malformed));
                     }
-                    return Reading::Again;
+                    return self.enough(pulled);
                 }
                 Incoming::Nothing => return Reading::Empty,
                 Incoming::Ended(cause, _) => match self.socket.refused {
@@ -294,7 +294,17 @@ impl State {
                 },
             }
         }
-        Reading::Again
+        self.enough(pulled)
+    }
+
+    /// As much as is read in a turn. Whoever has so much to say before it says who it is will not say it any more.
+    fn enough(&mut self, pulled: &mut Vec<Pulled>) -> Reading {
+        if self.stage != Stage::First {
+            return Reading::Again;
+        }
+        self.stage = Stage::Asked;
+        pulled.push(Pulled::First(Utf8Bytes::default()));
+        Reading::Held
     }
 }
 

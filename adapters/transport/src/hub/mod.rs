@@ -31,27 +31,27 @@ mod metrics;
 mod request;
 mod setup;
 mod sign;
+mod types;
 
 pub use line::{Line, Reading};
 pub use message::{Confirmation, Delivery, Message};
 pub use metrics::Counters;
 pub use request::{ROUTES, Visit};
 pub use setup::{Admission, HubSetup};
+pub use types::{Action, Event, Receipt, Refused, SessionInfo};
 
 use crate::channel::Security;
 use crate::clock::Clock;
-use crate::http::{Bytes, Posted, Target};
+use crate::http::{Posted, Target};
 use crate::keys::Hotkey;
-use crate::node::{Settlement, Stream};
+use crate::node::Stream;
 use crate::setup::{SetupError, random_key};
 use async_channel::{Receiver, Sender};
-use bowline::hub::{ConnId, Health, HubStats, Publish, Sent, SessionId, Why};
+use bowline::hub::{ConnId, Health, HubStats, Publish, Sent, SessionId};
 use bowline::wire::KeyedHash;
 use bowline::wire::bettensor::Kind;
-use bowline::wire::canonical::Uncanonical;
-use bowline::{Cause, MessageId, Outcome, Policy, PostId, Refusal};
+use bowline::{Cause, Policy, PostId};
 use core::fmt;
-use core::pin::Pin;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use desk::Desks;
@@ -74,168 +74,6 @@ const VERIFYING: usize = 64;
 
 /// The longest type of a message.
 const LONGEST_KIND: usize = bowline::wire::MAX_ID;
-
-/// What the adapter should do.
-///
-/// ```
-/// use bowline_transport::hub::Action;
-/// assert!(matches!(Action::Wake, Action::Wake));
-/// ```
-pub enum Action {
-    /// Run this to its end, or until this time is over.
-    Run {
-        /// What.
-        job: Pin<Box<dyn Future<Output = ()> + Send>>,
-        /// How long at most.
-        limit: Option<Duration>,
-    },
-    /// Call [`Hub::writable`] whenever this line can be written, until it says that it is enough.
-    Watch(Arc<Line>),
-    /// Forget this connection and close its socket.
-    Drop(ConnId),
-    /// Post and report by [`Hub::posted`].
-    Post {
-        /// Of this session.
-        session: SessionId,
-        /// Which try of which message.
-        post: PostId,
-        /// The `Idempotency-Key`.
-        id: MessageId,
-        /// Where to.
-        target: Target,
-        /// The body.
-        body: Bytes,
-        /// For connecting, sending and the answer together.
-        deadline: Duration,
-    },
-    /// Call [`Hub::turn`]: its time is earlier than it said last.
-    Wake,
-}
-
-/// Something the application may want to know.
-///
-/// ```
-/// use bowline_transport::hub::Event;
-/// assert_ne!(Event::Fleet { http: true }, Event::Fleet { http: false });
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Event {
-    /// A miner is connected and authenticated.
-    Connected {
-        /// Which.
-        hotkey: Hotkey,
-        /// Its session was there before.
-        resumed: bool,
-    },
-    /// A miner's connection has ended; its session goes on.
-    Disconnected {
-        /// Which.
-        hotkey: Hotkey,
-        /// Why.
-        cause: Cause,
-    },
-    /// Broadcasts were lost to one that reads too slowly.
-    Lost {
-        /// Which.
-        hotkey: Hotkey,
-        /// How many.
-        count: u32,
-    },
-    /// Two places fight for one hotkey; for a while nobody else may take it over.
-    War {
-        /// Which.
-        hotkey: Hotkey,
-    },
-    /// A session has ended; its messages were settled before.
-    Ended {
-        /// Whose.
-        hotkey: Hotkey,
-        /// Why.
-        why: Why,
-    },
-    /// So few are connected that those who are not are served by HTTP; or enough again (rule P8).
-    Fleet {
-        /// Whether HTTP is used.
-        http: bool,
-    },
-    /// The drain is over.
-    Drained {
-        /// Messages that had not ended and were abandoned.
-        abandoned: u64,
-    },
-}
-
-/// Why a message for a miner was not accepted.
-///
-/// ```
-/// use bowline_transport::hub::Refused;
-/// assert_eq!(Refused::Unknown.to_string(), "this hotkey has no session");
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Refused {
-    /// By the session: full, too large, closed.
-    Session(Refusal),
-    /// This hotkey has no session: it has never been connected, or its session has ended.
-    Unknown,
-    /// There is no place for another session, or the hub is going down.
-    Full,
-    /// A type of 1 to 64 bytes is needed.
-    Kind,
-    /// It is no data that could be signed.
-    Data(Uncanonical),
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Session(refusal) => refusal.fmt(f),
-            Self::Unknown => f.write_str("this hotkey has no session"),
-            Self::Full => f.write_str("no place for another session"),
-            Self::Kind => f.write_str("no type of 1 to 64 bytes"),
-            Self::Data(why) => why.fmt(f),
-        }
-    }
-}
-
-impl core::error::Error for Refused {}
-
-/// Where the end of a message for one miner will be told.
-///
-/// ```
-/// # use bowline_transport::hub::Receipt;
-/// async fn arrived(receipt: Receipt) -> bool {
-///     matches!(receipt.settled().await.outcome, bowline::Outcome::Delivered { .. })
-/// }
-/// # let _ = arrived;
-/// ```
-#[derive(Debug)]
-pub struct Receipt(Receiver<Settlement>);
-
-impl Receipt {
-    /// Waits for the end: a miner's pong behind the message, its answer by HTTP, or no way to it any more.
-    pub async fn settled(self) -> Settlement {
-        self.0.recv().await.unwrap_or(Settlement { outcome: Outcome::Abandoned, took: Duration::ZERO })
-    }
-}
-
-/// A session, as the hub sees it.
-///
-/// ```
-/// # use bowline_transport::hub::SessionInfo;
-/// fn connected(sessions: &[SessionInfo]) -> usize {
-///     sessions.iter().filter(|session| session.connected).count()
-/// }
-/// # let _ = connected;
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct SessionInfo {
-    /// Whose.
-    pub hotkey: Hotkey,
-    /// Whether it has a connection.
-    pub connected: bool,
-    /// Whether it takes messages by HTTP.
-    pub receiver: bool,
-}
 
 /// The hub, shared by the application and the adapter that waits for its sockets.
 ///
@@ -260,6 +98,8 @@ pub struct Hub {
     over: AtomicBool,
     drained: event_listener::Event,
     most_hello: Duration,
+    /// No frame is longer: a miner's library would end the connection.
+    longest: usize,
 }
 
 impl Hub {
@@ -301,6 +141,7 @@ impl Hub {
             over: AtomicBool::new(false),
             drained: event_listener::Event::new(),
             most_hello: setup.config.hello,
+            longest: usize::try_from(setup.config.session.outbox.frame_limit).unwrap_or(usize::MAX),
         }))
     }
 
@@ -375,6 +216,9 @@ impl Hub {
         to: impl FnMut(&Hotkey) -> bool,
     ) -> Result<Sent, Refused> {
         let parcel = self.parcel(kind, data)?;
+        if parcel.frame.len() > self.longest {
+            return Err(Refused::Session(Refusal::TooLarge));
+        }
         Ok(self.with(|engine| engine.publish(&parcel, how, to)))
     }
 

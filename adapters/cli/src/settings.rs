@@ -1,4 +1,4 @@
-//! The settings of a miner's WebSocket: flags over environment over file.
+//! The settings of a WebSocket under their customary names: flags over environment over file.
 //!
 //! Decided here: which of the three counts.
 
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// The settings, as flags.
 #[derive(Debug, Default, clap::Args)]
-#[command(next_help_heading = "Settings of the miner's WebSocket")]
+#[command(next_help_heading = "Settings of the WebSocket")]
 pub(crate) struct Flags {
     /// A JSON object with the settings below, with underscores for hyphens
     ///
@@ -28,7 +28,7 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "SECONDS")]
     connection_timeout: Option<f64>,
 
-    /// The longest first delay before it connects again [default: 5]
+    /// The longest first delay before a miner connects again [default: 5]
     #[arg(long, value_name = "SECONDS")]
     reconnect_base_interval: Option<f64>,
 
@@ -43,6 +43,11 @@ impl Flags {
         let file = self.config.as_deref().map_or_else(|| Ok(Settings::default()), read)?;
         let set = file.with_environment().map_err(|error| error.to_string())?;
         Ok(self.over(set))
+    }
+
+    /// Whether one of those is given that only who dials can have.
+    pub(crate) const fn dials(&self) -> bool {
+        self.reconnect_base_interval.is_some() || self.max_reconnect_interval.is_some()
     }
 
     /// Whether there are any.
@@ -74,4 +79,32 @@ fn read(path: &Path) -> Result<Settings, String> {
     let text = std::fs::read_to_string(path).map_err(|error| error.to_string());
     let settings = text.and_then(|text| Settings::from_json(&text).map_err(|error: SetupError| error.to_string()));
     settings.map_err(|why| format!("{}: {why}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_flag_counts_more_than_what_was_set_before() {
+        let none = Flags::default();
+        let before = Settings { enabled: false, heartbeat_interval: 7.0, ..Settings::default() };
+        assert_eq!((none.over(before), none.given(), none.dials()), (before, false, false));
+        let all = Flags {
+            config: None,
+            enabled: Some(true),
+            heartbeat_interval: Some(1.0),
+            connection_timeout: Some(2.0),
+            reconnect_base_interval: Some(3.0),
+            max_reconnect_interval: Some(4.0),
+        };
+        let expected = Settings {
+            enabled: true,
+            heartbeat_interval: 1.0,
+            connection_timeout: 2.0,
+            reconnect_base_interval: 3.0,
+            max_reconnect_interval: 4.0,
+        };
+        assert_eq!((all.over(before), all.given(), all.dials()), (expected, true, true));
+    }
 }

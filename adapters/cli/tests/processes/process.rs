@@ -81,6 +81,12 @@ impl Process {
         self.errors.try_iter().collect()
     }
 
+    /// The next line for people.
+    #[track_caller]
+    pub(crate) fn error(&mut self) -> String {
+        self.errors.recv_timeout(LIMIT).expect("it says nothing")
+    }
+
     #[cfg(unix)]
     pub(crate) fn signal(&self, name: &str) {
         let id = self.child.id().to_string();

@@ -1,8 +1,6 @@
 //! `bowline connect` and `bowline key`, run as their users run them.
 
-mod process;
-
-use process::{LIMIT, Process, begin, bowline, key, place};
+use super::process::{LIMIT, Process, begin, bowline, key, place};
 use serde_json::{Value, json};
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;

@@ -1,0 +1,344 @@
+//! A hub between stdin and stdout.
+//!
+//! ```text
+//!  messages ─▶ waiting (hotkey, prediction_id) ─▶ line out
+//!  input ─ confirmation ─▶ out of waiting ─▶ confirm, reject, retry
+//!        ─ send ─▶ receipt ─▶ a task ─▶ sent
+//!        ─ any other type ─▶ published
+//!  main: waits for an end, then drains and says how far it is
+//! ```
+//!
+//! Decided here: what a line means. Invariants: a message waits for its answer before its line is out; no more than
+//! `WAITING` wait, further ones stay with the hub, and then with their miners; the hub never waits for the output.
+
+use super::Args;
+use crate::interrupt::Interrupt;
+use crate::life::{End, Failure, UnderWay, spawn, told, within};
+use crate::pipe::{self, Line, Out};
+use crate::words;
+use bowline_smol::Hotkey;
+use bowline_smol::hub::{Confirmation, Delivery, Event, Hub, HubSetup, Publish, Receipt};
+use core::time::Duration;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use smol::stream;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::io;
+use std::process::ExitCode;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread;
+use std::time::Instant;
+
+/// Messages that may wait for the application's answer.
+const WAITING: usize = 16 * 1024;
+
+/// Messages for single miners that may be between input and output.
+const UNDER_WAY: usize = 16 * 1024;
+
+/// For a machine that is busy, after the drain.
+const CLOSING: Duration = Duration::from_secs(10);
+
+/// Between two looks at how far the drain is.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Those who are turned away spread over this, or the time of the drain if that is shorter.
+const WINDOW: Duration = Duration::from_secs(30);
+
+/// What `--accept` says.
+const ACCEPTED: &str = "Prediction received";
+
+/// A line of the input.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Said<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    #[serde(default)]
+    snapshot: bool,
+    /// Of a message for one.
+    #[serde(borrow)]
+    to: Option<Cow<'a, str>>,
+    #[serde(borrow, rename = "kind")]
+    named: Option<Cow<'a, str>>,
+    /// Of a confirmation.
+    #[serde(borrow)]
+    prediction_id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    hotkey: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    status: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    message: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    miner_stats: Option<&'a RawValue>,
+}
+
+/// What names a prediction.
+#[derive(Deserialize)]
+struct Named<'a> {
+    #[serde(borrow)]
+    prediction_id: Option<Cow<'a, str>>,
+}
+
+/// What was said and done.
+#[derive(Clone, Copy, Default)]
+struct Tally {
+    messages: u64,
+    sent: u64,
+    published: u64,
+    refused: u64,
+}
+
+struct Shared {
+    hub: Hub,
+    out: Out,
+    accept: bool,
+    waiting: Mutex<BTreeMap<(Hotkey, String), Delivery>>,
+    answered: Condvar,
+    tally: Mutex<Tally>,
+    under_way: UnderWay,
+}
+
+/// Runs until an end.
+pub(super) fn run(args: &Args, setup: HubSetup) -> Result<ExitCode, Failure> {
+    let (tell, ends) = mpsc::channel();
+    let _interrupt = Interrupt::listen(told(&tell, End::Interrupted), || ())?;
+    let hub = Hub::start(setup)?;
+    let (out, writer) = Out::start(io::stdout(), told(&tell, End::Output))?;
+    out.write(Line::event("start").field("hotkey", hub.hotkey()).field("address", hub.address().to_string()));
+    let shared = Arc::new(Shared {
+        hub,
+        out: out.clone(),
+        accept: args.accept,
+        waiting: Mutex::default(),
+        answered: Condvar::new(),
+        tally: Mutex::default(),
+        under_way: UnderWay::new(UNDER_WAY),
+    });
+    let work = |work: fn(&Arc<Shared>)| {
+        let shared = Arc::clone(&shared);
+        move || work(&shared)
+    };
+    spawn("events", work(Shared::events), told(&tell, End::Session))?;
+    spawn("messages", work(Shared::messages), || ())?;
+    let unheard = told(&tell, End::Input);
+    // A hub that answers by itself needs nobody who writes to it.
+    let accept = args.accept;
+    spawn("input", work(Shared::input), move || {
+        if !accept {
+            unheard()
+        }
+    })?;
+
+    let end = ends.recv().unwrap_or(End::Session);
+    let limit = Instant::now() + args.drain + CLOSING;
+    let abandoned = shared.drain(args.drain);
+    let mut in_time = shared.under_way.close(limit);
+    let Tally { messages, sent, published, refused } = *shared.tally();
+    let counters = shared.hub.counters();
+    out.write(
+        Line::event("end")
+            .field("messages", messages)
+            .field("confirmed", counters.confirmed)
+            .field("rejected", counters.rejected)
+            .field("given_back", counters.given_back)
+            .field("sent", sent)
+            .field("published", published)
+            .field("refused", refused)
+            .field("abandoned", abandoned),
+    );
+    // The threads may hold it for ever; they write nothing any more.
+    out.close();
+    in_time &= within(limit, move || writer.join().is_ok());
+    Ok(match end {
+        End::Output | End::Session => ExitCode::FAILURE,
+        End::Input | End::Interrupted if abandoned > 0 || !in_time => ExitCode::from(3),
+        End::Input | End::Interrupted => ExitCode::SUCCESS,
+    })
+}
+
+impl Shared {
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, BTreeMap<(Hotkey, String), Delivery>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn messages(self: &Arc<Self>) {
+        for delivery in stream::block_on(self.hub.messages()) {
+            self.tally().messages += 1;
+            let data = core::str::from_utf8(delivery.data()).unwrap_or("null");
+            let named = serde_json::from_str::<Named<'_>>(data).ok();
+            let prediction_id = named.and_then(|named| named.prediction_id).map(Cow::into_owned);
+            let line = Line::event("message")
+                .field("type", delivery.kind())
+                .field("hotkey", delivery.hotkey().to_string())
+                .maybe("prediction_id", prediction_id.clone())
+                .json("data", data)
+                .maybe("maybe_dup", delivery.maybe_dup().then_some(true));
+            match prediction_id {
+                Some(prediction_id) if !self.accept => {
+                    let full = |waiting: &mut BTreeMap<_, _>| waiting.len() >= WAITING;
+                    let waiting = self.answered.wait_while(self.waiting(), full);
+                    let mut waiting = waiting.unwrap_or_else(PoisonError::into_inner);
+                    // One that waited under this name has ended: a session hands out none twice.
+                    let old = waiting.insert((delivery.hotkey(), prediction_id), delivery);
+                    drop(waiting);
+                    drop(old);
+                    self.out.write(line);
+                }
+                _ => self.out.write_then(line, move || {
+                    delivery.confirm(ACCEPTED);
+                }),
+            }
+        }
+    }
+
+    fn input(self: &Arc<Self>) {
+        pipe::lines(io::stdin().lock(), |number, line| {
+            if !self.under_way.begin() {
+                return false;
+            }
+            if let Err(why) = line.map_err(Cow::from).and_then(|line| self.take(number, line)) {
+                self.tally().refused += 1;
+                self.out.write(Line::event("refused").field("line", number).field("why", why));
+                self.under_way.end();
+            }
+            true
+        });
+        if !self.accept {
+            // Nobody will answer any more: their miners keep them.
+            let waiting = core::mem::take(&mut *self.waiting());
+            drop(waiting);
+        }
+    }
+
+    fn take(self: &Arc<Self>, number: u64, line: &str) -> Result<(), Cow<'static, str>> {
+        let said: Said<'_> = serde_json::from_str(line).map_err(|error| error.to_string())?;
+        match &*said.kind {
+            "confirmation" => {
+                self.confirm(&said)?;
+                self.under_way.end();
+            }
+            "send" => {
+                let (Some(to), Some(kind), Some(data)) = (&said.to, &said.named, said.data) else {
+                    return Err("to, kind and data are needed".into());
+                };
+                let hotkey: Hotkey = to.parse().map_err(|error| format!("to: {error}"))?;
+                let receipt = self.hub.send(hotkey, kind, data.get()).map_err(|why| why.to_string())?;
+                self.tally().sent += 1;
+                let shared = Arc::clone(self);
+                smol::spawn(async move { shared.sent(number, hotkey, receipt).await }).detach();
+            }
+            kind => {
+                let data = said.data.ok_or("there is no data")?;
+                let how = Publish { snapshot: said.snapshot, ..Publish::DEFAULT };
+                let sent = self.hub.publish(kind, data.get(), how).map_err(|why| why.to_string())?;
+                self.tally().published += 1;
+                let line = Line::event("published").field("line", number).field("reached", sent.reached);
+                self.out.write(line.field("dropped", sent.dropped));
+                self.under_way.end();
+            }
+        }
+        Ok(())
+    }
+
+    fn confirm(&self, said: &Said<'_>) -> Result<(), Cow<'static, str>> {
+        let (Some(prediction_id), Some(hotkey), Some(status)) = (&said.prediction_id, &said.hotkey, &said.status)
+        else {
+            return Err("prediction_id, hotkey and status are needed".into());
+        };
+        if !matches!(&**status, "success" | "error" | "retry") {
+            return Err("a status of success, error or retry is needed".into());
+        }
+        let hotkey: Hotkey = hotkey.parse().map_err(|error| format!("hotkey: {error}"))?;
+        let waited = self.waiting().remove(&(hotkey, prediction_id.clone().into_owned()));
+        let delivery = waited.ok_or("no such prediction waits for an answer")?;
+        self.answered.notify_one();
+        let message = said.message.clone().unwrap_or_default().into_owned();
+        let in_time = match &**status {
+            "success" => {
+                let confirmation = Confirmation::new(message);
+                let stats = said.miner_stats.map(RawValue::get);
+                delivery.confirm(stats.into_iter().fold(confirmation, Confirmation::miner_stats))
+            }
+            "error" => delivery.reject(message),
+            _ => delivery.retry(),
+        };
+        if in_time { Ok(()) } else { Err("too late: the miner's session has ended".into()) }
+    }
+
+    async fn sent(&self, number: u64, to: Hotkey, receipt: Receipt) {
+        let settlement = receipt.settled().await;
+        let (outcome, path) = words::outcome(settlement.outcome);
+        let line = Line::event("sent")
+            .field("line", number)
+            .field("to", to.to_string())
+            .field("outcome", outcome)
+            .maybe("path", path.map(|path| path.to_string()))
+            .field("seconds", (settlement.took.as_secs_f64() * 1000.0).round() / 1000.0);
+        self.out.say(line).await;
+        self.under_way.end();
+    }
+
+    fn events(self: &Arc<Self>) {
+        for event in stream::block_on(self.hub.events()) {
+            let about = |kind, hotkey: Hotkey| Line::event(kind).field("hotkey", hotkey.to_string());
+            let line = match event {
+                Event::Connected { hotkey, resumed } => about("connected", hotkey).field("resumed", resumed),
+                Event::Disconnected { hotkey, cause } => {
+                    about("disconnected", hotkey).field("cause", words::cause(cause))
+                }
+                Event::Lost { hotkey, count } => about("lost", hotkey).field("count", count),
+                Event::War { hotkey } => about("war", hotkey),
+                Event::Ended { hotkey, why } => about("ended", hotkey).field("why", format!("{why:?}")),
+                Event::Fleet { http } => Line::event("fleet").field("http", http),
+                Event::Drained { .. } => continue,
+            };
+            self.out.write(line);
+        }
+    }
+
+    /// Goes down in order, saying how far it is. How many messages were abandoned.
+    fn drain(self: &Arc<Self>, limit: Duration) -> u64 {
+        let (tell, told) = mpsc::channel();
+        let shared = Arc::clone(self);
+        thread::spawn(move || tell.send(smol::block_on(shared.hub.drain(WINDOW.min(limit), limit))));
+        let mut said = String::new();
+        loop {
+            let health = self.hub.health();
+            let now = format!(
+                "draining: {} connected, {} messages for miners and {} from miners under way",
+                health.connections + health.closing,
+                health.backlog,
+                health.held
+            );
+            if now != said {
+                eprintln!("bowline: {now}");
+                said = now;
+            }
+            match told.recv_timeout(LOOK) {
+                Ok(abandoned) => return abandoned,
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => return 0,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_misspelled_is_taken_for_something_left_out() {
+        let said = |line| serde_json::from_str::<Said<'_>>(line).is_ok();
+        assert!(said(r#"{"type":"game_update","data":{},"snapshot":true}"#));
+        assert!(!said(r#"{"type":"game_update","data":{},"snapshots":true}"#));
+    }
+}

@@ -1,0 +1,187 @@
+//! `bowline hub` with `bowline connect` as its miners, every one a process of its own.
+
+use super::process::{Process, bowline, key, place};
+use serde_json::{Value, json};
+use std::path::Path;
+
+const MINER: &str = "5EsNLFaGe9XK5LzWH3i6eC2Wqv6YqZS1442N1C4yeSdP6uxy"; // 07…
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("no text: {value}"))
+}
+
+/// A hub and the address it listens on.
+fn hub(place: &Path, args: &[&str]) -> (Process, String) {
+    let key = key(place, "0b");
+    let mut hub = Process::start(&[&["hub", "--listen", "127.0.0.1:0", "--key", &key], args].concat());
+    let start = hub.next("start");
+    let address = text(&start["address"]).to_owned();
+    assert_eq!(text(&start["hotkey"]).len(), 48);
+    (hub, address)
+}
+
+fn miner(place: &Path, byte: &str, address: &str, args: &[&str]) -> Process {
+    let key = key(place, byte);
+    Process::start(&[&["connect", address, "--key", &key, "--drain", "5"], args].concat())
+}
+
+fn prediction(id: &str) -> String {
+    format!(r#"{{"type":"prediction","data":{{"prediction_id":"{id}","tie_odds":3.40,"home_score":1e0}}}}"#)
+}
+
+fn confirmation(message: &Value, status: &str) -> String {
+    json!({"type": "confirmation", "prediction_id": message["prediction_id"], "hotkey": message["hotkey"],
+        "status": status, "message": format!("Zürich says {status}"), "miner_stats": {"rank": 0.5}})
+    .to_string()
+}
+
+#[test]
+fn a_prediction_goes_out_its_answer_comes_back_and_so_do_updates() {
+    let place = place("hub-answers");
+    for adapter in ["smol", "blocking"] {
+        let (mut hub, address) = hub(&place, &["--allow-any"]);
+        let mut miner = miner(&place, "07", &address, &["--adapter", adapter]);
+        assert_eq!(hub.next("connected")["hotkey"], MINER);
+        miner.until(|line| line["to"] == "up");
+        for (id, status, outcome) in [("a", "success", "delivered"), ("b", "error", "rejected")] {
+            miner.say(&prediction(id));
+            let message = hub.next("message");
+            assert_eq!((text(&message["type"]), text(&message["hotkey"])), ("prediction", MINER));
+            assert_eq!((text(&message["prediction_id"]), &message["data"]["tie_odds"]), (id, &json!(3.4)));
+            hub.say(&confirmation(&message, status));
+            let end = miner.next("confirmation");
+            assert_eq!((text(&end["prediction_id"]), text(&end["outcome"])), (id, outcome), "{end}");
+            assert_eq!(text(&end["message"]), format!("Zürich says {status}"));
+        }
+        hub.say(r#"{"type":"game_update","data":{"games":[1.50]}}"#);
+        assert_eq!(hub.next("published")["reached"], 1);
+        let update = miner.next("message");
+        assert_eq!((text(&update["type"]), &update["data"]), ("game_update", &json!({"games": [1.5]})));
+        hub.say(&json!({"type": "send", "to": MINER, "kind": "odds", "data": {"n": 1}}).to_string());
+        assert_eq!(text(&miner.next("message")["type"]), "odds");
+        let sent = hub.next("sent");
+        assert_eq!((&sent["line"], text(&sent["outcome"]), text(&sent["path"])), (&json!(4), "delivered", "websocket"));
+        for (line, word) in [
+            ("?", "expected"),
+            (r#"{"type":"game_update"}"#, "data"),
+            (r#"{"type":"send","to":"5G","kind":"odds","data":{}}"#, "to:"),
+            (&confirmation(&json!({"prediction_id": "a", "hotkey": MINER}), "success"), "no such prediction"),
+            (&confirmation(&json!({"prediction_id": "a", "hotkey": MINER}), "perhaps"), "status"),
+        ] {
+            hub.say(line);
+            let refused = hub.next("refused");
+            assert!(text(&refused["why"]).contains(word), "{line}: {refused}");
+        }
+        miner.end_input();
+        let (lines, code) = miner.end();
+        let last = lines.last().unwrap();
+        assert_eq!((code, &last["delivered"], &last["rejected"]), (Some(0), &json!(1), &json!(1)), "{lines:?}");
+        hub.end_input();
+        let (lines, code) = hub.end();
+        let expected = json!({"event": "end", "messages": 2, "confirmed": 1, "rejected": 1, "given_back": 0, "sent": 1,
+            "published": 1, "refused": 5, "abandoned": 0});
+        assert_eq!((code, lines.last().unwrap()), (Some(0), &expected));
+    }
+}
+
+#[test]
+fn two_processes_in_a_pipe_confirm_everything_by_either_path() {
+    let place = place("hub-accept");
+    let (mut hub, address) = hub(&place, &["--allow-any", "--accept"]);
+    // Its input ends, and it goes on.
+    hub.end_input();
+    for (byte, enabled, path) in [("07", "true", "websocket"), ("08", "false", "http")] {
+        let mut miner = miner(&place, byte, &address, &["--enabled", enabled]);
+        if enabled == "true" {
+            miner.until(|line| line["to"] == "up");
+        }
+        for n in 0..200 {
+            miner.say(&prediction(&format!("{byte}_{n}")));
+        }
+        miner.end_input();
+        let (lines, code) = miner.end();
+        let ends: Vec<&Value> = lines.iter().filter(|line| line["event"] == "confirmation").collect();
+        assert_eq!((code, ends.len()), (Some(0), 200), "{:?}", lines.last());
+        assert!(ends.iter().all(|end| end["outcome"] == "delivered" && end["path"] == path), "{ends:?}");
+        let mut seen: Vec<String> = (0..200).map(|_| text(&hub.next("message")["prediction_id"]).to_owned()).collect();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), 200, "each once");
+    }
+    drop(hub);
+}
+
+#[test]
+fn who_is_not_on_the_list_is_told_so() {
+    let place = place("hub-allow");
+    let list = place.join("list");
+    std::fs::write(&list, format!("# the metagraph\n\n{MINER}\n")).unwrap();
+    let (mut hub, address) = hub(&place, &["--allow", list.to_str().unwrap()]);
+    let mut known = miner(&place, "07", &address, &[]);
+    known.until(|line| line["to"] == "up");
+    assert_eq!(hub.next("connected")["hotkey"], MINER);
+    let mut stranger = miner(&place, "08", &address, &[]);
+    let complaint = stranger.next("complaint");
+    assert!(text(&complaint["message"]).contains("not registered"), "{complaint}");
+
+    std::fs::write(&list, format!("{MINER}\n5G\n")).unwrap();
+    let key = key(&place, "0b");
+    let args = ["hub", "--listen", "127.0.0.1:0", "--key", &key, "--allow", list.to_str().unwrap()];
+    let output = bowline(&args).output().unwrap();
+    let words = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && words.contains("line 2"), "{words}");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_hub_that_is_told_to_stop_finishes_what_is_under_way_and_says_how_far_it_is() {
+    for signal in ["INT", "TERM"] {
+        let place = place(&format!("hub-drain-{signal}"));
+        let (mut hub, address) = hub(&place, &["--allow-any", "--drain", "20"]);
+        let mut miner = miner(&place, "07", &address, &[]);
+        miner.until(|line| line["to"] == "up");
+        miner.say(&prediction("a"));
+        let message = hub.next("message");
+        hub.signal(signal);
+        while !hub.error().contains("1 from miners under way") {}
+        hub.say(&confirmation(&message, "success"));
+        let (lines, code) = hub.end();
+        assert_eq!((code, &lines.last().unwrap()["confirmed"]), (Some(0), &json!(1)), "{lines:?}");
+        assert_eq!(text(&miner.next("confirmation")["outcome"]), "delivered");
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn a_second_signal_ends_a_hub_at_once() {
+    let place = place("hub-twice");
+    let (mut hub, address) = hub(&place, &["--allow-any", "--drain", "3000"]);
+    let mut miner = miner(&place, "07", &address, &[]);
+    miner.until(|line| line["to"] == "up");
+    miner.say(&prediction("a"));
+    hub.next("message");
+    hub.signal("INT");
+    while !hub.error().contains("draining") {}
+    hub.signal("INT");
+    assert_eq!(hub.end().1, Some(130));
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_and_said() {
+    let place = place("hub-refused");
+    let key = key(&place, "0b");
+    let cases: [(&[&str], i32, &str); 6] = [
+        (&["--listen", "127.0.0.1:0", "--key", &key], 2, "--allow"),
+        (&["--listen", "127.0.0.1:0", "--allow-any"], 2, "--key"),
+        (&["--listen", "nowhere", "--key", &key, "--allow-any"], 1, "nowhere"),
+        (&["--listen", "127.0.0.1:0", "--key", &key, "--allow-any", "--max-sessions", "0"], 2, "max-sessions"),
+        (&["--listen", "127.0.0.1:0", "--key", &key, "--allow-any", "--max-reconnect-interval", "9"], 2, "reconnect"),
+        (&["--listen", "127.0.0.1:0", "--key", &key, "--allow-any", "--connection-timeout", "9"], 1, "heartbeat"),
+    ];
+    for (args, code, word) in cases {
+        let output = bowline(&[&["hub"], args].concat()).output().unwrap();
+        let words = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(code), 0), "{args:?}: {words}");
+        assert!(words.contains(word), "{args:?}: {words}");
+    }
+}

@@ -1,0 +1,200 @@
+//! What a session's messages come to: delivered, decided, and what their sender is told of them, by either path.
+
+use super::{Effect, Engine, HELD_BYTES, grow};
+use crate::http::{Answer, Target};
+use crate::hub::Hub;
+use crate::hub::line::{self, Content};
+use crate::hub::message::{Message, Ticket, Verdict};
+use crate::hub::sign::Signer;
+use crate::keys::Hotkey;
+use async_channel::{Receiver, Sender};
+use bowline::hub::{Denied, SessionId, Stamp, Why};
+use bowline::{Answer as Said, Arrival, MessageId, RequestId, Verdict as Decision};
+use core::time::Duration;
+use std::collections::VecDeque;
+use tungstenite::Utf8Bytes;
+
+/// Whether it was a success, the words for the miner, its statistics.
+type Word = (bool, Box<str>, Option<Box<str>>);
+
+/// What a session was told of a prediction.
+pub(super) struct Told {
+    id: MessageId,
+    name: Box<str>,
+    /// Success and words; until there are any, a plain word of reception.
+    word: Option<Word>,
+    /// Signed when it was decided, until it is sent.
+    frame: Option<Utf8Bytes>,
+}
+
+impl Told {
+    fn sign(&mut self, signer: &Signer) -> Utf8Bytes {
+        if let Some(frame) = self.frame.take() {
+            return frame;
+        }
+        match &self.word {
+            Some((success, message, stats)) => signer.confirmation(&self.name, *success, message, stats.as_deref()),
+            None => signer.confirmation(&self.name, true, "Prediction received", None),
+        }
+    }
+}
+
+/// What is known of a session beside the machine.
+pub(super) struct Account {
+    pub(super) session: SessionId,
+    pub(super) hotkey: Hotkey,
+    pub(super) receiver: Option<Target>,
+    told: VecDeque<Told>,
+}
+
+/// A request that waits for its answer.
+pub(super) struct Asking {
+    pub(super) answer: Sender<Answer>,
+    pub(super) id: Option<MessageId>,
+}
+
+/// A verdict and its signed form.
+pub(in crate::hub) struct End {
+    ticket: Ticket,
+    verdict: Decision,
+    word: Option<Word>,
+    frame: Option<Utf8Bytes>,
+}
+
+impl Hub {
+    /// What a verdict says, signed.
+    pub(in crate::hub) fn word(&self, ticket: Ticket, verdict: Verdict) -> End {
+        let (verdict, word) = match verdict {
+            Verdict::Confirmed(said) => {
+                (Decision::Done, Some((true, said.message.into(), said.miner_stats.map(Into::into))))
+            }
+            Verdict::Rejected(why) => (Decision::Reject, Some((false, why.into(), None))),
+            Verdict::Retry => (Decision::Retry { after: Duration::ZERO }, None),
+        };
+        let word: Option<Word> = word;
+        let frame = ticket.id.as_ref().zip(word.as_ref()).map(|((_, id), (success, message, stats))| {
+            self.signer.confirmation(id, *success, message, stats.as_deref())
+        });
+        End { ticket, verdict, word, frame }
+    }
+}
+
+impl Engine {
+    pub(super) fn arrived(&mut self, session: SessionId, arrival: Arrival, content: Content, bytes: u32) {
+        let Content { kind, data, id } = content;
+        let Some(account) = self.accounts.get_mut(session.place()).and_then(Option::as_mut) else { return };
+        if let Some((id, name)) = &id
+            && matches!(arrival, Arrival::Deliver { .. } | Arrival::Duplicate | Arrival::Answer(_))
+            && !account.told.iter().any(|told| told.id == *id)
+        {
+            if account.told.len() >= self.remembered {
+                account.told.pop_front();
+            }
+            account.told.push_back(Told { id: *id, name: name.clone(), word: None, frame: None });
+        }
+        if let Arrival::Deliver { delivery, maybe_dup } = arrival {
+            let message = Message { hotkey: account.hotkey, kind, data, maybe_dup };
+            let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+            let ticket = Ticket { session, delivery, id, bytes, arrived: self.clock.now() };
+            self.held_bytes = self.held_bytes.saturating_add(bytes);
+            self.effects.push(Effect::Deliver { message, ticket });
+        }
+    }
+
+    /// A message came by a request. The answer, or the place where it will be.
+    pub(in crate::hub) fn request(
+        &mut self,
+        hotkey: Hotkey,
+        receiver: Option<Target>,
+        content: Content,
+        bytes: u32,
+        stamp: Stamp,
+    ) -> Result<(SessionId, RequestId, Receiver<Answer>), Answer> {
+        if self.held_bytes > HELD_BYTES {
+            return Err(denied(Denied { why: Why::Full, after: Duration::from_secs(1) }));
+        }
+        self.last_request = self.last_request.saturating_add(1);
+        let request = RequestId(self.last_request);
+        let id = content.id.as_ref().map(|(id, _)| *id);
+        let identity = self.identity(&hotkey);
+        let (session, arrival) = self
+            .machine
+            .request(self.now(), line::wall(), identity, request, id, None, bytes, Some(stamp))
+            .map_err(|refused| {
+                self.counters.refuse(refused.why);
+                denied(refused)
+            })?;
+        self.note(session, hotkey, receiver);
+        self.arrived(session, arrival, content, bytes);
+        match arrival {
+            Arrival::Answer(said) => Err(self.answer(session, id, said)),
+            Arrival::Full => Err(denied(Denied { why: Why::Full, after: Duration::from_secs(1) })),
+            Arrival::Reused => Err(Answer::error(422, "this id was used for another message")),
+            Arrival::Deliver { .. } | Arrival::Duplicate => {
+                let (answer, answered) = async_channel::bounded(1);
+                self.requests.insert(request, Asking { answer, id });
+                Ok((session, request, answered))
+            }
+        }
+    }
+
+    pub(in crate::hub) fn request_gone(&mut self, session: SessionId, request: RequestId) {
+        if self.requests.remove(&request).is_some() {
+            self.machine.request_gone(self.now(), session, request);
+        }
+    }
+
+    pub(super) fn answer(&mut self, session: SessionId, id: Option<MessageId>, said: Said) -> Answer {
+        match said {
+            Said::Done | Said::Rejected => match id.and_then(|id| self.confirmation(session, id)) {
+                Some(frame) => Answer { body: Some(("application/json", frame.into())), ..Answer::OK },
+                None => Answer::status(said.status()),
+            },
+            Said::Reused => Answer::error(422, "this id was used for another message"),
+            Said::Busy { after } => Answer { retry_after: Some(after), ..Answer::error(503, "still at work") },
+        }
+    }
+
+    /// The signed confirmation of a prediction; none if the machine has outlived its name.
+    pub(super) fn confirmation(&mut self, session: SessionId, id: MessageId) -> Option<Utf8Bytes> {
+        let account = self.accounts.get_mut(session.place())?.as_mut()?;
+        let told = account.told.iter_mut().find(|told| told.id == id)?;
+        Some(told.sign(&self.signer))
+    }
+
+    pub(in crate::hub) fn complete(&mut self, ends: Vec<End>) -> bool {
+        let mut open = true;
+        for End { ticket, verdict, word, frame } in ends {
+            let now = self.now();
+            let Ticket { session, delivery, id, bytes, arrived } = ticket;
+            self.held_bytes = self.held_bytes.saturating_sub(bytes);
+            let success = word.as_ref().map(|(success, ..)| *success);
+            if let Some((id, _)) = id
+                && let Some(account) = self.accounts.get_mut(session.place()).and_then(Option::as_mut)
+                && let Some(told) = account.told.iter_mut().find(|told| told.id == id)
+            {
+                (told.word, told.frame) = (word, frame);
+            }
+            self.counters.handled(success, now.since(arrived));
+            open &= self.machine.complete(now, session, delivery, verdict);
+        }
+        open
+    }
+
+    /// Notes whose session this is, and where it takes messages by HTTP if that is known.
+    pub(super) fn note(&mut self, session: SessionId, hotkey: Hotkey, receiver: Option<Target>) {
+        grow(&mut self.accounts, session.place());
+        let Some(slot) = self.accounts.get_mut(session.place()) else { return };
+        slot.take_if(|account| account.session != session);
+        let account = slot.get_or_insert_with(|| Account { session, hotkey, receiver: None, told: VecDeque::new() });
+        if receiver.is_some() {
+            account.receiver = receiver;
+        }
+    }
+}
+
+/// A refusal as an answer.
+pub(in crate::hub) fn denied(denied: Denied) -> Answer {
+    let retry_after = Some(denied.after).filter(|after| !after.is_zero());
+    Answer { retry_after, ..Answer::error(denied.why.status(), denied.why.to_string()) }
+}
