@@ -115,7 +115,6 @@ class Conn:
                 line = await self.reader.readline()
                 self.of.received += len(line)
             if status != 101:
-                self.of.received += len(await self.reader.read())
                 return self.end(f"HTTP {status}")
             self.answered.set()
             while True:
@@ -281,7 +280,8 @@ async def speaks_and_never_reads(of, conn, keys):
     for _ in range(2000):
         if not await conn.text(envelope(keys, "heartbeat", {})):
             return
-    await asyncio.sleep(of.left())
+    while await conn.send(frame(PING), 1):
+        await asyncio.sleep(0.1)
 
 
 async def is_silent(of, conn, _):
@@ -436,7 +436,12 @@ async def forges(of, conn, keys):
         pass
 
 
+async def nothing(of):
+    await asyncio.sleep(of.seconds)
+
+
 ATTACKS = {
+    "nothing": nothing,
     "silent connections": on_connection(never_speaks),
     "slow head": on_connection(drips_a_head),
     "slow first frame": outside(drips_a_frame),

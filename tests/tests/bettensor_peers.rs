@@ -506,6 +506,42 @@ fn so_many_connections_of_one_hotkey_live_side_by_side_where_that_is_the_policy(
     });
 }
 
+/// Two machines have the same hotkey, and each comes back as soon as the other has replaced it.
+#[test]
+fn two_places_that_fight_for_a_hotkey_are_parted() {
+    limited(|| {
+        let Some((validator, mut miners)) = one() else { return };
+        miners.add("n", validator.address(), MINER, value!({"source": "127.0.0.3"}));
+        let names = ["n", "m"];
+        for turn in 0..3 {
+            miners.connect(names[turn % 2]);
+            assert_eq!(miners.saw(names[(turn + 1) % 2], "closed")["code"], 4003);
+        }
+        // Once more is once too often: whoever is there stays.
+        miners.tell("m", "connect", value!({}));
+        assert_eq!(miners.saw("m", "denied")["code"], 1013);
+        validator.until_event("it is told", |event| matches!(event, Event::War { .. }));
+        miners.burst("n", 3, "g");
+        assert_eq!((validator.hub.stats().wars, validator.hub.health().connections), (1, 1));
+    });
+}
+
+/// The original sends what its own miner cannot read, 1 MiB by the default of `websockets`, and is left with 1009.
+#[test]
+fn nothing_is_sent_that_the_miner_cannot_read() {
+    limited(|| {
+        let Some((validator, mut miners)) = one() else { return };
+        let large = format!(r#"{{"games": ["{}"]}}"#, "a".repeat(1 << 20));
+        assert!(validator.hub.send(keys(MINER).hotkey(), "game_update", &large).is_err());
+        assert!(validator.hub.publish("game_update", &large, Publish::DEFAULT).is_err());
+        let fits = format!(r#"{{"games": ["{}"]}}"#, "a".repeat((1 << 20) - 400));
+        assert_eq!(validator.hub.publish("game_update", &fits, Publish::DEFAULT).unwrap().reached, 1);
+        assert_eq!(miners.saw("m", "game_update")["valid"], true);
+        miners.burst("m", 1, "g");
+        assert_eq!((miners.count("m", "closed"), miners.count("m", "game_update")), (0, 1));
+    });
+}
+
 /// The miner comes back with the original's back-off and, unlike it, says again what was not confirmed.
 #[test]
 fn a_hub_that_is_killed_and_restarted_loses_and_doubles_nothing() {

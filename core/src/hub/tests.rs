@@ -301,6 +301,23 @@ fn u2_whoever_knocks_has_the_place_as_soon_as_it_is_free() {
 }
 
 #[test]
+fn u2_a_session_that_ends_as_its_holder_is_knocked_out_leaves_nobody_waiting() {
+    let mut rig = Rig::new(|config| config.duplicate = Duplicate::ProbeThenReplace);
+    let (first, session) = rig.join(1);
+    let second = rig.arrive(who(1), 1);
+    rig.drain();
+    // The verdict and the application's word come in the same moment.
+    rig.now = rig.now.after(2 * SECOND);
+    rig.hub.dismiss(rig.now, session);
+    let said = rig.drain();
+    assert!(said.contains(&Said::Drop(first)), "{said:?}");
+    assert!(said.contains(&Said::Close(second, Why::Dismissed, Duration::ZERO)), "{said:?}");
+    rig.later(5 * SECOND);
+    let health = rig.hub.health();
+    assert_eq!((health.pending, health.closing, health.sessions), (0, 0, 0));
+}
+
+#[test]
 fn u2_three_in_a_minute_are_counted_from_the_first_of_them() {
     let mut rig = Rig::new(|config| config.session.heartbeat.interval = Duration::ZERO);
     rig.join(1);

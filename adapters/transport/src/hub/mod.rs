@@ -50,7 +50,7 @@ use async_channel::{Receiver, Sender};
 use bowline::hub::{ConnId, Health, HubStats, Publish, Sent, SessionId};
 use bowline::wire::KeyedHash;
 use bowline::wire::bettensor::Kind;
-use bowline::{Cause, Policy, PostId};
+use bowline::{Cause, Policy, PostId, Refusal};
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
@@ -98,6 +98,8 @@ pub struct Hub {
     over: AtomicBool,
     drained: event_listener::Event,
     most_hello: Duration,
+    /// No frame is longer: a miner's library would end the connection.
+    longest: usize,
 }
 
 impl Hub {
@@ -139,6 +141,7 @@ impl Hub {
             over: AtomicBool::new(false),
             drained: event_listener::Event::new(),
             most_hello: setup.config.hello,
+            longest: usize::try_from(setup.config.session.outbox.frame_limit).unwrap_or(usize::MAX),
         }))
     }
 
@@ -213,6 +216,9 @@ impl Hub {
         to: impl FnMut(&Hotkey) -> bool,
     ) -> Result<Sent, Refused> {
         let parcel = self.parcel(kind, data)?;
+        if parcel.frame.len() > self.longest {
+            return Err(Refused::Session(Refusal::TooLarge));
+        }
         Ok(self.with(|engine| engine.publish(&parcel, how, to)))
     }
 
