@@ -50,7 +50,7 @@ use async_channel::{Receiver, Sender};
 use bowline::hub::{ConnId, Health, HubStats, Publish, Sent, SessionId};
 use bowline::wire::KeyedHash;
 use bowline::wire::bettensor::Kind;
-use bowline::{Cause, Policy, PostId};
+use bowline::{Cause, Policy, PostId, Refusal};
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
