@@ -129,7 +129,7 @@ class Miner:
             try:
                 await self.socket.send(self.sent[id])
             except ConnectionClosed:
-                break
+                pass  # said, as far as its application knows
 
     async def burst(self, n, name="g", first=0, **how):
         await self.predict([f"{name}{i}_1" for i in range(first, first + n)], **how)
