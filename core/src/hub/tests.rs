@@ -831,3 +831,30 @@ fn g4_a_hub_in_fixed_memory_serves_as_many_as_it_holds() {
     assert!(text.contains("connections: 2"));
     let _ = (State::Idle, LinkId::NONE);
 }
+
+#[test]
+fn u8_a_word_counts_once_also_where_an_identity_has_several_sessions() {
+    let mut rig = Rig::new(|config| config.duplicate = Duplicate::Allow(2));
+    let wall = 1_800_000_000_000_000;
+    let stamp = |nonce| Some(Stamp { nonce, issued: wall });
+    let greet = |rig: &mut Rig, nonce, address| {
+        let conn = rig.hub.connect(rig.now, address).unwrap();
+        rig.hub.hello(rig.now, wall, conn, who(1), stamp(nonce));
+        rig.drain();
+        rig.hub.verified(rig.now, wall, conn, Verdict::Accept { http: false });
+        (conn, rig.drain())
+    };
+    let (owner, _) = greet(&mut rig, 7, 1);
+    // Somebody recorded the greeting and says it again: the place beside the owner's is not for him.
+    let (thief, said) = greet(&mut rig, 7, 2);
+    assert!(said.contains(&Said::Close(thief, Why::Replayed, Duration::ZERO)), "{said:?}");
+    let head = Head::Data { id: Some(MessageId::from_bits(1)), key: None };
+    assert!(matches!(rig.hub.received(rig.now, wall, owner, head, 1, stamp(8)), Heard::Arrival(..)));
+    let (second, _) = greet(&mut rig, 9, 1);
+    assert!(matches!(rig.hub.received(rig.now, wall, second, head, 1, stamp(8)), Heard::Replayed(_)));
+    for nonce in [7, 8, 9] {
+        let request = RequestId(nonce);
+        let again = rig.hub.request(rig.now, wall, who(1), request, None, None, 1, stamp(nonce));
+        assert_eq!(again.map_err(|denied| denied.why), Err(Why::Replayed));
+    }
+}
