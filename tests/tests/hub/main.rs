@@ -538,6 +538,10 @@ fn floods_of_pings_fragments_and_heartbeats_end_their_own_connection() {
     let flood = std::thread::spawn(move || (0..10_000).find(|_| writer.write_all(&empty).is_err()));
     assert!(matches!(stranger.closed().code, 1008 | 1006), "nor one in so many fragments");
     assert!(flood.join().unwrap().is_some(), "it was cut off");
+    assert!(
+        hub.metrics().contains(r#"bowline_refused_total{reason="Impostor"} 2"#),
+        "not for their silence in the end"
+    );
     assert!(quiet.predict("p").success());
     until("the end of both", || hub.health().connections == 1);
 }
