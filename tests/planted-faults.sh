@@ -145,7 +145,6 @@ plant L8 "a close handshake of the hub's has no limit" $admission \
     's/self\.conns\.set_deadline\(key, Some\(until\)\);//' $model
 plant G9 "the sessions' deadlines are not announced" core/src/hub/mod.rs \
     's/\[self\.peers\.deadline\(\), self\.conns/[self.conns/' $model
-plant G9 "a refused duplicate leaves a deadline in the past" $admission '/It was asked, so it has/{n;d}' $model
 plant G9 "a deadline that passed before the first poll" core/src/hub/turn.rs \
     's/if due\.is_some_and\(\|at\| at <= self\.now\)/if false/' $model
 

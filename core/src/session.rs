@@ -484,8 +484,8 @@ struct Live {
     stall: Timer,
     malformed: u8,
     suspect: bool,
-    /// Pings not answered yet.
-    pings: u8,
+    /// A ping is not answered yet; with [`Proof::Pong`] it is the only one.
+    asked: bool,
     /// Something was sent that no ping has asked about ([`Proof::Pong`]).
     unasked: bool,
     /// Armed while a message is unanswered and there is no other path for it.
@@ -493,15 +493,18 @@ struct Live {
 }
 
 impl Live {
-    /// A ping leaves; if no other is out, its answer will prove what was sent before.
-    fn ping<P, S: Slots<Slot<P>>>(&mut self, now: Instant, outbox: &mut Outbox<P, S>) -> Next {
+    /// A ping leaves, and its answer will prove what was sent before. Where it is a proof, a second one never follows an
+    /// unanswered first: a peer may answer the last of several alone (RFC 6455, 5.5.3), and nobody could tell which that
+    /// was. The answer that is still due serves the second's question too.
+    fn ping<P, S: Slots<Slot<P>>>(&mut self, now: Instant, outbox: &mut Outbox<P, S>) -> Option<Next> {
         self.beat.ping_taken(now);
-        if self.pings == 0 {
-            outbox.ask();
-            self.unasked = false;
+        if self.asked && outbox.proof() == Proof::Pong {
+            return None;
         }
-        self.pings = self.pings.saturating_add(1);
-        Next::Ping
+        outbox.ask();
+        self.unasked = false;
+        self.asked = true;
+        Some(Next::Ping)
     }
 }
 
@@ -1093,13 +1096,9 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             }
             Head::Pong => {
                 self.link.on_useful();
-                // Of two that are out, either proves what the first asked about; the rest is asked about again.
-                if live.pings > 0 {
-                    live.pings = live.pings.saturating_sub(1);
-                    if self.outbox.proved(now) > 0 {
-                        live.patience.disarm();
-                        self.route.answered();
-                    }
+                if core::mem::take(&mut live.asked) && self.outbox.proved(now) > 0 {
+                    live.patience.disarm();
+                    self.route.answered();
                 }
                 Heard::Noted
             }
@@ -1247,7 +1246,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
                 stall,
                 malformed: 0,
                 suspect: false,
-                pings: 0,
+                asked: false,
                 unasked: false,
                 patience,
             });
@@ -1366,8 +1365,10 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             live.beat.data_sent(now);
             return Some((live.link, Next::Ack(id)));
         }
-        if live.beat.ping_due() {
-            return Some((live.link, live.ping(now, &mut self.outbox)));
+        if live.beat.ping_due()
+            && let Some(ping) = live.ping(now, &mut self.outbox)
+        {
+            return Some((live.link, ping));
         }
         if self.route.may_frame()
             && let Some(seq) = self.outbox.take_frame(now, live.link)
@@ -1378,9 +1379,9 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             return Some((live.link, Next::Data(seq)));
         }
         // One ping asks about all that was sent before it.
-        if live.unasked && live.pings == 0 {
+        if live.unasked && !live.asked {
             live.beat.ask();
-            return Some((live.link, live.ping(now, &mut self.outbox)));
+            return live.ping(now, &mut self.outbox).map(|ping| (live.link, ping));
         }
         if live.beat.keepalive_due() {
             live.beat.data_sent(now);

@@ -147,7 +147,10 @@ impl Rig {
         let mut control = |conn, what| {
             assert!(!books.gone.contains(&conn), "U1: {conn:?} is used after its end: {what:?}");
             let before = book.control.insert(conn, what);
-            assert!(matches!(before, None | Some(Control::Welcome(..))), "U7: {conn:?}: two words at once");
+            assert!(
+                matches!(before, None | Some(Control::Verify | Control::Welcome(..))),
+                "U7: {conn:?}: two words at once"
+            );
         };
         match output {
             HubOutput::Verify { conn, .. } => control(conn, Control::Verify),

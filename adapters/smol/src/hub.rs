@@ -474,3 +474,24 @@ async fn watch(hub: Arc<Shared>, line: Arc<Line>, socket: Socket) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn u8_an_address_has_so_many_visitors_and_all_have_so_many() {
+        let world = Arc::new(World::new());
+        let from = |n: u8| IpAddr::from([192, 0, 2, n]);
+        let mut visitors: Vec<_> = (0..OF_ONE).map_while(|_| Visitor::enter(&world, from(1))).collect();
+        assert_eq!(visitors.len(), OF_ONE);
+        assert!(Visitor::enter(&world, from(1)).is_none());
+        assert!(Visitor::enter(&world, from(2)).is_some(), "others come in");
+        drop(visitors.pop());
+        assert!(Visitor::enter(&world, from(1)).is_some(), "a place is given back");
+        let crowd: Vec<_> = (0..VISITORS).map_while(|n| Visitor::enter(&world, from((n / 100) as u8 + 2))).collect();
+        assert_eq!(visitors.len() + crowd.len(), VISITORS);
+        drop((visitors, crowd));
+        assert!(lock(&world.visitors).of.is_empty(), "nothing is kept of those who left");
+    }
+}

@@ -268,13 +268,10 @@ impl<P, M: Memory<P>> Hub<P, M> {
         let key = self.session_for(identity)?;
         let resumed = self.made == made;
         let address = self.conns.get(conn).and_then(|conn| self.addresses.get(conn.address)).map_or(0, |a| a.address);
-        let Some(peer) = self.peers.get_mut(key) else { return Err(Denied { why: Why::Full, after: Duration::ZERO }) };
-        if let Some(stamp) = stamp
-            && peer.replay.check(wall, config.tolerance, stamp).is_err()
-        {
-            self.stats.replays = self.stats.replays.saturating_add(1);
+        if self.fresh(wall, key, stamp).is_err() {
             return Err(Denied { why: Why::Replayed, after: Duration::ZERO });
         }
+        let Some(peer) = self.peers.get_mut(key) else { return Err(Denied { why: Why::Full, after: Duration::ZERO }) };
         peer.handshakes
             .take(now, config.per_identity.handshakes, 1)
             .map_err(|after| Denied { why: Why::Rate, after })?;

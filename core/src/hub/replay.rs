@@ -17,7 +17,8 @@
 //!
 //! Two duties of the caller: the signature is verified first, or anybody fills the memory; one memory serves one signer, or
 //! one that issues many stamps ahead of time raises the floor above the others'. Places for what one signer sends within
-//! twice the tolerance suffice for none to be refused. A restart forgets: stamps of the tolerance before it are fresh again
+//! twice the tolerance suffice for none to be refused. A signer with several memories asks the others first ([`Replay::knows`]).
+//! A restart forgets: stamps of the tolerance before it are fresh again
 //! unless the session's own dedupe still knows them.
 //! Field bugs: nonces forgotten by count alone, so that a flood of new ones opens the door to the old; a nonce kept
 //! without its time, for ever.
@@ -154,6 +155,14 @@ impl<S: Slots<Nonce> + ?Sized> Replay<S> {
         }
         Ok(())
     }
+
+    /// Whether it may have been accepted before: it is held, or was issued no later than what was given up. For a signer
+    /// with several memories, of which none may accept what another one knows.
+    #[must_use]
+    pub fn knows(&self, stamp: Stamp) -> bool {
+        self.floor.is_some_and(|floor| stamp.issued <= floor)
+            || self.slots.as_ref().iter().flatten().any(|held| held.0.nonce == stamp.nonce)
+    }
 }
 
 impl<S: Slots<Nonce> + ?Sized> fmt::Debug for Replay<S> {
@@ -235,6 +244,8 @@ mod tests {
         assert_eq!(replay.check(0, TOLERANCE, stamp(1, 10)), Err(Replayed::Old));
         assert_eq!(replay.check(0, TOLERANCE, stamp(4, 11)), Err(Replayed::Old));
         assert_eq!(std::format!("{replay:?}"), "Replay { floor: Some(10), held: 2 }");
+        assert!([stamp(1, 10), stamp(2, 20), stamp(3, 15), stamp(9, 9)].into_iter().all(|old| replay.knows(old)));
+        assert!(!replay.knows(stamp(4, 11)), "refused for want of a place, never accepted");
     }
 
     #[test]

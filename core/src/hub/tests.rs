@@ -301,6 +301,23 @@ fn u2_whoever_knocks_has_the_place_as_soon_as_it_is_free() {
 }
 
 #[test]
+fn u2_a_session_that_ends_as_its_holder_is_knocked_out_leaves_nobody_waiting() {
+    let mut rig = Rig::new(|config| config.duplicate = Duplicate::ProbeThenReplace);
+    let (first, session) = rig.join(1);
+    let second = rig.arrive(who(1), 1);
+    rig.drain();
+    // The verdict and the application's word come in the same moment.
+    rig.now = rig.now.after(2 * SECOND);
+    rig.hub.dismiss(rig.now, session);
+    let said = rig.drain();
+    assert!(said.contains(&Said::Drop(first)), "{said:?}");
+    assert!(said.contains(&Said::Close(second, Why::Dismissed, Duration::ZERO)), "{said:?}");
+    rig.later(5 * SECOND);
+    let health = rig.hub.health();
+    assert_eq!((health.pending, health.closing, health.sessions), (0, 0, 0));
+}
+
+#[test]
 fn u2_three_in_a_minute_are_counted_from_the_first_of_them() {
     let mut rig = Rig::new(|config| config.session.heartbeat.interval = Duration::ZERO);
     rig.join(1);
@@ -813,4 +830,31 @@ fn g4_a_hub_in_fixed_memory_serves_as_many_as_it_holds() {
     let text: String = std::format!("{hub:?}");
     assert!(text.contains("connections: 2"));
     let _ = (State::Idle, LinkId::NONE);
+}
+
+#[test]
+fn u8_a_word_counts_once_also_where_an_identity_has_several_sessions() {
+    let mut rig = Rig::new(|config| config.duplicate = Duplicate::Allow(2));
+    let wall = 1_800_000_000_000_000;
+    let stamp = |nonce| Some(Stamp { nonce, issued: wall });
+    let greet = |rig: &mut Rig, nonce, address| {
+        let conn = rig.hub.connect(rig.now, address).unwrap();
+        rig.hub.hello(rig.now, wall, conn, who(1), stamp(nonce));
+        rig.drain();
+        rig.hub.verified(rig.now, wall, conn, Verdict::Accept { http: false });
+        (conn, rig.drain())
+    };
+    let (owner, _) = greet(&mut rig, 7, 1);
+    // Somebody recorded the greeting and says it again: the place beside the owner's is not for him.
+    let (thief, said) = greet(&mut rig, 7, 2);
+    assert!(said.contains(&Said::Close(thief, Why::Replayed, Duration::ZERO)), "{said:?}");
+    let head = Head::Data { id: Some(MessageId::from_bits(1)), key: None };
+    assert!(matches!(rig.hub.received(rig.now, wall, owner, head, 1, stamp(8)), Heard::Arrival(..)));
+    let (second, _) = greet(&mut rig, 9, 1);
+    assert!(matches!(rig.hub.received(rig.now, wall, second, head, 1, stamp(8)), Heard::Replayed(_)));
+    for nonce in [7, 8, 9] {
+        let request = RequestId(nonce);
+        let again = rig.hub.request(rig.now, wall, who(1), request, None, None, 1, stamp(nonce));
+        assert_eq!(again.map_err(|denied| denied.why), Err(Why::Replayed));
+    }
 }

@@ -11,7 +11,7 @@
 //! Rules: U3, U5, U6, U8.
 
 use super::peer::ConnState;
-use super::replay::Stamp;
+use super::replay::{Replayed, Stamp};
 use super::table::Key;
 use super::{ConnId, Denied, Heard, Hub, Identity, Memory, Publish, Sent, SessionId, Slow, Why};
 use crate::cause::HttpOutcome;
@@ -177,12 +177,12 @@ impl<P, M: Memory<P>> Hub<P, M> {
             return Heard::Limited;
         }
         conn.strikes = 0;
-        let fresh = stamp.map_or(Ok(()), |stamp| peer.replay.check(wall, config.tolerance, stamp));
+        let fresh = self.fresh(wall, peer_key, stamp);
         let head = if fresh.is_ok() { head } else { Head::Malformed };
+        let Some(peer) = self.peers.get_mut(peer_key) else { return Heard::Stale };
         let arrival = peer.session.received(now, link, head);
         self.touched(peer_key);
         if let Err(why) = fresh {
-            self.stats.replays = self.stats.replays.saturating_add(1);
             return Heard::Replayed(why);
         }
         match arrival {
@@ -220,10 +220,10 @@ impl<P, M: Memory<P>> Hub<P, M> {
             self.stats.limited = self.stats.limited.saturating_add(1);
             return Err(Denied { why: Why::Rate, after });
         }
-        if stamp.is_some_and(|stamp| peer.replay.check(wall, config.tolerance, stamp).is_err()) {
-            self.stats.replays = self.stats.replays.saturating_add(1);
+        if self.fresh(wall, key, stamp).is_err() {
             return Err(Denied { why: Why::Replayed, after: Duration::ZERO });
         }
+        let Some(peer) = self.peers.get_mut(key) else { return Err(Denied { why: Why::Full, after: Duration::ZERO }) };
         if peer.conn.is_none() && peer.leaving.is_none() {
             peer.expires.arm(now.after(config.ttl));
         }
@@ -231,6 +231,24 @@ impl<P, M: Memory<P>> Hub<P, M> {
         self.touched(key);
         self.count(arrival, true);
         Ok((SessionId(key), arrival))
+    }
+
+    /// Whether what says this of itself counts, and from now on no more: neither in this session nor in another one of its
+    /// identity, of which each has its own memory.
+    pub(super) fn fresh(&mut self, wall: i64, key: Key, stamp: Option<Stamp>) -> Result<(), Replayed> {
+        let (Some(stamp), Some(own)) = (stamp, self.peers.get(key)) else { return Ok(()) };
+        let identity = own.identity;
+        let elsewhere = |peer: &super::PeerOf<P, M>| {
+            peer.identity == identity && !core::ptr::eq(peer, own) && peer.replay.knows(stamp)
+        };
+        let known = self.peers.find(identity.hash(), elsewhere).is_some();
+        let tolerance = self.config.get().tolerance;
+        let fresh = match self.peers.get_mut(key) {
+            Some(own) if !known => own.replay.check(wall, tolerance, stamp),
+            Some(_) | None => Err(Replayed::Seen),
+        };
+        self.stats.replays = self.stats.replays.saturating_add(u64::from(fresh.is_err()));
+        fresh
     }
 
     const fn count(&mut self, arrival: Arrival, http: bool) {

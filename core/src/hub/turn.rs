@@ -306,18 +306,23 @@ impl<P, M: Memory<P>> Hub<P, M> {
 
     /// The session ends its connection: one that it has, or one that waited for it and lost.
     fn session_closes(&mut self, key: Key, link: LinkId, ending: Ending) {
-        let Some(peer) = self.peers.get(key) else { return };
+        let Some(peer) = self.peers.get_mut(key) else { return };
         let leaving = peer.leaving;
-        if peer.conn.is_some_and(|(current, _)| current <= link)
-            && let Some((link, conn)) = self.untie(key)
-        {
+        // Whoever knocked may have had the place for that one moment.
+        let knocking = peer.knocking.take_if(|(knocking, _)| *knocking <= link);
+        let has = peer.conn.is_some_and(|(current, _)| current <= link);
+        let holder = if has { self.untie(key) } else { None };
+        for (held, conn) in holder.into_iter().chain(knocking) {
             match ending {
-                Ending::Drop => self.drop_conn(conn),
-                Ending::Code(1002) => self.close(conn, Why::Violation, Duration::ZERO, Some((key, link))),
-                Ending::Code(_) => {
+                Ending::Code(1002) if held == link => {
+                    self.close(conn, Why::Violation, Duration::ZERO, Some((key, link)))
+                }
+                Ending::Code(_) if held == link => {
                     let (why, after) = leaving.unwrap_or((Why::Replaced, Duration::ZERO));
                     self.close(conn, why, after, Some((key, link)));
                 }
+                // The word is for the newest; an older one is over.
+                Ending::Code(_) | Ending::Drop => self.drop_conn(conn),
             }
         }
     }

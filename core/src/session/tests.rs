@@ -1668,3 +1668,22 @@ fn u2_a_newcomer_does_not_pay_for_its_predecessor() {
     session.tick(ms(5010));
     assert_eq!(session.connection(), Some(newcomer));
 }
+
+#[test]
+fn u3_two_pings_that_are_answered_by_one_pong_leave_nothing_unproved() {
+    let (mut session, link) = proved_by_pong();
+    let ms = |n: u64| Instant::from_micros(n * 1000);
+    let first = session.send(ms(0), "a", 1, Policy::DEFAULT).unwrap();
+    assert_eq!(settled(&mut session), (std::vec![], 1, 1));
+    // It says something, its pong is not out yet, and the message becomes late: it is probed. RFC 6455, 5.5.3: of several
+    // pings it may answer the last alone.
+    let _ = session.received(ms(10), link, Head::Other);
+    session.tick(ms(2500));
+    let _ = settled(&mut session);
+    let _ = session.received(ms(2600), link, Head::Pong);
+    assert_eq!(settled(&mut session).0, [first]);
+    let second = session.send(ms(2700), "b", 1, Policy::DEFAULT).unwrap();
+    assert_eq!(settled(&mut session), (std::vec![], 1, 1), "it is asked about too");
+    let _ = session.received(ms(2800), link, Head::Pong);
+    assert_eq!(settled(&mut session).0, [second]);
+}

@@ -7,7 +7,7 @@
 use super::Args;
 use super::batches::Batches;
 use super::ledger::Ledger;
-use super::live::View;
+use super::live::{self, View};
 use super::note::{Note, seconds};
 use super::scale::Scale;
 use super::script::{self, Phase, SCRIPT};
@@ -54,6 +54,8 @@ pub(crate) enum Failure {
     Interrupt(ctrlc::Error),
     /// The output is gone.
     Output(io::Error),
+    /// Something else that the demo needs.
+    Other(String),
 }
 
 impl fmt::Display for Failure {
@@ -62,6 +64,7 @@ impl fmt::Display for Failure {
             Self::Setup(error) => error.fmt(f),
             Self::Interrupt(error) => write!(f, "cannot listen for Ctrl-C: {error}"),
             Self::Output(error) => write!(f, "cannot write: {error}"),
+            Self::Other(why) => f.write_str(why),
         }
     }
 }
@@ -365,7 +368,7 @@ impl<'a> Director<'a> {
     fn draw(&mut self, now: Instant, ml_node: &Status, api_node: &Status) -> io::Result<()> {
         let rest = SCRIPT.iter().skip(self.phase).map(|phase| self.scale.of(phase.lasts)).sum::<Duration>();
         let lasts = SCRIPT.get(self.phase).map(|phase| self.scale.of(phase.lasts)).unwrap_or_default();
-        self.show.frame(&View {
+        let view = View {
             phase: self.stopping.is_none().then_some(self.phase),
             left: rest.saturating_sub((now - self.phase_start).min(lasts)),
             ml_node,
@@ -374,7 +377,8 @@ impl<'a> Director<'a> {
             http: self.http,
             batches: self.args.batches,
             capacity: GONKA_ML_NODE.outbox.capacity,
-        })
+        };
+        self.show.frame(|style| live::lines(&view, style))
     }
 
     fn finish(mut self) -> Result<ExitCode, Failure> {

@@ -18,7 +18,7 @@ use bowline_transport::Status;
 use core::time::Duration;
 
 /// As wide as every terminal.
-const WIDTH: usize = 80;
+pub(crate) const WIDTH: usize = 80;
 
 /// Everything that is drawn.
 #[derive(Debug)]
@@ -119,7 +119,7 @@ fn way(open: bool, used: bool, style: Style) -> String {
 }
 
 /// What is done, what is begun, and what is to come.
-fn bar(done: u64, begun: u64, all: u64) -> String {
+pub(crate) fn bar(done: u64, begun: u64, all: u64) -> String {
     const CELLS: u64 = 50;
     let cells = |part: u64| (part * CELLS).div_ceil(all.max(1)).min(CELLS);
     let (done, begun) = (cells(done), cells(begun));

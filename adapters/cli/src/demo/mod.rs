@@ -14,6 +14,7 @@ mod batches;
 mod director;
 mod ledger;
 mod live;
+mod miners;
 mod note;
 mod scale;
 mod script;
@@ -49,11 +50,30 @@ the API node's HTTP callbacks, and break what runs through them:
 The application that receives works on each batch for a moment, on some for
 longer than the sender waits, and hands some back once, to have them again. The
 ledger at the end says what became of every batch. On a terminal you see a
-picture; on a pipe a line for each phase and each change.";
+picture; on a pipe a line for each phase and each change.
+
+With --scene miners it runs a Bettensor validator, a hub, and its miners, each
+with keys of its own, behind proxies that break what runs through them. Miners
+predict at random, the validator confirms and broadcasts updates:
+
+  steady        nothing is broken
+  cut           every connection is reset at the same moment
+  killed        the hub ends without a word; a new one takes its port
+  black-hole    everything is taken, nothing arrives
+  http-only     every WebSocket is closed as soon as it is open
+  healed        nothing is broken
+  slow          a quarter of the miners read slowly
+  restart       the hub goes down in order; a new one takes its port
+  all-back      every prediction comes to its end
+
+A hub that was killed has lost its memory. What it had handed out and its miner
+had no confirmation of comes again, and the new hub marks it as perhaps seen
+before; the ledger counts that, and as doubled what was not marked.";
 
 const AFTER: &str = "\
 Exit status:
-    0  every batch that was accepted was processed, exactly once
+    0  every batch that was accepted was processed, exactly once; every
+       prediction was handed out and confirmed, and none doubled
     1  one was not (the ledger says which), or the demo could not run
     2  the arguments make no sense
   130  interrupted: Ctrl-C stops sending, gives what is under way a few seconds
@@ -63,19 +83,29 @@ Examples:
   bowline demo                                     half a minute
   bowline demo --time-scale 1                      Gonka's own pace: two minutes
   bowline demo --adapter blocking --seed 7         threads, and other chances
-  bowline demo --time-scale 0.05 --json | tail -1  the ledger, for a script";
+  bowline demo --time-scale 0.05 --json | tail -1  the ledger, for a script
+  bowline demo --scene miners                      a validator and 200 miners";
 
 /// Breaks a session in every way we know and counts what arrives
 #[derive(Debug, clap::Args)]
 #[command(long_about = ABOUT, after_long_help = AFTER)]
 pub(crate) struct Args {
-    /// What turns the nodes: tasks on smol's executor, or threads
+    /// Which one: Gonka's two nodes, or Bettensor's validator and miners
+    #[arg(long, value_enum, hide_possible_values = true, value_name = "gonka|miners")]
+    #[arg(default_value_t = Scene::Gonka)]
+    scene: Scene,
+
+    /// How many miners, with --scene miners: 4 to 500
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u16).range(4..=500))]
+    miners: u16,
+
+    /// What turns Gonka's nodes: tasks on smol's executor, or threads
     #[arg(long, value_enum, hide_possible_values = true, value_name = "smol|blocking")]
     #[arg(default_value_t = node::Adapter::Smol)]
     adapter: node::Adapter,
 
     // No more than the receiver remembers (1024): beyond that it could only say that a batch may have been seen before.
-    /// How many batches, spread over the script: 20 to 1000
+    /// How many of Gonka's batches, spread over the script: 20 to 1000
     #[arg(long, value_name = "N", default_value_t = 240, value_parser = clap::value_parser!(u64).range(20..=1000))]
     batches: u64,
 
@@ -96,9 +126,22 @@ pub(crate) struct Args {
     json: bool,
 }
 
+/// Which demo.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+enum Scene {
+    /// An ML node and an API node.
+    Gonka,
+    /// A validator and its miners.
+    Miners,
+}
+
 /// Runs the script and says how it went.
 pub(crate) fn run(args: &Args) -> ExitCode {
-    match director::run(args) {
+    let ran = match args.scene {
+        Scene::Gonka => director::run(args),
+        Scene::Miners => miners::run(args),
+    };
+    match ran {
         Ok(code) => code,
         // Whoever read us has seen enough.
         Err(director::Failure::Output(error)) if error.kind() == ErrorKind::BrokenPipe => ExitCode::FAILURE,

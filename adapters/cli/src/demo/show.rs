@@ -3,7 +3,6 @@
 //! Decided here: which of the three, and that the terminal is given back as it was. Lines scroll above the picture, so
 //! what happened stays to be read.
 
-use super::live::{self, View};
 use super::note::Note;
 use core::fmt::Display;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -108,13 +107,13 @@ impl Show {
     }
 
     /// Draws the picture, if there is one and it is time.
-    pub(crate) fn frame(&mut self, view: &View<'_>) -> io::Result<()> {
+    pub(crate) fn frame(&mut self, picture: impl FnOnce(Style) -> Vec<String>) -> io::Result<()> {
         let now = Instant::now();
         if self.mode != Mode::Live || now < self.next {
             return Ok(());
         }
         self.next = now + FRAME;
-        let lines = live::lines(view, self.style);
+        let lines = picture(self.style);
         let mut text = self.erased();
         if !TAKEN.swap(true, Ordering::Relaxed) {
             text.push_str(TAKE);

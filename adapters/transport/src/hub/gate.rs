@@ -15,7 +15,8 @@ impl Gate {
 
     pub(super) fn try_enter(&self) -> Option<Pass<'_>> {
         let taken = self.free.fetch_update(Ordering::AcqRel, Ordering::Acquire, |free| free.checked_sub(1));
-        taken.is_ok().then_some(Pass(self))
+        // Made only if it was taken: whoever drops one gives a place back.
+        taken.is_ok().then(|| Pass(self))
     }
 
     pub(super) async fn enter(&self) -> Pass<'_> {
@@ -36,5 +37,31 @@ impl Drop for Pass<'_> {
     fn drop(&mut self) {
         self.0.free.fetch_add(1, Ordering::AcqRel);
         self.0.freed.notify(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_never_more_than_so_many() {
+        let gate = Gate::new(2);
+        let (one, two) = (gate.try_enter(), gate.try_enter());
+        assert!(one.is_some() && two.is_some());
+        for _ in 0..3 {
+            assert!(gate.try_enter().is_none());
+        }
+        drop(one);
+        let again = gate.try_enter();
+        assert!(again.is_some() && gate.try_enter().is_none());
+        smol::block_on(async {
+            let waiting = gate.enter();
+            let leaving = async {
+                drop(two);
+                core::future::pending().await
+            };
+            drop(smol::future::or(waiting, leaving).await);
+        });
     }
 }
