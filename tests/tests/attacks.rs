@@ -117,6 +117,8 @@ fn attacked_with(name: &str, more: Value, configure: impl FnOnce(&mut HubConfig)
     miners.burst("other", 5, "after");
     miners.burst("good", 5, "after all");
 
+    assert!(memory < 64 << 10, "it has made the hub keep {memory} KiB");
+
     let slowest = rested["slowest"].as_f64().unwrap() * 1000.0;
     let ended: Vec<_> = ["ends", "heard"]
         .iter()
