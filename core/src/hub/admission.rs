@@ -360,6 +360,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
             expires,
             leaving: None,
             war_told: true,
+            lost: 0,
             takeovers: 0,
             takeovers_since: Instant::ZERO,
             war_until: Instant::ZERO,
@@ -422,6 +423,10 @@ impl<P, M: Memory<P>> Hub<P, M> {
         peer.expires.arm(until);
         if let Some(conn) = self.conns.get_mut(conn) {
             self.activity.leave(span, conn.heard);
+            // The next connection begins with what is published from then on.
+            let waited = conn.pending.clear();
+            self.stats.lost = self.stats.lost.saturating_add(u64::from(waited));
+            peer.lost = peer.lost.saturating_add(core::mem::take(&mut conn.lost)).saturating_add(waited);
         }
         self.live = self.live.saturating_sub(1);
         Some((link, conn))

@@ -474,7 +474,7 @@ fn u6_each_policy_for_a_slow_reader() {
             })
             .sum();
         let closed = rig.said.contains(&Said::Close(conn, Why::Slow, Duration::ZERO));
-        assert!(closed || u64::from(lost) == rig.hub.stats().lost);
+        assert_eq!(u64::from(lost), rig.hub.stats().lost);
         (got, lost, closed)
     };
     assert_eq!(lag(Slow::DropNewest, [None; 5]), (vec![0, 1, 2], 2, false));
@@ -839,5 +839,28 @@ fn u8_a_word_counts_once_also_where_an_identity_has_several_sessions() {
         let request = RequestId(nonce);
         let again = rig.hub.request(rig.now, wall, who(1), request, None, None, 1, stamp(nonce));
         assert_eq!(again.map_err(|denied| denied.why), Err(Why::Replayed));
+    }
+}
+
+#[test]
+fn u6_what_still_waited_for_a_connection_that_ends_is_counted_and_told() {
+    for slow in [Slow::DropOldest, Slow::Disconnect] {
+        let mut rig = Rig::new(|config| config.bulk = Bulk { slow, most: 3, ..Bulk::DEFAULT });
+        let (conn, session) = rig.join(1);
+        rig.hub.writable(rig.now, conn, false);
+        rig.drain();
+        let mut wanted = 0;
+        for n in 0..4 {
+            wanted += 1;
+            rig.hub.publish(rig.now, n, 1, Publish::DEFAULT, |_, _| true);
+        }
+        rig.hub.disconnected(rig.now, conn, Cause::Closed(1006));
+        rig.drain();
+        let told = rig.said.iter().map(|said| match said {
+            Said::Event(HubEvent::Lost { session: of, count }) if *of == session => *count,
+            _ => 0,
+        });
+        assert_eq!(told.sum::<u32>(), wanted, "{slow:?}");
+        assert_eq!(rig.hub.stats().lost, u64::from(wanted), "{slow:?}");
     }
 }

@@ -308,6 +308,8 @@ impl<P, M: Memory<P>> Hub<P, M> {
                     }
                     Slow::Disconnect => {
                         sent.dropped = sent.dropped.saturating_add(1);
+                        conn.lost = conn.lost.saturating_add(lost);
+                        self.stats.lost = self.stats.lost.saturating_add(u64::from(lost));
                         self.end(key, Why::Slow, Duration::ZERO);
                         continue;
                     }

@@ -141,8 +141,9 @@ struct Session {
     nonces: BTreeSet<u64>,
     inbox: BTreeMap<u128, Known>,
     outbox: Vec<Message>,
-    slack: u32,
+    /// Broadcasts lost so far, and those of them that were lost with earlier connections: they must have been told.
     lost: u32,
+    told: u32,
 }
 
 /// See the module.
@@ -242,10 +243,10 @@ impl Model {
     #[must_use]
     pub fn lost(&self, session: SessionId) -> Option<(u32, u32)> {
         let s = self.sessions.get(&session)?;
-        let Some(conn) = s.conn.map(|conn| &self.conns[&conn]) else { return Some((0, s.lost)) };
+        let Some(conn) = s.conn.map(|conn| &self.conns[&conn]) else { return Some((s.lost, s.lost)) };
         // What the log has forgotten may have been told already, or not yet.
         let more = purge(&mut conn.clone(), &self.log);
-        Some((if conn.writable { s.lost - s.slack } else { 0 }, s.lost + more))
+        Some((if conn.writable { s.lost } else { s.told }, s.lost + more))
     }
 
     /// The connection that should carry this session, and the session that should be carried by a connection.
@@ -493,8 +494,8 @@ impl Model {
             nonces: BTreeSet::new(),
             inbox: BTreeMap::new(),
             outbox: Vec::new(),
-            slack: 0,
             lost: 0,
+            told: 0,
         };
         assert!(self.sessions.insert(id, new).is_none());
         Ok(id)
@@ -529,11 +530,11 @@ impl Model {
 
     fn untie(&mut self, id: SessionId) {
         let s = self.sessions.get_mut(&id).unwrap();
-        let lost = s.conn.map_or(0, |conn| self.conns.get_mut(&conn).map_or(0, |conn| purge(conn, &self.log)));
+        let waits = s.conn.and_then(|conn| self.conns.get_mut(&conn)).map(|conn| core::mem::take(&mut conn.waiting));
         (s.conn, s.ping, s.answer, s.stall) = (None, false, None, None);
         s.expires = Some(self.now.after(self.config.ttl));
-        s.lost += lost;
-        s.slack = s.lost;
+        s.lost += waits.map_or(0, |waits| u32::try_from(waits.len()).unwrap());
+        s.told = s.lost;
     }
 
     /// The session has lost its connection: whoever knocked has the place.
@@ -843,6 +844,7 @@ impl Model {
             match slow {
                 Slow::DropNewest if full => lost += 1,
                 Slow::Disconnect if full => {
+                    s.lost += lost + 1;
                     // Whoever knocked has its place, and may still come in this round.
                     self.end(id, Why::Slow);
                     dropped += 1;
