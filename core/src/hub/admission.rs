@@ -137,10 +137,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
         let (now, config) = (self.now, *self.config.get());
         if let Some(address) = self.addresses.get_mut(key) {
             if address.connections >= config.per_address_connections {
-                return Err(Denied {
-                    why: Why::Rate,
-                    after: self.tickets.take(now, config.handshakes, config.ticket_most),
-                });
+                return Err(self.denied(Why::Rate));
             }
             let rate = config.per_address.handshakes;
             if address.handshakes.take(now, rate, 1).is_err() {
@@ -149,10 +146,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
             }
         }
         if self.handshakes.take(now, config.handshakes, 1).is_err() {
-            return Err(Denied {
-                why: Why::Rate,
-                after: self.tickets.take(now, config.handshakes, config.ticket_most),
-            });
+            return Err(self.denied(Why::Rate));
         }
         let conn = Conn {
             state: ConnState::Pending,
@@ -166,7 +160,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
             pending: super::Pending::new(self.log.next()),
             address: key,
         };
-        let conn = self.conns.insert(0, conn).map_err(|_| Denied { why: Why::Full, after: config.ticket_most })?;
+        let conn = self.conns.insert(0, conn).map_err(|_| self.denied(Why::Full))?;
         self.conns.set_deadline(conn, Some(now.after(config.hello)));
         self.addresses.set_deadline(key, None);
         if let Some(address) = self.addresses.get_mut(key) {
@@ -192,13 +186,13 @@ impl<P, M: Memory<P>> Hub<P, M> {
             let after = self.tickets.take(now, config.handshakes, drain.window.max(Duration::from_secs(1)));
             return Err(Denied { why: Why::Draining, after });
         }
-        if !place {
-            return Err(Denied {
-                why: Why::Full,
-                after: self.tickets.take(now, config.handshakes, config.ticket_most),
-            });
-        }
-        Ok(())
+        if place { Ok(()) } else { Err(self.denied(Why::Full)) }
+    }
+
+    /// A refusal with a time to come back that is nobody else's.
+    fn denied(&mut self, why: Why) -> Denied {
+        let config = self.config.get();
+        Denied { why, after: self.tickets.take(self.now, config.handshakes, config.ticket_most) }
     }
 
     /// What is known of this address; in the last place, of the first that has become idle.
@@ -206,8 +200,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
         if let Some(key) = self.addresses.find(address, |known| known.address == address) {
             return Ok(key);
         }
-        let after = self.config.get().ticket_most;
-        self.addresses.insert(address, Address::new(address)).map_err(|_| Denied { why: Why::Full, after })
+        self.addresses.insert(address, Address::new(address)).map_err(|_| self.denied(Why::Full))
     }
 
     /// Forgets an address of which there is nothing left to know, or looks again when that may be so.
@@ -371,8 +364,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
             replay: Replay::new(nonces),
             session,
         };
-        let full = Denied { why: Why::Full, after: config.ticket_most };
-        let key = self.peers.insert(identity.hash(), peer).map_err(|_| full)?;
+        let key = self.peers.insert(identity.hash(), peer).map_err(|_| self.denied(Why::Full))?;
         self.touched(key);
         Ok(key)
     }

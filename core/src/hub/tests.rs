@@ -864,3 +864,22 @@ fn u6_what_still_waited_for_a_connection_that_ends_is_counted_and_told() {
         assert_eq!(rig.hub.stats().lost, u64::from(wanted), "{slow:?}");
     }
 }
+
+#[test]
+fn u8_who_finds_no_place_gets_a_time_of_its_own_whatever_is_full() {
+    fn times(hub: &mut Hub<u32, impl Memory<u32>>, now: Instant) -> Vec<Duration> {
+        (0..10).filter_map(|n| hub.connect(now, n).err()).map(|denied| denied.after).collect()
+    }
+    let now = at(1);
+    let small = HubConfig { addresses: 2, ..HubConfig::DEFAULT };
+    let mut watched: Hub<u32, Grows> = Hub::new(small.check().unwrap(), 1, Origin::new(9, 1), now);
+    let mut fixed: Hub<u32, Inline<2>> = Hub::new(HubConfig::DEFAULT.check().unwrap(), 1, Origin::new(9, 1), now);
+    for times in [times(&mut watched, now), times(&mut fixed, now)] {
+        assert_eq!(times.len(), 8);
+        assert_eq!(times.iter().collect::<BTreeSet<_>>().len(), 8, "{times:?}");
+    }
+    // The same for sessions.
+    let mut fixed: Hub<u32, Inline<2>> = Hub::new(HubConfig::DEFAULT.check().unwrap(), 1, Origin::new(9, 1), now);
+    let times: Vec<_> = (0..5).filter_map(|n| fixed.adopt(now, who(n), false).err()).map(|no| no.after).collect();
+    assert_eq!(times.iter().collect::<BTreeSet<_>>().len(), 3, "{times:?}");
+}
