@@ -20,6 +20,7 @@ use super::{ConnId, DRAIN_STEP, Denied, Drain, Duplicate, Hub, Identity, Memory,
 use crate::cause::{Cause, Hint};
 use crate::ids::{LinkId, Origin};
 use crate::link::Accepted;
+use crate::rng::SplitMix64;
 use crate::session::{Session, State};
 use crate::time::{Instant, Timer};
 use core::time::Duration;
@@ -160,7 +161,8 @@ impl<P, M: Memory<P>> Hub<P, M> {
             pending: super::Pending::new(self.log.next()),
             address: key,
         };
-        let conn = self.conns.insert(0, conn).map_err(|_| self.denied(Why::Full))?;
+        // Nobody looks for one by a hash, but each is found in its chain when it ends: consecutive numbers lie apart.
+        let conn = self.conns.insert(self.stats.handshakes, conn).map_err(|_| self.denied(Why::Full))?;
         self.conns.set_deadline(conn, Some(now.after(config.hello)));
         self.addresses.set_deadline(key, None);
         if let Some(address) = self.addresses.get_mut(key) {
@@ -197,10 +199,12 @@ impl<P, M: Memory<P>> Hub<P, M> {
 
     /// What is known of this address; in the last place, of the first that has become idle.
     fn address(&mut self, address: u64) -> Result<Key, Denied> {
-        if let Some(key) = self.addresses.find(address, |known| known.address == address) {
+        // Whoever has many addresses may choose them; where they lie in the table he must not.
+        let hash = SplitMix64::new(self.seed ^ address).next_u64();
+        if let Some(key) = self.addresses.find(hash, |known| known.address == address) {
             return Ok(key);
         }
-        self.addresses.insert(address, Address::new(address)).map_err(|_| self.denied(Why::Full))
+        self.addresses.insert(hash, Address::new(address)).map_err(|_| self.denied(Why::Full))
     }
 
     /// Forgets an address of which there is nothing left to know, or looks again when that may be so.

@@ -883,3 +883,18 @@ fn u8_who_finds_no_place_gets_a_time_of_its_own_whatever_is_full() {
     let times: Vec<_> = (0..5).filter_map(|n| fixed.adopt(now, who(n), false).err()).map(|no| no.after).collect();
     assert_eq!(times.iter().collect::<BTreeSet<_>>().len(), 3, "{times:?}");
 }
+
+#[test]
+fn u1_no_table_is_searched_from_end_to_end() {
+    let mut rig = Rig::new(|config| config.per_address.handshakes = Rate::UNLIMITED);
+    let conns: Vec<_> = (0..500_u64).map(|n| rig.hub.connect(rig.now, n << 32).unwrap()).collect();
+    for conn in conns.iter().step_by(2) {
+        rig.hub.disconnected(rig.now, *conn, Cause::Closed(1006));
+    }
+    for n in 0..250_u64 {
+        rig.hub.connect(rig.now, n << 44).unwrap();
+    }
+    // The end of a connection, and every look at an address, go along one chain.
+    assert!(rig.hub.conns.longest_chain() <= 16, "{}", rig.hub.conns.longest_chain());
+    assert!(rig.hub.addresses.longest_chain() <= 16, "{}", rig.hub.addresses.longest_chain());
+}
