@@ -81,13 +81,15 @@ impl<P, M: Memory<P>> Hub<P, M> {
     }
 
     /// Makes a session for an identity that is known by other means, so that messages can be sent to it before it has
-    /// connected. `http`: it takes messages by HTTP. The one it has, if it has one.
+    /// connected. `http`: it takes messages by HTTP. The one it has, if it has one; without a connection, its time begins
+    /// anew.
     ///
     /// # Errors
     /// There is no place, or the hub is going down.
     pub fn adopt(&mut self, now: Instant, identity: Identity, http: bool) -> Result<SessionId, Denied> {
         self.enter(now, |hub| {
-            let key = hub.session_for(identity)?;
+            let key = hub.any_session_for(identity)?;
+            hub.renew(key);
             hub.set_http(key, http);
             Ok(SessionId(key))
         })
@@ -320,6 +322,19 @@ impl<P, M: Memory<P>> Hub<P, M> {
         }
         self.touched(key);
         Ok(())
+    }
+
+    /// The session of this identity, or a new one; of several, any: for what does not come by a connection.
+    pub(super) fn any_session_for(&mut self, identity: Identity) -> Result<Key, Denied> {
+        self.find(identity).map_or_else(|| self.session_for(identity), |session| Ok(session.0))
+    }
+
+    /// Without a connection, its time begins anew.
+    pub(super) fn renew(&mut self, key: Key) {
+        let until = self.now.after(self.config.get().ttl);
+        if let Some(peer) = self.peers.get_mut(key).filter(|peer| peer.conn.is_none()) {
+            peer.expires.arm(until);
+        }
     }
 
     /// The session of this identity, or a new one. Where several are allowed, one that nobody is connected to.

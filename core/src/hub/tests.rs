@@ -898,3 +898,18 @@ fn u1_no_table_is_searched_from_end_to_end() {
     assert!(rig.hub.conns.longest_chain() <= 16, "{}", rig.hub.conns.longest_chain());
     assert!(rig.hub.addresses.longest_chain() <= 16, "{}", rig.hub.addresses.longest_chain());
 }
+
+#[test]
+fn u3_adopting_names_the_session_there_is_and_keeps_it() {
+    let mut rig = Rig::new(|config| config.duplicate = Duplicate::Allow(1));
+    let (conn, session) = rig.join(1);
+    assert_eq!(rig.hub.adopt(rig.now, who(1), false), Ok(session), "the one it has");
+    rig.drain();
+    rig.hub.disconnected(rig.now, conn, Cause::Closed(1006));
+    rig.drain();
+    rig.later(3599 * SECOND);
+    assert_eq!(rig.hub.adopt(rig.now, who(1), false), Ok(session));
+    rig.drain();
+    rig.later(2 * SECOND);
+    assert_eq!(rig.hub.find(who(1)), Some(session), "it is wanted, so it lives as long as a new one");
+}

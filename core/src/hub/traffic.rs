@@ -206,11 +206,8 @@ impl<P, M: Memory<P>> Hub<P, M> {
         stamp: Option<Stamp>,
     ) -> Result<(SessionId, Arrival), Denied> {
         let (now, config) = (self.now, *self.config.get());
-        // The one it has, if it has one: with several, what came by one is known by another only to the application.
-        let key = match self.find(identity) {
-            Some(session) => session.0,
-            None => self.session_for(identity)?,
-        };
+        // With several, what came by one is known by another only to the application.
+        let key = self.any_session_for(identity)?;
         let Some(peer) = self.peers.get_mut(key) else { return Err(Denied { why: Why::Full, after: Duration::ZERO }) };
         let limited = peer
             .messages
@@ -223,10 +220,8 @@ impl<P, M: Memory<P>> Hub<P, M> {
         if self.fresh(wall, key, stamp).is_err() {
             return Err(Denied { why: Why::Replayed, after: Duration::ZERO });
         }
+        self.renew(key);
         let Some(peer) = self.peers.get_mut(key) else { return Err(Denied { why: Why::Full, after: Duration::ZERO }) };
-        if peer.conn.is_none() && peer.leaving.is_none() {
-            peer.expires.arm(now.after(config.ttl));
-        }
         let arrival = peer.session.request(now, request, id, content);
         self.touched(key);
         self.count(arrival, true);

@@ -503,10 +503,10 @@ impl Model {
 
     /// The session of this identity, or a new one.
     pub fn adopt(&mut self, identity: Identity, got: Option<SessionId>, made: Option<SessionId>) -> Result<(), Why> {
-        let allow = matches!(self.config.duplicate, Duplicate::Allow(_));
-        let fits = |s: &Session| s.identity == identity && s.leaving.is_none() && (!allow || s.conn.is_none());
-        if self.sessions.values().any(fits) {
-            assert!(got.and_then(|id| self.sessions.get(&id)).is_some_and(fits), "U1: its own session");
+        let fits = |s: &&mut Session| s.identity == identity && s.leaving.is_none();
+        if self.sessions.values_mut().any(|s| fits(&s)) {
+            let its = got.and_then(|id| self.sessions.get_mut(&id)).filter(fits).expect("U1: its own session");
+            its.expires = its.expires.map(|_| self.now.after(self.config.ttl));
             return Ok(());
         }
         let id = self.session_for(identity, made)?;
