@@ -239,7 +239,7 @@ fn u2_the_other_policies_do_as_they_say() {
     let mut rig = Rig::new(|config| config.duplicate = Duplicate::Refuse);
     let (first, session) = rig.join(1);
     let second = rig.arrive(who(1), 1);
-    assert_eq!(rig.drain(), [Said::Close(second, Why::Duplicate, Duration::ZERO)]);
+    assert_eq!(rig.drain(), [Said::Close(second, Why::Duplicate, Duration::ZERO), Said::Ping(first)]);
     assert_eq!(rig.hub.connection(session), Some(first));
 
     let mut rig = Rig::new(|config| config.duplicate = Duplicate::Allow(2));
@@ -912,4 +912,18 @@ fn u3_adopting_names_the_session_there_is_and_keeps_it() {
     rig.drain();
     rig.later(2 * SECOND);
     assert_eq!(rig.hub.find(who(1)), Some(session), "it is wanted, so it lives as long as a new one");
+}
+
+#[test]
+fn u2_a_zombie_cannot_hold_the_door_where_newcomers_are_refused() {
+    let mut rig = Rig::new(|config| config.duplicate = Duplicate::Refuse);
+    let (zombie, session) = rig.join(1);
+    rig.later(SECOND);
+    let second = rig.arrive(who(1), 1);
+    let said = rig.drain();
+    assert!(said.contains(&Said::Close(second, Why::Duplicate, Duration::ZERO)));
+    assert!(said.contains(&Said::Ping(zombie)), "it is asked, {said:?}");
+    rig.later(4 * SECOND);
+    let third = rig.arrive(who(1), 1);
+    assert!(rig.drain().contains(&Said::Welcome(third, session, true)));
 }

@@ -453,6 +453,10 @@ impl Model {
                 s.ping |= s.answer.is_none();
                 return Ok(());
             }
+            (Duplicate::Refuse, Some(_)) => {
+                s.ping |= s.answer.is_none();
+                return Err(Why::Duplicate);
+            }
             (_, Some(_)) => return Err(Why::Duplicate),
             (_, None) if closing => return Err(Why::Duplicate),
             (_, None) => {}
