@@ -616,7 +616,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
         peer.leaving.is_some() && peer.conn.is_none() && peer.session.state() == State::Closed && !peer.dirty
     }
 
-    fn count_refused(&mut self) {
+    pub(super) fn count_refused(&mut self) {
         self.stats.refused = self.stats.refused.saturating_add(1);
     }
 }

@@ -927,3 +927,19 @@ fn u2_a_zombie_cannot_hold_the_door_where_newcomers_are_refused() {
     let third = rig.arrive(who(1), 1);
     assert!(rig.drain().contains(&Said::Welcome(third, session, true)));
 }
+
+#[test]
+fn u8_whoever_knocked_in_vain_is_counted_as_refused() {
+    let mut rig = Rig::new(|config| config.duplicate = Duplicate::ProbeThenReplace);
+    let (first, _) = rig.join(1);
+    let _ = rig.arrive(who(1), 1);
+    rig.drain();
+    let _ = rig.hub.received(rig.now, 0, first, Head::Pong, 2, None);
+    rig.drain();
+    let stats = rig.hub.stats();
+    assert_eq!((stats.handshakes, stats.admitted, stats.refused), (2, 1, 1));
+    // So is a request that is turned away.
+    rig.hub.drain(rig.now, SECOND, SECOND);
+    assert!(rig.hub.request(rig.now, 0, who(2), RequestId(1), None, None, 1, None).is_err());
+    assert_eq!(rig.hub.stats().refused, 2);
+}

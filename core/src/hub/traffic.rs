@@ -72,7 +72,13 @@ impl<P, M: Memory<P>> Hub<P, M> {
         bytes: u32,
         stamp: Option<Stamp>,
     ) -> Result<(SessionId, Arrival), Denied> {
-        self.enter(now, |hub| hub.on_request(wall, identity, request, id, key, bytes, stamp))
+        self.enter(now, |hub| {
+            let taken = hub.on_request(wall, identity, request, id, key, bytes, stamp);
+            if taken.is_err() {
+                hub.count_refused();
+            }
+            taken
+        })
     }
 
     /// The peer gave up a request before it was answered.

@@ -294,6 +294,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
             Said::Refuse(link) => {
                 let peer = self.peers.get_mut(key)?;
                 let (_, conn) = peer.knocking.take_if(|(knocking, _)| *knocking == link)?;
+                self.count_refused();
                 self.close(conn, Why::Duplicate, Duration::ZERO, None);
                 None
             }
