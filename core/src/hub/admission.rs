@@ -96,13 +96,15 @@ impl<P, M: Memory<P>> Hub<P, M> {
     }
 
     /// Does not want this session any more: its connection is closed with 1008, its messages are abandoned and reported.
-    /// False: there is none.
+    /// False: there is none. With the session its memory goes: whoever accepts the identity again within twice the tolerance
+    /// may take for new what it said before.
     pub fn dismiss(&mut self, now: Instant, session: SessionId) -> bool {
         self.enter(now, |hub| hub.leave(session.0, Why::Dismissed, Duration::ZERO, Duration::ZERO))
     }
 
     /// Goes down in order (U9): from now on everybody new is told to come back within `window`, connections are closed in
-    /// batches with 1012, each with a time of its own in that window, and after `limit` at the latest everything has ended.
+    /// batches with 1012, each with a time of its own in that window, and after `limit` at the latest every close has begun;
+    /// a peer that does not answer its close frame is dropped `session.link.closing` later.
     pub fn drain(&mut self, now: Instant, window: Duration, limit: Duration) {
         self.enter(now, |hub| {
             if hub.drain.is_some() {
