@@ -226,6 +226,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
     }
 
     fn on_hello(&mut self, wall: i64, key: Key, identity: Identity, stamp: Option<Stamp>) -> bool {
+        self.began(wall);
         let tolerance = i64::try_from(self.config.get().tolerance.as_micros()).unwrap_or(i64::MAX);
         let Some(conn) = self.conns.get_mut(key).filter(|conn| conn.state == ConnState::Pending) else { return false };
         let apart = stamp.map_or(0, |stamp| wall.saturating_sub(stamp.issued).saturating_abs());
@@ -361,7 +362,8 @@ impl<P, M: Memory<P>> Hub<P, M> {
         // Two sessions never give two messages the same name.
         self.made = self.made.saturating_add(1);
         let origin = Origin::new(self.origin.identity().wrapping_add(self.made), self.origin.epoch());
-        let mut session = Session::new(self.config.session(), self.seed, origin, self.now, outbox, inbox);
+        let mut session =
+            Session::new(self.config.session(self.now.since(self.started)), self.seed, origin, self.now, outbox, inbox);
         session.start(self.now);
         let mut expires = Timer::disarmed();
         expires.arm(self.now.after(config.ttl));

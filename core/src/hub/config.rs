@@ -6,6 +6,7 @@
 use super::limit::Rate;
 use super::log::LogConfig;
 use crate::config::{Checked, Config, ConfigError};
+use crate::inbox::InboxConfig;
 use crate::link::{LinkConfig, Newcomer, Ready, Role};
 use core::time::Duration;
 
@@ -224,7 +225,9 @@ impl HubConfig {
             Duplicate::Refuse | Duplicate::Allow(_) => Newcomer::IsRefused,
         };
         let session = self.session.check()?;
-        Ok(HubChecked { hub: self, session })
+        let later =
+            Config { inbox: InboxConfig { after_loss: false, ..self.session.inbox }, ..self.session }.check()?;
+        Ok(HubChecked { hub: self, session, later })
     }
 }
 
@@ -240,6 +243,7 @@ impl HubConfig {
 pub struct HubChecked {
     hub: HubConfig,
     session: Checked,
+    later: Checked,
 }
 
 impl HubChecked {
@@ -249,8 +253,10 @@ impl HubChecked {
         &self.hub
     }
 
-    pub(super) const fn session(&self) -> Checked {
-        self.session
+    /// For a session that begins so long after the hub: what an earlier hub had completed can only come again within the
+    /// horizon.
+    pub(super) fn session(&self, since: Duration) -> Checked {
+        if since < self.hub.session.inbox.horizon { self.session } else { self.later }
     }
 }
 
@@ -284,7 +290,7 @@ mod tests {
     fn u2_the_policy_decides_what_becomes_of_a_newcomer() {
         let newcomer = |duplicate| {
             let checked = HubConfig { duplicate, ..HubConfig::DEFAULT }.check().unwrap();
-            checked.session().get().link.newcomer
+            checked.session(Duration::ZERO).get().link.newcomer
         };
         assert_eq!(newcomer(Duplicate::Replace), Newcomer::Replaces);
         assert_eq!(newcomer(Duplicate::ProbeThenReplace), Newcomer::Probes);

@@ -95,6 +95,9 @@ pub struct Hub<P, M: Memory<P>> {
     origin: Origin,
     /// Sessions made so far: each is a sender of its own.
     made: u64,
+    started: Instant,
+    /// The earliest our wall clock has been, in microseconds since the epoch.
+    began: i64,
     now: Instant,
     peers: Table<PeerOf<P, M>, M::Peers>,
     conns: Table<Conn, M::Conns>,
@@ -197,6 +200,8 @@ impl<P, M: Memory<P>> Hub<P, M> {
             seed,
             origin,
             made: 0,
+            started: now,
+            began: i64::MAX,
             now,
             peers: Table::new(settings.sessions, peers),
             conns: Table::new(settings.connections, conns),

@@ -38,7 +38,8 @@ pub const BETTENSOR_HUB: HubConfig = HubConfig {
             ..OutboxConfig::DEFAULT
         },
         // A burst of a hundred predictions is ordinary.
-        inbox: InboxConfig { capacity: 1024, held: 256, ..InboxConfig::DEFAULT },
+        // What the hub before this one had completed may come again: its memory is lost, so that is said.
+        inbox: InboxConfig { capacity: 1024, held: 256, after_loss: true, ..InboxConfig::DEFAULT },
         ..HubConfig::DEFAULT.session
     },
     ..HubConfig::DEFAULT

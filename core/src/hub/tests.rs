@@ -960,3 +960,35 @@ fn u8_whoever_knocked_in_vain_is_counted_as_refused() {
     assert!(rig.hub.request(rig.now, 0, who(2), RequestId(1), None, None, 1, None).is_err());
     assert_eq!(rig.hub.stats().refused, 2);
 }
+
+#[test]
+fn u8_what_was_said_to_the_hub_before_this_one_counts_no_more() {
+    let mut rig = Rig::new(|_| {});
+    let wall = 1_800_000_000_000_000;
+    let greet = |rig: &mut Rig, nonce, wall, issued| {
+        let conn = rig.hub.connect(rig.now, 1).unwrap();
+        rig.hub.hello(rig.now, wall, conn, who(nonce), Some(Stamp { nonce, issued }));
+        rig.hub.verified(rig.now, wall, conn, Verdict::Accept { http: false });
+        rig.drain().iter().any(|said| matches!(said, Said::Welcome(to, ..) if *to == conn))
+    };
+    assert!(greet(&mut rig, 1, wall, wall - 4_000_000), "a clock may be a little behind");
+    assert!(!greet(&mut rig, 2, wall + 60_000_000, wall - 6_000_000), "recorded before this hub began");
+    assert!(greet(&mut rig, 3, wall + 60_000_000, wall - 4_000_000), "within the tolerance, and to this hub");
+    // Our clock is put right: it had been an hour ahead.
+    assert!(greet(&mut rig, 4, wall - 3_600_000_000, wall - 3_600_000_000));
+}
+
+#[test]
+fn s12_a_hub_that_follows_another_marks_what_that_one_may_have_completed() {
+    let mut rig = Rig::new(|config| config.session.inbox.after_loss = true);
+    let marked = |rig: &mut Rig, conn, id| match rig.predict(conn, id) {
+        Heard::Arrival(_, Arrival::Deliver { maybe_dup, .. }) => maybe_dup,
+        other => panic!("not delivered: {other:?}"),
+    };
+    let (conn, _) = rig.join(1);
+    assert!(marked(&mut rig, conn, 1));
+    rig.hub.disconnected(rig.now, conn, Cause::Closed(1006));
+    rig.later(Duration::from_secs(3601));
+    let (conn, _) = rig.join(2);
+    assert!(!marked(&mut rig, conn, 2), "nobody repeats what is older than the horizon");
+}

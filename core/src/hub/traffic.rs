@@ -22,6 +22,10 @@ use crate::session::{Head, Refusal};
 use crate::time::Instant;
 use core::time::Duration;
 
+/// What was said longer than this before the hub began may have been said to the one before it, whose memory is lost; so much
+/// may a peer's clock be behind ours to be let in right after a start. In microseconds.
+const LAG: i64 = 5_000_000;
+
 /// So many messages refused by a limit in a row, and the connection is closed (U8).
 const STRIKES: u8 = 16;
 
@@ -237,7 +241,9 @@ impl<P, M: Memory<P>> Hub<P, M> {
     /// Whether what says this of itself counts, and from now on no more: neither in this session nor in another one of its
     /// identity, of which each has its own memory.
     pub(super) fn fresh(&mut self, wall: i64, key: Key, stamp: Option<Stamp>) -> Result<(), Replayed> {
-        let (Some(stamp), Some(own)) = (stamp, self.peers.get(key)) else { return Ok(()) };
+        let Some(stamp) = stamp else { return Ok(()) };
+        let before_us = stamp.issued < self.began(wall).saturating_sub(LAG);
+        let Some(own) = self.peers.get(key) else { return Ok(()) };
         let identity = own.identity;
         let elsewhere = |peer: &super::PeerOf<P, M>| {
             peer.identity == identity && !core::ptr::eq(peer, own) && peer.replay.knows(stamp)
@@ -245,11 +251,18 @@ impl<P, M: Memory<P>> Hub<P, M> {
         let known = self.peers.find(identity.hash(), elsewhere).is_some();
         let tolerance = self.config.get().tolerance;
         let fresh = match self.peers.get_mut(key) {
+            Some(_) if before_us => Err(Replayed::Old),
             Some(own) if !known => own.replay.check(wall, tolerance, stamp),
             Some(_) | None => Err(Replayed::Seen),
         };
         self.stats.replays = self.stats.replays.saturating_add(u64::from(fresh.is_err()));
         fresh
+    }
+
+    /// The earliest our wall clock has been: when this hub began, unless the clock was put back since.
+    pub(super) fn began(&mut self, wall: i64) -> i64 {
+        self.began = self.began.min(wall);
+        self.began
     }
 
     const fn count(&mut self, arrival: Arrival, http: bool) {
