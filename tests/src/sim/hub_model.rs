@@ -160,6 +160,8 @@ pub struct Model {
     snapshot: Option<u32>,
     expected: Option<usize>,
     fleet: bool,
+    /// The earliest reading of the wall clock.
+    began: i64,
     /// What should have been said since the last [`take`](Self::take).
     book: Book,
 }
@@ -217,6 +219,7 @@ impl Model {
             snapshot: None,
             expected: None,
             fleet: false,
+            began: i64::MAX,
             book: Book::default(),
         }
     }
@@ -358,6 +361,7 @@ impl Model {
 
     /// A connection says who it is.
     pub fn hello(&mut self, wall: i64, conn: ConnId, identity: Identity, stamp: Option<Stamp>) -> bool {
+        self.began = self.began.min(wall);
         let tolerance = self.config.tolerance.as_micros();
         let Some(known) = self.conns.get_mut(&conn).filter(|known| known.state == State::Pending) else { return false };
         if stamp.is_some_and(|stamp| u128::from(wall.abs_diff(stamp.issued)) > tolerance) {
@@ -416,8 +420,10 @@ impl Model {
         };
         let (now, config) = (self.now, self.config);
         let address = self.conns[&conn].address;
+        self.began = self.began.min(if stamp.is_some() { wall } else { i64::MAX });
+        let began = self.began;
         let s = self.sessions.get_mut(&id).unwrap();
-        if stamp.is_some_and(|stamp| !fresh(s, wall, config.tolerance, stamp)) {
+        if stamp.is_some_and(|stamp| !fresh(s, began, wall, config.tolerance, stamp)) {
             return Err(Why::Replayed);
         }
         if !s.handshakes.take(now, config.per_identity.handshakes) {
@@ -650,7 +656,9 @@ impl Model {
         known.strikes = 0;
         s.answer = None;
         let knocker = s.knocker.take();
-        let fresh = stamp.is_none_or(|stamp| fresh(s, wall, config.tolerance, stamp));
+        self.began = self.began.min(if stamp.is_some() { wall } else { i64::MAX });
+        let began = self.began;
+        let fresh = stamp.is_none_or(|stamp| fresh(s, began, wall, config.tolerance, stamp));
         let what = if fresh { what } else { What::Malformed };
         let result = match what {
             What::Data(message) => {
@@ -718,7 +726,9 @@ impl Model {
         if !s.messages.take(now, config.per_identity.messages) {
             return Expect::Denied(Why::Rate);
         }
-        if stamp.is_some_and(|stamp| !fresh(s, wall, config.tolerance, stamp)) {
+        self.began = self.began.min(if stamp.is_some() { wall } else { i64::MAX });
+        let began = self.began;
+        if stamp.is_some_and(|stamp| !fresh(s, began, wall, config.tolerance, stamp)) {
             return Expect::Denied(Why::Replayed);
         }
         if s.conn.is_none() {
@@ -1002,9 +1012,12 @@ fn purge(conn: &mut Conn, log: &[(u64, u32, u32, Option<u64>)]) -> u32 {
     u32::try_from(before - conn.waiting.len()).unwrap()
 }
 
-/// Whether a stamp is neither too old nor ahead nor used; from now on it is.
-fn fresh(s: &mut Session, wall: i64, tolerance: Duration, stamp: Stamp) -> bool {
-    u128::from(wall.abs_diff(stamp.issued)) <= tolerance.as_micros() && s.nonces.insert(stamp.nonce)
+/// Whether a stamp is neither too old, nor from before the hub began, nor ahead, nor used; from now on it is.
+fn fresh(s: &mut Session, began: i64, wall: i64, tolerance: Duration, stamp: Stamp) -> bool {
+    let lag = 5_000_000;
+    stamp.issued >= began.saturating_sub(lag)
+        && u128::from(wall.abs_diff(stamp.issued)) <= tolerance.as_micros()
+        && s.nonces.insert(stamp.nonce)
 }
 
 fn settle(book: &mut Book, id: SessionId, s: &mut Session, seq: Seq) -> bool {
