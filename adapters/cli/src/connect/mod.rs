@@ -106,7 +106,7 @@ pub(crate) struct Args {
 
     /// Where to take what the peer posts; for a gonka-ml-node its WebSocket
     ///
-    /// A miner takes it from its --validator alone, so that must be given, too.
+    /// A miner takes it from its --validator alone: that must be given, too.
     #[arg(long, visible_alias = "receiver", value_name = "ADDR", verbatim_doc_comment)]
     listen: Option<String>,
 
