@@ -69,7 +69,7 @@ pub enum Newcomer {
     Probes,
     /// It gets the place at once; the old connection is told so with 4003 (R8).
     Replaces,
-    /// It is refused as long as there is a connection.
+    /// It is refused as long as there is a connection; the holder of the place is probed, so that a dead one goes.
     IsRefused,
 }
 

@@ -958,7 +958,14 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     }
 
     fn on_accept(&mut self) -> Accepted {
-        if self.closing { Accepted::Refused } else { self.link.accept(self.now) }
+        let accepted = if self.closing { Accepted::Refused } else { self.link.accept(self.now) };
+        // A dead one must not hold the door: the next newcomer may find it open (U2).
+        if accepted == Accepted::Refused
+            && let Some(live) = &mut self.live
+        {
+            live.beat.probe(self.now);
+        }
+        accepted
     }
 
     fn on_link_up(&mut self, link: LinkId) -> bool {

@@ -115,6 +115,9 @@ class Conn:
                 line = await self.reader.readline()
                 self.of.received += len(line)
             if status != 101:
+                if status == 401:
+                    self.heard["HTTP 401"] += 1
+                    return await self.read_answers()
                 return self.end(f"HTTP {status}")
             self.answered.set()
             while True:
@@ -131,6 +134,14 @@ class Conn:
             self.end("dropped")
         except (ValueError, IndexError):
             self.end("no HTTP")
+
+    async def read_answers(self):
+        """The rest of a series, by their status lines."""
+        while line := await self.reader.readline():
+            self.of.received += len(line)
+            if b"HTTP/1.1 " in line:
+                self.heard["HTTP " + line.split(b"HTTP/1.1 ")[1][:3].decode()] += 1
+        self.end("dropped")
 
     @property
     def heard(self):
@@ -247,7 +258,8 @@ async def drips_a_frame(of, conn, _):
 
 
 async def drips_a_body(of, conn, _):
-    await conn.drip(b"POST /ws/messages HTTP/1.1\r\nHost: x\r\nContent-Length: 10000\r\n\r\n" + b"a" * 10_000)
+    await conn.send(b"POST /ws/messages HTTP/1.1\r\nHost: x\r\nContent-Length: 10000\r\n\r\n")
+    await conn.drip(b"a" * 10_000)
 
 
 async def endless_head(of, conn, _):
@@ -403,6 +415,14 @@ async def speaks_of_the_past(of, conn, keys):
     await conn.over.wait()
 
 
+async def floods_with_bad_posts(of, conn, i):
+    """Whole requests, one behind the other on one connection, whose signature costs a verification."""
+    keys = of.keys[i % len(of.keys)]
+    message = json.loads(envelope(keys, "prediction", prediction("forged_1")))
+    body = json.dumps({**message, "nonce": "0"}).encode()
+    await conn.flood(b"POST /ws/messages HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body, 1)
+
+
 async def repeats_an_auth(of):
     """One frame, taken from the wire, for every connection."""
     once = auth(of.keys[0])
@@ -468,6 +488,7 @@ ATTACKS = {
     "deep JSON": inside(nests),
     "deep JSON by POST": on_connection(nests_by_post),
     "bad signatures": on_connection(floods_with_bad_signatures),
+    "bad signatures by POST": on_connection(floods_with_bad_posts),
     "strangers": on_connection(is_a_stranger),
     "stolen identity": on_connection(steals_an_identity),
     "somebody else's sender": inside(speaks_for_another),

@@ -1,9 +1,11 @@
-//! Thirty-four ways to make a hub fall over, played by Python on bare sockets from another address, while a miner of the
+//! Three dozen ways to make a hub fall over, played by Python on bare sockets from another address, while a miner of the
 //! ordinary kind goes on being confirmed. Each ends bounded: the attack is closed, or costs what one more idle miner
 //! costs, and harms nobody.
 //!
-//! What each did and cost is a row; `cargo test -p bowline-tests --test attacks -- --nocapture --test-threads 1` is the
-//! table. The sources are other loopback addresses and the cost is the process's, so all of this is for Linux.
+//! What each did and cost is a row: the attack; connections; frames and bytes sent; bytes received; how it ended and what
+//! was heard; when the last one ended; the process's CPU time and growth meanwhile; what the ordinary miner got.
+//! `cargo test -p bowline-tests --test attacks -- --nocapture --test-threads 1` is the table. The sources are other loopback
+//! addresses, and the cost is that of the process: all of this is for Linux.
 #![cfg(target_os = "linux")]
 
 mod real;
@@ -115,6 +117,8 @@ fn attacked_with(name: &str, more: Value, configure: impl FnOnce(&mut HubConfig)
     miners.burst("other", 5, "after");
     miners.burst("good", 5, "after all");
 
+    assert!(memory < 64 << 10, "it has made the hub keep {memory} KiB");
+
     let slowest = rested["slowest"].as_f64().unwrap() * 1000.0;
     let ended: Vec<_> = ["ends", "heard"]
         .iter()
@@ -123,12 +127,13 @@ fn attacked_with(name: &str, more: Value, configure: impl FnOnce(&mut HubConfig)
         .map(|(what, n)| format!("{n} {what}"))
         .collect();
     println!(
-        "| {name} | {} | {} | {} | {} | {} | {} ms | {memory} KiB | {} × 5 in ≤ {slowest:.0} ms |",
+        "| {name} | {} | {} | {} | {} | {} | {} s | {} ms | {memory} KiB | {} × 5 in ≤ {slowest:.0} ms |",
         result["connections"],
         result["frames"],
         result["sent"],
         result["received"],
         ended.join(", "),
+        result["seconds"],
         time.as_millis(),
         rested["rounds"],
     );
@@ -205,6 +210,11 @@ attacks! {
         // So many of one address at once, and no more.
         outcome.assert_all(&["closed with 1008", "HTTP 429", "dropped"]);
         assert!(outcome.ended("closed with 1008") < 400, "its address is limited");
+        assert_nothing_is_left(outcome);
+    };
+    bad_signatures_by_post: "bad signatures by POST", {"n": 20, "seconds": 5}, |outcome| {
+        // An address has 4,000 requests at once and 2,000 a second.
+        assert!((1..=4000 + 2000 * 10).contains(&outcome.heard("HTTP 401")), "{}", outcome.result);
         assert_nothing_is_left(outcome);
     };
     strangers: "strangers", {"n": 400, "seconds": 5}, |outcome| {

@@ -20,6 +20,7 @@ use super::{ConnId, DRAIN_STEP, Denied, Drain, Duplicate, Hub, Identity, Memory,
 use crate::cause::{Cause, Hint};
 use crate::ids::{LinkId, Origin};
 use crate::link::Accepted;
+use crate::rng::SplitMix64;
 use crate::session::{Session, State};
 use crate::time::{Instant, Timer};
 use core::time::Duration;
@@ -80,26 +81,30 @@ impl<P, M: Memory<P>> Hub<P, M> {
     }
 
     /// Makes a session for an identity that is known by other means, so that messages can be sent to it before it has
-    /// connected. `http`: it takes messages by HTTP. The one it has, if it has one.
+    /// connected. `http`: it takes messages by HTTP. The one it has, if it has one; without a connection, its time begins
+    /// anew.
     ///
     /// # Errors
     /// There is no place, or the hub is going down.
     pub fn adopt(&mut self, now: Instant, identity: Identity, http: bool) -> Result<SessionId, Denied> {
         self.enter(now, |hub| {
-            let key = hub.session_for(identity)?;
+            let key = hub.any_session_for(identity)?;
+            hub.renew(key);
             hub.set_http(key, http);
             Ok(SessionId(key))
         })
     }
 
     /// Does not want this session any more: its connection is closed with 1008, its messages are abandoned and reported.
-    /// False: there is none.
+    /// False: there is none. With the session its memory goes: whoever accepts the identity again within twice the tolerance
+    /// may take for new what it said before.
     pub fn dismiss(&mut self, now: Instant, session: SessionId) -> bool {
         self.enter(now, |hub| hub.leave(session.0, Why::Dismissed, Duration::ZERO, Duration::ZERO))
     }
 
     /// Goes down in order (U9): from now on everybody new is told to come back within `window`, connections are closed in
-    /// batches with 1012, each with a time of its own in that window, and after `limit` at the latest everything has ended.
+    /// batches with 1012, each with a time of its own in that window, and after `limit` at the latest every close has begun;
+    /// a peer that does not answer its close frame is dropped `session.link.closing` later.
     pub fn drain(&mut self, now: Instant, window: Duration, limit: Duration) {
         self.enter(now, |hub| {
             if hub.drain.is_some() {
@@ -137,10 +142,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
         let (now, config) = (self.now, *self.config.get());
         if let Some(address) = self.addresses.get_mut(key) {
             if address.connections >= config.per_address_connections {
-                return Err(Denied {
-                    why: Why::Rate,
-                    after: self.tickets.take(now, config.handshakes, config.ticket_most),
-                });
+                return Err(self.denied(Why::Rate));
             }
             let rate = config.per_address.handshakes;
             if address.handshakes.take(now, rate, 1).is_err() {
@@ -149,10 +151,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
             }
         }
         if self.handshakes.take(now, config.handshakes, 1).is_err() {
-            return Err(Denied {
-                why: Why::Rate,
-                after: self.tickets.take(now, config.handshakes, config.ticket_most),
-            });
+            return Err(self.denied(Why::Rate));
         }
         let conn = Conn {
             state: ConnState::Pending,
@@ -166,7 +165,8 @@ impl<P, M: Memory<P>> Hub<P, M> {
             pending: super::Pending::new(self.log.next()),
             address: key,
         };
-        let conn = self.conns.insert(0, conn).map_err(|_| Denied { why: Why::Full, after: config.ticket_most })?;
+        // Nobody looks for one by a hash, but each is found in its chain when it ends: consecutive numbers lie apart.
+        let conn = self.conns.insert(self.stats.handshakes, conn).map_err(|_| self.denied(Why::Full))?;
         self.conns.set_deadline(conn, Some(now.after(config.hello)));
         self.addresses.set_deadline(key, None);
         if let Some(address) = self.addresses.get_mut(key) {
@@ -192,22 +192,23 @@ impl<P, M: Memory<P>> Hub<P, M> {
             let after = self.tickets.take(now, config.handshakes, drain.window.max(Duration::from_secs(1)));
             return Err(Denied { why: Why::Draining, after });
         }
-        if !place {
-            return Err(Denied {
-                why: Why::Full,
-                after: self.tickets.take(now, config.handshakes, config.ticket_most),
-            });
-        }
-        Ok(())
+        if place { Ok(()) } else { Err(self.denied(Why::Full)) }
+    }
+
+    /// A refusal with a time to come back that is nobody else's.
+    fn denied(&mut self, why: Why) -> Denied {
+        let config = self.config.get();
+        Denied { why, after: self.tickets.take(self.now, config.handshakes, config.ticket_most) }
     }
 
     /// What is known of this address; in the last place, of the first that has become idle.
     fn address(&mut self, address: u64) -> Result<Key, Denied> {
-        if let Some(key) = self.addresses.find(address, |known| known.address == address) {
+        // Whoever has many addresses may choose them; where they lie in the table he must not.
+        let hash = SplitMix64::new(self.seed ^ address).next_u64();
+        if let Some(key) = self.addresses.find(hash, |known| known.address == address) {
             return Ok(key);
         }
-        let after = self.config.get().ticket_most;
-        self.addresses.insert(address, Address::new(address)).map_err(|_| Denied { why: Why::Full, after })
+        self.addresses.insert(hash, Address::new(address)).map_err(|_| self.denied(Why::Full))
     }
 
     /// Forgets an address of which there is nothing left to know, or looks again when that may be so.
@@ -325,6 +326,19 @@ impl<P, M: Memory<P>> Hub<P, M> {
         Ok(())
     }
 
+    /// The session of this identity, or a new one; of several, any: for what does not come by a connection.
+    pub(super) fn any_session_for(&mut self, identity: Identity) -> Result<Key, Denied> {
+        self.find(identity).map_or_else(|| self.session_for(identity), |session| Ok(session.0))
+    }
+
+    /// Without a connection, its time begins anew.
+    pub(super) fn renew(&mut self, key: Key) {
+        let until = self.now.after(self.config.get().ttl);
+        if let Some(peer) = self.peers.get_mut(key).filter(|peer| peer.conn.is_none()) {
+            peer.expires.arm(until);
+        }
+    }
+
     /// The session of this identity, or a new one. Where several are allowed, one that nobody is connected to.
     pub(super) fn session_for(&mut self, identity: Identity) -> Result<Key, Denied> {
         let config = *self.config.get();
@@ -360,6 +374,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
             expires,
             leaving: None,
             war_told: true,
+            lost: 0,
             takeovers: 0,
             takeovers_since: Instant::ZERO,
             war_until: Instant::ZERO,
@@ -370,8 +385,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
             replay: Replay::new(nonces),
             session,
         };
-        let full = Denied { why: Why::Full, after: config.ticket_most };
-        let key = self.peers.insert(identity.hash(), peer).map_err(|_| full)?;
+        let key = self.peers.insert(identity.hash(), peer).map_err(|_| self.denied(Why::Full))?;
         self.touched(key);
         Ok(key)
     }
@@ -422,6 +436,10 @@ impl<P, M: Memory<P>> Hub<P, M> {
         peer.expires.arm(until);
         if let Some(conn) = self.conns.get_mut(conn) {
             self.activity.leave(span, conn.heard);
+            // The next connection begins with what is published from then on.
+            let waited = conn.pending.clear();
+            self.stats.lost = self.stats.lost.saturating_add(u64::from(waited));
+            peer.lost = peer.lost.saturating_add(core::mem::take(&mut conn.lost)).saturating_add(waited);
         }
         self.live = self.live.saturating_sub(1);
         Some((link, conn))
@@ -600,7 +618,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
         peer.leaving.is_some() && peer.conn.is_none() && peer.session.state() == State::Closed && !peer.dirty
     }
 
-    fn count_refused(&mut self) {
+    pub(super) fn count_refused(&mut self) {
         self.stats.refused = self.stats.refused.saturating_add(1);
     }
 }

@@ -21,7 +21,7 @@ pub enum Duplicate {
     Replace,
     /// The old one is asked whether it lives and has `session.link.knock` to answer; only then one of them goes.
     ProbeThenReplace,
-    /// It is refused while the old one stands.
+    /// It is refused while the old one stands; that one is asked whether it lives, so that a dead one goes.
     Refuse,
     /// So many connections of one identity may live side by side, each with a session of its own.
     Allow(u8),

@@ -36,6 +36,8 @@ pub struct Peer<P, O: Slots<Slot<P>>, I: Slots<Seen>, N: Slots<super::replay::No
     pub(super) leaving: Option<(Why, Duration)>,
     /// The application was told of it.
     pub(super) war_told: bool,
+    /// Broadcasts lost to it that the application was not told of yet.
+    pub(super) lost: u32,
     pub(super) takeovers: u8,
     pub(super) takeovers_since: Instant,
     /// Until then nobody may take it over.
@@ -60,7 +62,7 @@ pub struct Conn {
     pub(super) snapshot: bool,
     /// Messages refused by a limit, without one accepted between.
     pub(super) strikes: u8,
-    /// Broadcasts lost to it that were not reported yet.
+    /// Broadcasts lost to it that its session does not know of yet.
     pub(super) lost: u32,
     /// The span of time in which it was last heard.
     pub(super) heard: u64,

@@ -102,7 +102,7 @@ impl<T, S: Slots<Cell<T>>> Table<T, S> {
         for cell in cells.as_mut() {
             *cell = None;
         }
-        let most = most.min(NONE as usize);
+        let most = most.min(cells.limit()).min(NONE as usize);
         let mut table = Self {
             most,
             len: 0,
@@ -289,6 +289,14 @@ impl<T, S: Slots<Cell<T>>> Table<T, S> {
         let key = self.key(self.heap(0))?;
         self.set_deadline(key, None);
         Some(key)
+    }
+
+    /// The most items that a look-up goes through.
+    #[cfg(test)]
+    pub(super) fn longest_chain(&self) -> usize {
+        let chain =
+            |bucket: &Cell<T>| core::iter::successors(self.cell(bucket.bucket), |cell| self.cell(cell.next)).count();
+        self.cells.as_ref().iter().flatten().map(chain).max().unwrap_or_default()
     }
 
     fn cell(&self, index: u32) -> Option<&Cell<T>> {
@@ -529,6 +537,7 @@ mod tests {
         let mut table: Table<u8, [Option<Cell<u8>>; 2]> = Table::new(9, [None, None]);
         let first = table.insert(1, 1).unwrap();
         assert!(table.insert(2, 2).is_ok());
+        assert!(!table.has_room(), "whatever the limit says");
         assert_eq!(table.insert(3, 3), Err(3));
         assert_eq!(table.remove(first), Some(1));
         let again = table.insert(3, 3).unwrap();

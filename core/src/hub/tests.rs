@@ -239,7 +239,7 @@ fn u2_the_other_policies_do_as_they_say() {
     let mut rig = Rig::new(|config| config.duplicate = Duplicate::Refuse);
     let (first, session) = rig.join(1);
     let second = rig.arrive(who(1), 1);
-    assert_eq!(rig.drain(), [Said::Close(second, Why::Duplicate, Duration::ZERO)]);
+    assert_eq!(rig.drain(), [Said::Close(second, Why::Duplicate, Duration::ZERO), Said::Ping(first)]);
     assert_eq!(rig.hub.connection(session), Some(first));
 
     let mut rig = Rig::new(|config| config.duplicate = Duplicate::Allow(2));
@@ -491,7 +491,7 @@ fn u6_each_policy_for_a_slow_reader() {
             })
             .sum();
         let closed = rig.said.contains(&Said::Close(conn, Why::Slow, Duration::ZERO));
-        assert!(closed || u64::from(lost) == rig.hub.stats().lost);
+        assert_eq!(u64::from(lost), rig.hub.stats().lost);
         (got, lost, closed)
     };
     assert_eq!(lag(Slow::DropNewest, [None; 5]), (vec![0, 1, 2], 2, false));
@@ -857,4 +857,106 @@ fn u8_a_word_counts_once_also_where_an_identity_has_several_sessions() {
         let again = rig.hub.request(rig.now, wall, who(1), request, None, None, 1, stamp(nonce));
         assert_eq!(again.map_err(|denied| denied.why), Err(Why::Replayed));
     }
+}
+
+#[test]
+fn u6_what_still_waited_for_a_connection_that_ends_is_counted_and_told() {
+    for slow in [Slow::DropOldest, Slow::Disconnect] {
+        let mut rig = Rig::new(|config| config.bulk = Bulk { slow, most: 3, ..Bulk::DEFAULT });
+        let (conn, session) = rig.join(1);
+        rig.hub.writable(rig.now, conn, false);
+        rig.drain();
+        let mut wanted = 0;
+        for n in 0..4 {
+            wanted += 1;
+            rig.hub.publish(rig.now, n, 1, Publish::DEFAULT, |_, _| true);
+        }
+        rig.hub.disconnected(rig.now, conn, Cause::Closed(1006));
+        rig.drain();
+        let told = rig.said.iter().map(|said| match said {
+            Said::Event(HubEvent::Lost { session: of, count }) if *of == session => *count,
+            _ => 0,
+        });
+        assert_eq!(told.sum::<u32>(), wanted, "{slow:?}");
+        assert_eq!(rig.hub.stats().lost, u64::from(wanted), "{slow:?}");
+    }
+}
+
+#[test]
+fn u8_who_finds_no_place_gets_a_time_of_its_own_whatever_is_full() {
+    fn times(hub: &mut Hub<u32, impl Memory<u32>>, now: Instant) -> Vec<Duration> {
+        (0..10).filter_map(|n| hub.connect(now, n).err()).map(|denied| denied.after).collect()
+    }
+    let now = at(1);
+    let small = HubConfig { addresses: 2, ..HubConfig::DEFAULT };
+    let mut watched: Hub<u32, Grows> = Hub::new(small.check().unwrap(), 1, Origin::new(9, 1), now);
+    let mut fixed: Hub<u32, Inline<2>> = Hub::new(HubConfig::DEFAULT.check().unwrap(), 1, Origin::new(9, 1), now);
+    for times in [times(&mut watched, now), times(&mut fixed, now)] {
+        assert_eq!(times.len(), 8);
+        assert_eq!(times.iter().collect::<BTreeSet<_>>().len(), 8, "{times:?}");
+    }
+    // The same for sessions.
+    let mut fixed: Hub<u32, Inline<2>> = Hub::new(HubConfig::DEFAULT.check().unwrap(), 1, Origin::new(9, 1), now);
+    let times: Vec<_> = (0..5).filter_map(|n| fixed.adopt(now, who(n), false).err()).map(|no| no.after).collect();
+    assert_eq!(times.iter().collect::<BTreeSet<_>>().len(), 3, "{times:?}");
+}
+
+#[test]
+fn u1_no_table_is_searched_from_end_to_end() {
+    let mut rig = Rig::new(|config| config.per_address.handshakes = Rate::UNLIMITED);
+    let conns: Vec<_> = (0..500_u64).map(|n| rig.hub.connect(rig.now, n << 32).unwrap()).collect();
+    for conn in conns.iter().step_by(2) {
+        rig.hub.disconnected(rig.now, *conn, Cause::Closed(1006));
+    }
+    for n in 0..250_u64 {
+        rig.hub.connect(rig.now, n << 44).unwrap();
+    }
+    // The end of a connection, and every look at an address, go along one chain.
+    assert!(rig.hub.conns.longest_chain() <= 16, "{}", rig.hub.conns.longest_chain());
+    assert!(rig.hub.addresses.longest_chain() <= 16, "{}", rig.hub.addresses.longest_chain());
+}
+
+#[test]
+fn u3_adopting_names_the_session_there_is_and_keeps_it() {
+    let mut rig = Rig::new(|config| config.duplicate = Duplicate::Allow(1));
+    let (conn, session) = rig.join(1);
+    assert_eq!(rig.hub.adopt(rig.now, who(1), false), Ok(session), "the one it has");
+    rig.drain();
+    rig.hub.disconnected(rig.now, conn, Cause::Closed(1006));
+    rig.drain();
+    rig.later(3599 * SECOND);
+    assert_eq!(rig.hub.adopt(rig.now, who(1), false), Ok(session));
+    rig.drain();
+    rig.later(2 * SECOND);
+    assert_eq!(rig.hub.find(who(1)), Some(session), "it is wanted, so it lives as long as a new one");
+}
+
+#[test]
+fn u2_a_zombie_cannot_hold_the_door_where_newcomers_are_refused() {
+    let mut rig = Rig::new(|config| config.duplicate = Duplicate::Refuse);
+    let (zombie, session) = rig.join(1);
+    rig.later(SECOND);
+    let second = rig.arrive(who(1), 1);
+    let said = rig.drain();
+    assert!(said.contains(&Said::Close(second, Why::Duplicate, Duration::ZERO)));
+    assert!(said.contains(&Said::Ping(zombie)), "it is asked, {said:?}");
+    rig.later(4 * SECOND);
+    let third = rig.arrive(who(1), 1);
+    assert!(rig.drain().contains(&Said::Welcome(third, session, true)));
+}
+
+#[test]
+fn u8_whoever_knocked_in_vain_is_counted_as_refused() {
+    let mut rig = Rig::new(|config| config.duplicate = Duplicate::ProbeThenReplace);
+    let (first, _) = rig.join(1);
+    let _ = rig.arrive(who(1), 1);
+    rig.drain();
+    let _ = rig.hub.received(rig.now, 0, first, Head::Pong, 2, None);
+    rig.drain();
+    let stats = rig.hub.stats();
+    assert_eq!((stats.handshakes, stats.admitted, stats.refused), (2, 1, 1));
+    // So is a request that is turned away.
+    rig.hub.drain(rig.now, SECOND, SECOND);
+    assert!(rig.hub.request(rig.now, 0, who(2), RequestId(1), None, None, 1, None).is_err());
+    assert_eq!(rig.hub.stats().refused, 2);
 }

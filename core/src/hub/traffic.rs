@@ -72,7 +72,13 @@ impl<P, M: Memory<P>> Hub<P, M> {
         bytes: u32,
         stamp: Option<Stamp>,
     ) -> Result<(SessionId, Arrival), Denied> {
-        self.enter(now, |hub| hub.on_request(wall, identity, request, id, key, bytes, stamp))
+        self.enter(now, |hub| {
+            let taken = hub.on_request(wall, identity, request, id, key, bytes, stamp);
+            if taken.is_err() {
+                hub.count_refused();
+            }
+            taken
+        })
     }
 
     /// The peer gave up a request before it was answered.
@@ -206,11 +212,8 @@ impl<P, M: Memory<P>> Hub<P, M> {
         stamp: Option<Stamp>,
     ) -> Result<(SessionId, Arrival), Denied> {
         let (now, config) = (self.now, *self.config.get());
-        // The one it has, if it has one: with several, what came by one is known by another only to the application.
-        let key = match self.find(identity) {
-            Some(session) => session.0,
-            None => self.session_for(identity)?,
-        };
+        // With several, what came by one is known by another only to the application.
+        let key = self.any_session_for(identity)?;
         let Some(peer) = self.peers.get_mut(key) else { return Err(Denied { why: Why::Full, after: Duration::ZERO }) };
         let limited = peer
             .messages
@@ -223,10 +226,8 @@ impl<P, M: Memory<P>> Hub<P, M> {
         if self.fresh(wall, key, stamp).is_err() {
             return Err(Denied { why: Why::Replayed, after: Duration::ZERO });
         }
+        self.renew(key);
         let Some(peer) = self.peers.get_mut(key) else { return Err(Denied { why: Why::Full, after: Duration::ZERO }) };
-        if peer.conn.is_none() && peer.leaving.is_none() {
-            peer.expires.arm(now.after(config.ttl));
-        }
         let arrival = peer.session.request(now, request, id, content);
         self.touched(key);
         self.count(arrival, true);
@@ -308,6 +309,8 @@ impl<P, M: Memory<P>> Hub<P, M> {
                     }
                     Slow::Disconnect => {
                         sent.dropped = sent.dropped.saturating_add(1);
+                        conn.lost = conn.lost.saturating_add(lost);
+                        self.stats.lost = self.stats.lost.saturating_add(u64::from(lost));
                         self.end(key, Why::Slow, Duration::ZERO);
                         continue;
                     }

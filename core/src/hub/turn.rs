@@ -198,6 +198,10 @@ impl<P, M: Memory<P>> Hub<P, M> {
             peer.war_told = true;
             return Some(Step::Event(HubEvent::War { session: SessionId(key) }));
         }
+        let count = core::mem::take(&mut peer.lost);
+        if count > 0 {
+            return Some(Step::Event(HubEvent::Lost { session: SessionId(key), count }));
+        }
         if turn.outputs > 0 && peer.dirty {
             let said = match peer.session.poll() {
                 Some(output) => Said::of(&output),
@@ -258,9 +262,11 @@ impl<P, M: Memory<P>> Hub<P, M> {
         conn.lost = conn.lost.saturating_add(lost);
         self.stats.lost = self.stats.lost.saturating_add(u64::from(lost));
         if conn.lost > 0 {
-            let count = core::mem::take(&mut conn.lost);
+            let mut count = core::mem::take(&mut conn.lost);
             if disconnect {
+                // What still waited for it is lost with it.
                 self.end(conn_key, Why::Slow, Duration::ZERO);
+                count = count.saturating_add(core::mem::take(&mut self.peers.get_mut(key)?.lost));
             }
             return Some(Step::Event(HubEvent::Lost { session: SessionId(key), count }));
         }
@@ -288,6 +294,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
             Said::Refuse(link) => {
                 let peer = self.peers.get_mut(key)?;
                 let (_, conn) = peer.knocking.take_if(|(knocking, _)| *knocking == link)?;
+                self.count_refused();
                 self.close(conn, Why::Duplicate, Duration::ZERO, None);
                 None
             }

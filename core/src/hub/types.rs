@@ -417,7 +417,7 @@ pub enum HubEvent {
         /// What.
         event: Event,
     },
-    /// Broadcasts were lost to one that reads too slowly.
+    /// Broadcasts were lost to one that reads too slowly, or whose connection ended while they waited for it.
     Lost {
         /// Which.
         session: SessionId,
@@ -523,7 +523,7 @@ pub struct HubStats {
     pub broadcasts: u64,
     /// Copies of them given to the adapter.
     pub broadcast_copies: u64,
-    /// Copies lost to slow readers.
+    /// Copies lost to slow readers and with connections that ended.
     pub lost: u64,
     /// Copies that a newer broadcast made worthless.
     pub conflated: u64,

@@ -141,8 +141,9 @@ struct Session {
     nonces: BTreeSet<u64>,
     inbox: BTreeMap<u128, Known>,
     outbox: Vec<Message>,
-    slack: u32,
+    /// Broadcasts lost so far, and those of them that were lost with earlier connections: they must have been told.
     lost: u32,
+    told: u32,
 }
 
 /// See the module.
@@ -242,10 +243,10 @@ impl Model {
     #[must_use]
     pub fn lost(&self, session: SessionId) -> Option<(u32, u32)> {
         let s = self.sessions.get(&session)?;
-        let Some(conn) = s.conn.map(|conn| &self.conns[&conn]) else { return Some((0, s.lost)) };
+        let Some(conn) = s.conn.map(|conn| &self.conns[&conn]) else { return Some((s.lost, s.lost)) };
         // What the log has forgotten may have been told already, or not yet.
         let more = purge(&mut conn.clone(), &self.log);
-        Some((if conn.writable { s.lost - s.slack } else { 0 }, s.lost + more))
+        Some((if conn.writable { s.lost } else { s.told }, s.lost + more))
     }
 
     /// The connection that should carry this session, and the session that should be carried by a connection.
@@ -452,6 +453,10 @@ impl Model {
                 s.ping |= s.answer.is_none();
                 return Ok(());
             }
+            (Duplicate::Refuse, Some(_)) => {
+                s.ping |= s.answer.is_none();
+                return Err(Why::Duplicate);
+            }
             (_, Some(_)) => return Err(Why::Duplicate),
             (_, None) if closing => return Err(Why::Duplicate),
             (_, None) => {}
@@ -493,8 +498,8 @@ impl Model {
             nonces: BTreeSet::new(),
             inbox: BTreeMap::new(),
             outbox: Vec::new(),
-            slack: 0,
             lost: 0,
+            told: 0,
         };
         assert!(self.sessions.insert(id, new).is_none());
         Ok(id)
@@ -502,10 +507,10 @@ impl Model {
 
     /// The session of this identity, or a new one.
     pub fn adopt(&mut self, identity: Identity, got: Option<SessionId>, made: Option<SessionId>) -> Result<(), Why> {
-        let allow = matches!(self.config.duplicate, Duplicate::Allow(_));
-        let fits = |s: &Session| s.identity == identity && s.leaving.is_none() && (!allow || s.conn.is_none());
-        if self.sessions.values().any(fits) {
-            assert!(got.and_then(|id| self.sessions.get(&id)).is_some_and(fits), "U1: its own session");
+        let fits = |s: &&mut Session| s.identity == identity && s.leaving.is_none();
+        if self.sessions.values_mut().any(|s| fits(&s)) {
+            let its = got.and_then(|id| self.sessions.get_mut(&id)).filter(fits).expect("U1: its own session");
+            its.expires = its.expires.map(|_| self.now.after(self.config.ttl));
             return Ok(());
         }
         let id = self.session_for(identity, made)?;
@@ -529,11 +534,11 @@ impl Model {
 
     fn untie(&mut self, id: SessionId) {
         let s = self.sessions.get_mut(&id).unwrap();
-        let lost = s.conn.map_or(0, |conn| self.conns.get_mut(&conn).map_or(0, |conn| purge(conn, &self.log)));
+        let waits = s.conn.and_then(|conn| self.conns.get_mut(&conn)).map(|conn| core::mem::take(&mut conn.waiting));
         (s.conn, s.ping, s.answer, s.stall) = (None, false, None, None);
         s.expires = Some(self.now.after(self.config.ttl));
-        s.lost += lost;
-        s.slack = s.lost;
+        s.lost += waits.map_or(0, |waits| u32::try_from(waits.len()).unwrap());
+        s.told = s.lost;
     }
 
     /// The session has lost its connection: whoever knocked has the place.
@@ -844,6 +849,7 @@ impl Model {
             match slow {
                 Slow::DropNewest if full => lost += 1,
                 Slow::Disconnect if full => {
+                    s.lost += lost + 1;
                     // Whoever knocked has its place, and may still come in this round.
                     self.end(id, Why::Slow);
                     dropped += 1;
