@@ -11,6 +11,7 @@ mod life;
 mod node;
 mod pipe;
 mod settings;
+mod tls;
 mod words;
 
 use clap::{Parser, Subcommand};

@@ -14,7 +14,9 @@ use crate::keys;
 use crate::life::{Failure, seconds};
 use crate::node::Adapter;
 use crate::settings::Flags;
-use bowline_smol::{Hotkey, Setup};
+use crate::tls::Certificates;
+use bowline_smol::{Hotkey, Setup, SetupError};
+use bowline_transport::{Tls, Wire};
 use core::time::Duration;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -88,7 +90,7 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(long_about = ABOUT, after_long_help = AFTER)]
 pub(crate) struct Args {
-    /// The peer: ws://host:port, or host:port; a gonka-ml-node posts there
+    /// The peer: ws[s]://host:port, or host:port; a gonka-ml-node posts there
     url: Option<String>,
 
     /// What to be
@@ -106,7 +108,7 @@ pub(crate) struct Args {
 
     /// Where to take what the peer posts; for a gonka-ml-node its WebSocket
     ///
-    /// A miner takes it from its --validator alone, so that must be given, too.
+    /// A miner takes it from its --validator alone: that must be given, too.
     #[arg(long, visible_alias = "receiver", value_name = "ADDR", verbatim_doc_comment)]
     listen: Option<String>,
 
@@ -125,6 +127,9 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     settings: Flags,
+
+    #[command(flatten)]
+    tls: Certificates,
 }
 
 /// What to be.
@@ -170,6 +175,7 @@ fn begin(args: &Args) -> Result<ExitCode, Failure> {
             return Err(useless(what));
         }
     }
+    let tls = args.tls.tls()?;
     let url = args.url.as_deref();
     let listen = args.listen.as_deref();
     match args.profile {
@@ -186,21 +192,28 @@ fn begin(args: &Args) -> Result<ExitCode, Failure> {
             if let Some(listen) = listen {
                 setup = setup.receiver(listen)?;
             }
-            run::run(args, setup, Some(hotkey))
+            run::run(args, secured(setup, tls.as_ref())?, Some(hotkey))
         }
         Profile::GonkaApiNode => {
             let mut setup = Setup::api_node(url.ok_or_else(|| missing("a URL"))?)?;
             if let Some(listen) = listen {
                 setup = setup.callbacks(listen)?;
             }
-            run::run(args, setup, None)
+            run::run(args, secured(setup, tls.as_ref())?, None)
         }
         Profile::GonkaMlNode => {
             let mut setup = Setup::ml_node(listen.ok_or_else(|| missing("--listen"))?)?;
             if let Some(url) = url {
                 setup = setup.fallback(url)?;
             }
-            run::run(args, setup, None)
+            run::run(args, secured(setup, tls.as_ref())?, None)
         }
+    }
+}
+
+fn secured<W: Wire>(setup: Setup<W>, tls: Option<&Tls>) -> Result<Setup<W>, SetupError> {
+    match tls {
+        Some(tls) => setup.tls(tls),
+        None => Ok(setup),
     }
 }

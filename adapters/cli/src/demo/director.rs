@@ -90,7 +90,7 @@ impl From<io::Error> for Failure {
 /// Runs the whole demo.
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let interrupt = Interrupt::listen(|| (), show::give_back_terminal)?;
-    let batches = Arc::new(Batches::new(args.seed, args.batches));
+    let batches = Arc::new(Batches::new(args.seed, args.batches()));
     let ledger = Arc::new(Ledger::default());
     let world = World::start(args, &batches, &ledger)?;
     let director = Director::new(args, interrupt, batches, ledger, world);
@@ -139,7 +139,7 @@ impl<'a> Director<'a> {
             clippy::cast_precision_loss,
             reason = "megabytes per second, about"
         )]
-        let need = (sample as f64 / 3.0 * args.batches as f64 / sending.as_secs_f64()) as u64;
+        let need = (sample as f64 / 3.0 * args.batches() as f64 / sending.as_secs_f64()) as u64;
         let before = (world.ml_node.status(), world.api_node.status());
         Self {
             args,
@@ -197,10 +197,11 @@ impl<'a> Director<'a> {
     }
 
     fn introduce(&mut self) -> io::Result<()> {
-        let Args { adapter, batches, time_scale, seed, .. } = self.args;
+        let Args { time_scale, seed, .. } = self.args;
+        let (adapter, batches) = (self.args.adapter(), self.args.batches());
         let note = Note::new("start")
             .field("adapter", adapter.name())
-            .field("batches", *batches)
+            .field("batches", batches)
             .field("time_scale", time_scale.factor())
             .field("seed", *seed)
             .field("script_seconds", seconds(self.scale.of(script::length())));
@@ -261,7 +262,7 @@ impl<'a> Director<'a> {
         let Some(phase) = SCRIPT.get(self.phase).filter(|_| self.phase + 1 == SCRIPT.len()) else { return false };
         let passed = now - self.phase_start;
         let most = self.scale.of(phase.at_most.unwrap_or(phase.lasts));
-        let all = ended && self.sent == self.args.batches;
+        let all = ended && self.sent == self.args.batches();
         all && passed >= self.scale.of(phase.lasts) && (self.carries || self.returned || passed >= most)
             || passed >= most + PATIENCE
     }
@@ -316,7 +317,7 @@ impl<'a> Director<'a> {
 
     /// Sends what is due. If the outbox is full, it is tried again at the next look: that is how it should be.
     fn send(&mut self, now: Instant) -> io::Result<()> {
-        while self.stopping.is_none() && self.sent < self.args.batches && now >= self.start + self.due(self.sent) {
+        while self.stopping.is_none() && self.sent < self.args.batches() && now >= self.start + self.due(self.sent) {
             let batch = self.batches.batch(self.sent);
             match self.world.ml_node.try_send(batch.kind, &batch.json) {
                 Ok(receipt) => {
@@ -342,7 +343,7 @@ impl<'a> Director<'a> {
 
     fn due(&self, number: u64) -> Duration {
         #[expect(clippy::cast_precision_loss, reason = "a few thousand at most")]
-        let part = number as f64 / self.args.batches as f64;
+        let part = number as f64 / self.args.batches() as f64;
         self.scale.of(script::sending()).mul_f64(part)
     }
 
@@ -375,7 +376,7 @@ impl<'a> Director<'a> {
             api_node,
             websocket: self.websocket,
             http: self.http,
-            batches: self.args.batches,
+            batches: self.args.batches(),
             capacity: GONKA_ML_NODE.outbox.capacity,
         };
         self.show.frame(|style| live::lines(&view, style))

@@ -95,19 +95,19 @@ pub(crate) struct Args {
     #[arg(default_value_t = Scene::Gonka)]
     scene: Scene,
 
-    /// How many miners, with --scene miners: 4 to 500
-    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u16).range(4..=500))]
-    miners: u16,
+    /// How many miners: 4 to 500 [default: 200]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(4..=500))]
+    miners: Option<u16>,
 
     /// What turns Gonka's nodes: tasks on smol's executor, or threads
-    #[arg(long, value_enum, hide_possible_values = true, value_name = "smol|blocking")]
-    #[arg(default_value_t = node::Adapter::Smol)]
-    adapter: node::Adapter,
+    /// [default: smol]
+    #[arg(long, value_enum, hide_possible_values = true, value_name = "smol|blocking", verbatim_doc_comment)]
+    adapter: Option<node::Adapter>,
 
     // No more than the receiver remembers (1024): beyond that it could only say that a batch may have been seen before.
-    /// How many of Gonka's batches, spread over the script: 20 to 1000
-    #[arg(long, value_name = "N", default_value_t = 240, value_parser = clap::value_parser!(u64).range(20..=1000))]
-    batches: u64,
+    /// How many of Gonka's batches: 20 to 1000 [default: 240]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(20..=1000))]
+    batches: Option<u64>,
 
     /// Multiplies the script and the sessions' timers: 0.02 to 1
     ///
@@ -135,8 +135,37 @@ enum Scene {
     Miners,
 }
 
+impl Args {
+    fn adapter(&self) -> node::Adapter {
+        self.adapter.unwrap_or(node::Adapter::Smol)
+    }
+
+    fn batches(&self) -> u64 {
+        self.batches.unwrap_or(240)
+    }
+
+    fn miners(&self) -> u16 {
+        self.miners.unwrap_or(200)
+    }
+
+    /// What is given and means nothing to the scene.
+    fn useless(&self) -> Option<&'static str> {
+        let gonka = self.scene == Scene::Gonka;
+        let given = [
+            (self.miners.is_some() && gonka, "--miners"),
+            (self.batches.is_some() && !gonka, "--batches"),
+            (self.adapter.is_some() && !gonka, "--adapter"),
+        ];
+        given.into_iter().find_map(|(useless, name)| useless.then_some(name))
+    }
+}
+
 /// Runs the script and says how it went.
 pub(crate) fn run(args: &Args) -> ExitCode {
+    if let Some(name) = args.useless() {
+        eprintln!("bowline: {name} means nothing to this scene; see --help");
+        return ExitCode::from(2);
+    }
     let ran = match args.scene {
         Scene::Gonka => director::run(args),
         Scene::Miners => miners::run(args),

@@ -47,7 +47,7 @@ impl Summary<'_> {
         Note::new("ledger")
             .field("kept", self.kept())
             .field("interrupted", self.interrupted)
-            .field("adapter", self.args.adapter.name())
+            .field("adapter", self.args.adapter().name())
             .field("seed", self.args.seed)
             .field("time_scale", self.args.time_scale.factor())
             .field("accepted", accepted)
@@ -89,7 +89,8 @@ impl Summary<'_> {
             let paint = if count == 0 { Paint::Good } else { Paint::Bad };
             style.paint(paint, size(name, count, ""))
         };
-        let Args { adapter, seed, time_scale, .. } = self.args;
+        let Args { seed, time_scale, .. } = self.args;
+        let adapter = self.args.adapter();
         let mut lines = vec![
             String::new(),
             format!("  {}", style.paint(Paint::Strong, "Ledger")),

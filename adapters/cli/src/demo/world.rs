@@ -78,14 +78,14 @@ impl World {
             .configure(|config| scale.apply(config))
             .identity("demo ML node")
             .seed(args.seed);
-        let ml_node = Node::start(args.adapter, ml_node)?;
+        let ml_node = Node::start(args.adapter(), ml_node)?;
         let websocket = Proxy::start(address(&ml_node)?)?;
         let api_node = Setup::api_node(&format!("ws://{}", websocket.addr()))?
             .callbacks("127.0.0.1:0")?
             .configure(|config| scale.apply(config))
             .identity("demo API node")
             .seed(args.seed);
-        let api_node = Node::start(args.adapter, api_node)?;
+        let api_node = Node::start(args.adapter(), api_node)?;
         callbacks.set_upstream(address(&api_node)?);
 
         let (tell, events) = mpsc::channel();

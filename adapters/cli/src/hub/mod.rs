@@ -12,6 +12,7 @@ mod run;
 use crate::keys;
 use crate::life::{Failure, seconds};
 use crate::settings::Flags;
+use crate::tls::Certificates;
 use bowline_smol::Hotkey;
 use bowline_smol::hub::{Admission, HubSetup};
 use core::time::Duration;
@@ -115,6 +116,9 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     settings: Flags,
+
+    #[command(flatten)]
+    tls: Certificates,
 }
 
 /// Runs until the end of the input, or an interruption.
@@ -152,6 +156,10 @@ fn begin(args: &Args) -> Result<ExitCode, Failure> {
                 false => Admission::unregistered(),
             })
         }
+    };
+    let setup = match args.tls.tls()? {
+        Some(tls) => setup.tls(&tls)?,
+        None => setup,
     };
     run::run(args, setup)
 }

@@ -296,7 +296,7 @@ impl Shared {
                 }
                 Event::Lost { hotkey, count } => about("lost", hotkey).field("count", count),
                 Event::War { hotkey } => about("war", hotkey),
-                Event::Ended { hotkey, why } => about("ended", hotkey).field("why", format!("{why:?}")),
+                Event::Ended { hotkey, why } => about("ended", hotkey).field("why", why.to_string()),
                 Event::Fleet { http } => Line::event("fleet").field("http", http),
                 Event::Drained { .. } => continue,
             };

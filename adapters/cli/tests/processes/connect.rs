@@ -169,7 +169,7 @@ fn what_makes_no_sense_is_refused_and_said() {
     let file = place.join("config");
     std::fs::write(&file, r#"{"heartbeat": 3}"#).unwrap();
     let config = file.to_str().unwrap();
-    let cases: [(&[&str], i32, &str); 13] = [
+    let cases: [(&[&str], i32, &str); 15] = [
         (&[], 2, "--key"),
         (&["--key", &key], 2, "URL"),
         (&["ws://v", "--key", "/nowhere/at/all"], 1, "/nowhere/at/all"),
@@ -181,6 +181,8 @@ fn what_makes_no_sense_is_refused_and_said() {
         (&["ws://v", "--key", &key, "--connection-timeout", "1"], 1, "heartbeat.dead"),
         (&["ftp://v", "--key", &key], 1, "URL"),
         (&["ws://v", "--key", &key, "--accept"], 2, "--accept"),
+        (&["wss://v", "--key", &key, "--tls-key", config], 2, "--tls-certificate"),
+        (&["wss://v", "--key", &key, "--tls-roots", config], 1, config),
         (&["ws://v", "--profile", "gonka-api-node", "--enabled", "true"], 2, "setting"),
         (&["ws://v", "--profile", "gonka-ml-node"], 2, "--listen"),
     ];

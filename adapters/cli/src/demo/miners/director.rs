@@ -55,7 +55,7 @@ const CLOSING: Duration = Duration::from_secs(1);
 pub(in super::super) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let interrupt = Interrupt::listen(|| (), show::give_back_terminal)?;
     let ledger = Arc::new(Ledger::default());
-    let world = World::start(args.miners.into(), args.time_scale, args.seed, &ledger)?;
+    let world = World::start(args.miners().into(), args.time_scale, args.seed, &ledger)?;
     Director::new(args, interrupt, ledger, world).run()
 }
 
@@ -107,7 +107,7 @@ impl<'a> Director<'a> {
             ledger,
             world,
             show: Show::new(args.json),
-            miners: (0..args.miners).map(miner).collect(),
+            miners: (0..args.miners()).map(miner).collect(),
             start: now,
             phase: 0,
             phase_start: now,
@@ -161,7 +161,8 @@ impl<'a> Director<'a> {
     }
 
     fn introduce(&mut self) -> io::Result<()> {
-        let Args { miners, time_scale, seed, .. } = self.args;
+        let Args { time_scale, seed, .. } = self.args;
+        let miners = self.args.miners();
         let length = self.scale.of(script::length());
         self.show.text(&[
             String::new(),
@@ -176,7 +177,7 @@ impl<'a> Director<'a> {
         ])?;
         let note = Note::new("start")
             .field("scene", "miners")
-            .field("miners", *miners)
+            .field("miners", miners)
             .field("time_scale", time_scale.factor())
             .field("seed", *seed)
             .field("script_seconds", seconds(length));
@@ -247,12 +248,7 @@ impl<'a> Director<'a> {
     fn end_phase(&mut self) -> io::Result<()> {
         self.listen();
         let Some(phase) = SCRIPT.get(self.phase) else { return Ok(()) };
-        let came = core::mem::take(&mut self.came);
-        let (busiest, came) = (busiest(&came), came.len());
-        // The first connections of all are no reconnection.
-        if self.phase > 0 {
-            self.peak = self.peak.max(busiest);
-        }
+        let (busiest, came) = self.count();
         let (connected, waiting) = (self.world.connected(), self.world.backlog());
         let (accepted, ended) = (self.accepted - self.before.0, self.ended - self.before.1);
         self.before = (self.accepted, self.ended);
@@ -269,6 +265,17 @@ impl<'a> Director<'a> {
             .field("connections", came)
             .field("busiest_100_ms", busiest);
         self.note(&note)
+    }
+
+    /// The most that came in 100 ms of this phase, and how many came in all.
+    fn count(&mut self) -> (usize, usize) {
+        let came = core::mem::take(&mut self.came);
+        let busiest = busiest(&came);
+        // The first connections of all are no reconnection.
+        if self.phase > 0 {
+            self.peak = self.peak.max(busiest);
+        }
+        (busiest, came.len())
     }
 
     /// What the hubs told.
@@ -367,7 +374,10 @@ impl<'a> Director<'a> {
 
     fn finish(mut self) -> Result<ExitCode, Failure> {
         let interrupted = self.stopping.is_some();
-        if !interrupted {
+        if interrupted {
+            self.listen();
+            self.count();
+        } else {
             self.end_phase()?;
         }
         let at = self.start.elapsed();

@@ -231,7 +231,8 @@ mod tests {
     #[test]
     fn every_offence_is_found() {
         let good = |ledger: &Ledger| ledger.accepted((0, 0), false);
-        let cases: [(&str, Box<dyn FnOnce(&Ledger)>); 7] = [
+        type Write = Box<dyn FnOnce(&Ledger)>;
+        let cases: [(&str, Write); 7] = [
             (
                 "handed out 2 times",
                 Box::new(move |ledger| {

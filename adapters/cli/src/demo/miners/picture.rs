@@ -55,7 +55,7 @@ pub(super) fn lines(view: &View, style: Style) -> Vec<String> {
             view.connected,
             view.miners
         ),
-        format!("  {}  {} predicted, {waiting} wait", bar(view.ended, view.accepted, view.accepted), view.accepted),
+        format!("  {}  {waiting} of {} waiting", bar(view.ended, view.accepted, view.accepted), view.accepted),
     ]
 }
 

@@ -64,15 +64,15 @@ pub(super) const SCRIPT: &[Phase] = &[
         expected: "miners come back spread over seconds; predictions go by HTTP meanwhile",
         act: Act::Way(Fault::Reset),
         lasts: seconds(8),
-        at_most: Some(seconds(30)),
+        at_most: Some(seconds(28)),
     },
     Phase {
         name: "killed",
-        broken: "the hub is killed, its memory lost; a new one takes its port",
+        broken: "the hub is killed; a new one, without memory, takes over",
         expected: "predictions wait; what is handed out again is marked as perhaps seen",
         act: Act::Kill(seconds(8)),
         lasts: seconds(16),
-        at_most: Some(seconds(36)),
+        at_most: Some(seconds(34)),
     },
     Phase {
         name: "black-hole",
@@ -96,7 +96,7 @@ pub(super) const SCRIPT: &[Phase] = &[
         expected: "everybody returns to the WebSocket",
         act: Act::Way(Fault::Calm),
         lasts: seconds(6),
-        at_most: Some(seconds(30)),
+        at_most: Some(seconds(28)),
     },
     Phase {
         name: "slow",
@@ -112,7 +112,7 @@ pub(super) const SCRIPT: &[Phase] = &[
         expected: "miners are told when to come back, and nothing under way is lost",
         act: Act::Restart,
         lasts: seconds(12),
-        at_most: Some(seconds(40)),
+        at_most: Some(seconds(38)),
     },
     Phase {
         name: "all-back",
@@ -120,7 +120,7 @@ pub(super) const SCRIPT: &[Phase] = &[
         expected: "every prediction comes to its end",
         act: Act::Way(Fault::Calm),
         lasts: seconds(8),
-        at_most: Some(seconds(40)),
+        at_most: Some(seconds(36)),
     },
 ];
 

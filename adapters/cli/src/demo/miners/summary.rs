@@ -55,7 +55,7 @@ impl Summary<'_> {
             .field("scene", "miners")
             .field("kept", self.kept())
             .field("interrupted", self.interrupted)
-            .field("miners", self.args.miners)
+            .field("miners", self.args.miners())
             .field("seed", self.args.seed)
             .field("time_scale", self.args.time_scale.factor())
             .field("ran_seconds", seconds(self.ran))
@@ -98,7 +98,8 @@ impl Summary<'_> {
             style.paint(paint, row(name, &count, ""))
         };
         let time = |time: Duration| format!("{:.2} s", time.as_secs_f64());
-        let Args { miners, seed, time_scale, .. } = self.args;
+        let Args { seed, time_scale, .. } = self.args;
+        let miners = self.args.miners();
         let Sums { duplicates, refused, lost: updates_lost, abandoned } = self.sums;
         let mut lines = vec![
             String::new(),
