@@ -64,6 +64,7 @@ impl Config {
             (outbox.capacity > 0, "outbox.capacity", "nothing could be sent"),
             (inbox.capacity > 0, "inbox.capacity", "nothing could be received, or told from its copy"),
             (inbox.held > 0, "inbox.held", "nothing could be handed to the application"),
+            (outbox.bytes > 0, "outbox.bytes", "only one message at a time could be under way"),
             (outbox.capacity <= MOST, "outbox.capacity", "more than a million messages under way"),
             (inbox.capacity <= MOST, "inbox.capacity", "more than a million messages remembered"),
             (inbox.held <= MOST, "inbox.held", "more than a million messages at the application"),
@@ -185,8 +186,9 @@ mod tests {
     #[test]
     fn s12_nonsense_is_refused_by_name() {
         type Change = fn(&mut Config);
-        let cases: [(&str, Change); 21] = [
+        let cases: [(&str, Change); 22] = [
             ("outbox.capacity", |c| c.outbox.capacity = 0),
+            ("outbox.bytes", |c| c.outbox.bytes = 0),
             ("inbox.capacity", |c| c.inbox.capacity = 0),
             ("inbox.held", |c| c.inbox.held = 0),
             ("link.attempt", |c| c.link.attempt = Duration::ZERO),

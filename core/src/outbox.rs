@@ -160,6 +160,9 @@ pub enum Proof {
 pub struct OutboxConfig {
     /// How many messages may be under way; smaller storage limits further. Default 64 (section 4.14 of the rules).
     pub capacity: usize,
+    /// How many bytes they may have together, of the sizes given to `send`; a single one may have more. Default 256 MiB:
+    /// four of the largest.
+    pub bytes: u64,
     /// Default [`Proof::Acknowledgement`].
     pub proof: Proof,
     /// How long to wait for an acknowledgement on a connection. Default adaptive, first 1 s (T1).
@@ -177,6 +180,7 @@ impl OutboxConfig {
     /// The documented default of every field.
     pub const DEFAULT: Self = Self {
         capacity: 64,
+        bytes: 256 << 20,
         proof: Proof::Acknowledgement,
         ack_wait: AckWait::ADAPTIVE,
         life: None,
@@ -269,6 +273,8 @@ pub struct Outbox<P, S: Slots<Slot<P>> + ?Sized = [Option<Slot<P>>]> {
     origin: Origin,
     /// The number of the oldest slot.
     head: Seq,
+    /// Of all that are in the ring.
+    bytes: u64,
     rtt: Rtt,
     /// Never later than the earliest deadline of any slot; fired, it is computed anew.
     wake: Timer,
@@ -292,6 +298,7 @@ impl<P, S: Slots<Slot<P>>> Outbox<P, S> {
             config,
             origin,
             head: Seq::FIRST,
+            bytes: 0,
             rtt: Rtt::new(config.ack_wait),
             wake: Timer::disarmed(),
             frame_from: 0,
@@ -314,7 +321,9 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
     /// The payload.
     pub fn push(&mut self, now: Instant, payload: P, size: u32, policy: Policy) -> Result<Seq, P> {
         let seq = self.head.plus(as_u64(self.ring.len()));
-        if self.ring.len() >= self.config.capacity || seq > Seq::LAST {
+        let bytes = self.bytes.saturating_add(u64::from(size));
+        let too_much = bytes > self.config.bytes && !self.ring.is_empty();
+        if self.ring.len() >= self.config.capacity || too_much || seq > Seq::LAST {
             return Err(payload);
         }
         let mut expires = Timer::disarmed();
@@ -337,6 +346,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         };
         self.ring.make_room(self.config.capacity);
         self.ring.push(slot).map_err(|slot| slot.payload)?;
+        self.bytes = bytes;
         self.unsettled = self.unsettled.saturating_add(1);
         Ok(seq)
     }
@@ -709,7 +719,8 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
     /// Whether a message can be accepted.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.ring.len() < self.config.capacity.min(self.ring.limit())
+        let bytes = self.bytes < self.config.bytes || self.ring.is_empty();
+        bytes && self.ring.len() < self.config.capacity.min(self.ring.limit())
     }
 
     /// The acknowledgement wait in force, and what the estimator says by itself (T6).
@@ -753,7 +764,8 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
     fn free(&mut self) {
         let over = |slot: &Slot<P>| slot.end == End::Reported && !matches!(slot.post, Posting::Underway { .. });
         while self.ring.get(0).is_some_and(over) {
-            let _ = self.ring.pop();
+            let size = self.ring.pop().map_or(0, |slot| slot.size);
+            self.bytes = self.bytes.saturating_sub(u64::from(size));
             self.head = self.head.next();
             self.frame_from = self.frame_from.saturating_sub(1);
             self.post_from = self.post_from.saturating_sub(1);

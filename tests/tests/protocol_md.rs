@@ -268,9 +268,10 @@ fn settings(config: Config) -> Vec<(&'static str, String)> {
         ("heartbeat.keepalive", never_if_zero(keepalive)),
         ("heartbeat.probe", span(probe)),
     ]);
-    let OutboxConfig { capacity, proof, ack_wait, life, frame_limit, post_limit } = outbox;
+    let OutboxConfig { capacity, bytes, proof, ack_wait, life, frame_limit, post_limit } = outbox;
     all.extend([
         ("outbox.capacity", capacity.to_string()),
+        ("outbox.bytes", size(u32::try_from(bytes).unwrap())),
         ("outbox.proof", if proof == Proof::Pong { "pong" } else { "acknowledgement" }.to_owned()),
         ("outbox.ack_wait", wait(ack_wait)),
         ("outbox.life", life.map_or("none".to_owned(), span)),

@@ -246,7 +246,10 @@ impl<P, M: Memory<P>> Hub<P, M> {
         let ConnState::Verifying { stamp } = conn.state else { return false };
         match verdict {
             Verdict::Refuse(why) => self.end(key, why, Duration::ZERO),
-            Verdict::Later(after) => self.end(key, Why::Later, after),
+            Verdict::Later(after) => {
+                let after = after.saturating_add(self.denied(Why::Later).after);
+                self.end(key, Why::Later, after);
+            }
             Verdict::Accept { http } => {
                 if let Err(Denied { why, after }) = self.attach(wall, key, conn.identity, stamp, http) {
                     self.end(key, why, after);
@@ -375,6 +378,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
             counted: (0, 0),
             expires,
             leaving: None,
+            since: self.forgotten,
             war_told: true,
             lost: 0,
             takeovers: 0,
@@ -552,7 +556,10 @@ impl<P, M: Memory<P>> Hub<P, M> {
             }
             ConnState::Pending => self.end(key, Why::Silent, Duration::ZERO),
             // Nobody could say in time who it is.
-            ConnState::Verifying { .. } => self.end(key, Why::Later, Duration::ZERO),
+            ConnState::Verifying { .. } => {
+                let Denied { after, .. } = self.denied(Why::Later);
+                self.end(key, Why::Later, after);
+            }
             ConnState::Closing { .. } => self.drop_conn(key),
             ConnState::Knocking { .. } | ConnState::Attached { .. } => {}
         }

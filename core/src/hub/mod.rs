@@ -98,6 +98,9 @@ pub struct Hub<P, M: Memory<P>> {
     started: Instant,
     /// The earliest our wall clock has been, in microseconds since the epoch.
     began: i64,
+    /// Its last reading, and that at which the nonces of a session were lost that could be its identity's again.
+    wall: i64,
+    forgotten: i64,
     now: Instant,
     peers: Table<PeerOf<P, M>, M::Peers>,
     conns: Table<Conn, M::Conns>,
@@ -202,6 +205,8 @@ impl<P, M: Memory<P>> Hub<P, M> {
             made: 0,
             started: now,
             began: i64::MAX,
+            wall: i64::MIN,
+            forgotten: i64::MIN,
             now,
             peers: Table::new(settings.sessions, peers),
             conns: Table::new(settings.connections, conns),

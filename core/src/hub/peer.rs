@@ -47,6 +47,8 @@ pub struct Peer<P, O: Slots<Slot<P>>, I: Slots<Seen>, N: Slots<super::replay::No
     pub(super) handshakes: Gcra,
     pub(super) messages: Gcra,
     pub(super) bytes: Gcra,
+    /// What was said before this may be in a memory of nonces that is lost: our wall clock, in microseconds.
+    pub(super) since: i64,
     pub(super) replay: Replay<N>,
     pub(super) session: Session<P, O, I>,
 }

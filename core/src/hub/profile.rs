@@ -26,6 +26,8 @@ pub const BETTENSOR_HUB: HubConfig = HubConfig {
             ..HeartbeatConfig::DEFAULT
         },
         outbox: OutboxConfig {
+            // Four of the longest frames, or thousands of ordinary ones: what one miner that is away may cost.
+            bytes: 4 << 20,
             proof: Proof::Pong,
             ack_wait: AckWait::Adaptive {
                 first: Duration::from_secs(3),

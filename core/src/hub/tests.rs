@@ -173,7 +173,8 @@ fn u1_a_slow_look_up_blocks_nobody_and_ends() {
     assert_eq!(rig.drain(), [Said::Verify(slow)]);
     let (conn, _) = rig.join(2);
     let _ = delivery(rig.predict(conn, 1));
-    assert!(rig.later(10 * SECOND).contains(&Said::Close(slow, Why::Later, Duration::ZERO)));
+    let ends = |said: &Said| matches!(said, Said::Close(conn, Why::Later, after) if *conn == slow && !after.is_zero());
+    assert!(rig.later(10 * SECOND).iter().any(ends), "with a time of its own to come back");
     assert!(!rig.hub.verified(rig.now, 0, slow, Verdict::Accept { http: false }), "too late");
 }
 
@@ -991,4 +992,54 @@ fn s12_a_hub_that_follows_another_marks_what_that_one_may_have_completed() {
     rig.later(Duration::from_secs(3601));
     let (conn, _) = rig.join(2);
     assert!(!marked(&mut rig, conn, 2), "nobody repeats what is older than the horizon");
+}
+
+#[test]
+fn u8_what_was_said_before_a_dismissal_counts_no_more() {
+    let mut rig = Rig::new(|_| {});
+    let wall = 1_800_000_000_000_000;
+    let greet = |rig: &mut Rig, nonce, at: i64, issued| {
+        let conn = rig.hub.connect(rig.now, 1).unwrap();
+        rig.hub.hello(rig.now, at, conn, who(1), Some(Stamp { nonce, issued }));
+        rig.hub.verified(rig.now, at, conn, Verdict::Accept { http: false });
+        let said = rig.drain();
+        said.iter().any(|said| matches!(said, Said::Welcome(to, ..) if *to == conn)).then_some(conn)
+    };
+    let conn = greet(&mut rig, 1, wall, wall).unwrap();
+    assert!(rig.hub.dismiss(rig.now, rig.hub.session_of(conn).unwrap()));
+    rig.drain();
+    rig.hub.disconnected(rig.now, conn, Cause::Closed(1008));
+    rig.drain();
+    assert_eq!(rig.hub.health().sessions, 0);
+    let later = wall + 60_000_000;
+    let conn = greet(&mut rig, 2, later, later).unwrap();
+    assert!(rig.hub.dismiss(rig.now, rig.hub.session_of(conn).unwrap()));
+    rig.drain();
+    rig.hub.disconnected(rig.now, conn, Cause::Closed(1008));
+    rig.drain();
+    assert!(greet(&mut rig, 1, later, wall).is_none(), "recorded before it was dismissed");
+    assert!(greet(&mut rig, 3, later, later).is_some(), "and accepted again");
+}
+
+#[test]
+fn u3_whoever_takes_what_is_posted_keeps_its_session() {
+    let mut rig = Rig::new(|config| {
+        config.session.route.http = true;
+        config.session.route.grace = Duration::ZERO;
+    });
+    let session = rig.hub.adopt(rig.now, who(1), true).unwrap();
+    for _ in 0..5 {
+        rig.hub.send(rig.now, session, 7, 1, Policy::DEFAULT).unwrap();
+        let mut posts = Vec::new();
+        while let Some(output) = rig.hub.poll() {
+            if let HubOutput::Post { post, .. } = output {
+                posts.push(post);
+            }
+        }
+        for post in posts {
+            rig.hub.posted(rig.now, session, post, crate::HttpOutcome::Acked);
+        }
+        rig.later(Duration::from_secs(1800));
+    }
+    assert_eq!(rig.hub.find(who(1)), Some(session));
 }

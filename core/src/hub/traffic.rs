@@ -22,8 +22,8 @@ use crate::session::{Head, Refusal};
 use crate::time::Instant;
 use core::time::Duration;
 
-/// What was said longer than this before the hub began may have been said to the one before it, whose memory is lost; so much
-/// may a peer's clock be behind ours to be let in right after a start. In microseconds.
+/// What was said longer than this before the hub began, or before a session was dismissed, may have been heard by whoever's
+/// memory is lost; so much may a peer's clock be behind ours to be let in right after that. In microseconds.
 const LAG: i64 = 5_000_000;
 
 /// So many messages refused by a limit in a row, and the connection is closed (U8).
@@ -114,6 +114,10 @@ impl<P, M: Memory<P>> Hub<P, M> {
             if let Some(peer) = hub.peers.get_mut(session.0) {
                 peer.session.posted(now, post, outcome);
                 hub.touched(session.0);
+                // Whoever takes what is posted is there.
+                if outcome == HttpOutcome::Acked {
+                    hub.renew(session.0);
+                }
             }
         });
     }
@@ -242,7 +246,10 @@ impl<P, M: Memory<P>> Hub<P, M> {
     /// identity, of which each has its own memory.
     pub(super) fn fresh(&mut self, wall: i64, key: Key, stamp: Option<Stamp>) -> Result<(), Replayed> {
         let Some(stamp) = stamp else { return Ok(()) };
-        let before_us = stamp.issued < self.began(wall).saturating_sub(LAG);
+        let began = self.began(wall);
+        let Some(own) = self.peers.get_mut(key) else { return Ok(()) };
+        own.since = own.since.min(wall);
+        let forgotten = stamp.issued < own.since.max(began).saturating_sub(LAG);
         let Some(own) = self.peers.get(key) else { return Ok(()) };
         let identity = own.identity;
         let elsewhere = |peer: &super::PeerOf<P, M>| {
@@ -251,7 +258,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
         let known = self.peers.find(identity.hash(), elsewhere).is_some();
         let tolerance = self.config.get().tolerance;
         let fresh = match self.peers.get_mut(key) {
-            Some(_) if before_us => Err(Replayed::Old),
+            Some(_) if forgotten => Err(Replayed::Old),
             Some(own) if !known => own.replay.check(wall, tolerance, stamp),
             Some(_) | None => Err(Replayed::Seen),
         };
@@ -261,6 +268,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
 
     /// The earliest our wall clock has been: when this hub began, unless the clock was put back since.
     pub(super) fn began(&mut self, wall: i64) -> i64 {
+        self.wall = wall;
         self.began = self.began.min(wall);
         self.began
     }

@@ -241,6 +241,10 @@ impl<P, M: Memory<P>> Hub<P, M> {
             self.backlog = self.backlog.saturating_sub(backlog);
             self.held = self.held.saturating_sub(held);
             self.peers.remove(key);
+            // One that expires has forgotten long before; of another one the nonces are lost before their time.
+            if why != Why::Expired {
+                self.forgotten = self.forgotten.max(self.wall);
+            }
             return Some(Step::Event(HubEvent::Ended { session: SessionId(key), identity, why }));
         }
         let due = [peer.session.deadline(), peer.expires.at()].into_iter().flatten().min();

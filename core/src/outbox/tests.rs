@@ -689,3 +689,21 @@ proptest! {
         prop_assert!(outbox.has_room() && outbox.ring.is_empty() && outbox.posting() == 0);
     }
 }
+
+#[test]
+fn s2_full_is_also_a_matter_of_bytes_and_one_message_always_fits() {
+    let mut outbox = outbox(OutboxConfig { bytes: 50, frame_limit: 100, ..config() });
+    assert_eq!(outbox.push(at(0), 1, 90, Policy::DEFAULT), Ok(Seq::FIRST), "alone it may be larger");
+    assert!(!outbox.has_room());
+    assert_eq!(outbox.push(at(0), 2, 1, Policy::DEFAULT), Err(2), "handed back");
+    let link = LinkId::NONE.next();
+    outbox.on_link_up(at(0));
+    let seq = outbox.take_frame(at(0), link).unwrap();
+    assert_eq!(outbox.on_ack(at(1), link, outbox.id(seq)), Ack::Settled);
+    assert!(!outbox.has_room(), "its end was not told yet: it is still held");
+    assert!(outbox.take_settled().is_some());
+    for n in 0..2 {
+        assert!(outbox.push(at(1), n, 25, Policy::DEFAULT).is_ok());
+    }
+    assert_eq!(outbox.push(at(1), 9, 1, Policy::DEFAULT), Err(9));
+}

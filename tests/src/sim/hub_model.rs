@@ -139,6 +139,8 @@ struct Session {
     handshakes: Bucket,
     messages: Bucket,
     nonces: BTreeSet<u64>,
+    /// What was said before this may be in a memory that is lost.
+    heard_from: i64,
     inbox: BTreeMap<u128, Known>,
     outbox: Vec<Message>,
     /// Broadcasts lost so far, and those of them that were lost with earlier connections: they must have been told.
@@ -160,8 +162,10 @@ pub struct Model {
     snapshot: Option<u32>,
     expected: Option<usize>,
     fleet: bool,
-    /// The earliest reading of the wall clock.
+    /// The earliest reading of the wall clock, its last, and that at which nonces were lost before their time.
     began: i64,
+    wall: i64,
+    forgotten: i64,
     /// What should have been said since the last [`take`](Self::take).
     book: Book,
 }
@@ -220,6 +224,8 @@ impl Model {
             expected: None,
             fleet: false,
             began: i64::MAX,
+            wall: i64::MIN,
+            forgotten: i64::MIN,
             book: Book::default(),
         }
     }
@@ -359,9 +365,19 @@ impl Model {
         Ok(())
     }
 
+    /// The wall clock was read, if it was.
+    const fn read_at(began: &mut i64, last: &mut i64, wall: Option<i64>) {
+        if let Some(wall) = wall {
+            *last = wall;
+            if wall < *began {
+                *began = wall;
+            }
+        }
+    }
+
     /// A connection says who it is.
     pub fn hello(&mut self, wall: i64, conn: ConnId, identity: Identity, stamp: Option<Stamp>) -> bool {
-        self.began = self.began.min(wall);
+        Self::read_at(&mut self.began, &mut self.wall, Some(wall));
         let tolerance = self.config.tolerance.as_micros();
         let Some(known) = self.conns.get_mut(&conn).filter(|known| known.state == State::Pending) else { return false };
         if stamp.is_some_and(|stamp| u128::from(wall.abs_diff(stamp.issued)) > tolerance) {
@@ -420,7 +436,7 @@ impl Model {
         };
         let (now, config) = (self.now, self.config);
         let address = self.conns[&conn].address;
-        self.began = self.began.min(if stamp.is_some() { wall } else { i64::MAX });
+        Self::read_at(&mut self.began, &mut self.wall, stamp.map(|_| wall));
         let began = self.began;
         let s = self.sessions.get_mut(&id).unwrap();
         if stamp.is_some_and(|stamp| !fresh(s, began, wall, config.tolerance, stamp)) {
@@ -487,6 +503,7 @@ impl Model {
         let id = made.expect("U1: there is a place, so a session is made");
         let new = Session {
             identity,
+            heard_from: self.forgotten,
             conn: None,
             knocker: None,
             closing: None,
@@ -609,6 +626,9 @@ impl Model {
         s.closing = None;
         if let Some(why) = s.leaving {
             self.sessions.remove(&id);
+            if why != Why::Expired {
+                self.forgotten = self.forgotten.max(self.wall);
+            }
             self.book.ended.insert(id, why);
         } else {
             self.vacant(id);
@@ -656,7 +676,7 @@ impl Model {
         known.strikes = 0;
         s.answer = None;
         let knocker = s.knocker.take();
-        self.began = self.began.min(if stamp.is_some() { wall } else { i64::MAX });
+        Self::read_at(&mut self.began, &mut self.wall, stamp.map(|_| wall));
         let began = self.began;
         let fresh = stamp.is_none_or(|stamp| fresh(s, began, wall, config.tolerance, stamp));
         let what = if fresh { what } else { What::Malformed };
@@ -726,7 +746,7 @@ impl Model {
         if !s.messages.take(now, config.per_identity.messages) {
             return Expect::Denied(Why::Rate);
         }
-        self.began = self.began.min(if stamp.is_some() { wall } else { i64::MAX });
+        Self::read_at(&mut self.began, &mut self.wall, stamp.map(|_| wall));
         let began = self.began;
         if stamp.is_some_and(|stamp| !fresh(s, began, wall, config.tolerance, stamp)) {
             return Expect::Denied(Why::Replayed);
@@ -1012,10 +1032,11 @@ fn purge(conn: &mut Conn, log: &[(u64, u32, u32, Option<u64>)]) -> u32 {
     u32::try_from(before - conn.waiting.len()).unwrap()
 }
 
-/// Whether a stamp is neither too old, nor from before the hub began, nor ahead, nor used; from now on it is.
+/// Whether a stamp is neither too old, nor from before the hub or a memory that was lost, nor ahead, nor used; from now on it is.
 fn fresh(s: &mut Session, began: i64, wall: i64, tolerance: Duration, stamp: Stamp) -> bool {
     let lag = 5_000_000;
-    stamp.issued >= began.saturating_sub(lag)
+    s.heard_from = s.heard_from.min(wall);
+    stamp.issued >= began.max(s.heard_from).saturating_sub(lag)
         && u128::from(wall.abs_diff(stamp.issued)) <= tolerance.as_micros()
         && s.nonces.insert(stamp.nonce)
 }

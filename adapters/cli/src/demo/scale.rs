@@ -53,7 +53,7 @@ impl Scale {
         self.backoff(backoff);
         let HeartbeatConfig { interval, dead, keepalive, probe } = heartbeat;
         self.all([interval, dead, keepalive, probe]);
-        let OutboxConfig { capacity: _, proof: _, ack_wait, life, frame_limit: _, post_limit: _ } = outbox;
+        let OutboxConfig { capacity: _, bytes: _, proof: _, ack_wait, life, frame_limit: _, post_limit: _ } = outbox;
         match ack_wait {
             AckWait::Fixed(wait) => self.all([wait]),
             AckWait::Adaptive { first, least, most } => self.all([first, least, most]),
