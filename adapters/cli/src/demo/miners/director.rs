@@ -43,7 +43,7 @@ const DRAIN: (Duration, Duration) = (Duration::from_secs(10), Duration::from_sec
 const SETTLING: Duration = Duration::from_secs(10);
 
 /// Added to the last phase: some limits of the sessions do not scale.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What is under way at an interruption has so long.
 const STOPPING: Duration = Duration::from_secs(5);

@@ -113,8 +113,8 @@ impl Summary<'_> {
             row("duplicates dropped", &duplicates, "copies the application never saw"),
             bad("lost", lost),
             bad("doubled", doubled),
-            row("maybe", &again, "handed out again by a hub that had lost its memory;"),
-            row("", &"", "each was marked as perhaps seen before"),
+            row("maybe", &again, "handed out again by a later hub that knew"),
+            row("", &"", "nothing, and marked as perhaps seen before"),
         ];
         if unfinished > 0 {
             lines.push(row("unfinished", &unfinished, ""));
