@@ -305,7 +305,8 @@ pub struct Sent {
 pub struct Publish {
     /// A later one with the same key makes this one worthless ([`Slow::Conflate`](super::Slow::Conflate)). Default none.
     pub key: Option<u64>,
-    /// Whoever connects later gets it too, if no newer one of this kind has been published. Default false.
+    /// Whoever connects later gets it too, if no newer one of this kind has been published; whoever that is: `to` is not
+    /// asked again. Default false.
     pub snapshot: bool,
 }
 
