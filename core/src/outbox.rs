@@ -160,8 +160,8 @@ pub enum Proof {
 pub struct OutboxConfig {
     /// How many messages may be under way; smaller storage limits further. Default 64 (section 4.14 of the rules).
     pub capacity: usize,
-    /// How many bytes they may have together, of the sizes given to `send`; a single one may have more. Default 256 MiB:
-    /// four of the largest.
+    /// How many bytes they may have together, of the sizes given to `send`, before no further one is accepted. Default
+    /// 256 MiB: four of the largest.
     pub bytes: u64,
     /// Default [`Proof::Acknowledgement`].
     pub proof: Proof,
@@ -321,9 +321,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
     /// The payload.
     pub fn push(&mut self, now: Instant, payload: P, size: u32, policy: Policy) -> Result<Seq, P> {
         let seq = self.head.plus(as_u64(self.ring.len()));
-        let bytes = self.bytes.saturating_add(u64::from(size));
-        let too_much = bytes > self.config.bytes && !self.ring.is_empty();
-        if self.ring.len() >= self.config.capacity || too_much || seq > Seq::LAST {
+        if !self.has_room() || seq > Seq::LAST {
             return Err(payload);
         }
         let mut expires = Timer::disarmed();
@@ -346,7 +344,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         };
         self.ring.make_room(self.config.capacity);
         self.ring.push(slot).map_err(|slot| slot.payload)?;
-        self.bytes = bytes;
+        self.bytes = self.bytes.saturating_add(u64::from(size));
         self.unsettled = self.unsettled.saturating_add(1);
         Ok(seq)
     }
@@ -719,8 +717,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
     /// Whether a message can be accepted.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        let bytes = self.bytes < self.config.bytes || self.ring.is_empty();
-        bytes && self.ring.len() < self.config.capacity.min(self.ring.limit())
+        self.bytes < self.config.bytes && self.ring.len() < self.config.capacity.min(self.ring.limit())
     }
 
     /// The acknowledgement wait in force, and what the estimator says by itself (T6).
