@@ -241,11 +241,13 @@ impl Drop for Hub {
     }
 }
 
-/// A WebSocket: its socket, and the task that reads it.
+/// A WebSocket: its socket, the task that reads it, and the one that waits until it can be written. They end with it: one
+/// that waited on for a peer that takes nothing would hold the socket for as long as that peer likes.
 struct Wired {
     conn: ConnId,
     socket: Socket,
     task: Task<()>,
+    watch: Option<Task<()>>,
 }
 
 /// The tasks and sockets of a hub.
@@ -297,11 +299,15 @@ impl World {
             }
             Action::Watch(line) => {
                 let conn = line.conn();
-                let wired = lock(&self.wired);
-                let known = wired.get(conn.place()).and_then(Option::as_ref).filter(|known| known.conn == conn);
-                if let (Some(known), Some(hub)) = (known, self.hub()) {
-                    self.spawn(watch(hub, line, Arc::clone(&known.socket)));
-                }
+                let mut wired = lock(&self.wired);
+                let known = wired.get_mut(conn.place()).and_then(Option::as_mut).filter(|known| known.conn == conn);
+                let before = if let (Some(known), Some(hub)) = (known, self.hub()) {
+                    known.watch.replace(smol::spawn(watch(hub, line, Arc::clone(&known.socket))))
+                } else {
+                    None
+                };
+                drop(wired);
+                drop(before);
             }
             Action::Post { session, post, id, target, body, deadline } => {
                 let Some(hub) = self.hub() else { return };
@@ -337,7 +343,7 @@ impl World {
     fn close(&self) -> Vec<Task<()>> {
         self.over.0.close();
         let wired = core::mem::take(&mut *lock(&self.wired));
-        wired.into_iter().flatten().map(|wired| wired.task).collect()
+        wired.into_iter().flatten().flat_map(|wired| [Some(wired.task), wired.watch]).flatten().collect()
     }
 }
 
@@ -450,7 +456,7 @@ fn wire(hub: &Arc<Shared>, world: &World, line: Arc<Line>, socket: Socket) {
     }
     let task = smol::spawn(read(Arc::clone(hub), line, Arc::clone(&socket)));
     if let Some(slot) = wired.get_mut(conn.place()) {
-        *slot = Some(Wired { conn, socket, task });
+        *slot = Some(Wired { conn, socket, task, watch: None });
     }
 }
 

@@ -806,3 +806,30 @@ fn encrypted_the_hub_is_the_same() {
     plain.set_read_timeout(Some(LIMIT)).unwrap();
     assert!(tungstenite::client(format!("ws://{}/ws", hub.address()), plain).is_err(), "not in the clear");
 }
+
+/// Whether the hub's end of a connection still belongs to a process; Linux tells.
+#[cfg(target_os = "linux")]
+fn is_open(hub: &Hub, miner: &TcpStream) -> bool {
+    let (local, remote) = (hub.address().port(), miner.local_addr().unwrap().port());
+    let (local, remote) = (format!(":{local:04X}"), format!(":{remote:04X}"));
+    std::fs::read_to_string("/proc/net/tcp").unwrap().lines().any(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        fields[1].ends_with(&local) && fields[2].ends_with(&remote) && fields[9] != "0"
+    })
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_reader_that_stopped_holds_no_socket_once_its_connection_is_over() {
+    let (hub, _) = hub();
+    let stopped = Client::join(hub.address(), 1);
+    socket2::SockRef::from(stopped.socket.get_ref()).set_recv_buffer_size(4096).unwrap();
+    let data = format!(r#"{{"games":["{}"]}}"#, "x".repeat(256 * 1024));
+    for _ in 0..40 {
+        hub.publish("game_update", &data, Publish::DEFAULT).unwrap();
+    }
+    assert!(is_open(&hub, stopped.socket.get_ref()));
+    hub.dismiss(keys(1).hotkey());
+    until("the end of the connection", || hub.health().connections + hub.health().closing == 0);
+    until("the end of the socket", || !is_open(&hub, stopped.socket.get_ref()));
+}
