@@ -48,7 +48,7 @@ use bowline::hub::ConnId;
 use bowline_transport::http::{self, Answer, Deadline, Post, Served, Timed};
 use bowline_transport::hub::{Action, Hub as Shared, Line, ROUTES, Reading, Visit};
 use core::future::pending;
-use core::net::{IpAddr, SocketAddr};
+use core::net::SocketAddr;
 use core::time::Duration;
 use smol::channel::{Receiver, Sender};
 use smol::future::FutureExt as _;
@@ -59,7 +59,7 @@ use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
-/// So many connections that are not WebSockets, together and from one address; a further one is closed unheard.
+/// So many connections that are not WebSockets, together and from one address (of version 6: one network); a further one is closed unheard.
 const VISITORS: usize = 2048;
 const OF_ONE: usize = 256;
 
@@ -271,7 +271,8 @@ impl core::fmt::Debug for World {
 #[derive(Default)]
 struct Visitors {
     all: usize,
-    of: BTreeMap<IpAddr, usize>,
+    /// By origin.
+    of: BTreeMap<u64, usize>,
 }
 
 impl World {
@@ -375,7 +376,7 @@ async fn listen(hub: Arc<Shared>, world: Arc<World>, listener: Async<TcpListener
     loop {
         match listener.accept().await {
             Ok((socket, from)) => {
-                if let Some(visitor) = Visitor::enter(&world, from.ip()) {
+                if let Some(visitor) = Visitor::enter(&world, Visit::new(from.ip())) {
                     world.spawn(serve(Arc::clone(&hub), visitor, Socket::new(socket)));
                 }
             }
@@ -389,20 +390,20 @@ async fn listen(hub: Arc<Shared>, world: Arc<World>, listener: Async<TcpListener
 /// A connection that is no WebSocket yet, until it is dropped.
 struct Visitor {
     world: Arc<World>,
-    from: IpAddr,
+    visit: Visit,
 }
 
 impl Visitor {
     /// None: there are too many.
-    fn enter(world: &Arc<World>, from: IpAddr) -> Option<Self> {
+    fn enter(world: &Arc<World>, visit: Visit) -> Option<Self> {
         let mut visitors = lock(&world.visitors);
-        let of_one = visitors.of.get(&from).copied().unwrap_or_default();
+        let of_one = visitors.of.get(&visit.origin()).copied().unwrap_or_default();
         if visitors.all >= VISITORS || of_one >= OF_ONE {
             return None;
         }
         visitors.all += 1;
-        visitors.of.insert(from, of_one + 1);
-        Some(Self { world: Arc::clone(world), from })
+        visitors.of.insert(visit.origin(), of_one + 1);
+        Some(Self { world: Arc::clone(world), visit })
     }
 }
 
@@ -410,10 +411,10 @@ impl Drop for Visitor {
     fn drop(&mut self) {
         let mut visitors = lock(&self.world.visitors);
         visitors.all -= 1;
-        if let Some(count) = visitors.of.get_mut(&self.from) {
+        if let Some(count) = visitors.of.get_mut(&self.visit.origin()) {
             *count -= 1;
             if *count == 0 {
-                visitors.of.remove(&self.from);
+                visitors.of.remove(&self.visit.origin());
             }
         }
     }
@@ -426,14 +427,14 @@ async fn serve(hub: Arc<Shared>, visitor: Visitor, socket: Socket) {
         return;
     }
     let Ok(io) = Io::new(Arc::clone(&socket), |socket| hub.security().accept(socket)) else { return };
-    let visit = Visit::new(visitor.from);
+    let visit = &visitor.visit;
     let io = Timed::new(FuturesIo::new(io), SmolTimer::new(), deadline.clone());
     let answer = |callback| {
         let busy = async {
             Timer::after(ANSWER).await;
             Answer { retry_after: Some(Duration::from_secs(5)), ..Answer::error(503, "it takes too long") }
         };
-        hub.request(&visit, callback).or(busy)
+        hub.request(visit, callback).or(busy)
     };
     let served = http::serve(io, &deadline, &limits, &ROUTES, answer).await;
     let Some(conn) = visit.admitted() else { return };

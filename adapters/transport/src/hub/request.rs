@@ -52,6 +52,12 @@ impl Visit {
         Self { address: number(address), admitted: Mutex::new(None) }
     }
 
+    /// What stands for where it comes from: an address of version 4, or a network of version 6.
+    #[must_use]
+    pub const fn origin(&self) -> u64 {
+        self.address
+    }
+
     /// The connection as which it was let in, if it was.
     #[must_use]
     pub fn admitted(&self) -> Option<ConnId> {
