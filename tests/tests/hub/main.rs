@@ -833,3 +833,47 @@ fn a_reader_that_stopped_holds_no_socket_once_its_connection_is_over() {
     until("the end of the connection", || hub.health().connections + hub.health().closing == 0);
     until("the end of the socket", || !is_open(&hub, stopped.socket.get_ref()));
 }
+
+#[test]
+fn newcomers_at_a_slow_authorize_hold_up_no_request_of_whoever_is_known() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let (hub, _) = hub_with(|setup| {
+        setup.configure(|config| config.hello = Duration::from_secs(25)).authorize(move |hotkey| {
+            count.fetch_add(1, Ordering::Relaxed);
+            async move {
+                if hotkey != keys(1).hotkey() {
+                    core::future::pending::<()>().await;
+                }
+                Admission::accept()
+            }
+        })
+    });
+    let mut known = Client::join(hub.address(), 1);
+    let newcomers: Vec<_> = (2..102)
+        .map(|n| {
+            let mut newcomer = Client::open(hub.address(), keys(n));
+            let said = auth(&newcomer.keys);
+            newcomer.send(said);
+            newcomer
+        })
+        .collect();
+    until("the questions", || asked.load(Ordering::Relaxed) == 65);
+    assert_eq!(post(hub.address(), &prediction(&known.keys, "p-1")).status, 200);
+    assert!(known.predict("p-2").success());
+    // By whatever path they come, no more than 64 are asked about at once.
+    let strangers: Vec<_> = (102..106)
+        .map(|n| {
+            let body = prediction(&keys(n), "p");
+            let mut stream = TcpStream::connect(hub.address()).unwrap();
+            let head = format!("POST /ws/messages HTTP/1.1\r\nHost: v\r\nContent-Length: {}\r\n\r\n", body.len());
+            stream.write_all(head.as_bytes()).unwrap();
+            stream.write_all(body.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    assert!(known.predict("p-3").success());
+    assert_eq!(post(hub.address(), &prediction(&known.keys, "p-4")).status, 200);
+    assert_eq!(asked.load(Ordering::Relaxed), 65);
+    drop((newcomers, strangers));
+}

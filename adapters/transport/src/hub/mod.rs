@@ -69,8 +69,8 @@ const EVENTS: usize = 256;
 /// So many messages without a handler wait for a reader; further ones are given back.
 const MESSAGES: usize = 1024;
 
-/// So many signatures of newcomers are checked, and so many of them are at `authorize`, at once.
-const VERIFYING: usize = 64;
+/// So many newcomers are at `authorize` at once, by whatever path they came.
+const DECIDING: usize = 64;
 
 /// The longest type of a message.
 const LONGEST_KIND: usize = bowline::wire::MAX_ID;
@@ -87,7 +87,7 @@ pub struct Hub {
     authorize: Authorize,
     handlers: BTreeMap<String, Handler>,
     desks: Desks,
-    verifying: Gate,
+    deciding: Gate,
     /// Somebody reads what no handler was named for.
     wanted: AtomicBool,
     messages: (Sender<Delivery>, Receiver<Delivery>),
@@ -131,7 +131,7 @@ impl Hub {
             authorize,
             desks: Desks::new(setup.at_once),
             handlers: setup.handlers,
-            verifying: Gate::new(VERIFYING),
+            deciding: Gate::new(DECIDING),
             wanted: AtomicBool::new(false),
             messages: async_channel::bounded(MESSAGES),
             events: async_channel::bounded(EVENTS),

@@ -121,13 +121,7 @@ impl Hub {
         let Ok(hotkey) = envelope.sender.parse::<Hotkey>() else {
             return Answer::error(400, "the sender is no hotkey");
         };
-        let stamp = {
-            let _pass = self.verifying.enter().await;
-            match sealed(&envelope, &hotkey, &self.names) {
-                Some(stamp) => stamp,
-                None => return self.refuse(Why::Impostor),
-            }
-        };
+        let Some(stamp) = sealed(&envelope, &hotkey, &self.names) else { return self.refuse(Why::Impostor) };
         let content = match self.content(&envelope, &callback.body, &self.names) {
             Ok(content) => content,
             Err(why) => return Answer::error(400, why),
@@ -171,7 +165,6 @@ impl Hub {
 
     /// Finds out who a newcomer is: the signature first, then what the application says.
     pub(super) async fn verify(&self, line: &Arc<Line>) {
-        let _pass = self.verifying.enter().await;
         let (claim, hotkey) = {
             let mut state = line.lock();
             (state.claim.take(), state.who.as_ref().map(|(hotkey, _)| *hotkey))
@@ -184,6 +177,8 @@ impl Hub {
     /// What the application says of a hotkey. If it panics, it has not said anything yet.
     async fn decide(&self, hotkey: Hotkey) -> Admission {
         const LATER: Admission = Admission::Later(Duration::from_secs(5));
+        // Nobody waits here whose signature is wrong, and no request of whoever is known.
+        let _pass = self.deciding.enter().await;
         match catch_unwind(AssertUnwindSafe(|| (self.authorize)(hotkey))) {
             Ok(deciding) => Calm(deciding).await.unwrap_or(LATER),
             Err(_) => LATER,
