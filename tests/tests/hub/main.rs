@@ -877,3 +877,49 @@ fn newcomers_at_a_slow_authorize_hold_up_no_request_of_whoever_is_known() {
     assert_eq!(asked.load(Ordering::Relaxed), 65);
     drop((newcomers, strangers));
 }
+
+/// Closed, it lets everybody go on.
+fn gate() -> (smol::channel::Sender<()>, smol::channel::Receiver<()>) {
+    smol::channel::bounded(1)
+}
+
+#[test]
+fn a_place_that_others_leave_is_for_whoever_waits_also_behind_its_own_slow_message() {
+    let (first, last) = (gate(), gate());
+    let waits = [first.1, last.1];
+    let (hub, seen) = hub_with(|setup| {
+        setup.handle_at_once(16).on("odds", move |message| {
+            let [first, last] = waits.clone();
+            let kind: Value = message.json().unwrap();
+            async move {
+                match kind["wait"].as_str() {
+                    Some("first") => drop(first.recv().await),
+                    Some("last") => drop(last.recv().await),
+                    _ => {}
+                }
+                Ok::<_, String>("stored")
+            }
+        })
+    });
+    let mut miners: Vec<_> = (1..10).map(|n| Client::join(hub.address(), n)).collect();
+    let mut begun = 0;
+    for (n, miner) in miners.iter_mut().enumerate() {
+        let waits: &[_] = if n < 7 { &["first", "first"] } else { &["last"] };
+        for (of, wait) in waits.iter().enumerate() {
+            let odds = message(&miner.keys, "odds", &format!(r#"{{"prediction_id":"{of}","wait":"{wait}"}}"#));
+            miner.send(odds);
+            begun += 1;
+        }
+    }
+    assert_eq!(begun, 16, "as many as there are places");
+    until("all of them", || hub.health().held == 16);
+    let one = &mut miners[8];
+    let quick = prediction(&one.keys, "quick");
+    one.send(quick);
+    until("the one more", || hub.health().held == 17);
+    assert!(seen.lock().unwrap().is_empty(), "there is no place");
+    first.0.close();
+    assert_eq!(one.expect("confirmation").data["prediction_id"], "quick");
+    last.0.close();
+    assert_eq!(one.expect("confirmation").data["prediction_id"], "0");
+}

@@ -1,7 +1,7 @@
 //! So many at once, and the others wait.
 
 use core::sync::atomic::{AtomicUsize, Ordering};
-use event_listener::Event;
+use event_listener::{Event, EventListener};
 
 pub(super) struct Gate {
     free: AtomicUsize,
@@ -19,9 +19,14 @@ impl Gate {
         taken.is_ok().then(|| Pass(self))
     }
 
+    /// Told when a place is free that nobody has heard of yet; to be asked for before it is tried once more.
+    pub(super) fn freed(&self) -> EventListener {
+        self.freed.listen()
+    }
+
     pub(super) async fn enter(&self) -> Pass<'_> {
         loop {
-            let freed = self.freed.listen();
+            let freed = self.freed();
             if let Some(pass) = self.try_enter() {
                 return pass;
             }
@@ -72,7 +77,7 @@ mod tests {
     fn every_place_that_is_freed_wakes_somebody() {
         let gate = Gate::new(2);
         let passes = [gate.try_enter().unwrap(), gate.try_enter().unwrap()];
-        let (mut first, mut second) = (pin!(gate.freed.listen()), pin!(gate.freed.listen()));
+        let (mut first, mut second) = (pin!(gate.freed()), pin!(gate.freed()));
         let mut cx = Context::from_waker(Waker::noop());
         assert!(first.as_mut().poll(&mut cx).is_pending() && second.as_mut().poll(&mut cx).is_pending());
         drop(passes);
