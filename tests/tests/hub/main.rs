@@ -645,17 +645,12 @@ fn u3_a_message_for_one_waits_for_its_connection_and_a_pong_proves_it() {
     assert!(!hub.dismiss(keys(2).hotkey()));
 }
 
-#[test]
-fn a_miner_without_a_connection_gets_its_messages_by_http() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let receiver = Target::http(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
-    let (hub, _) = hub_with(|setup| setup.enabled(false));
-    hub.adopt(keys(1).hotkey(), Some(receiver)).unwrap();
-    let receipt = hub.send(keys(1).hotkey(), "game_update", r#"{"games":[7]}"#).unwrap();
+/// The first message that is posted to a receiver, not answered yet.
+fn posted(listener: &TcpListener) -> (TcpStream, String) {
     let (mut stream, _) = listener.accept().unwrap();
     stream.set_read_timeout(Some(LIMIT)).unwrap();
     let (mut seen, mut chunk) = (Vec::new(), [0; 4096]);
-    let body = loop {
+    loop {
         let n = stream.read(&mut chunk).unwrap();
         assert!(n > 0);
         seen.extend_from_slice(&chunk[..n]);
@@ -664,9 +659,20 @@ fn a_miner_without_a_connection_gets_its_messages_by_http() {
             && body.ends_with("\"}")
         {
             assert!(head.starts_with("POST /ws/messages HTTP/1.1"), "{head}");
-            break body.to_owned();
+            let body = body.to_owned();
+            return (stream, body);
         }
-    };
+    }
+}
+
+#[test]
+fn a_miner_without_a_connection_gets_its_messages_by_http() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let receiver = Target::http(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+    let (hub, _) = hub_with(|setup| setup.enabled(false));
+    hub.adopt(keys(1).hotkey(), Some(receiver)).unwrap();
+    let receipt = hub.send(keys(1).hotkey(), "game_update", r#"{"games":[7]}"#).unwrap();
+    let (mut stream, body) = posted(&listener);
     assert_eq!(Said::read(&body).data["games"][0], 7);
     stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
     let end = block("the settlement", receipt.settled());
@@ -922,4 +928,18 @@ fn a_place_that_others_leave_is_for_whoever_waits_also_behind_its_own_slow_messa
     assert_eq!(one.expect("confirmation").data["prediction_id"], "quick");
     last.0.close();
     assert_eq!(one.expect("confirmation").data["prediction_id"], "0");
+}
+
+#[test]
+fn a_miner_that_was_never_connected_gets_its_messages_where_authorize_says() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let receiver = Target::http(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+    let (hub, _) = hub_with(|setup| setup.authorize(move |_| Admission::Accept { receiver: Some(receiver.clone()) }));
+    assert_eq!(post(hub.address(), &prediction(&keys(1), "p-1")).status, 200);
+    let receipt = hub.send(keys(1).hotkey(), "game_update", r#"{"games":[7]}"#).unwrap();
+    let (mut stream, body) = posted(&listener);
+    assert_eq!(Said::read(&body).data["games"][0], 7);
+    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+    let end = block("the settlement", receipt.settled());
+    assert_eq!(end.outcome, Outcome::Delivered { path: bowline::Path::Http });
 }

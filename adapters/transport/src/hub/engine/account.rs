@@ -124,6 +124,10 @@ impl Engine {
                 self.counters.refuse(refused.why);
                 denied(refused)
             })?;
+        if receiver.is_some() {
+            // Who has never been connected is posted to all the same.
+            let _ = self.machine.adopt(self.now(), identity, true);
+        }
         self.note(session, hotkey, receiver);
         self.arrived(session, arrival, content, bytes);
         match arrival {
