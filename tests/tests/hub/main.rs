@@ -943,3 +943,49 @@ fn a_miner_that_was_never_connected_gets_its_messages_where_authorize_says() {
     let end = block("the settlement", receipt.settled());
     assert_eq!(end.outcome, Outcome::Delivered { path: bowline::Path::Http });
 }
+
+#[test]
+fn a_slow_prediction_is_confirmed_however_many_come_and_go_meanwhile() {
+    let go = Arc::new(gate());
+    let waits = Arc::clone(&go);
+    let (hub, _) = hub_with(|setup| {
+        let setup = setup.configure(|config| {
+            config.session.inbox.capacity = 8;
+            config.session.inbox.held = 4;
+        });
+        setup.on("prediction", move |message| {
+            let data: Value = message.json().unwrap();
+            let id = data["prediction_id"].as_str().unwrap().to_owned();
+            let waits = Arc::clone(&waits);
+            async move {
+                if id == "slow" {
+                    let _ = waits.1.recv().await;
+                }
+                if id.starts_with("bad") { Err("no such game") } else { Ok("stored") }
+            }
+        })
+    });
+    let mut miner = Client::join(hub.address(), 1);
+    let slow = prediction(&miner.keys, "slow");
+    miner.send(slow);
+    for n in 0..20 {
+        assert!(miner.predict(&format!("quick-{n}")).success());
+    }
+    assert!(!miner.predict("bad").success());
+    go.0.close();
+    let said = miner.expect("confirmation");
+    assert_eq!((&said.data["prediction_id"], said.success()), (&"slow".into(), true));
+    assert!(!miner.predict("bad").success(), "the same word again");
+}
+
+#[test]
+fn a_reason_is_told_as_far_as_a_close_frame_reaches() {
+    let (hub, _) = hub_with(|setup| setup.authorize(|_| Admission::Refuse("é-".repeat(100).into())));
+    let mut miner = Client::open(hub.address(), keys(1));
+    let said = auth(&miner.keys);
+    miner.send(said);
+    let refusal: Value = serde_json::from_str(&miner.text()).unwrap();
+    assert_eq!(refusal["message"], "é-".repeat(100));
+    let closed = miner.closed();
+    assert_eq!((closed.code, closed.reason), (1008, "é-".repeat(40)));
+}

@@ -47,6 +47,30 @@ pub(super) struct Account {
     told: VecDeque<Told>,
 }
 
+impl Account {
+    /// Forgets as the machine does: what was decided first, what its miner has not heard yet only after that, and what
+    /// the application still has not at all. Decided ones stand in the order of their decisions.
+    fn make_room(&mut self, most: usize) {
+        if self.told.len() < most {
+            return;
+        }
+        let told = self.told.iter().position(|told| told.word.is_some() && told.frame.is_none());
+        let decided = || self.told.iter().position(|told| told.word.is_some());
+        self.told.remove(told.or_else(decided).unwrap_or_default());
+    }
+
+    /// The application has decided about it, or given it back: then there is nothing to tell.
+    fn decided(&mut self, id: MessageId, word: Option<Word>, frame: Option<Utf8Bytes>) {
+        let at = self.told.iter().position(|told| told.id == id);
+        if let Some(mut told) = at.and_then(|at| self.told.remove(at))
+            && word.is_some()
+        {
+            (told.word, told.frame) = (word, frame);
+            self.told.push_back(told);
+        }
+    }
+}
+
 /// A request that waits for its answer.
 pub(super) struct Asking {
     pub(super) answer: Sender<Answer>,
@@ -87,9 +111,7 @@ impl Engine {
             && matches!(arrival, Arrival::Deliver { .. } | Arrival::Duplicate | Arrival::Answer(_))
             && !account.told.iter().any(|told| told.id == *id)
         {
-            if account.told.len() >= self.remembered {
-                account.told.pop_front();
-            }
+            account.make_room(self.remembered);
             account.told.push_back(Told { id: *id, name: name.clone(), word: None, frame: None });
         }
         if let Arrival::Deliver { delivery, maybe_dup } = arrival {
@@ -175,9 +197,8 @@ impl Engine {
             let success = word.as_ref().map(|(success, ..)| *success);
             if let Some((id, _)) = id
                 && let Some(account) = self.accounts.get_mut(session.place()).and_then(Option::as_mut)
-                && let Some(told) = account.told.iter_mut().find(|told| told.id == id)
             {
-                (told.word, told.frame) = (word, frame);
+                account.decided(id, word, frame);
             }
             self.counters.handled(success, now.since(arrived));
             open &= self.machine.complete(now, session, delivery, verdict);

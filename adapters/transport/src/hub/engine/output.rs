@@ -116,7 +116,7 @@ impl Engine {
         let (refusal, reason): (Option<&str>, String) = match why {
             Why::Impostor | Why::Replayed if !known => (Some(REFUSED), REFUSED.into()),
             Why::Unknown if state.refusal == REFUSED_UNKNOWN => (Some(REFUSED_UNKNOWN), CLOSE_UNKNOWN.into()),
-            Why::Unknown => (Some(&state.refusal), state.refusal.chars().take(LONGEST_REASON / 4).collect()),
+            Why::Unknown => (Some(&state.refusal), shortened(&state.refusal).into()),
             Why::Replaced => (None, CLOSE_REPLACED.into()),
             Why::Draining => (None, CLOSE_STOPPING.into()),
             _ => (None, why.to_string()),
@@ -256,4 +256,10 @@ impl Engine {
             }
         }
     }
+}
+
+/// As much of a reason as a close frame carries.
+fn shortened(reason: &str) -> &str {
+    let end = (0..=LONGEST_REASON).rev().find(|end| reason.is_char_boundary(*end));
+    end.and_then(|end| reason.get(..end)).filter(|_| reason.len() > LONGEST_REASON).unwrap_or(reason)
 }
