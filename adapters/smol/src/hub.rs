@@ -59,7 +59,8 @@ use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
-/// So many connections that are not WebSockets, together and from one address (of version 6: one network); a further one is closed unheard.
+/// So many connections that are not WebSockets, together and from one address (of version 6: one network); a further
+/// one is closed unheard.
 const VISITORS: usize = 2048;
 const OF_ONE: usize = 256;
 

@@ -216,7 +216,7 @@ impl Hub {
         to: impl FnMut(&Hotkey) -> bool,
     ) -> Result<Sent, Refused> {
         let parcel = self.parcel(kind, data)?;
-        if parcel.frame.len() > self.longest {
+        if parcel.size() > self.longest {
             return Err(Refused::Session(Refusal::TooLarge));
         }
         Ok(self.with(|engine| engine.publish(&parcel, how, to)))
@@ -322,8 +322,7 @@ impl Hub {
         if kind.is_empty() || kind.len() > LONGEST_KIND {
             return Err(Refused::Kind);
         }
-        let frame = self.signer.message(kind, data).map_err(Refused::Data)?;
-        Ok(Arc::new(Parcel { kind: kind.into(), data: data.into(), frame, signed: self.clock.now() }))
+        Parcel::new(&self.signer, self.clock.now(), kind, data).map(Arc::new).map_err(Refused::Data)
     }
 
     /// Whether messages of this type are taken.
