@@ -347,13 +347,36 @@ fn health_has_the_originals_fields_first_and_metrics_can_be_read() {
     let (hub, _) = hub();
     let mut miner = Client::join(hub.address(), 1);
     miner.predict("p-1");
+    miner.predict("p-1");
+    assert_eq!(post(hub.address(), &prediction(&keys(1), "p-2")).status, 200);
+    miner.send("{}");
+    assert!(miner.text().contains("Invalid message"));
     let health = http(hub.address(), "GET", "/ws/health", "");
     assert_eq!(health.status, 200);
     assert!(
         health.body.starts_with(r#"{"status":"online","connections":1,"active_connections":1,"uptime":"#),
         "{health:?}"
     );
-    let _: Value = serde_json::from_str(&health.body).unwrap();
+    let fields: Value = serde_json::from_str(&health.body).unwrap();
+    for (field, value) in [
+        ("suspended", 0),
+        ("sessions", 1),
+        ("pending", 0),
+        ("closing", 0),
+        ("backlog", 0),
+        ("held", 0),
+        ("reconnect_window", 30),
+        ("handshakes", 1),
+        ("refused", 0),
+        ("dedupe_hits", 1),
+        ("limited", 0),
+        ("replays", 0),
+        ("errors_per_minute", 1),
+    ] {
+        assert_eq!(fields[field], value, "{field}");
+    }
+    assert_eq!((&fields["draining"], &fields["fleet_http"]), (&false.into(), &false.into()));
+    assert_eq!(fields["fallback_rate"], 0.5);
     let metrics = http(hub.address(), "GET", "/metrics", "");
     assert!(metrics.head.contains("content-type: text/plain; version=0.0.4"));
     let mut families = BTreeSet::new();
@@ -371,8 +394,9 @@ fn health_has_the_originals_fields_first_and_metrics_can_be_read() {
     for said in [
         r#"bowline_connections{state="authenticated"} 1"#,
         r#"bowline_messages_in_total{path="websocket"} 1"#,
-        r#"bowline_handling_seconds_bucket{le="+Inf"} 1"#,
-        "bowline_handling_seconds_count 1",
+        r#"bowline_messages_in_total{path="http"} 1"#,
+        r#"bowline_handling_seconds_bucket{le="+Inf"} 2"#,
+        "bowline_handling_seconds_count 2",
         "bowline_backlog 0",
     ] {
         assert!(metrics.body.lines().any(|line| line == said), "{said} is not in\n{}", metrics.body);
@@ -702,6 +726,12 @@ fn u9_a_drain_confirms_what_was_begun_refuses_who_is_new_and_tells_when_to_retur
         assert!((0.0..=20.0).contains(&after));
     }
     assert_eq!(Client::try_open(hub.address(), keys(99)).err(), Some(503));
+    let refused = hub.stats().refused;
+    for _ in 0..3 {
+        assert_eq!(http(hub.address(), "GET", "/ws/health", "").status, 200);
+    }
+    assert_eq!(hub.stats().refused, refused, "to ask how it stands is no try to come in");
+    assert_eq!(hub.counters().refused.iter().sum::<u64>(), refused);
     assert_eq!(drained.join().unwrap(), 0);
     assert_eq!((hub.health().connections, hub.health().sessions), (0, 0));
     assert!(http(hub.address(), "GET", "/ws/health", "").body.starts_with(r#"{"status":"offline","connections":0,"#));

@@ -275,7 +275,7 @@ impl Engine {
     }
 
     fn misunderstood(&mut self, line: &Arc<Line>) {
-        self.counters.malformed = self.counters.malformed.saturating_add(1);
+        self.counters.misunderstood(self.clock.now());
         self.reply(line, Text::Text(line::bad_message()));
     }
 

@@ -98,6 +98,8 @@ pub struct Hub {
     over: AtomicBool,
     drained: event_listener::Event,
     most_hello: Duration,
+    /// What miners are told to spread their return over.
+    window: Duration,
     /// No frame is longer: a miner's library would end the connection.
     longest: usize,
 }
@@ -141,6 +143,7 @@ impl Hub {
             over: AtomicBool::new(false),
             drained: event_listener::Event::new(),
             most_hello: setup.config.hello,
+            window: setup.config.reconnect_window,
             longest: usize::try_from(setup.config.session.outbox.frame_limit).unwrap_or(usize::MAX),
         }))
     }

@@ -133,6 +133,7 @@ impl Engine {
         stamp: Stamp,
     ) -> Result<(SessionId, RequestId, Receiver<Answer>), Answer> {
         if self.held_bytes > HELD_BYTES {
+            self.counters.refuse(Why::Full);
             return Err(denied(Denied { why: Why::Full, after: Duration::from_secs(1) }));
         }
         self.last_request = self.last_request.saturating_add(1);
@@ -154,7 +155,10 @@ impl Engine {
         self.arrived(session, arrival, content, bytes);
         match arrival {
             Arrival::Answer(said) => Err(self.answer(session, id, said)),
-            Arrival::Full => Err(denied(Denied { why: Why::Full, after: Duration::from_secs(1) })),
+            Arrival::Full => {
+                self.counters.refuse(Why::Full);
+                Err(denied(Denied { why: Why::Full, after: Duration::from_secs(1) }))
+            }
             Arrival::Reused => Err(Answer::error(422, "this id was used for another message")),
             Arrival::Deliver { .. } | Arrival::Duplicate => {
                 let (answer, answered) = async_channel::bounded(1);
@@ -200,7 +204,7 @@ impl Engine {
             {
                 account.decided(id, word, frame);
             }
-            self.counters.handled(success, now.since(arrived));
+            self.counters.handled(now, success, now.since(arrived));
             open &= self.machine.complete(now, session, delivery, verdict);
         }
         open

@@ -108,6 +108,7 @@ impl Engine {
     fn close(&mut self, conn: ConnId, why: Why, after: Duration) {
         let Some(line) = self.line(conn) else {
             // Let in, but not a WebSocket yet.
+            self.counters.refuse(why);
             self.lost(conn, Cause::Closed(1006));
             return;
         };
