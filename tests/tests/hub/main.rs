@@ -483,22 +483,28 @@ fn a_frame_that_is_too_long_or_binary_or_nonsense_ends_or_does_not_end_its_own_c
     assert!(Client::join(hub.address(), 1).predict("p-3").success());
 }
 
+/// Asks for a WebSocket and reads until the hub ends the connection.
+fn upgrade_to_the_end(hub: &Hub) -> String {
+    let upgrade = "GET /ws HTTP/1.1\r\nHost: v\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let mut stream = TcpStream::connect(hub.address()).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    stream.write_all(upgrade.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.to_lowercase()
+}
+
 #[test]
 fn u8_limits_refuse_before_the_upgrade_and_say_when_to_come_back() {
     let (hub, _) = hub_with(|setup| setup.configure(|config| config.pending = 2));
     let _one = Client::open(hub.address(), keys(1));
     let _two = Client::open(hub.address(), keys(2));
     assert_eq!(Client::try_open(hub.address(), keys(3)).err(), Some(503));
-    let upgrade = "GET /ws HTTP/1.1\r\nHost: v\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    let mut stream = TcpStream::connect(hub.address()).unwrap();
-    stream.set_read_timeout(Some(LIMIT)).unwrap();
-    stream.write_all(upgrade.as_bytes()).unwrap();
-    let mut answer = [0; 1024];
-    let n = stream.read(&mut answer).unwrap();
-    let answer = String::from_utf8_lossy(&answer[..n]).to_lowercase();
+    let answer = upgrade_to_the_end(&hub);
     assert!(answer.starts_with("http/1.1 503") && answer.contains("retry-after: "), "{answer}");
     assert!(answer.contains(r#"{"error":"no place left"}"#), "{answer}");
+    assert!(answer.contains("connection: close\r\n"), "it keeps no place: {answer}");
     assert!(hub.metrics().contains(r#"bowline_refused_total{reason="Full"} 2"#));
 }
 
@@ -703,6 +709,7 @@ fn a_miner_without_a_connection_gets_its_messages_by_http() {
     assert_eq!(end.outcome, Outcome::Delivered { path: bowline::Path::Http });
     // Switched off, there are no WebSockets, and predictions come by HTTP.
     assert_eq!(Client::try_open(hub.address(), keys(1)).err(), Some(404));
+    assert!(upgrade_to_the_end(&hub).contains("connection: close\r\n"));
     assert_eq!(post(hub.address(), &prediction(&keys(1), "p-1")).status, 200);
     assert!(http(hub.address(), "GET", "/ws/health", "").body.starts_with(r#"{"status":"disabled","connections":0,"#));
 }
