@@ -48,7 +48,7 @@ use bowline::hub::ConnId;
 use bowline_transport::http::{self, Answer, Deadline, Post, Served, Timed};
 use bowline_transport::hub::{Action, Hub as Shared, Line, ROUTES, Reading, Visit};
 use core::future::pending;
-use core::net::{IpAddr, SocketAddr};
+use core::net::SocketAddr;
 use core::time::Duration;
 use smol::channel::{Receiver, Sender};
 use smol::future::FutureExt as _;
@@ -59,7 +59,8 @@ use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
-/// So many connections that are not WebSockets, together and from one address; a further one is closed unheard.
+/// So many connections that are not WebSockets, together and from one address (of version 6: one network); a further
+/// one is closed unheard.
 const VISITORS: usize = 2048;
 const OF_ONE: usize = 256;
 
@@ -241,11 +242,13 @@ impl Drop for Hub {
     }
 }
 
-/// A WebSocket: its socket, and the task that reads it.
+/// A WebSocket: its socket, the task that reads it, and the one that waits until it can be written. They end with it: one
+/// that waited on for a peer that takes nothing would hold the socket for as long as that peer likes.
 struct Wired {
     conn: ConnId,
     socket: Socket,
     task: Task<()>,
+    watch: Option<Task<()>>,
 }
 
 /// The tasks and sockets of a hub.
@@ -269,7 +272,8 @@ impl core::fmt::Debug for World {
 #[derive(Default)]
 struct Visitors {
     all: usize,
-    of: BTreeMap<IpAddr, usize>,
+    /// By origin.
+    of: BTreeMap<u64, usize>,
 }
 
 impl World {
@@ -297,11 +301,15 @@ impl World {
             }
             Action::Watch(line) => {
                 let conn = line.conn();
-                let wired = lock(&self.wired);
-                let known = wired.get(conn.place()).and_then(Option::as_ref).filter(|known| known.conn == conn);
-                if let (Some(known), Some(hub)) = (known, self.hub()) {
-                    self.spawn(watch(hub, line, Arc::clone(&known.socket)));
-                }
+                let mut wired = lock(&self.wired);
+                let known = wired.get_mut(conn.place()).and_then(Option::as_mut).filter(|known| known.conn == conn);
+                let before = if let (Some(known), Some(hub)) = (known, self.hub()) {
+                    known.watch.replace(smol::spawn(watch(hub, line, Arc::clone(&known.socket))))
+                } else {
+                    None
+                };
+                drop(wired);
+                drop(before);
             }
             Action::Post { session, post, id, target, body, deadline } => {
                 let Some(hub) = self.hub() else { return };
@@ -337,7 +345,7 @@ impl World {
     fn close(&self) -> Vec<Task<()>> {
         self.over.0.close();
         let wired = core::mem::take(&mut *lock(&self.wired));
-        wired.into_iter().flatten().map(|wired| wired.task).collect()
+        wired.into_iter().flatten().flat_map(|wired| [Some(wired.task), wired.watch]).flatten().collect()
     }
 }
 
@@ -369,7 +377,7 @@ async fn listen(hub: Arc<Shared>, world: Arc<World>, listener: Async<TcpListener
     loop {
         match listener.accept().await {
             Ok((socket, from)) => {
-                if let Some(visitor) = Visitor::enter(&world, from.ip()) {
+                if let Some(visitor) = Visitor::enter(&world, Visit::new(from.ip())) {
                     world.spawn(serve(Arc::clone(&hub), visitor, Socket::new(socket)));
                 }
             }
@@ -383,20 +391,20 @@ async fn listen(hub: Arc<Shared>, world: Arc<World>, listener: Async<TcpListener
 /// A connection that is no WebSocket yet, until it is dropped.
 struct Visitor {
     world: Arc<World>,
-    from: IpAddr,
+    visit: Visit,
 }
 
 impl Visitor {
     /// None: there are too many.
-    fn enter(world: &Arc<World>, from: IpAddr) -> Option<Self> {
+    fn enter(world: &Arc<World>, visit: Visit) -> Option<Self> {
         let mut visitors = lock(&world.visitors);
-        let of_one = visitors.of.get(&from).copied().unwrap_or_default();
+        let of_one = visitors.of.get(&visit.origin()).copied().unwrap_or_default();
         if visitors.all >= VISITORS || of_one >= OF_ONE {
             return None;
         }
         visitors.all += 1;
-        visitors.of.insert(from, of_one + 1);
-        Some(Self { world: Arc::clone(world), from })
+        visitors.of.insert(visit.origin(), of_one + 1);
+        Some(Self { world: Arc::clone(world), visit })
     }
 }
 
@@ -404,10 +412,10 @@ impl Drop for Visitor {
     fn drop(&mut self) {
         let mut visitors = lock(&self.world.visitors);
         visitors.all -= 1;
-        if let Some(count) = visitors.of.get_mut(&self.from) {
+        if let Some(count) = visitors.of.get_mut(&self.visit.origin()) {
             *count -= 1;
             if *count == 0 {
-                visitors.of.remove(&self.from);
+                visitors.of.remove(&self.visit.origin());
             }
         }
     }
@@ -420,14 +428,14 @@ async fn serve(hub: Arc<Shared>, visitor: Visitor, socket: Socket) {
         return;
     }
     let Ok(io) = Io::new(Arc::clone(&socket), |socket| hub.security().accept(socket)) else { return };
-    let visit = Visit::new(visitor.from);
+    let visit = &visitor.visit;
     let io = Timed::new(FuturesIo::new(io), SmolTimer::new(), deadline.clone());
     let answer = |callback| {
         let busy = async {
             Timer::after(ANSWER).await;
             Answer { retry_after: Some(Duration::from_secs(5)), ..Answer::error(503, "it takes too long") }
         };
-        hub.request(&visit, callback).or(busy)
+        hub.request(visit, callback).or(busy)
     };
     let served = http::serve(io, &deadline, &limits, &ROUTES, answer).await;
     let Some(conn) = visit.admitted() else { return };
@@ -450,7 +458,7 @@ fn wire(hub: &Arc<Shared>, world: &World, line: Arc<Line>, socket: Socket) {
     }
     let task = smol::spawn(read(Arc::clone(hub), line, Arc::clone(&socket)));
     if let Some(slot) = wired.get_mut(conn.place()) {
-        *slot = Some(Wired { conn, socket, task });
+        *slot = Some(Wired { conn, socket, task, watch: None });
     }
 }
 

@@ -347,13 +347,36 @@ fn health_has_the_originals_fields_first_and_metrics_can_be_read() {
     let (hub, _) = hub();
     let mut miner = Client::join(hub.address(), 1);
     miner.predict("p-1");
+    miner.predict("p-1");
+    assert_eq!(post(hub.address(), &prediction(&keys(1), "p-2")).status, 200);
+    miner.send("{}");
+    assert!(miner.text().contains("Invalid message"));
     let health = http(hub.address(), "GET", "/ws/health", "");
     assert_eq!(health.status, 200);
     assert!(
         health.body.starts_with(r#"{"status":"online","connections":1,"active_connections":1,"uptime":"#),
         "{health:?}"
     );
-    let _: Value = serde_json::from_str(&health.body).unwrap();
+    let fields: Value = serde_json::from_str(&health.body).unwrap();
+    for (field, value) in [
+        ("suspended", 0),
+        ("sessions", 1),
+        ("pending", 0),
+        ("closing", 0),
+        ("backlog", 0),
+        ("held", 0),
+        ("reconnect_window", 30),
+        ("handshakes", 1),
+        ("refused", 0),
+        ("dedupe_hits", 1),
+        ("limited", 0),
+        ("replays", 0),
+        ("errors_per_minute", 1),
+    ] {
+        assert_eq!(fields[field], value, "{field}");
+    }
+    assert_eq!((&fields["draining"], &fields["fleet_http"]), (&false.into(), &false.into()));
+    assert_eq!(fields["fallback_rate"], 0.5);
     let metrics = http(hub.address(), "GET", "/metrics", "");
     assert!(metrics.head.contains("content-type: text/plain; version=0.0.4"));
     let mut families = BTreeSet::new();
@@ -371,8 +394,9 @@ fn health_has_the_originals_fields_first_and_metrics_can_be_read() {
     for said in [
         r#"bowline_connections{state="authenticated"} 1"#,
         r#"bowline_messages_in_total{path="websocket"} 1"#,
-        r#"bowline_handling_seconds_bucket{le="+Inf"} 1"#,
-        "bowline_handling_seconds_count 1",
+        r#"bowline_messages_in_total{path="http"} 1"#,
+        r#"bowline_handling_seconds_bucket{le="+Inf"} 2"#,
+        "bowline_handling_seconds_count 2",
         "bowline_backlog 0",
     ] {
         assert!(metrics.body.lines().any(|line| line == said), "{said} is not in\n{}", metrics.body);
@@ -459,22 +483,28 @@ fn a_frame_that_is_too_long_or_binary_or_nonsense_ends_or_does_not_end_its_own_c
     assert!(Client::join(hub.address(), 1).predict("p-3").success());
 }
 
+/// Asks for a WebSocket and reads until the hub ends the connection.
+fn upgrade_to_the_end(hub: &Hub) -> String {
+    let upgrade = "GET /ws HTTP/1.1\r\nHost: v\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let mut stream = TcpStream::connect(hub.address()).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    stream.write_all(upgrade.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.to_lowercase()
+}
+
 #[test]
 fn u8_limits_refuse_before_the_upgrade_and_say_when_to_come_back() {
     let (hub, _) = hub_with(|setup| setup.configure(|config| config.pending = 2));
     let _one = Client::open(hub.address(), keys(1));
     let _two = Client::open(hub.address(), keys(2));
     assert_eq!(Client::try_open(hub.address(), keys(3)).err(), Some(503));
-    let upgrade = "GET /ws HTTP/1.1\r\nHost: v\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    let mut stream = TcpStream::connect(hub.address()).unwrap();
-    stream.set_read_timeout(Some(LIMIT)).unwrap();
-    stream.write_all(upgrade.as_bytes()).unwrap();
-    let mut answer = [0; 1024];
-    let n = stream.read(&mut answer).unwrap();
-    let answer = String::from_utf8_lossy(&answer[..n]).to_lowercase();
+    let answer = upgrade_to_the_end(&hub);
     assert!(answer.starts_with("http/1.1 503") && answer.contains("retry-after: "), "{answer}");
     assert!(answer.contains(r#"{"error":"no place left"}"#), "{answer}");
+    assert!(answer.contains("connection: close\r\n"), "it keeps no place: {answer}");
     assert!(hub.metrics().contains(r#"bowline_refused_total{reason="Full"} 2"#));
 }
 
@@ -645,17 +675,12 @@ fn u3_a_message_for_one_waits_for_its_connection_and_a_pong_proves_it() {
     assert!(!hub.dismiss(keys(2).hotkey()));
 }
 
-#[test]
-fn a_miner_without_a_connection_gets_its_messages_by_http() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let receiver = Target::http(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
-    let (hub, _) = hub_with(|setup| setup.enabled(false));
-    hub.adopt(keys(1).hotkey(), Some(receiver)).unwrap();
-    let receipt = hub.send(keys(1).hotkey(), "game_update", r#"{"games":[7]}"#).unwrap();
+/// The first message that is posted to a receiver, not answered yet.
+fn posted(listener: &TcpListener) -> (TcpStream, String) {
     let (mut stream, _) = listener.accept().unwrap();
     stream.set_read_timeout(Some(LIMIT)).unwrap();
     let (mut seen, mut chunk) = (Vec::new(), [0; 4096]);
-    let body = loop {
+    loop {
         let n = stream.read(&mut chunk).unwrap();
         assert!(n > 0);
         seen.extend_from_slice(&chunk[..n]);
@@ -664,15 +689,27 @@ fn a_miner_without_a_connection_gets_its_messages_by_http() {
             && body.ends_with("\"}")
         {
             assert!(head.starts_with("POST /ws/messages HTTP/1.1"), "{head}");
-            break body.to_owned();
+            let body = body.to_owned();
+            return (stream, body);
         }
-    };
+    }
+}
+
+#[test]
+fn a_miner_without_a_connection_gets_its_messages_by_http() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let receiver = Target::http(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+    let (hub, _) = hub_with(|setup| setup.enabled(false));
+    hub.adopt(keys(1).hotkey(), Some(receiver)).unwrap();
+    let receipt = hub.send(keys(1).hotkey(), "game_update", r#"{"games":[7]}"#).unwrap();
+    let (mut stream, body) = posted(&listener);
     assert_eq!(Said::read(&body).data["games"][0], 7);
     stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
     let end = block("the settlement", receipt.settled());
     assert_eq!(end.outcome, Outcome::Delivered { path: bowline::Path::Http });
     // Switched off, there are no WebSockets, and predictions come by HTTP.
     assert_eq!(Client::try_open(hub.address(), keys(1)).err(), Some(404));
+    assert!(upgrade_to_the_end(&hub).contains("connection: close\r\n"));
     assert_eq!(post(hub.address(), &prediction(&keys(1), "p-1")).status, 200);
     assert!(http(hub.address(), "GET", "/ws/health", "").body.starts_with(r#"{"status":"disabled","connections":0,"#));
 }
@@ -696,6 +733,12 @@ fn u9_a_drain_confirms_what_was_begun_refuses_who_is_new_and_tells_when_to_retur
         assert!((0.0..=20.0).contains(&after));
     }
     assert_eq!(Client::try_open(hub.address(), keys(99)).err(), Some(503));
+    let refused = hub.stats().refused;
+    for _ in 0..3 {
+        assert_eq!(http(hub.address(), "GET", "/ws/health", "").status, 200);
+    }
+    assert_eq!(hub.stats().refused, refused, "to ask how it stands is no try to come in");
+    assert_eq!(hub.counters().refused.iter().sum::<u64>(), refused);
     assert_eq!(drained.join().unwrap(), 0);
     assert_eq!((hub.health().connections, hub.health().sessions), (0, 0));
     assert!(http(hub.address(), "GET", "/ws/health", "").body.starts_with(r#"{"status":"offline","connections":0,"#));
@@ -805,4 +848,181 @@ fn encrypted_the_hub_is_the_same() {
     let plain = TcpStream::connect(hub.address()).unwrap();
     plain.set_read_timeout(Some(LIMIT)).unwrap();
     assert!(tungstenite::client(format!("ws://{}/ws", hub.address()), plain).is_err(), "not in the clear");
+}
+
+/// Whether the hub's end of a connection still belongs to a process; Linux tells.
+#[cfg(target_os = "linux")]
+fn is_open(hub: &Hub, miner: &TcpStream) -> bool {
+    let (local, remote) = (hub.address().port(), miner.local_addr().unwrap().port());
+    let (local, remote) = (format!(":{local:04X}"), format!(":{remote:04X}"));
+    std::fs::read_to_string("/proc/net/tcp").unwrap().lines().any(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        fields[1].ends_with(&local) && fields[2].ends_with(&remote) && fields[9] != "0"
+    })
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_reader_that_stopped_holds_no_socket_once_its_connection_is_over() {
+    let (hub, _) = hub();
+    let stopped = Client::join(hub.address(), 1);
+    socket2::SockRef::from(stopped.socket.get_ref()).set_recv_buffer_size(4096).unwrap();
+    let data = format!(r#"{{"games":["{}"]}}"#, "x".repeat(256 * 1024));
+    for _ in 0..40 {
+        hub.publish("game_update", &data, Publish::DEFAULT).unwrap();
+    }
+    assert!(is_open(&hub, stopped.socket.get_ref()));
+    hub.dismiss(keys(1).hotkey());
+    until("the end of the connection", || hub.health().connections + hub.health().closing == 0);
+    until("the end of the socket", || !is_open(&hub, stopped.socket.get_ref()));
+}
+
+#[test]
+fn newcomers_at_a_slow_authorize_hold_up_no_request_of_whoever_is_known() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let (hub, _) = hub_with(|setup| {
+        setup.configure(|config| config.hello = Duration::from_secs(25)).authorize(move |hotkey| {
+            count.fetch_add(1, Ordering::Relaxed);
+            async move {
+                if hotkey != keys(1).hotkey() {
+                    core::future::pending::<()>().await;
+                }
+                Admission::accept()
+            }
+        })
+    });
+    let mut known = Client::join(hub.address(), 1);
+    let newcomers: Vec<_> = (2..102)
+        .map(|n| {
+            let mut newcomer = Client::open(hub.address(), keys(n));
+            let said = auth(&newcomer.keys);
+            newcomer.send(said);
+            newcomer
+        })
+        .collect();
+    until("the questions", || asked.load(Ordering::Relaxed) == 65);
+    assert_eq!(post(hub.address(), &prediction(&known.keys, "p-1")).status, 200);
+    assert!(known.predict("p-2").success());
+    // By whatever path they come, no more than 64 are asked about at once.
+    let strangers: Vec<_> = (102..106)
+        .map(|n| {
+            let body = prediction(&keys(n), "p");
+            let mut stream = TcpStream::connect(hub.address()).unwrap();
+            let head = format!("POST /ws/messages HTTP/1.1\r\nHost: v\r\nContent-Length: {}\r\n\r\n", body.len());
+            stream.write_all(head.as_bytes()).unwrap();
+            stream.write_all(body.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    assert!(known.predict("p-3").success());
+    assert_eq!(post(hub.address(), &prediction(&known.keys, "p-4")).status, 200);
+    assert_eq!(asked.load(Ordering::Relaxed), 65);
+    drop((newcomers, strangers));
+}
+
+/// Closed, it lets everybody go on.
+fn gate() -> (smol::channel::Sender<()>, smol::channel::Receiver<()>) {
+    smol::channel::bounded(1)
+}
+
+#[test]
+fn a_place_that_others_leave_is_for_whoever_waits_also_behind_its_own_slow_message() {
+    let (first, last) = (gate(), gate());
+    let waits = [first.1, last.1];
+    let (hub, seen) = hub_with(|setup| {
+        setup.handle_at_once(16).on("odds", move |message| {
+            let [first, last] = waits.clone();
+            let kind: Value = message.json().unwrap();
+            async move {
+                match kind["wait"].as_str() {
+                    Some("first") => drop(first.recv().await),
+                    Some("last") => drop(last.recv().await),
+                    _ => {}
+                }
+                Ok::<_, String>("stored")
+            }
+        })
+    });
+    let mut miners: Vec<_> = (1..10).map(|n| Client::join(hub.address(), n)).collect();
+    let mut begun = 0;
+    for (n, miner) in miners.iter_mut().enumerate() {
+        let waits: &[_] = if n < 7 { &["first", "first"] } else { &["last"] };
+        for (of, wait) in waits.iter().enumerate() {
+            let odds = message(&miner.keys, "odds", &format!(r#"{{"prediction_id":"{of}","wait":"{wait}"}}"#));
+            miner.send(odds);
+            begun += 1;
+        }
+    }
+    assert_eq!(begun, 16, "as many as there are places");
+    until("all of them", || hub.health().held == 16);
+    let one = &mut miners[8];
+    let quick = prediction(&one.keys, "quick");
+    one.send(quick);
+    until("the one more", || hub.health().held == 17);
+    assert!(seen.lock().unwrap().is_empty(), "there is no place");
+    first.0.close();
+    assert_eq!(one.expect("confirmation").data["prediction_id"], "quick");
+    last.0.close();
+    assert_eq!(one.expect("confirmation").data["prediction_id"], "0");
+}
+
+#[test]
+fn a_miner_that_was_never_connected_gets_its_messages_where_authorize_says() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let receiver = Target::http(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+    let (hub, _) = hub_with(|setup| setup.authorize(move |_| Admission::Accept { receiver: Some(receiver.clone()) }));
+    assert_eq!(post(hub.address(), &prediction(&keys(1), "p-1")).status, 200);
+    let receipt = hub.send(keys(1).hotkey(), "game_update", r#"{"games":[7]}"#).unwrap();
+    let (mut stream, body) = posted(&listener);
+    assert_eq!(Said::read(&body).data["games"][0], 7);
+    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+    let end = block("the settlement", receipt.settled());
+    assert_eq!(end.outcome, Outcome::Delivered { path: bowline::Path::Http });
+}
+
+#[test]
+fn a_slow_prediction_is_confirmed_however_many_come_and_go_meanwhile() {
+    let go = Arc::new(gate());
+    let waits = Arc::clone(&go);
+    let (hub, _) = hub_with(|setup| {
+        let setup = setup.configure(|config| {
+            config.session.inbox.capacity = 8;
+            config.session.inbox.held = 4;
+        });
+        setup.on("prediction", move |message| {
+            let data: Value = message.json().unwrap();
+            let id = data["prediction_id"].as_str().unwrap().to_owned();
+            let waits = Arc::clone(&waits);
+            async move {
+                if id == "slow" {
+                    let _ = waits.1.recv().await;
+                }
+                if id.starts_with("bad") { Err("no such game") } else { Ok("stored") }
+            }
+        })
+    });
+    let mut miner = Client::join(hub.address(), 1);
+    let slow = prediction(&miner.keys, "slow");
+    miner.send(slow);
+    for n in 0..20 {
+        assert!(miner.predict(&format!("quick-{n}")).success());
+    }
+    assert!(!miner.predict("bad").success());
+    go.0.close();
+    let said = miner.expect("confirmation");
+    assert_eq!((&said.data["prediction_id"], said.success()), (&"slow".into(), true));
+    assert!(!miner.predict("bad").success(), "the same word again");
+}
+
+#[test]
+fn a_reason_is_told_as_far_as_a_close_frame_reaches() {
+    let (hub, _) = hub_with(|setup| setup.authorize(|_| Admission::Refuse("é-".repeat(100).into())));
+    let mut miner = Client::open(hub.address(), keys(1));
+    let said = auth(&miner.keys);
+    miner.send(said);
+    let refusal: Value = serde_json::from_str(&miner.text()).unwrap();
+    assert_eq!(refusal["message"], "é-".repeat(100));
+    let closed = miner.closed();
+    assert_eq!((closed.code, closed.reason), (1008, "é-".repeat(40)));
 }

@@ -387,7 +387,8 @@ where
                 if let Some(segment) = ask {
                     let answer = (self.handler)(Callback::empty(segment)).await;
                     if answer.status != 200 {
-                        return reply(answer);
+                        // Whoever wanted a WebSocket has nothing more to ask, and its place is wanted.
+                        return last(reply(answer));
                     }
                 }
                 self.upgraded.store(true, Ordering::Relaxed);

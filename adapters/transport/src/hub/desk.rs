@@ -66,27 +66,33 @@ impl Desks {
         let mut works: Vec<Running<'_>> = Vec::new();
         loop {
             let listener = more.listen();
-            while works.len() < self.each
-                && let Some(place) = self.places.try_enter()
-                && let Some(job) = self.next(session)
-            {
-                works.push(Running { work: begin(job.message, &job.handler), ticket: Some(job.ticket), _place: place });
+            // Set when all places are taken by others: before it is tried for the last time.
+            let mut freed = None;
+            while works.len() < self.each && self.waits(session) {
+                match (self.places.try_enter(), &freed) {
+                    (Some(place), _) => {
+                        let Some(Job { message, ticket, handler }) = self.next(session) else { break };
+                        works.push(Running { work: begin(message, &handler), ticket: Some(ticket), _place: place });
+                    }
+                    (None, None) => freed = Some(self.places.freed()),
+                    (None, Some(_)) => break,
+                }
             }
             if works.is_empty() {
                 if self.close(session) {
                     return;
                 }
-                // All places are taken by others.
-                drop(self.places.enter().await);
+                if let Some(freed) = freed {
+                    freed.await;
+                }
                 continue;
             }
             let mut listener = pin!(listener);
             let done = poll_fn(|cx| {
                 let done = step(&mut works, cx);
-                if done.is_empty() && listener.as_mut().poll(cx).is_pending() {
-                    return Poll::Pending;
-                }
-                Poll::Ready(done)
+                let more = listener.as_mut().poll(cx).is_ready()
+                    || freed.as_mut().is_some_and(|freed| Pin::new(freed).poll(cx).is_ready());
+                if done.is_empty() && !more { Poll::Pending } else { Poll::Ready(done) }
             });
             let done = done.await;
             if !done.is_empty() {
@@ -94,6 +100,10 @@ impl Desks {
                 hub.complete(done);
             }
         }
+    }
+
+    fn waits(&self, session: SessionId) -> bool {
+        self.lock().get(&session).is_some_and(|desk| !desk.queue.is_empty())
     }
 
     fn next(&self, session: SessionId) -> Option<Job> {

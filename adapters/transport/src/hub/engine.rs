@@ -32,10 +32,11 @@ use bowline::hub::{
 };
 use bowline::wire::KeyedHash;
 use bowline::wire::bettensor::CLOSE_STOPPING;
+use bowline::wire::canonical::Uncanonical;
 use bowline::{Cause, HttpOutcome, Instant, Policy, PostId, RequestId, Seq};
 use core::time::Duration;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tungstenite::{Message as Text, Utf8Bytes};
 
 /// So many bytes of messages may be at the application; further ones are not taken.
@@ -45,21 +46,35 @@ const HELD_BYTES: usize = 256 << 20;
 const FRESH: Duration = Duration::from_secs(60);
 
 /// What is sent to miners, and its signed form.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 pub(super) struct Parcel {
-    pub(super) kind: Box<str>,
-    pub(super) data: Box<str>,
-    pub(super) frame: Utf8Bytes,
-    pub(super) signed: Instant,
+    kind: Box<str>,
+    data: Box<str>,
+    sealed: Mutex<(Instant, Utf8Bytes)>,
 }
 
 impl Parcel {
+    pub(super) fn new(signer: &Signer, now: Instant, kind: &str, data: &str) -> Result<Self, Uncanonical> {
+        let frame = signer.message(kind, data)?;
+        Ok(Self { kind: kind.into(), data: data.into(), sealed: Mutex::new((now, frame)) })
+    }
+
+    /// Its signed form, made anew when it has become too old: once, for all who get it then.
     fn frame(&self, signer: &Signer, now: Instant) -> Utf8Bytes {
-        if now.since(self.signed) <= FRESH {
-            return self.frame.clone();
+        let mut sealed = self.sealed.lock().unwrap_or_else(PoisonError::into_inner);
+        let (signed, frame) = &mut *sealed;
+        if now.since(*signed) > FRESH {
+            // It could be signed before, so it can be now.
+            if let Ok(anew) = signer.message(&self.kind, &self.data) {
+                (*signed, *frame) = (now, anew);
+            }
         }
-        // It could be signed before, so it can be now.
-        signer.message(&self.kind, &self.data).unwrap_or_else(|_| self.frame.clone())
+        frame.clone()
+    }
+
+    /// Its length, in bytes.
+    pub(super) fn size(&self) -> usize {
+        self.sealed.lock().unwrap_or_else(PoisonError::into_inner).1.len()
     }
 }
 
@@ -260,7 +275,7 @@ impl Engine {
     }
 
     fn misunderstood(&mut self, line: &Arc<Line>) {
-        self.counters.malformed = self.counters.malformed.saturating_add(1);
+        self.counters.misunderstood(self.clock.now());
         self.reply(line, Text::Text(line::bad_message()));
     }
 
@@ -296,7 +311,7 @@ impl Engine {
         policy: Policy,
     ) -> Result<Receiver<Settlement>, Refused> {
         let session = self.machine.find(self.identity(&hotkey)).ok_or(Refused::Unknown)?;
-        let size = u32::try_from(parcel.frame.len()).unwrap_or(u32::MAX);
+        let size = u32::try_from(parcel.size()).unwrap_or(u32::MAX);
         let sent = self.machine.send(self.now(), session, parcel, size, policy);
         let seq = sent.map_err(|(why, _)| Refused::Session(why))?;
         let (receipt, settled) = async_channel::bounded(1);
@@ -313,7 +328,7 @@ impl Engine {
 
     pub(super) fn publish(&mut self, parcel: &Arc<Parcel>, how: Publish, mut to: impl FnMut(&Hotkey) -> bool) -> Sent {
         let now = self.now();
-        let size = u32::try_from(parcel.frame.len()).unwrap_or(u32::MAX);
+        let size = u32::try_from(parcel.size()).unwrap_or(u32::MAX);
         let accounts = &self.accounts;
         let mut wanted = |session: SessionId| {
             accounts.get(session.place()).and_then(Option::as_ref).is_some_and(|account| to(&account.hotkey))
@@ -397,4 +412,23 @@ fn grow<T>(table: &mut Vec<Option<T>>, place: usize) {
 /// Who has this address.
 fn identity(names: &KeyedHash, address: &str) -> Identity {
     Identity::from_bits(names.content("hotkey", address).bits())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::Keypair;
+
+    #[test]
+    fn what_is_too_old_is_signed_anew_once_for_all() {
+        let signer = Signer::new(Keypair::from_seed_hex(&"07".repeat(32)).unwrap(), Duration::ZERO);
+        let parcel = Parcel::new(&signer, Instant::ZERO, "game_update", r#"{"games":[]}"#).unwrap();
+        let at = |span: Duration| parcel.frame(&signer, Instant::ZERO.after(span));
+        let first = at(Duration::ZERO);
+        assert_eq!(at(FRESH), first);
+        let second = at(FRESH + Duration::from_secs(1));
+        assert_ne!(second, first, "another moment, another signature");
+        assert_eq!(at(2 * FRESH), second);
+        assert_ne!(at(3 * FRESH), second);
+    }
 }

@@ -1,6 +1,7 @@
 //! What is counted, as JSON and in the text format of Prometheus.
 
 use super::Hub;
+use bowline::Instant;
 use bowline::hub::{Health, HubStats, Why};
 use core::fmt::Write as _;
 use core::time::Duration;
@@ -31,6 +32,42 @@ pub struct Counters {
     pub refused: [u64; Why::ALL.len()],
     buckets: [u64; BUCKETS.len()],
     took: Duration,
+    errors: Minutes,
+}
+
+/// Of this minute and the one before, how many: what the last sixty seconds are reckoned from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Minutes {
+    minute: u64,
+    count: u64,
+    before: u64,
+}
+
+impl Minutes {
+    const LONG: u64 = 60_000_000;
+
+    /// As it is in this minute.
+    const fn at(self, now: Instant) -> Self {
+        let minute = now.as_micros() / Self::LONG;
+        let before = match minute.saturating_sub(self.minute) {
+            0 => return self,
+            1 => self.count,
+            _ => 0,
+        };
+        Self { minute, count: 0, before }
+    }
+
+    const fn add(&mut self, now: Instant) {
+        *self = self.at(now);
+        self.count = self.count.saturating_add(1);
+    }
+
+    /// In the last sixty seconds, as if those of the minute before were spread evenly over it.
+    const fn rate(self, now: Instant) -> u64 {
+        let Self { count, before, .. } = self.at(now);
+        let left = Self::LONG - now.as_micros() % Self::LONG;
+        count.saturating_add(before.saturating_mul(left) / Self::LONG)
+    }
 }
 
 impl Counters {
@@ -41,8 +78,22 @@ impl Counters {
         }
     }
 
+    /// All of them, whatever the reason.
+    fn refused(&self) -> u64 {
+        self.refused.iter().fold(0, |sum, count| sum.saturating_add(*count))
+    }
+
+    /// A frame was not what it should be.
+    pub(super) const fn misunderstood(&mut self, now: Instant) {
+        self.malformed = self.malformed.saturating_add(1);
+        self.errors.add(now);
+    }
+
     /// A message has ended at the application.
-    pub(super) fn handled(&mut self, success: Option<bool>, took: Duration) {
+    pub(super) fn handled(&mut self, now: Instant, success: Option<bool>, took: Duration) {
+        if success == Some(false) {
+            self.errors.add(now);
+        }
         let counter = match success {
             Some(true) => &mut self.confirmed,
             Some(false) => &mut self.rejected,
@@ -201,12 +252,15 @@ pub(super) fn text(health: &Health, stats: &HubStats, counters: &Counters) -> St
 
 impl Hub {
     /// How it stands as the original says it, and more behind that: `status` is `online`, `draining`, `offline` once it is
-    /// over, or `disabled` if there are no WebSockets.
+    /// over, or `disabled` if there are no WebSockets. `errors_per_minute` are messages that the application has rejected
+    /// and frames that were not what they should be.
     #[must_use]
     pub fn health_json(&self) -> String {
-        let (health, drained) = {
+        let now = self.clock.now();
+        let (health, stats, refused, errors, drained) = {
             let engine = self.lock();
-            (engine.health(), engine.drained.is_some())
+            let Counters { errors, .. } = engine.counters;
+            (engine.health(), engine.stats(), engine.counters.refused(), errors.rate(now), engine.drained.is_some())
         };
         let status = match (drained, health.draining, self.websocket) {
             (true, ..) => "offline",
@@ -214,10 +268,38 @@ impl Hub {
             (.., true) => "online",
             (.., false) => "disabled",
         };
-        let Health { connections, active, pending, sessions, backlog, held, fleet_http, .. } = health;
-        let uptime = self.clock.now().since(bowline::Instant::ZERO).as_secs_f64();
+        let Health { connections, active, pending, closing, sessions, suspended, .. } = health;
+        let Health { backlog, held, fleet_http, draining, .. } = health;
+        let HubStats { handshakes, duplicates, limited, replays, delivered, delivered_http, .. } = stats;
+        let uptime = now.since(Instant::ZERO).as_secs_f64();
+        let (window, fallback) = (self.window.as_secs(), ratio(delivered_http, delivered));
         format!(
-            r#"{{"status":"{status}","connections":{connections},"active_connections":{active},"uptime":{uptime:.3},"pending":{pending},"sessions":{sessions},"backlog":{backlog},"held":{held},"fleet_http":{fleet_http}}}"#
+            "{{\"status\":\"{status}\",\"connections\":{connections},\"active_connections\":{active},\"uptime\":{uptime:.3},\
+             \"suspended\":{suspended},\"draining\":{draining},\"sessions\":{sessions},\"pending\":{pending},\
+             \"closing\":{closing},\"backlog\":{backlog},\"held\":{held},\"reconnect_window\":{window},\
+             \"fleet_http\":{fleet_http},\"handshakes\":{handshakes},\"refused\":{refused},\
+             \"dedupe_hits\":{duplicates},\"limited\":{limited},\"replays\":{replays},\
+             \"fallback_rate\":{fallback},\"errors_per_minute\":{errors}}}"
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_errors_of_a_minute_are_forgotten_after_it() {
+        let at = |seconds: u64| Instant::from_micros(seconds * 1_000_000);
+        let mut errors = Minutes::default();
+        for _ in 0..60 {
+            errors.add(at(59));
+        }
+        assert_eq!(errors.rate(at(59)), 60);
+        assert_eq!(errors.rate(at(90)), 30);
+        errors.add(at(90));
+        assert_eq!(errors.rate(at(90)), 31);
+        assert_eq!((errors.rate(at(120)), errors.rate(at(180))), (1, 0));
+        assert_eq!(errors.rate(at(3600)), 0);
     }
 }

@@ -69,8 +69,8 @@ const EVENTS: usize = 256;
 /// So many messages without a handler wait for a reader; further ones are given back.
 const MESSAGES: usize = 1024;
 
-/// So many signatures of newcomers are checked, and so many of them are at `authorize`, at once.
-const VERIFYING: usize = 64;
+/// So many newcomers are at `authorize` at once, by whatever path they came.
+const DECIDING: usize = 64;
 
 /// The longest type of a message.
 const LONGEST_KIND: usize = bowline::wire::MAX_ID;
@@ -87,7 +87,7 @@ pub struct Hub {
     authorize: Authorize,
     handlers: BTreeMap<String, Handler>,
     desks: Desks,
-    verifying: Gate,
+    deciding: Gate,
     /// Somebody reads what no handler was named for.
     wanted: AtomicBool,
     messages: (Sender<Delivery>, Receiver<Delivery>),
@@ -98,6 +98,8 @@ pub struct Hub {
     over: AtomicBool,
     drained: event_listener::Event,
     most_hello: Duration,
+    /// What miners are told to spread their return over.
+    window: Duration,
     /// No frame is longer: a miner's library would end the connection.
     longest: usize,
 }
@@ -131,7 +133,7 @@ impl Hub {
             authorize,
             desks: Desks::new(setup.at_once),
             handlers: setup.handlers,
-            verifying: Gate::new(VERIFYING),
+            deciding: Gate::new(DECIDING),
             wanted: AtomicBool::new(false),
             messages: async_channel::bounded(MESSAGES),
             events: async_channel::bounded(EVENTS),
@@ -141,6 +143,7 @@ impl Hub {
             over: AtomicBool::new(false),
             drained: event_listener::Event::new(),
             most_hello: setup.config.hello,
+            window: setup.config.reconnect_window,
             longest: usize::try_from(setup.config.session.outbox.frame_limit).unwrap_or(usize::MAX),
         }))
     }
@@ -216,7 +219,7 @@ impl Hub {
         to: impl FnMut(&Hotkey) -> bool,
     ) -> Result<Sent, Refused> {
         let parcel = self.parcel(kind, data)?;
-        if parcel.frame.len() > self.longest {
+        if parcel.size() > self.longest {
             return Err(Refused::Session(Refusal::TooLarge));
         }
         Ok(self.with(|engine| engine.publish(&parcel, how, to)))
@@ -322,8 +325,7 @@ impl Hub {
         if kind.is_empty() || kind.len() > LONGEST_KIND {
             return Err(Refused::Kind);
         }
-        let frame = self.signer.message(kind, data).map_err(Refused::Data)?;
-        Ok(Arc::new(Parcel { kind: kind.into(), data: data.into(), frame, signed: self.clock.now() }))
+        Parcel::new(&self.signer, self.clock.now(), kind, data).map(Arc::new).map_err(Refused::Data)
     }
 
     /// Whether messages of this type are taken.

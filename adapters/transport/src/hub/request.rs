@@ -52,6 +52,12 @@ impl Visit {
         Self { address: number(address), admitted: Mutex::new(None) }
     }
 
+    /// What stands for where it comes from: an address of version 4, or a network of version 6.
+    #[must_use]
+    pub const fn origin(&self) -> u64 {
+        self.address
+    }
+
     /// The connection as which it was let in, if it was.
     #[must_use]
     pub fn admitted(&self) -> Option<ConnId> {
@@ -80,10 +86,12 @@ impl Hub {
             return self.admit(visit);
         }
         let page = callback.segment != "messages";
-        if let Err(refused) = self.with(|engine| engine.knock(visit.address))
-            // How it stands may be asked to the end.
-            && !(page && refused.why == Why::Draining)
-        {
+        // How it stands may be asked to the end, when every other request is refused; that is no refusal to be counted.
+        let knocked = self.with(|engine| match page && engine.health().draining {
+            true => Ok(()),
+            false => engine.knock(visit.address),
+        });
+        if let Err(refused) = knocked {
             return denied(refused);
         }
         match callback.segment {
@@ -115,13 +123,7 @@ impl Hub {
         let Ok(hotkey) = envelope.sender.parse::<Hotkey>() else {
             return Answer::error(400, "the sender is no hotkey");
         };
-        let stamp = {
-            let _pass = self.verifying.enter().await;
-            match sealed(&envelope, &hotkey, &self.names) {
-                Some(stamp) => stamp,
-                None => return self.refuse(Why::Impostor),
-            }
-        };
+        let Some(stamp) = sealed(&envelope, &hotkey, &self.names) else { return self.refuse(Why::Impostor) };
         let content = match self.content(&envelope, &callback.body, &self.names) {
             Ok(content) => content,
             Err(why) => return Answer::error(400, why),
@@ -134,7 +136,10 @@ impl Hub {
                     self.lock().counters.refuse(Why::Unknown);
                     return Answer::error(403, why);
                 }
-                Admission::Later(after) => return denied(Denied { why: Why::Later, after }),
+                Admission::Later(after) => {
+                    self.lock().counters.refuse(Why::Later);
+                    return denied(Denied { why: Why::Later, after });
+                }
             }
         }
         self.take(hotkey, receiver, content, callback.body.len(), stamp).await
@@ -165,7 +170,6 @@ impl Hub {
 
     /// Finds out who a newcomer is: the signature first, then what the application says.
     pub(super) async fn verify(&self, line: &Arc<Line>) {
-        let _pass = self.verifying.enter().await;
         let (claim, hotkey) = {
             let mut state = line.lock();
             (state.claim.take(), state.who.as_ref().map(|(hotkey, _)| *hotkey))
@@ -178,6 +182,8 @@ impl Hub {
     /// What the application says of a hotkey. If it panics, it has not said anything yet.
     async fn decide(&self, hotkey: Hotkey) -> Admission {
         const LATER: Admission = Admission::Later(Duration::from_secs(5));
+        // Nobody waits here whose signature is wrong, and no request of whoever is known.
+        let _pass = self.deciding.enter().await;
         match catch_unwind(AssertUnwindSafe(|| (self.authorize)(hotkey))) {
             Ok(deciding) => Calm(deciding).await.unwrap_or(LATER),
             Err(_) => LATER,
@@ -216,6 +222,9 @@ impl Drop for Gone<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::Bytes;
+    use crate::hub::HubSetup;
+    use crate::keys::Keypair;
 
     #[test]
     fn u8_a_network_of_version_6_counts_as_one_address() {
@@ -223,5 +232,25 @@ mod tests {
         assert_eq!(number("2001:db8::1"), number("2001:db8::ffff:1"));
         assert_ne!(number("2001:db8::1"), number("2001:db8:0:1::1"));
         assert_eq!(number("::ffff:192.0.2.1"), number("192.0.2.1"));
+    }
+
+    #[test]
+    fn who_is_refused_between_admission_and_the_101_is_counted_once() {
+        let keys = Keypair::from_seed_hex(&"07".repeat(32)).unwrap();
+        let setup = HubSetup::validator("127.0.0.1:0", keys).unwrap().authorize(|_| Admission::accept());
+        let setup = setup.configure(|config| config.hello = Duration::from_millis(20));
+        let hub = Hub::new(setup, |_| {}).unwrap();
+        let visit = Visit::new(IpAddr::from([127, 0, 0, 1]));
+        let asked = Callback { segment: "ws", idempotency_key: None, body: Bytes::new() };
+        assert_eq!(smol::block_on(hub.request(&visit, asked)).status, 200);
+        // Nobody says that it is a WebSocket now, and its time to say who it is passes.
+        while hub.health().pending > 0 {
+            std::thread::yield_now();
+            hub.turn();
+        }
+        assert_eq!(hub.stats().refused, 1);
+        assert_eq!(hub.counters().refused.iter().sum::<u64>(), 1);
+        hub.vanished(visit.admitted().unwrap());
+        assert_eq!(hub.counters().refused.iter().sum::<u64>(), 1);
     }
 }

@@ -47,6 +47,30 @@ pub(super) struct Account {
     told: VecDeque<Told>,
 }
 
+impl Account {
+    /// Forgets as the machine does: what was decided first, what its miner has not heard yet only after that, and what
+    /// the application still has not at all. Decided ones stand in the order of their decisions.
+    fn make_room(&mut self, most: usize) {
+        if self.told.len() < most {
+            return;
+        }
+        let told = self.told.iter().position(|told| told.word.is_some() && told.frame.is_none());
+        let decided = || self.told.iter().position(|told| told.word.is_some());
+        self.told.remove(told.or_else(decided).unwrap_or_default());
+    }
+
+    /// The application has decided about it, or given it back: then there is nothing to tell.
+    fn decided(&mut self, id: MessageId, word: Option<Word>, frame: Option<Utf8Bytes>) {
+        let at = self.told.iter().position(|told| told.id == id);
+        if let Some(mut told) = at.and_then(|at| self.told.remove(at))
+            && word.is_some()
+        {
+            (told.word, told.frame) = (word, frame);
+            self.told.push_back(told);
+        }
+    }
+}
+
 /// A request that waits for its answer.
 pub(super) struct Asking {
     pub(super) answer: Sender<Answer>,
@@ -87,9 +111,7 @@ impl Engine {
             && matches!(arrival, Arrival::Deliver { .. } | Arrival::Duplicate | Arrival::Answer(_))
             && !account.told.iter().any(|told| told.id == *id)
         {
-            if account.told.len() >= self.remembered {
-                account.told.pop_front();
-            }
+            account.make_room(self.remembered);
             account.told.push_back(Told { id: *id, name: name.clone(), word: None, frame: None });
         }
         if let Arrival::Deliver { delivery, maybe_dup } = arrival {
@@ -111,6 +133,7 @@ impl Engine {
         stamp: Stamp,
     ) -> Result<(SessionId, RequestId, Receiver<Answer>), Answer> {
         if self.held_bytes > HELD_BYTES {
+            self.counters.refuse(Why::Full);
             return Err(denied(Denied { why: Why::Full, after: Duration::from_secs(1) }));
         }
         self.last_request = self.last_request.saturating_add(1);
@@ -124,11 +147,18 @@ impl Engine {
                 self.counters.refuse(refused.why);
                 denied(refused)
             })?;
+        if receiver.is_some() {
+            // Who has never been connected is posted to all the same.
+            let _ = self.machine.adopt(self.now(), identity, true);
+        }
         self.note(session, hotkey, receiver);
         self.arrived(session, arrival, content, bytes);
         match arrival {
             Arrival::Answer(said) => Err(self.answer(session, id, said)),
-            Arrival::Full => Err(denied(Denied { why: Why::Full, after: Duration::from_secs(1) })),
+            Arrival::Full => {
+                self.counters.refuse(Why::Full);
+                Err(denied(Denied { why: Why::Full, after: Duration::from_secs(1) }))
+            }
             Arrival::Reused => Err(Answer::error(422, "this id was used for another message")),
             Arrival::Deliver { .. } | Arrival::Duplicate => {
                 let (answer, answered) = async_channel::bounded(1);
@@ -171,11 +201,10 @@ impl Engine {
             let success = word.as_ref().map(|(success, ..)| *success);
             if let Some((id, _)) = id
                 && let Some(account) = self.accounts.get_mut(session.place()).and_then(Option::as_mut)
-                && let Some(told) = account.told.iter_mut().find(|told| told.id == id)
             {
-                (told.word, told.frame) = (word, frame);
+                account.decided(id, word, frame);
             }
-            self.counters.handled(success, now.since(arrived));
+            self.counters.handled(now, success, now.since(arrived));
             open &= self.machine.complete(now, session, delivery, verdict);
         }
         open

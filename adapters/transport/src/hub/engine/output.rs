@@ -108,6 +108,7 @@ impl Engine {
     fn close(&mut self, conn: ConnId, why: Why, after: Duration) {
         let Some(line) = self.line(conn) else {
             // Let in, but not a WebSocket yet.
+            self.counters.refuse(why);
             self.lost(conn, Cause::Closed(1006));
             return;
         };
@@ -116,7 +117,7 @@ impl Engine {
         let (refusal, reason): (Option<&str>, String) = match why {
             Why::Impostor | Why::Replayed if !known => (Some(REFUSED), REFUSED.into()),
             Why::Unknown if state.refusal == REFUSED_UNKNOWN => (Some(REFUSED_UNKNOWN), CLOSE_UNKNOWN.into()),
-            Why::Unknown => (Some(&state.refusal), state.refusal.chars().take(LONGEST_REASON / 4).collect()),
+            Why::Unknown => (Some(&state.refusal), shortened(&state.refusal).into()),
             Why::Replaced => (None, CLOSE_REPLACED.into()),
             Why::Draining => (None, CLOSE_STOPPING.into()),
             _ => (None, why.to_string()),
@@ -256,4 +257,10 @@ impl Engine {
             }
         }
     }
+}
+
+/// As much of a reason as a close frame carries.
+fn shortened(reason: &str) -> &str {
+    let end = (0..=LONGEST_REASON).rev().find(|end| reason.is_char_boundary(*end));
+    end.and_then(|end| reason.get(..end)).filter(|_| reason.len() > LONGEST_REASON).unwrap_or(reason)
 }
