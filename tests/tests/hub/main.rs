@@ -483,6 +483,24 @@ fn a_frame_that_is_too_long_or_binary_or_nonsense_ends_or_does_not_end_its_own_c
     assert!(Client::join(hub.address(), 1).predict("p-3").success());
 }
 
+#[test]
+fn u8_an_address_with_many_wrong_signatures_is_not_verified_any_more() {
+    let (hub, seen) = hub();
+    let mut known = Client::join(hub.address(), 1);
+    let forged = prediction(&keys(1), "p-1").replace("p-1", "p-2");
+    // On a slow machine the one a second comes on top.
+    let answers: Vec<_> =
+        (0..100).map(|_| post(hub.address(), &forged)).take_while(|answer| answer.status == 401).collect();
+    assert!((16..100).contains(&answers.len()), "{}", answers.len());
+    let refused = (0..100).map(|_| post(hub.address(), &forged)).find(|answer| answer.status == 429).unwrap();
+    assert!(refused.head.contains("retry-after: 1"), "{refused:?}");
+    assert!(hub.metrics().contains(r#"bowline_refused_total{reason="Rate"} "#));
+    assert!(known.predict("p-3").success(), "a connection is not held up");
+    let honest = prediction(&keys(1), "p-4");
+    until("the time when it is listened to again", || post(hub.address(), &honest).status == 200);
+    assert_eq!(*seen.lock().unwrap(), ["p-3", "p-4"]);
+}
+
 /// Asks for a WebSocket and reads until the hub ends the connection.
 fn upgrade_to_the_end(hub: &Hub) -> String {
     let upgrade = "GET /ws HTTP/1.1\r\nHost: v\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\

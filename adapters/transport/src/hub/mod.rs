@@ -24,6 +24,7 @@
 
 mod desk;
 mod engine;
+mod forgers;
 mod gate;
 mod line;
 mod message;
@@ -56,6 +57,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use desk::Desks;
 use engine::{Effect, Engine, Parcel};
+use forgers::Forgers;
 use gate::Gate;
 use message::{Ticket, Verdict};
 use setup::{Authorize, Handler};
@@ -87,6 +89,7 @@ pub struct Hub {
     authorize: Authorize,
     handlers: BTreeMap<String, Handler>,
     desks: Desks,
+    forgers: Forgers,
     deciding: Gate,
     /// Somebody reads what no handler was named for.
     wanted: AtomicBool,
@@ -132,6 +135,7 @@ impl Hub {
             names,
             authorize,
             desks: Desks::new(setup.at_once),
+            forgers: Forgers::default(),
             handlers: setup.handlers,
             deciding: Gate::new(DECIDING),
             wanted: AtomicBool::new(false),

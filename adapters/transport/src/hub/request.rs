@@ -97,7 +97,7 @@ impl Hub {
         match callback.segment {
             "health" => Answer { body: Some(("application/json", self.health_json().into())), ..Answer::OK },
             "metrics" => Answer { body: Some(("text/plain; version=0.0.4", self.metrics().into())), ..Answer::OK },
-            _ => self.message(callback).await,
+            _ => self.message(visit.address, callback).await,
         }
     }
 
@@ -114,7 +114,10 @@ impl Hub {
         }
     }
 
-    async fn message(&self, callback: Callback) -> Answer {
+    async fn message(&self, address: u64, callback: Callback) -> Answer {
+        if let Err(after) = self.forgers.may(self.clock.now(), address) {
+            return self.refuse(Why::Rate, after);
+        }
         let envelope = match bettensor::decode(&callback.body) {
             Ok(Frame::Envelope(envelope)) => envelope,
             Ok(_) => return Answer::error(400, "not an envelope"),
@@ -123,7 +126,10 @@ impl Hub {
         let Ok(hotkey) = envelope.sender.parse::<Hotkey>() else {
             return Answer::error(400, "the sender is no hotkey");
         };
-        let Some(stamp) = sealed(&envelope, &hotkey, &self.names) else { return self.refuse(Why::Impostor) };
+        let Some(stamp) = sealed(&envelope, &hotkey, &self.names) else {
+            self.forgers.caught(self.clock.now(), address);
+            return self.refuse(Why::Impostor, Duration::ZERO);
+        };
         let content = match self.content(&envelope, &callback.body, &self.names) {
             Ok(content) => content,
             Err(why) => return Answer::error(400, why),
@@ -136,10 +142,7 @@ impl Hub {
                     self.lock().counters.refuse(Why::Unknown);
                     return Answer::error(403, why);
                 }
-                Admission::Later(after) => {
-                    self.lock().counters.refuse(Why::Later);
-                    return denied(Denied { why: Why::Later, after });
-                }
+                Admission::Later(after) => return self.refuse(Why::Later, after),
             }
         }
         self.take(hotkey, receiver, content, callback.body.len(), stamp).await
@@ -163,9 +166,9 @@ impl Hub {
         }
     }
 
-    fn refuse(&self, why: Why) -> Answer {
+    fn refuse(&self, why: Why, after: Duration) -> Answer {
         self.lock().counters.refuse(why);
-        denied(Denied { why, after: Duration::ZERO })
+        denied(Denied { why, after })
     }
 
     /// Finds out who a newcomer is: the signature first, then what the application says.
