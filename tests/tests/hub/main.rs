@@ -1044,3 +1044,37 @@ fn a_reason_is_told_as_far_as_a_close_frame_reaches() {
     let closed = miner.closed();
     assert_eq!((closed.code, closed.reason), (1008, "é-".repeat(40)));
 }
+
+#[test]
+fn whoever_is_dismissed_while_authorize_is_asked_about_it_does_not_come_in() {
+    let go = Arc::new(gate());
+    let (waits, asked) = (Arc::clone(&go), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&asked);
+    let (hub, seen) = hub_with(|setup| {
+        setup.authorize(move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+            let waits = Arc::clone(&waits);
+            async move {
+                let _ = waits.1.recv().await;
+                Admission::accept()
+            }
+        })
+    });
+    let mut miner = Client::open(hub.address(), keys(1));
+    let said = auth(&miner.keys);
+    miner.send(said);
+    let (at, body) = (hub.address(), prediction(&keys(2), "p-1"));
+    let poster = std::thread::spawn(move || post(at, &body));
+    let mut other = Client::open(hub.address(), keys(3));
+    let said = auth(&other.keys);
+    other.send(said);
+    until("the questions", || asked.load(Ordering::Relaxed) == 3);
+    assert!(!hub.dismiss(keys(1).hotkey()) && !hub.dismiss(keys(2).hotkey()), "they have no sessions yet");
+    go.0.close();
+    assert_eq!(miner.closed().code, 1008);
+    assert_eq!(poster.join().unwrap().status, 403);
+    assert_eq!(other.envelope().kind, "welcome", "the others come in");
+    assert_eq!((hub.health().sessions, seen.lock().unwrap().len()), (1, 0));
+    // What was said before does not count for what is asked later.
+    assert_eq!(post(hub.address(), &prediction(&keys(2), "p-2")).status, 200);
+}

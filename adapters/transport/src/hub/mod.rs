@@ -29,6 +29,7 @@ mod gate;
 mod line;
 mod message;
 mod metrics;
+mod questions;
 mod request;
 mod setup;
 mod sign;
@@ -60,6 +61,7 @@ use engine::{Effect, Engine, Parcel};
 use forgers::Forgers;
 use gate::Gate;
 use message::{Ticket, Verdict};
+use questions::Questions;
 use setup::{Authorize, Handler};
 use sign::Signer;
 use std::collections::BTreeMap;
@@ -71,7 +73,8 @@ const EVENTS: usize = 256;
 /// So many messages without a handler wait for a reader; further ones are given back.
 const MESSAGES: usize = 1024;
 
-/// So many newcomers are at `authorize` at once, by whatever path they came.
+/// So many newcomers are at `authorize` at once, by whatever path they came, and as many who are known and asked about
+/// again.
 const DECIDING: usize = 64;
 
 /// The longest type of a message.
@@ -91,6 +94,9 @@ pub struct Hub {
     desks: Desks,
     forgers: Forgers,
     deciding: Gate,
+    /// For whoever is known already: no newcomer is in its way.
+    renewing: Gate,
+    questions: Questions,
     /// Somebody reads what no handler was named for.
     wanted: AtomicBool,
     messages: (Sender<Delivery>, Receiver<Delivery>),
@@ -138,6 +144,8 @@ impl Hub {
             forgers: Forgers::default(),
             handlers: setup.handlers,
             deciding: Gate::new(DECIDING),
+            renewing: Gate::new(DECIDING),
+            questions: Questions::default(),
             wanted: AtomicBool::new(false),
             messages: async_channel::bounded(MESSAGES),
             events: async_channel::bounded(EVENTS),
@@ -274,8 +282,9 @@ impl Hub {
     }
 
     /// Does not want this miner any more: its connection is closed with 1008, what it was to get is abandoned. False: it
-    /// has no session.
+    /// has no session. If `authorize` is being asked about it, what that answers does not count.
     pub fn dismiss(&self, hotkey: Hotkey) -> bool {
+        self.questions.fall(hotkey);
         self.with(|engine| engine.dismiss(hotkey))
     }
 
