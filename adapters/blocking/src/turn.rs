@@ -6,7 +6,7 @@
 
 use crate::io::{BlockingIo, block_on};
 use bowline::{Cause, Hint, HttpOutcome, LinkId, MessageId, PostId};
-use bowline_transport::http::{self, Bytes, Deadline, Limits, Post, Served, Target};
+use bowline_transport::http::{self, Bytes, Deadline, Post, Served, Target};
 use bowline_transport::{Action, Node, Setup, SetupError, Stream, Wire};
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -292,7 +292,7 @@ impl<W: Wire> Drop for Turner<W> {
 }
 
 fn serve<W: Wire>(node: &Arc<Node<W>>, sockets: &Sockets, socket: Arc<TcpStream>) {
-    let limits = Limits::DEFAULT;
+    let limits = *node.limits();
     let deadline = Deadline::after(limits.head);
     if socket.set_nodelay(true).is_err() {
         return;

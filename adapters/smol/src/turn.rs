@@ -6,7 +6,7 @@
 
 use crate::io::{Io, Socket};
 use bowline::{Cause, Hint, HttpOutcome, LinkId, MessageId, PostId};
-use bowline_transport::http::{self, Bytes, Deadline, Limits, Post, Served, Target, Timed};
+use bowline_transport::http::{self, Bytes, Deadline, Post, Served, Target, Timed};
 use bowline_transport::{Action, Node, Security, Setup, SetupError, Stream, Wait, Wire};
 use core::future::pending;
 use core::net::SocketAddr;
@@ -245,7 +245,7 @@ async fn listen<W: Wire>(node: Arc<Node<W>>, sockets: Sockets, peers: Peers, lis
 }
 
 async fn serve<W: Wire>(node: Arc<Node<W>>, sockets: Sockets, socket: Socket) {
-    let limits = Limits::DEFAULT;
+    let limits = *node.limits();
     let deadline = Deadline::after(limits.head);
     if socket.get_ref().set_nodelay(true).is_err() {
         return;

@@ -14,7 +14,7 @@
 
 use crate::channel::Security;
 use crate::engine::{Action, Effect, Engine, Sent, Wait};
-use crate::http::{Answer, Bytes, Callback, Posted, Routes, Target};
+use crate::http::{Answer, Bytes, Callback, Limits, Posted, Routes, Target};
 use crate::setup::{Setup, SetupError};
 use crate::wire::{Gonka, Reply, Wire};
 use async_channel::{Receiver, Sender};
@@ -366,6 +366,7 @@ pub struct Node<W: Wire = Gonka> {
     me: Weak<Self>,
     url: Option<Target>,
     routes: Routes<'static>,
+    limits: Limits,
     security: Security,
     drain: Duration,
     /// What the application has not taken yet is given back, and so is what was just on its way to it.
@@ -391,6 +392,7 @@ impl<W: Wire> Node<W> {
             me: me.clone(),
             url: setup.url.clone(),
             routes: setup.wire.routes(),
+            limits: setup.wire.limits(),
             security,
             drain: setup.drain,
             closing: AtomicBool::new(false),
@@ -457,6 +459,12 @@ impl<W: Wire> Node<W> {
     #[must_use]
     pub const fn routes(&self) -> &Routes<'static> {
         &self.routes
+    }
+
+    /// What a visitor of our listener may cost before it is a WebSocket.
+    #[must_use]
+    pub const fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// Accepts a message, or hands it back at once.

@@ -483,6 +483,24 @@ fn a_frame_that_is_too_long_or_binary_or_nonsense_ends_or_does_not_end_its_own_c
     assert!(Client::join(hub.address(), 1).predict("p-3").success());
 }
 
+#[test]
+fn u8_an_address_with_many_wrong_signatures_is_not_verified_any_more() {
+    let (hub, seen) = hub();
+    let mut known = Client::join(hub.address(), 1);
+    let forged = prediction(&keys(1), "p-1").replace("p-1", "p-2");
+    // On a slow machine the one a second comes on top.
+    let answers: Vec<_> =
+        (0..100).map(|_| post(hub.address(), &forged)).take_while(|answer| answer.status == 401).collect();
+    assert!((16..100).contains(&answers.len()), "{}", answers.len());
+    let refused = (0..100).map(|_| post(hub.address(), &forged)).find(|answer| answer.status == 429).unwrap();
+    assert!(refused.head.contains("retry-after: 1"), "{refused:?}");
+    assert!(hub.metrics().contains(r#"bowline_refused_total{reason="Rate"} "#));
+    assert!(known.predict("p-3").success(), "a connection is not held up");
+    let honest = prediction(&keys(1), "p-4");
+    until("the time when it is listened to again", || post(hub.address(), &honest).status == 200);
+    assert_eq!(*seen.lock().unwrap(), ["p-3", "p-4"]);
+}
+
 /// Asks for a WebSocket and reads until the hub ends the connection.
 fn upgrade_to_the_end(hub: &Hub) -> String {
     let upgrade = "GET /ws HTTP/1.1\r\nHost: v\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
@@ -1025,4 +1043,38 @@ fn a_reason_is_told_as_far_as_a_close_frame_reaches() {
     assert_eq!(refusal["message"], "é-".repeat(100));
     let closed = miner.closed();
     assert_eq!((closed.code, closed.reason), (1008, "é-".repeat(40)));
+}
+
+#[test]
+fn whoever_is_dismissed_while_authorize_is_asked_about_it_does_not_come_in() {
+    let go = Arc::new(gate());
+    let (waits, asked) = (Arc::clone(&go), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&asked);
+    let (hub, seen) = hub_with(|setup| {
+        setup.authorize(move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+            let waits = Arc::clone(&waits);
+            async move {
+                let _ = waits.1.recv().await;
+                Admission::accept()
+            }
+        })
+    });
+    let mut miner = Client::open(hub.address(), keys(1));
+    let said = auth(&miner.keys);
+    miner.send(said);
+    let (at, body) = (hub.address(), prediction(&keys(2), "p-1"));
+    let poster = std::thread::spawn(move || post(at, &body));
+    let mut other = Client::open(hub.address(), keys(3));
+    let said = auth(&other.keys);
+    other.send(said);
+    until("the questions", || asked.load(Ordering::Relaxed) == 3);
+    assert!(!hub.dismiss(keys(1).hotkey()) && !hub.dismiss(keys(2).hotkey()), "they have no sessions yet");
+    go.0.close();
+    assert_eq!(miner.closed().code, 1008);
+    assert_eq!(poster.join().unwrap().status, 403);
+    assert_eq!(other.envelope().kind, "welcome", "the others come in");
+    assert_eq!((hub.health().sessions, seen.lock().unwrap().len()), (1, 0));
+    // What was said before does not count for what is asked later.
+    assert_eq!(post(hub.address(), &prediction(&keys(2), "p-2")).status, 200);
 }

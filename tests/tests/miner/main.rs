@@ -447,6 +447,9 @@ mod with_a_validator {
         ] {
             assert_eq!(post(miner.address(), "/ws/messages", &[], &body).status, status, "{body}");
         }
+        // A message as long as a frame may be is read; one byte more is not.
+        let long = |bytes: usize| post(miner.address(), "/ws/messages", &[], &" ".repeat(bytes)).status;
+        assert_eq!((long(1 << 20), long((1 << 20) + 1)), (400, 413));
         assert_eq!(post(miner.address(), "/ws", &[], &right).status, 404);
         assert_eq!(post(miner.address(), "/v1/poc-batches/generated", &[], &right).status, 404);
         assert_eq!(miner.stop().stats.delivered, 0);

@@ -78,6 +78,20 @@ impl Parcel {
     }
 }
 
+/// So long an answer of `authorize` holds for a miner's requests: it may have no connection that ends, and its session
+/// lives on for hours. A minute is five blocks of the chain; registrations change no more often than that.
+const BELIEVED: Duration = Duration::from_secs(60);
+
+/// What is known of a hotkey's registration.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Trust {
+    /// Nothing.
+    None,
+    /// It was registered some time ago.
+    Old,
+    Fresh,
+}
+
 /// What is let out when the lock is gone.
 pub(super) enum Effect {
     Deliver { message: Message, ticket: Ticket },
@@ -299,9 +313,19 @@ impl Engine {
         self.machine.verified(self.now(), line::wall(), line.conn(), vote);
     }
 
-    /// Whether this hotkey was let in before and its session still lives.
-    pub(super) fn knows(&self, hotkey: &Hotkey) -> bool {
-        self.machine.find(self.identity(hotkey)).is_some()
+    /// How far this hotkey is believed to be registered. Whoever is told that the answer is old asks again; meanwhile the
+    /// others go by the old one.
+    pub(super) fn trust(&mut self, hotkey: &Hotkey) -> Trust {
+        let (now, session) = (self.now(), self.machine.find(self.identity(hotkey)));
+        let account = session.and_then(|session| self.accounts.get_mut(session.place())?.as_mut());
+        match account {
+            None => Trust::None,
+            Some(account) if now <= account.believed => Trust::Fresh,
+            Some(account) => {
+                account.believed = now.after(BELIEVED);
+                Trust::Old
+            }
+        }
     }
 
     pub(super) fn send(
@@ -430,5 +454,51 @@ mod tests {
         assert_ne!(second, first, "another moment, another signature");
         assert_eq!(at(2 * FRESH), second);
         assert_ne!(at(3 * FRESH), second);
+    }
+
+    #[test]
+    fn who_only_posts_is_asked_about_again_when_the_answer_is_old() {
+        use crate::http::{Bytes, Callback};
+        use crate::hub::{Hub, HubSetup, Visit};
+        use bowline::wire::bettensor::{Kind, Unsigned};
+        use core::net::IpAddr;
+        use core::sync::atomic::{AtomicUsize, Ordering};
+
+        let keys = |byte: &str| Keypair::from_seed_hex(&byte.repeat(32)).unwrap();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let setup = HubSetup::validator("127.0.0.1:0", keys("07")).unwrap();
+        let setup = setup.authorize(move |_| match count.fetch_add(1, Ordering::Relaxed) {
+            0 => Admission::accept(),
+            1 => Admission::Later(Duration::from_secs(5)),
+            _ => Admission::unregistered(),
+        });
+        let hub = Hub::new(setup, |_| {}).unwrap();
+        let (miner, visit) = (keys("01"), Visit::new(IpAddr::from([127, 0, 0, 1])));
+        let messages = hub.messages().clone();
+        let post = |id: &str| {
+            let data = format!(r#"{{"prediction_id":"{id}"}}"#);
+            let body = miner.seal(|stamp| Unsigned::message(stamp, &Kind::Prediction, &data).unwrap());
+            let asked = Callback { segment: "messages", idempotency_key: None, body: Bytes::from(body) };
+            let taking = async {
+                while let Ok(delivery) = messages.recv().await {
+                    delivery.confirm("stored");
+                }
+                core::future::pending().await
+            };
+            smol::block_on(smol::future::or(hub.request(&visit, asked), taking)).status
+        };
+        let grow_old = || {
+            for account in hub.lock().accounts.iter_mut().flatten() {
+                account.believed = Instant::ZERO;
+            }
+        };
+        assert_eq!((post("p-1"), post("p-2"), asked.load(Ordering::Relaxed)), (200, 200, 1));
+        grow_old();
+        assert_eq!((post("p-3"), post("p-4"), asked.load(Ordering::Relaxed)), (200, 200, 2), "what was said holds");
+        grow_old();
+        assert_eq!((post("p-5"), asked.load(Ordering::Relaxed)), (403, 3));
+        assert_eq!(hub.health().sessions, 0, "it is dismissed");
+        assert_eq!((post("p-6"), asked.load(Ordering::Relaxed)), (403, 4));
     }
 }

@@ -24,10 +24,12 @@
 
 mod desk;
 mod engine;
+mod forgers;
 mod gate;
 mod line;
 mod message;
 mod metrics;
+mod questions;
 mod request;
 mod setup;
 mod sign;
@@ -56,8 +58,10 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use desk::Desks;
 use engine::{Effect, Engine, Parcel};
+use forgers::Forgers;
 use gate::Gate;
 use message::{Ticket, Verdict};
+use questions::Questions;
 use setup::{Authorize, Handler};
 use sign::Signer;
 use std::collections::BTreeMap;
@@ -69,7 +73,8 @@ const EVENTS: usize = 256;
 /// So many messages without a handler wait for a reader; further ones are given back.
 const MESSAGES: usize = 1024;
 
-/// So many newcomers are at `authorize` at once, by whatever path they came.
+/// So many newcomers are at `authorize` at once, by whatever path they came, and as many who are known and asked about
+/// again.
 const DECIDING: usize = 64;
 
 /// The longest type of a message.
@@ -87,7 +92,11 @@ pub struct Hub {
     authorize: Authorize,
     handlers: BTreeMap<String, Handler>,
     desks: Desks,
+    forgers: Forgers,
     deciding: Gate,
+    /// For whoever is known already: no newcomer is in its way.
+    renewing: Gate,
+    questions: Questions,
     /// Somebody reads what no handler was named for.
     wanted: AtomicBool,
     messages: (Sender<Delivery>, Receiver<Delivery>),
@@ -132,8 +141,11 @@ impl Hub {
             names,
             authorize,
             desks: Desks::new(setup.at_once),
+            forgers: Forgers::default(),
             handlers: setup.handlers,
             deciding: Gate::new(DECIDING),
+            renewing: Gate::new(DECIDING),
+            questions: Questions::default(),
             wanted: AtomicBool::new(false),
             messages: async_channel::bounded(MESSAGES),
             events: async_channel::bounded(EVENTS),
@@ -270,8 +282,9 @@ impl Hub {
     }
 
     /// Does not want this miner any more: its connection is closed with 1008, what it was to get is abandoned. False: it
-    /// has no session.
+    /// has no session. If `authorize` is being asked about it, what that answers does not count.
     pub fn dismiss(&self, hotkey: Hotkey) -> bool {
+        self.questions.fall(hotkey);
         self.with(|engine| engine.dismiss(hotkey))
     }
 

@@ -7,8 +7,10 @@
 //!  GET /metrics       Prometheus
 //! ```
 
-use super::engine::denied;
+use super::engine::{Trust, denied};
+use super::gate::Gate;
 use super::line::{LONGEST_FRAME, Line, sealed};
+use super::questions::Question;
 use super::{Admission, Hub};
 use crate::http::{Answer, Callback, Limits, Routes, Target};
 use crate::keys::Hotkey;
@@ -97,7 +99,7 @@ impl Hub {
         match callback.segment {
             "health" => Answer { body: Some(("application/json", self.health_json().into())), ..Answer::OK },
             "metrics" => Answer { body: Some(("text/plain; version=0.0.4", self.metrics().into())), ..Answer::OK },
-            _ => self.message(callback).await,
+            _ => self.message(visit.address, callback).await,
         }
     }
 
@@ -114,7 +116,10 @@ impl Hub {
         }
     }
 
-    async fn message(&self, callback: Callback) -> Answer {
+    async fn message(&self, address: u64, callback: Callback) -> Answer {
+        if let Err(after) = self.forgers.may(self.clock.now(), address) {
+            return self.refuse(Why::Rate, after);
+        }
         let envelope = match bettensor::decode(&callback.body) {
             Ok(Frame::Envelope(envelope)) => envelope,
             Ok(_) => return Answer::error(400, "not an envelope"),
@@ -123,38 +128,57 @@ impl Hub {
         let Ok(hotkey) = envelope.sender.parse::<Hotkey>() else {
             return Answer::error(400, "the sender is no hotkey");
         };
-        let Some(stamp) = sealed(&envelope, &hotkey, &self.names) else { return self.refuse(Why::Impostor) };
+        let Some(stamp) = sealed(&envelope, &hotkey, &self.names) else {
+            self.forgers.caught(self.clock.now(), address);
+            return self.refuse(Why::Impostor, Duration::ZERO);
+        };
         let content = match self.content(&envelope, &callback.body, &self.names) {
             Ok(content) => content,
             Err(why) => return Answer::error(400, why),
         };
-        let mut receiver = None;
-        if !self.lock().knows(&hotkey) {
-            match self.decide(hotkey).await {
+        let (mut receiver, mut question) = (None, None);
+        let trust = self.lock().trust(&hotkey);
+        if trust != Trust::Fresh {
+            let asked = self.questions.open(hotkey);
+            let gate = if trust == Trust::Old { &self.renewing } else { &self.deciding };
+            match self.decide(hotkey, gate).await {
                 Admission::Accept { receiver: found } => receiver = found,
                 Admission::Refuse(why) => {
+                    if trust == Trust::Old {
+                        self.dismiss(hotkey);
+                    }
                     self.lock().counters.refuse(Why::Unknown);
                     return Answer::error(403, why);
                 }
-                Admission::Later(after) => {
-                    self.lock().counters.refuse(Why::Later);
-                    return denied(Denied { why: Why::Later, after });
-                }
+                // What it said last holds until it can say more.
+                Admission::Later(_) if trust == Trust::Old => {}
+                Admission::Later(after) => return self.refuse(Why::Later, after),
             }
+            question = Some(asked);
         }
-        self.take(hotkey, receiver, content, callback.body.len(), stamp).await
+        self.take(hotkey, receiver, question, content, callback.body.len(), stamp).await
     }
 
     async fn take(
         &self,
         hotkey: Hotkey,
         receiver: Option<Target>,
+        question: Option<Question<'_>>,
         content: super::line::Content,
         bytes: usize,
         stamp: bowline::hub::Stamp,
     ) -> Answer {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        match self.with(|engine| engine.request(hotkey, receiver, content, bytes, stamp)) {
+        let taken = self.with(|engine| {
+            if question.as_ref().is_some_and(|question| !question.stands()) {
+                engine.counters.refuse(Why::Dismissed);
+                return Err(denied(Denied { why: Why::Dismissed, after: Duration::ZERO }));
+            }
+            engine.request(hotkey, receiver, content, bytes, stamp)
+        });
+        // It is answered; the application may take as long as it likes.
+        drop(question);
+        match taken {
             Err(answer) => answer,
             Ok((session, request, answered)) => {
                 let _gone = Gone { hub: self, session, request };
@@ -163,9 +187,9 @@ impl Hub {
         }
     }
 
-    fn refuse(&self, why: Why) -> Answer {
+    fn refuse(&self, why: Why, after: Duration) -> Answer {
         self.lock().counters.refuse(why);
-        denied(Denied { why, after: Duration::ZERO })
+        denied(Denied { why, after })
     }
 
     /// Finds out who a newcomer is: the signature first, then what the application says.
@@ -175,15 +199,20 @@ impl Hub {
             (state.claim.take(), state.who.as_ref().map(|(hotkey, _)| *hotkey))
         };
         let (Some(claim), Some(hotkey)) = (claim, hotkey) else { return };
-        let admission = if claim.holds(&hotkey) { Ok(self.decide(hotkey).await) } else { Err(Why::Impostor) };
-        self.with(|engine| engine.verified(line, admission));
+        let question = self.questions.open(hotkey);
+        let admission =
+            if claim.holds(&hotkey) { Ok(self.decide(hotkey, &self.deciding).await) } else { Err(Why::Impostor) };
+        self.with(|engine| {
+            let admission = if question.stands() { admission } else { Err(Why::Dismissed) };
+            engine.verified(line, admission);
+        });
     }
 
     /// What the application says of a hotkey. If it panics, it has not said anything yet.
-    async fn decide(&self, hotkey: Hotkey) -> Admission {
+    async fn decide(&self, hotkey: Hotkey, gate: &Gate) -> Admission {
         const LATER: Admission = Admission::Later(Duration::from_secs(5));
         // Nobody waits here whose signature is wrong, and no request of whoever is known.
-        let _pass = self.deciding.enter().await;
+        let _pass = gate.enter().await;
         match catch_unwind(AssertUnwindSafe(|| (self.authorize)(hotkey))) {
             Ok(deciding) => Calm(deciding).await.unwrap_or(LATER),
             Err(_) => LATER,

@@ -123,7 +123,9 @@ impl HubSetup {
     }
 
     /// Who decides whether a hotkey is registered. It is asked only if the signature holds, at most 64 times at once, and
-    /// has ten seconds (`hello`) to answer. A hub without it does not start.
+    /// has ten seconds (`hello`) to answer. It is asked for every connection, and for a request if it has said nothing
+    /// about that hotkey for a minute: as many of those at once again, and refused then, the miner is dismissed. A hub
+    /// without it does not start.
     #[must_use]
     pub fn authorize<F, A>(mut self, decide: F) -> Self
     where

@@ -21,11 +21,13 @@
 //! signature that is verified only if there is one; a sender that is nobody's concern; nonces that collide under load.
 
 use super::{Heard, Reply, Wire};
-use crate::http::{Answer, Bytes, Callback, Routes, Target};
+use crate::http::{Answer, Bytes, Callback, Limits, Routes, Target};
 use crate::keys::{Hotkey, Keypair, moment};
 use crate::node::{Node, Refused};
 use bowline::wire::KeyedHash;
-use bowline::wire::bettensor::{self, Confirmation, Envelope, Kind, Seal, Stamp, Unsigned, VALIDATOR_LIMIT};
+use bowline::wire::bettensor::{
+    self, Confirmation, Envelope, Kind, MINER_LIMIT, Seal, Stamp, Unsigned, VALIDATOR_LIMIT,
+};
 use bowline::wire::timestamp::Timestamp;
 use bowline::{Frame, Head, HttpOutcome, MessageId};
 use core::time::Duration;
@@ -37,6 +39,9 @@ const RECEIVER: &[&str] = &["/ws/messages"];
 
 /// The signature and its name in a frame.
 const SIGNATURE: usize = 2 * 64 + 20;
+
+/// The longest message a receiver takes: an original miner's longest frame, and so the longest a validator sends.
+const LONGEST_POST: u64 = MINER_LIMIT as u64;
 
 /// So much of the answer to a prediction is read.
 const LONGEST_ANSWER: usize = 64 * 1024;
@@ -243,6 +248,11 @@ impl Wire for Bettensor {
 
     fn routes(&self) -> Routes<'static> {
         Routes { callbacks: RECEIVER, ..Routes::NONE }
+    }
+
+    /// A validator posts nothing that it could not send in a frame.
+    fn limits(&self) -> Limits {
+        Limits { body_bytes: LONGEST_POST, ..Limits::DEFAULT }
     }
 
     fn greet(&mut self) -> Option<String> {

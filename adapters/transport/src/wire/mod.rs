@@ -19,7 +19,7 @@ mod gonka;
 pub use bettensor::{Bettensor, Complaints, Prediction, Update};
 pub use gonka::{Batch, Direction, Gonka};
 
-use crate::http::{Answer, Bytes, Callback, Routes, Target};
+use crate::http::{Answer, Bytes, Callback, Limits, Routes, Target};
 use crate::node::Refused;
 use bowline::wire::KeyedHash;
 use bowline::{ContentKey, Frame, Head, HttpOutcome, MessageId};
@@ -53,6 +53,11 @@ pub trait Wire: Clone + fmt::Debug + Send + 'static {
 
     /// What peers may ask of our listener.
     fn routes(&self) -> Routes<'static>;
+
+    /// What a visitor of our listener may cost before it is a WebSocket.
+    fn limits(&self) -> Limits {
+        Limits::DEFAULT
+    }
 
     /// A connection that we dialled begins: the first frame, if the wire has one that comes before all others.
     fn greet(&mut self) -> Option<String> {

@@ -1,6 +1,6 @@
 //! What a session's messages come to: delivered, decided, and what their sender is told of them, by either path.
 
-use super::{Effect, Engine, HELD_BYTES, grow};
+use super::{BELIEVED, Effect, Engine, HELD_BYTES, grow};
 use crate::http::{Answer, Target};
 use crate::hub::Hub;
 use crate::hub::line::{self, Content};
@@ -9,7 +9,7 @@ use crate::hub::sign::Signer;
 use crate::keys::Hotkey;
 use async_channel::{Receiver, Sender};
 use bowline::hub::{Denied, SessionId, Stamp, Why};
-use bowline::{Answer as Said, Arrival, MessageId, RequestId, Verdict as Decision};
+use bowline::{Answer as Said, Arrival, Instant, MessageId, RequestId, Verdict as Decision};
 use core::time::Duration;
 use std::collections::VecDeque;
 use tungstenite::Utf8Bytes;
@@ -44,6 +44,8 @@ pub(super) struct Account {
     pub(super) session: SessionId,
     pub(super) hotkey: Hotkey,
     pub(super) receiver: Option<Target>,
+    /// So long what `authorize` said last holds for requests.
+    pub(super) believed: Instant,
     told: VecDeque<Told>,
 }
 
@@ -212,10 +214,12 @@ impl Engine {
 
     /// Notes whose session this is, and where it takes messages by HTTP if that is known.
     pub(super) fn note(&mut self, session: SessionId, hotkey: Hotkey, receiver: Option<Target>) {
+        let believed = self.now().after(BELIEVED);
         grow(&mut self.accounts, session.place());
         let Some(slot) = self.accounts.get_mut(session.place()) else { return };
         slot.take_if(|account| account.session != session);
-        let account = slot.get_or_insert_with(|| Account { session, hotkey, receiver: None, told: VecDeque::new() });
+        let new = || Account { session, hotkey, receiver: None, believed, told: VecDeque::new() };
+        let account = slot.get_or_insert_with(new);
         if receiver.is_some() {
             account.receiver = receiver;
         }

@@ -1,7 +1,7 @@
 //! What the machine says, done: frames into lines, effects for later, and every line that was touched flushed once.
 
 use super::account::Asking;
-use super::{Effect, Engine};
+use super::{BELIEVED, Effect, Engine};
 use crate::http::Bytes;
 use crate::hub::line::{self, Line, Stage};
 use crate::hub::{Action, Event};
@@ -99,6 +99,9 @@ impl Engine {
         };
         let Some(hotkey) = who else { return };
         self.note(session, hotkey, receiver);
+        if let Some(account) = self.accounts.get_mut(session.place()).and_then(Option::as_mut) {
+            account.believed = self.clock.now().after(BELIEVED);
+        }
         line.enter(Stage::Open);
         let welcome = line::welcome(&self.signer);
         self.write(&line, welcome);
