@@ -486,6 +486,7 @@ async fn watch(hub: Arc<Shared>, line: Arc<Line>, socket: Socket) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::net::IpAddr;
 
     #[test]
     fn u8_an_address_has_so_many_visitors_and_all_have_so_many() {
