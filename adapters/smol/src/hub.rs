@@ -490,11 +490,15 @@ mod tests {
     #[test]
     fn u8_an_address_has_so_many_visitors_and_all_have_so_many() {
         let world = Arc::new(World::new());
-        let from = |n: u8| IpAddr::from([192, 0, 2, n]);
+        let from = |n: u8| Visit::new(core::net::IpAddr::from([192, 0, 2, n]));
         let mut visitors: Vec<_> = (0..OF_ONE).map_while(|_| Visitor::enter(&world, from(1))).collect();
         assert_eq!(visitors.len(), OF_ONE);
         assert!(Visitor::enter(&world, from(1)).is_none());
         assert!(Visitor::enter(&world, from(2)).is_some(), "others come in");
+        let network = |host: u16| Visit::new(core::net::IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, host]));
+        let neighbours: Vec<_> = (0..1000).map_while(|host| Visitor::enter(&world, network(host))).collect();
+        assert_eq!(neighbours.len(), OF_ONE, "a network of version 6 counts as one");
+        drop(neighbours);
         drop(visitors.pop());
         assert!(Visitor::enter(&world, from(1)).is_some(), "a place is given back");
         let crowd: Vec<_> = (0..VISITORS).map_while(|n| Visitor::enter(&world, from((n / 100) as u8 + 2))).collect();
