@@ -204,7 +204,7 @@ impl Hub {
     }
 
     /// Does not want this miner any more: its connection is closed with 1008, what it was to get is abandoned. False: it
-    /// has no session.
+    /// has no session. If `authorize` is being asked about it, what that answers does not count.
     pub fn dismiss(&self, hotkey: Hotkey) -> bool {
         self.shared.dismiss(hotkey)
     }
