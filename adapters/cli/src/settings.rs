@@ -29,11 +29,16 @@ pub(crate) struct Flags {
     connection_timeout: Option<f64>,
 
     /// The longest first delay before a miner connects again [default: 5]
+    ///
+    /// A hub refuses it: it waits for its miners.
     #[arg(long, value_name = "SECONDS")]
     reconnect_base_interval: Option<f64>,
 
-    /// The longest delay of all [default: 300]
-    #[arg(long, value_name = "SECONDS")]
+    /// The longest delay, unless the peer asks for more [default: 300]
+    ///
+    /// A hub of ours spreads its miners' first attempts after a loss over
+    /// 30 s, whatever this says. A hub refuses it, too.
+    #[arg(long, value_name = "SECONDS", verbatim_doc_comment)]
     max_reconnect_interval: Option<f64>,
 }
 
