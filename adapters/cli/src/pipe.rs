@@ -59,12 +59,16 @@ impl Line {
     }
 }
 
-/// What is to be done when a line was written.
-type Then = Box<dyn FnOnce() + Send>;
+/// What follows when a line was written.
+enum Then {
+    Next,
+    Do(Box<dyn FnOnce() + Send>),
+    End,
+}
 
 /// Where lines are written.
 #[derive(Clone)]
-pub(crate) struct Out(Sender<(Line, Option<Then>)>);
+pub(crate) struct Out(Sender<(Line, Then)>);
 
 impl Out {
     /// Begins to write to `to`. If that fails, `broken` is called and everything later is dropped. The thread ends when
@@ -73,7 +77,7 @@ impl Out {
         mut to: impl io::Write + Send + 'static,
         broken: impl FnOnce() + Send + 'static,
     ) -> io::Result<(Self, JoinHandle<()>)> {
-        let (sender, lines) = bounded::<(Line, Option<Then>)>(WAITING);
+        let (sender, lines) = bounded::<(Line, Then)>(WAITING);
         let write = move || {
             while let Ok((line, then)) = lines.recv_blocking() {
                 if to.write_all(line.end().as_bytes()).and_then(|()| to.flush()).is_err() {
@@ -81,33 +85,38 @@ impl Out {
                     broken();
                     return;
                 }
-                if let Some(then) = then {
-                    then();
+                match then {
+                    Then::Next => {}
+                    Then::Do(then) => then(),
+                    Then::End => {
+                        lines.close();
+                        return;
+                    }
                 }
             }
         };
         Ok((Self(sender), thread::Builder::new().name("output".into()).spawn(write)?))
     }
 
-    /// Ends it: what waits is still written, and nothing after it.
-    pub(crate) fn close(&self) {
-        self.0.close();
+    /// Writes, and nothing after it, whoever else still has something to say.
+    pub(crate) fn end(&self, line: Line) {
+        let _ = self.0.send_blocking((line, Then::End));
     }
 
     /// Writes, waiting for room without blocking the thread.
     pub(crate) async fn say(&self, line: Line) {
         // Nobody reads any more: whoever called `start` knows.
-        let _ = self.0.send((line, None)).await;
+        let _ = self.0.send((line, Then::Next)).await;
     }
 
     /// Writes, blocking the thread until there is room.
     pub(crate) fn write(&self, line: Line) {
-        let _ = self.0.send_blocking((line, None));
+        let _ = self.0.send_blocking((line, Then::Next));
     }
 
     /// Writes, blocking, and does something when that was done; never, if it could not be done.
     pub(crate) fn write_then(&self, line: Line, then: impl FnOnce() + Send + 'static) {
-        let _ = self.0.send_blocking((line, Some(Box::new(then))));
+        let _ = self.0.send_blocking((line, Then::Do(Box::new(then))));
     }
 }
 

@@ -155,7 +155,7 @@ pub(super) fn run<W: Speaks>(args: &Args, setup: Setup<W>, hotkey: Option<Hotkey
     let mut in_time = within(limit, move || events.join().is_ok() && messages.join().is_ok());
     in_time &= shared.under_way.close(limit);
     let tally = *shared.tally();
-    out.write(
+    out.end(
         Line::event("end")
             .field("accepted", tally.accepted)
             .field("delivered", tally.delivered)
@@ -166,7 +166,6 @@ pub(super) fn run<W: Speaks>(args: &Args, setup: Setup<W>, hotkey: Option<Hotkey
     );
     // The thread that reads may hold the session for ever; it writes nothing any more.
     shared.held().clear();
-    out.close();
     in_time &= within(limit, move || writer.join().is_ok());
     let unfinished = tally.accepted - tally.delivered - tally.rejected;
     Ok(match end {

@@ -139,7 +139,7 @@ pub(super) fn run(args: &Args, setup: HubSetup) -> Result<ExitCode, Failure> {
     let mut in_time = shared.under_way.close(limit);
     let Tally { messages, sent, published, refused } = *shared.tally();
     let counters = shared.hub.counters();
-    out.write(
+    out.end(
         Line::event("end")
             .field("messages", messages)
             .field("confirmed", counters.confirmed)
@@ -150,8 +150,6 @@ pub(super) fn run(args: &Args, setup: HubSetup) -> Result<ExitCode, Failure> {
             .field("refused", refused)
             .field("abandoned", abandoned),
     );
-    // The threads may hold it for ever; they write nothing any more.
-    out.close();
     in_time &= within(limit, move || writer.join().is_ok());
     Ok(match end {
         End::Output | End::Session => ExitCode::FAILURE,
