@@ -65,7 +65,8 @@ def envelope(keys, kind, data, age=0, claims=None, compact=False):
     """Miners put spaces behind colons and commas, validators do not."""
     message = {"type": kind, "sender": claims or keys.address, "data": data, "timestamp": moment(age)}
     message["nonce"] = nonce()
-    return json.dumps(signed(keys, message), separators=(",", ":") if compact else None)
+    # A validator's frames are Starlette's: compact, and not in ASCII.
+    return json.dumps(signed(keys, message), separators=(",", ":") if compact else None, ensure_ascii=not compact)
 
 
 def is_by(message, address):
