@@ -57,7 +57,7 @@ plant G2 "the copy without an id is taken for new" core/src/inbox.rs \
 plant G3 "a copy is acknowledged before the application is done" core/src/inbox.rs \
     's/(Stage::Held \| Stage::Released) => false,/\1 => true,/' $unit inbox
 plant G4 "the configured capacity is ignored" core/src/outbox.rs \
-    's/self\.ring\.len\(\) >= self\.config\.capacity \|\| //' $unit outbox
+    's/self\.config\.capacity\.min\(self\.ring\.limit\(\)\)/usize::MAX/' $unit outbox
 plant G5 "own sends count as life" core/src/session.rs \
     's/live\.beat\.data_sent\(now\);/live.beat.data_sent(now); live.beat.heard(now);/' $world
 plant G6 "frames of an old connection are listened to" core/src/session.rs \
@@ -132,7 +132,7 @@ plant U5 "newcomers get the last broadcast twice" core/src/hub/traffic.rs \
 plant U6 "a slow reader's oldest broadcast stays" core/src/hub/traffic.rs 's/let _ = conn\.pending\.pop\(first\);//' $model
 plant U7 "a connection that is full is written to from its welcome on" $admission 's/if !conn\.writable$/if false/' $model
 plant U8 "an address that was refused is never forgotten" $admission '/Let in or not/{n;d}' $model
-plant U8 "the same nonce twice in a greeting" $admission 's/peer\.replay\.check\(.*\.is_err\(\)$/false/' $model
+plant U8 "the same nonce twice in a greeting" $admission 's/if self\.fresh\(wall, key, stamp\)\.is_err\(\)/if false/' $model
 plant U8 "everybody refused is told the same time" core/src/hub/limit.rs \
     's/self\.next = start\.saturating_add\(offset\).*;//' $unit hub
 plant U8 "nobody has to say who it is" $admission 's/self\.conns\.set_deadline\(conn, Some\(now\.after.*;//' $model
