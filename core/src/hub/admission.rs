@@ -179,10 +179,10 @@ impl<P, M: Memory<P>> Hub<P, M> {
         self.may_come(true)?;
         let (now, rate) = (self.now, self.config.get().per_address.messages);
         let key = self.address(address)?;
-        let Some(address) = self.addresses.get_mut(key) else { return Ok(()) };
-        address.messages.take(now, rate, 1).map_err(|after| Denied { why: Why::Rate, after })?;
+        let taken = self.addresses.get_mut(key).map_or(Ok(()), |address| address.messages.take(now, rate, 1));
+        // Heard or not: what is known of an address without a connection is forgotten in time.
         self.release_address(key);
-        Ok(())
+        taken.map_err(|after| Denied { why: Why::Rate, after })
     }
 
     /// Going down, everybody is sent away; otherwise whoever finds a place may come.
