@@ -151,8 +151,8 @@ impl<P, S: Slots<Entry<P>> + ?Sized> Log<P, S> {
     }
 
     /// Its size in bytes, as it was published.
-    #[must_use]
-    pub fn size(&self, number: u64) -> Option<u32> {
+    #[cfg(test)]
+    fn size(&self, number: u64) -> Option<u32> {
         self.entry(number).map(|entry| entry.size)
     }
 

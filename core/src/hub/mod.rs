@@ -107,7 +107,7 @@ pub struct Hub<P, M: Memory<P>> {
     addresses: Table<Address, M::Addresses>,
     log: Log<P, M::Log>,
     /// The last broadcast that newcomers get.
-    snapshot: Option<(u64, P)>,
+    snapshot: Option<P>,
     handshakes: Gcra,
     tickets: Tickets,
     /// Connections that carry a session.

@@ -302,7 +302,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
         let published = self.log.publish(self.now, payload, size, how.key);
         let (number, first) = (published.number, self.log.first());
         if let Some(payload) = kept {
-            self.snapshot = Some((number, payload));
+            self.snapshot = Some(payload);
         }
         self.stats.broadcasts = self.stats.broadcasts.saturating_add(1);
         let mut sent = Sent::default();

@@ -109,7 +109,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
             Step::Broadcast(conn, number) => {
                 HubOutput::Broadcast { conn: ConnId(conn), payload: self.log.get(number)? }
             }
-            Step::Snapshot(conn) => HubOutput::Broadcast { conn: ConnId(conn), payload: &self.snapshot.as_ref()?.1 },
+            Step::Snapshot(conn) => HubOutput::Broadcast { conn: ConnId(conn), payload: self.snapshot.as_ref()? },
             Step::Respond(key, request, answer) => HubOutput::Respond { session: SessionId(key), request, answer },
             Step::Post(key, post, id, deadline) => {
                 let payload = self.peers.get(key)?.session.outbox().payload(post.seq)?;
