@@ -120,7 +120,6 @@ pub(super) struct Engine {
     remembered: usize,
     /// When the adapter will call by itself.
     armed: Option<Instant>,
-    websocket: bool,
     pub(super) drained: Option<u64>,
     pub(super) counters: Counters,
     pub(super) effects: Vec<Effect>,
@@ -149,7 +148,6 @@ impl Engine {
             held_bytes: 0,
             remembered: config.get().session.inbox.capacity,
             armed: None,
-            websocket: setup.websocket,
             drained: None,
             counters: Counters::default(),
             effects: Vec::new(),
@@ -182,9 +180,6 @@ impl Engine {
     }
 
     pub(super) fn connect(&mut self, address: u64) -> Result<ConnId, Denied> {
-        if !self.websocket {
-            return Err(Denied { why: Why::Unknown, after: Duration::ZERO });
-        }
         let admitted = self.machine.connect(self.now(), address);
         match admitted {
             Ok(conn) => {
@@ -357,14 +352,15 @@ impl Engine {
         let mut wanted = |session: SessionId| {
             accounts.get(session.place()).and_then(Option::as_ref).is_some_and(|account| to(&account.hotkey))
         };
-        let sent = self.machine.publish(now, Arc::clone(parcel), size, how, |session, _| wanted(session));
+        let mut sent = self.machine.publish(now, Arc::clone(parcel), size, how, |session, _| wanted(session));
         if self.machine.health().fleet_http {
             let absent =
                 |account: &&Account| account.receiver.is_some() && self.machine.connection(account.session).is_none();
             let absent: Vec<_> = accounts.iter().flatten().filter(absent).map(|account| account.session).collect();
             for session in absent.into_iter().filter(|session| wanted(*session)) {
-                // Nobody waits for its end; a full outbox is the same as a reader that is too slow.
-                let _ = self.machine.send(now, session, Arc::clone(parcel), size, Policy::DEFAULT);
+                // Nobody waits for its end; a full outbox is the same as a reader that is too slow, and is told as such.
+                let refused = self.machine.send(now, session, Arc::clone(parcel), size, Policy::DEFAULT).is_err();
+                sent.dropped = sent.dropped.saturating_add(u32::from(refused));
             }
         }
         sent
