@@ -168,6 +168,31 @@ mod tests {
     }
 
     #[test]
+    fn nothing_follows_the_last_line() {
+        #[derive(Clone, Default)]
+        struct Sink(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+        impl io::Write for Sink {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().unwrap().write(bytes)
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let sink = Sink::default();
+        // Held until all three are waiting.
+        let held = sink.0.lock().unwrap();
+        let (out, thread) = Out::start(sink.clone(), || ()).unwrap();
+        out.write(Line::event("message"));
+        out.end(Line::event("end"));
+        out.write(Line::event("fleet"));
+        drop(held);
+        thread.join().unwrap();
+        let written = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(written, "{\"event\":\"message\"}\n{\"event\":\"end\"}\n");
+    }
+
+    #[test]
     fn what_follows_a_line_follows_its_flush_and_a_broken_output_is_told() {
         struct Shut;
         impl io::Write for Shut {

@@ -17,6 +17,7 @@ use crate::life::{End, Failure, UnderWay, spawn, told, within};
 use crate::node::Node;
 use crate::pipe::{self, Line, Out};
 use crate::words;
+use bowline::wire::bettensor;
 use bowline::{Event, Outcome, State};
 use bowline_smol::{Hotkey, Kind};
 use bowline_transport::{Bettensor, Gonka, Message, Receipt, Setup, Wire};
@@ -87,13 +88,6 @@ struct Said<'a> {
     /// A verdict's.
     delivery: Option<u64>,
     after: Option<f64>,
-}
-
-/// What names a prediction.
-#[derive(Deserialize)]
-struct Named<'a> {
-    #[serde(borrow)]
-    prediction_id: Option<Cow<'a, str>>,
 }
 
 /// What became of the lines.
@@ -213,8 +207,7 @@ impl<W: Speaks> Shared<W> {
             return Ok(());
         }
         let data = said.data.ok_or("there is no data")?.get();
-        let named = serde_json::from_str::<Named<'_>>(data).ok();
-        let prediction_id = named.and_then(|named| named.prediction_id).map(Cow::into_owned);
+        let prediction_id = bettensor::prediction_id(data).ok().map(Cow::into_owned);
         if said.delivery.or(said.after.map(|_| 0)).is_some() {
             return Err("delivery and after are for a gonka-api-node".into());
         }

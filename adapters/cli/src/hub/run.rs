@@ -16,6 +16,7 @@ use crate::interrupt::Interrupt;
 use crate::life::{End, Failure, UnderWay, spawn, told, within};
 use crate::pipe::{self, Line, Out};
 use crate::words;
+use bowline::wire::bettensor;
 use bowline_smol::Hotkey;
 use bowline_smol::hub::{Confirmation, Delivery, Event, Hub, HubSetup, Publish, Receipt};
 use core::time::Duration;
@@ -74,13 +75,6 @@ struct Said<'a> {
     message: Option<Cow<'a, str>>,
     #[serde(borrow)]
     miner_stats: Option<&'a RawValue>,
-}
-
-/// What names a prediction.
-#[derive(Deserialize)]
-struct Named<'a> {
-    #[serde(borrow)]
-    prediction_id: Option<Cow<'a, str>>,
 }
 
 /// What was said and done.
@@ -171,8 +165,7 @@ impl Shared {
         for delivery in stream::block_on(self.hub.messages()) {
             self.tally().messages += 1;
             let data = core::str::from_utf8(delivery.data()).unwrap_or("null");
-            let named = serde_json::from_str::<Named<'_>>(data).ok();
-            let prediction_id = named.and_then(|named| named.prediction_id).map(Cow::into_owned);
+            let prediction_id = bettensor::prediction_id(data).ok().map(Cow::into_owned);
             let line = Line::event("message")
                 .field("type", delivery.kind())
                 .field("hotkey", delivery.hotkey().to_string())
