@@ -8,11 +8,11 @@
 //! panics ends its own message and nothing else; a miner's slow messages hold at most an eighth of the places.
 
 use super::Hub;
-use super::gate::{Gate, Pass};
 use super::message::{Message, Ticket, Verdict, Work};
 use super::setup::Handler;
+use async_lock::{Semaphore, SemaphoreGuard};
 use bowline::hub::SessionId;
-use core::future::poll_fn;
+use core::future::{pending, poll_fn};
 use core::panic::AssertUnwindSafe;
 use core::pin::{Pin, pin};
 use core::task::{Context, Poll};
@@ -37,14 +37,14 @@ struct Desk {
 
 pub(super) struct Desks {
     desks: Mutex<BTreeMap<SessionId, Desk>>,
-    places: Gate,
+    places: Semaphore,
     /// Of one miner's messages at once.
     each: usize,
 }
 
 impl Desks {
     pub(super) fn new(at_once: usize) -> Self {
-        Self { desks: Mutex::default(), places: Gate::new(at_once), each: at_once.div_ceil(8) }
+        Self { desks: Mutex::default(), places: Semaphore::new(at_once), each: at_once.div_ceil(8) }
     }
 
     /// Takes a message for its handler. True: its desk is to be run.
@@ -66,39 +66,46 @@ impl Desks {
         let mut works: Vec<Running<'_>> = Vec::new();
         loop {
             let listener = more.listen();
-            // Set when all places are taken by others: before it is tried for the last time.
-            let mut freed = None;
             while works.len() < self.each && self.waits(session) {
-                match (self.places.try_enter(), &freed) {
-                    (Some(place), _) => {
-                        let Some(Job { message, ticket, handler }) = self.next(session) else { break };
-                        works.push(Running { work: begin(message, &handler), ticket: Some(ticket), _place: place });
-                    }
-                    (None, None) => freed = Some(self.places.freed()),
-                    (None, Some(_)) => break,
-                }
+                let Some(place) = self.places.try_acquire() else { break };
+                self.take_up(session, place, &mut works);
             }
-            if works.is_empty() {
-                if self.close(session) {
-                    return;
-                }
-                if let Some(freed) = freed {
-                    freed.await;
-                }
-                continue;
+            if works.is_empty() && self.close(session) {
+                return;
             }
+            // All places are taken by others, or there would be no message left that could have one.
+            let wants = works.len() < self.each && self.waits(session);
+            let mut place = pin!(async {
+                match wants {
+                    true => self.places.acquire().await,
+                    false => pending().await,
+                }
+            });
             let mut listener = pin!(listener);
+            let mut granted = None;
             let done = poll_fn(|cx| {
                 let done = step(&mut works, cx);
-                let more = listener.as_mut().poll(cx).is_ready()
-                    || freed.as_mut().is_some_and(|freed| Pin::new(freed).poll(cx).is_ready());
-                if done.is_empty() && !more { Poll::Pending } else { Poll::Ready(done) }
+                if let Poll::Ready(place) = place.as_mut().poll(cx) {
+                    granted = Some(place);
+                }
+                let more = listener.as_mut().poll(cx).is_ready();
+                if done.is_empty() && granted.is_none() && !more { Poll::Pending } else { Poll::Ready(done) }
             });
             let done = done.await;
+            if let Some(place) = granted {
+                self.take_up(session, place, &mut works);
+            }
             if !done.is_empty() {
                 works.retain(|running| running.ticket.is_some());
                 hub.complete(done);
             }
+        }
+    }
+
+    /// Begins the next message.
+    fn take_up<'a>(&self, session: SessionId, place: SemaphoreGuard<'a>, works: &mut Vec<Running<'a>>) {
+        if let Some(Job { message, ticket, handler }) = self.next(session) {
+            works.push(Running { work: begin(message, &handler), ticket: Some(ticket), _place: place });
         }
     }
 
@@ -129,7 +136,7 @@ struct Running<'a> {
     work: Work,
     /// Taken when it is done.
     ticket: Option<Ticket>,
-    _place: Pass<'a>,
+    _place: SemaphoreGuard<'a>,
 }
 
 /// The handler itself may panic, too, before there is a future.

@@ -3,8 +3,10 @@
 use super::Hub;
 use bowline::Instant;
 use bowline::hub::{Health, HubStats, Why};
-use core::fmt::Write as _;
 use core::time::Duration;
+use prometheus::TextEncoder;
+use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
+use serde::Serialize;
 
 /// The upper ends of the histogram's buckets, in milliseconds.
 const BUCKETS: [u32; 10] = [1, 5, 10, 25, 100, 250, 1_000, 2_500, 10_000, 60_000];
@@ -108,146 +110,169 @@ impl Counters {
     }
 }
 
-/// Seconds of a duration, as a decimal.
-fn seconds(span: Duration) -> f64 {
-    span.as_secs_f64()
+/// As Prometheus keeps it.
+#[expect(clippy::cast_precision_loss, reason = "beyond 2^53 nobody counts one by one")]
+const fn decimal(value: u64) -> f64 {
+    value as f64
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
 fn ratio(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+    if whole == 0 { 0.0 } else { decimal(part) / decimal(whole) }
 }
 
 pub(super) fn text(health: &Health, stats: &HubStats, counters: &Counters) -> String {
-    let mut out = String::with_capacity(4096);
-    let mut family = |name: &str, kind: &str, help: &str, rows: &[(&str, String)]| {
-        // Writing to a string cannot fail.
-        let _ = writeln!(out, "# HELP bowline_{name} {help}\n# TYPE bowline_{name} {kind}");
-        for (labels, value) in rows {
-            let _ = writeln!(out, "bowline_{name}{labels} {value}");
-        }
-    };
-    let n = |value: usize| value.to_string();
-    family(
-        "connections",
-        "gauge",
-        "Connections by state.",
-        &[
-            (r#"{state="authenticated"}"#, n(health.connections)),
-            (r#"{state="pending"}"#, n(health.pending)),
-            (r#"{state="closing"}"#, n(health.closing)),
-        ],
-    );
-    family("active_connections", "gauge", "Authenticated and lately heard from.", &[("", n(health.active))]);
-    family("sessions", "gauge", "Identities known, connected or not.", &[("", n(health.sessions))]);
-    family("backlog", "gauge", "Messages accepted for miners and not ended.", &[("", n(health.backlog))]);
-    family("held", "gauge", "Messages at the application.", &[("", n(health.held))]);
-    family(
-        "fleet_http",
-        "gauge",
-        "1 while absent miners are served by HTTP.",
-        &[("", u8::from(health.fleet_http).to_string())],
-    );
-    family(
-        "frames_total",
-        "counter",
-        "Frames by direction.",
-        &[
-            (r#"{direction="in"}"#, counters.frames_in.to_string()),
-            (r#"{direction="out"}"#, counters.frames_out.to_string()),
-        ],
-    );
+    let count = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
     let by_websocket = stats.delivered.saturating_sub(stats.delivered_http);
-    family(
-        "messages_in_total",
-        "counter",
-        "Messages handed to the application, by path.",
-        &[(r#"{path="websocket"}"#, by_websocket.to_string()), (r#"{path="http"}"#, stats.delivered_http.to_string())],
-    );
-    family(
-        "messages_out_total",
-        "counter",
-        "Messages for single miners that have ended.",
-        &[
-            (r#"{result="websocket"}"#, stats.settled_websocket.to_string()),
-            (r#"{result="http"}"#, stats.settled_http.to_string()),
-            (r#"{result="failed"}"#, stats.failed.to_string()),
-        ],
-    );
-    family(
-        "broadcast_copies_total",
-        "counter",
-        "Copies of broadcasts, by what became of them.",
-        &[
-            (r#"{result="written"}"#, stats.broadcast_copies.to_string()),
-            (r#"{result="lost"}"#, stats.lost.to_string()),
-            (r#"{result="conflated"}"#, stats.conflated.to_string()),
-        ],
-    );
-    family("broadcasts_total", "counter", "Broadcasts published.", &[("", stats.broadcasts.to_string())]);
-    family(
-        "duplicates_total",
-        "counter",
-        "Copies that were not handed over again.",
-        &[("", stats.duplicates.to_string())],
-    );
-    family(
-        "malformed_total",
-        "counter",
-        "Frames that were not what they should be.",
-        &[("", counters.malformed.to_string())],
-    );
-    family(
-        "replays_total",
-        "counter",
-        "Frames and requests refused for time or nonce.",
-        &[("", stats.replays.to_string())],
-    );
-    family("limited_total", "counter", "Frames and requests over a limit.", &[("", stats.limited.to_string())]);
-    family("admitted_total", "counter", "Connections authenticated.", &[("", stats.admitted.to_string())]);
-    family(
-        "replaced_total",
-        "counter",
-        "Connections replaced by another of their identity.",
-        &[("", stats.replaced.to_string())],
-    );
-    let refused: Vec<_> = Why::ALL.iter().zip(counters.refused).filter(|(_, count)| *count > 0).collect();
-    let labels: Vec<_> = refused.iter().map(|(why, _)| format!(r#"{{reason="{why:?}"}}"#)).collect();
-    let rows: Vec<_> =
-        labels.iter().zip(&refused).map(|(label, (_, count))| (label.as_str(), count.to_string())).collect();
-    family("refused_total", "counter", "Connections and requests refused, by reason.", &rows);
-    family(
-        "handled_total",
-        "counter",
-        "Messages by what the application said.",
-        &[
-            (r#"{result="confirmed"}"#, counters.confirmed.to_string()),
-            (r#"{result="rejected"}"#, counters.rejected.to_string()),
-            (r#"{result="given_back"}"#, counters.given_back.to_string()),
-        ],
-    );
     let handled = counters.confirmed.saturating_add(counters.rejected).saturating_add(counters.given_back);
-    family(
-        "fallback_ratio",
-        "gauge",
-        "Share of messages that came by HTTP.",
-        &[("", ratio(stats.delivered_http, stats.delivered).to_string())],
-    );
-    family(
-        "error_ratio",
-        "gauge",
-        "Share of handled messages that were rejected.",
-        &[("", ratio(counters.rejected, handled).to_string())],
-    );
-    let name = "handling_seconds";
-    let _ = writeln!(out, "# HELP bowline_{name} From arrival to completion.\n# TYPE bowline_{name} histogram");
-    for (end, count) in BUCKETS.iter().zip(counters.buckets) {
-        let end = seconds(Duration::from_millis(u64::from(*end)));
-        let _ = writeln!(out, r#"bowline_{name}_bucket{{le="{end}"}} {count}"#);
+    let states = [
+        ("authenticated", count(health.connections)),
+        ("pending", count(health.pending)),
+        ("closing", count(health.closing)),
+    ];
+    let results =
+        [("confirmed", counters.confirmed), ("rejected", counters.rejected), ("given_back", counters.given_back)];
+    let sent = [("websocket", stats.settled_websocket), ("http", stats.settled_http), ("failed", stats.failed)];
+    let copies = [("written", stats.broadcast_copies), ("lost", stats.lost), ("conflated", stats.conflated)];
+    let reasons = Why::ALL.map(|why| format!("{why:?}"));
+    let refused = reasons.iter().map(String::as_str).zip(counters.refused).filter(|(_, count)| *count > 0);
+    let families = [
+        gauges("connections", "Connections by state.", "state", states),
+        gauge("active_connections", "Authenticated and lately heard from.", count(health.active)),
+        gauge("sessions", "Identities known, connected or not.", count(health.sessions)),
+        gauge("backlog", "Messages accepted for miners and not ended.", count(health.backlog)),
+        gauge("held", "Messages at the application.", count(health.held)),
+        gauge("fleet_http", "1 while absent miners are served by HTTP.", u64::from(health.fleet_http)),
+        counters_by(
+            "frames_total",
+            "Frames by direction.",
+            "direction",
+            [("in", counters.frames_in), ("out", counters.frames_out)],
+        ),
+        counters_by(
+            "messages_in_total",
+            "Messages handed to the application, by path.",
+            "path",
+            [("websocket", by_websocket), ("http", stats.delivered_http)],
+        ),
+        counters_by("messages_out_total", "Messages for single miners that have ended.", "result", sent),
+        counters_by("broadcast_copies_total", "Copies of broadcasts, by what became of them.", "result", copies),
+        counter("broadcasts_total", "Broadcasts published.", stats.broadcasts),
+        counter("duplicates_total", "Copies that were not handed over again.", stats.duplicates),
+        counter("malformed_total", "Frames that were not what they should be.", counters.malformed),
+        counter("replays_total", "Frames and requests refused for time or nonce.", stats.replays),
+        counter("limited_total", "Frames and requests over a limit.", stats.limited),
+        counter("admitted_total", "Connections authenticated.", stats.admitted),
+        counter("replaced_total", "Connections replaced by another of their identity.", stats.replaced),
+        counters_by("refused_total", "Connections and requests refused, by reason.", "reason", refused),
+        counters_by("handled_total", "Messages by what the application said.", "result", results),
+        ratio_of("fallback_ratio", "Share of messages that came by HTTP.", stats.delivered_http, stats.delivered),
+        ratio_of("error_ratio", "Share of handled messages that were rejected.", counters.rejected, handled),
+        histogram("handling_seconds", "From arrival to completion.", counters, handled),
+    ];
+    let mut out = String::with_capacity(4096);
+    for family in families.iter().filter(|family| !family.get_metric().is_empty()) {
+        // A family with a name and a value can be written, and to a string.
+        let _ = TextEncoder::new().encode_utf8(core::slice::from_ref(family), &mut out);
     }
-    let _ = writeln!(out, r#"bowline_{name}_bucket{{le="+Inf"}} {handled}"#);
-    let _ = writeln!(out, "bowline_{name}_sum {}\nbowline_{name}_count {handled}", seconds(counters.took));
     out
+}
+
+fn family(name: &str, help: &str, kind: MetricType, metrics: impl IntoIterator<Item = Metric>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(format!("bowline_{name}"));
+    family.set_help(help.to_owned());
+    family.set_field_type(kind);
+    family.set_metric(metrics.into_iter().collect());
+    family
+}
+
+fn labelled(label: &str, value: &str) -> Metric {
+    let mut pair = LabelPair::default();
+    pair.set_name(label.to_owned());
+    pair.set_value(value.to_owned());
+    Metric::from_label(vec![pair])
+}
+
+fn counted(mut metric: Metric, value: u64) -> Metric {
+    let mut counter = proto::Counter::default();
+    counter.set_value(decimal(value));
+    metric.set_counter(counter);
+    metric
+}
+
+fn measured(mut metric: Metric, value: f64) -> Metric {
+    let mut gauge = proto::Gauge::default();
+    gauge.set_value(value);
+    metric.set_gauge(gauge);
+    metric
+}
+
+fn counter(name: &str, help: &str, value: u64) -> MetricFamily {
+    family(name, help, MetricType::COUNTER, [counted(Metric::default(), value)])
+}
+
+fn counters_by<'a>(
+    name: &str,
+    help: &str,
+    label: &str,
+    rows: impl IntoIterator<Item = (&'a str, u64)>,
+) -> MetricFamily {
+    let rows = rows.into_iter().map(|(of, value)| counted(labelled(label, of), value));
+    family(name, help, MetricType::COUNTER, rows)
+}
+
+fn gauge(name: &str, help: &str, value: u64) -> MetricFamily {
+    family(name, help, MetricType::GAUGE, [measured(Metric::default(), decimal(value))])
+}
+
+fn gauges(name: &str, help: &str, label: &str, rows: [(&str, u64); 3]) -> MetricFamily {
+    let rows = rows.into_iter().map(|(of, value)| measured(labelled(label, of), decimal(value)));
+    family(name, help, MetricType::GAUGE, rows)
+}
+
+fn ratio_of(name: &str, help: &str, part: u64, whole: u64) -> MetricFamily {
+    family(name, help, MetricType::GAUGE, [measured(Metric::default(), ratio(part, whole))])
+}
+
+fn histogram(name: &str, help: &str, counters: &Counters, handled: u64) -> MetricFamily {
+    let bucket = |(end, count): (&u32, u64)| {
+        let mut bucket = proto::Bucket::default();
+        bucket.set_upper_bound(Duration::from_millis(u64::from(*end)).as_secs_f64());
+        bucket.set_cumulative_count(count);
+        bucket
+    };
+    let mut histogram = proto::Histogram::default();
+    histogram.set_bucket(BUCKETS.iter().zip(counters.buckets).map(bucket).collect());
+    histogram.set_sample_count(handled);
+    histogram.set_sample_sum(counters.took.as_secs_f64());
+    let mut metric = Metric::default();
+    metric.set_histogram(histogram);
+    family(name, help, MetricType::HISTOGRAM, [metric])
+}
+
+/// What `/ws/health` says, in this order: the original's fields first.
+#[derive(Serialize)]
+struct Fields {
+    status: &'static str,
+    connections: usize,
+    active_connections: usize,
+    uptime: f64,
+    suspended: usize,
+    draining: bool,
+    sessions: usize,
+    pending: usize,
+    closing: usize,
+    backlog: usize,
+    held: usize,
+    reconnect_window: u64,
+    fleet_http: bool,
+    handshakes: u64,
+    refused: u64,
+    dedupe_hits: u64,
+    limited: u64,
+    replays: u64,
+    fallback_rate: f64,
+    errors_per_minute: u64,
 }
 
 impl Hub {
@@ -268,19 +293,30 @@ impl Hub {
             (.., true) => "online",
             (.., false) => "disabled",
         };
-        let Health { connections, active, pending, closing, sessions, suspended, .. } = health;
-        let Health { backlog, held, fleet_http, draining, .. } = health;
-        let HubStats { handshakes, duplicates, limited, replays, delivered, delivered_http, .. } = stats;
-        let uptime = now.since(Instant::ZERO).as_secs_f64();
-        let (window, fallback) = (self.window.as_secs(), ratio(delivered_http, delivered));
-        format!(
-            "{{\"status\":\"{status}\",\"connections\":{connections},\"active_connections\":{active},\"uptime\":{uptime:.3},\
-             \"suspended\":{suspended},\"draining\":{draining},\"sessions\":{sessions},\"pending\":{pending},\
-             \"closing\":{closing},\"backlog\":{backlog},\"held\":{held},\"reconnect_window\":{window},\
-             \"fleet_http\":{fleet_http},\"handshakes\":{handshakes},\"refused\":{refused},\
-             \"dedupe_hits\":{duplicates},\"limited\":{limited},\"replays\":{replays},\
-             \"fallback_rate\":{fallback},\"errors_per_minute\":{errors}}}"
-        )
+        let fields = Fields {
+            status,
+            connections: health.connections,
+            active_connections: health.active,
+            uptime: now.since(Instant::ZERO).as_secs_f64(),
+            suspended: health.suspended,
+            draining: health.draining,
+            sessions: health.sessions,
+            pending: health.pending,
+            closing: health.closing,
+            backlog: health.backlog,
+            held: health.held,
+            reconnect_window: self.window.as_secs(),
+            fleet_http: health.fleet_http,
+            handshakes: stats.handshakes,
+            refused,
+            dedupe_hits: stats.duplicates,
+            limited: stats.limited,
+            replays: stats.replays,
+            fallback_rate: ratio(stats.delivered_http, stats.delivered),
+            errors_per_minute: errors,
+        };
+        // Strings and finite numbers: nothing that JSON could not say.
+        serde_json::to_string(&fields).unwrap_or_default()
     }
 }
 

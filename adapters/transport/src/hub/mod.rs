@@ -25,7 +25,6 @@
 mod desk;
 mod engine;
 mod forgers;
-mod gate;
 mod line;
 mod message;
 mod metrics;
@@ -49,6 +48,7 @@ use crate::keys::Hotkey;
 use crate::node::Stream;
 use crate::setup::{SetupError, random_key};
 use async_channel::{Receiver, Sender};
+use async_lock::Semaphore;
 use bowline::hub::{ConnId, Health, HubStats, Publish, Sent, SessionId};
 use bowline::wire::KeyedHash;
 use bowline::wire::bettensor::Kind;
@@ -59,7 +59,6 @@ use core::time::Duration;
 use desk::Desks;
 use engine::{Effect, Engine, Parcel};
 use forgers::Forgers;
-use gate::Gate;
 use message::{Ticket, Verdict};
 use questions::Questions;
 use setup::{Authorize, Handler};
@@ -93,9 +92,9 @@ pub struct Hub {
     handlers: BTreeMap<String, Handler>,
     desks: Desks,
     forgers: Forgers,
-    deciding: Gate,
+    deciding: Semaphore,
     /// For whoever is known already: no newcomer is in its way.
-    renewing: Gate,
+    renewing: Semaphore,
     questions: Questions,
     /// Somebody reads what no handler was named for.
     wanted: AtomicBool,
@@ -143,8 +142,8 @@ impl Hub {
             desks: Desks::new(setup.at_once),
             forgers: Forgers::default(),
             handlers: setup.handlers,
-            deciding: Gate::new(DECIDING),
-            renewing: Gate::new(DECIDING),
+            deciding: Semaphore::new(DECIDING),
+            renewing: Semaphore::new(DECIDING),
             questions: Questions::default(),
             wanted: AtomicBool::new(false),
             messages: async_channel::bounded(MESSAGES),

@@ -8,12 +8,12 @@
 //! ```
 
 use super::engine::{Trust, denied};
-use super::gate::Gate;
 use super::line::{LONGEST_FRAME, Line, sealed};
 use super::questions::Question;
 use super::{Admission, Hub};
 use crate::http::{Answer, Callback, Limits, Routes, Target};
 use crate::keys::Hotkey;
+use async_lock::Semaphore;
 use bowline::RequestId;
 use bowline::hub::{ConnId, Denied, SessionId, Why};
 use bowline::wire::bettensor::{self, Frame};
@@ -209,10 +209,10 @@ impl Hub {
     }
 
     /// What the application says of a hotkey. If it panics, it has not said anything yet.
-    async fn decide(&self, hotkey: Hotkey, gate: &Gate) -> Admission {
+    async fn decide(&self, hotkey: Hotkey, gate: &Semaphore) -> Admission {
         const LATER: Admission = Admission::Later(Duration::from_secs(5));
         // Nobody waits here whose signature is wrong, and no request of whoever is known.
-        let _pass = gate.enter().await;
+        let _pass = gate.acquire().await;
         match catch_unwind(AssertUnwindSafe(|| (self.authorize)(hotkey))) {
             Ok(deciding) => Calm(deciding).await.unwrap_or(LATER),
             Err(_) => LATER,
