@@ -14,8 +14,8 @@
 //!        by HTTP:  ◀── {"type":"batch","frames":[…]} ──                           Frame::Batch
 //! ```
 //!
-//! On the wire marks are said by the numbers up to which there is no hole, and maps behind; a [`Report`](crate::Report) has maps from a
-//! common base. What is read has the lowest base that any of its members needs: it speaks of the same numbers.
+//! On the wire marks are said by the numbers up to which there is no hole, and maps behind; a [`Report`] has maps from a
+//! common base. What is read has the lowest base that any of its members needs: it says the same of every number.
 //!
 //! Invariants: no panic, no recursion and no copy of a payload, whatever the bytes; memory beyond the frame is of the order
 //! of a byte for each level of nesting, a batch's list of at most [`MAX_BATCH`] places, and a name if it is escaped.
@@ -26,6 +26,7 @@
 
 mod decode;
 mod encode;
+mod fields;
 
 use alloc::borrow::Cow;
 use alloc::vec::Vec;

@@ -1,6 +1,5 @@
 //! Reading frames: one pass over the flat object, everything in it raw until it is asked for.
 
-use alloc::borrow::Cow;
 use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
@@ -9,9 +8,8 @@ use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::{
-    Frame, Hello, MAX_AUTH, MAX_BATCH, MAX_NAME, MAX_WAIT, MAX_WORDS, Poll, Position, Refusal, Since, Ticket, Welcome,
-};
+use super::fields::{Fields, auth, flag, hexadecimal, inner, map, name, number, object, seq, span, word, words};
+use super::{Frame, Hello, MAX_BATCH, MAX_NAME, MAX_WAIT, Poll, Position, Refusal, Since, Ticket, Welcome};
 use crate::ids::{Origin, Seq};
 use crate::marks::{Beat, Nack, Report, WINDOW};
 use crate::resume::{Got, Greeting, Reason};
@@ -294,171 +292,6 @@ fn payload<'a>(f: &Fields<'a>) -> Result<&'a str, Malformed> {
 /// How many messages more: no one takes more than a window, so what a `u16` cannot say makes no difference.
 fn win(f: &Fields<'_>) -> Result<u16, Malformed> {
     Ok(u16::try_from(number(f.win, "win")?).unwrap_or(u16::MAX))
-}
-
-fn number(raw: Raw<'_>, name: &'static str) -> Result<u64, Malformed> {
-    let number = raw.and_then(|raw| raw.get().parse().ok());
-    number.filter(|&number| number <= Seq::LAST.get()).ok_or(Malformed::Member(name))
-}
-
-fn seq(raw: Raw<'_>, name: &'static str) -> Result<Seq, Malformed> {
-    let seq = number(raw, name).map(Seq::from_number)?;
-    if seq < Seq::FIRST { Err(Malformed::Member(name)) } else { Ok(seq) }
-}
-
-fn span(raw: Raw<'_>, name: &'static str) -> Result<Duration, Malformed> {
-    let millis = u32::try_from(number(raw, name)?).map_err(|_| Malformed::Member(name))?;
-    Ok(Duration::from_millis(millis.into()))
-}
-
-fn flag(raw: Raw<'_>, name: &'static str) -> Result<bool, Malformed> {
-    raw.and_then(|raw| raw.get().parse().ok()).ok_or(Malformed::Member(name))
-}
-
-/// 1 to 16 hexadecimal digits; none if it is left out.
-fn map(raw: Raw<'_>, name: &'static str) -> Result<u64, Malformed> {
-    let Some(raw) = raw else { return Ok(0) };
-    text(raw, 16).and_then(|digits| hexadecimal(&digits)).ok_or(Malformed::Member(name))
-}
-
-/// Digits of either case and nothing else: `from_str_radix` would take a sign.
-fn hexadecimal(digits: &str) -> Option<u64> {
-    let digits = Some(digits).filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))?;
-    u64::from_str_radix(digits, 16).ok()
-}
-
-/// A string of 1 to 64 bytes.
-fn name<'a>(raw: Raw<'a>, name: &'static str) -> Result<Cow<'a, str>, Malformed> {
-    raw.and_then(|raw| text(raw, MAX_NAME)).filter(|text| !text.is_empty()).ok_or(Malformed::Member(name))
-}
-
-/// One that may stand in a header, too.
-fn word<'a>(raw: Raw<'a>, name: &'static str) -> Result<Cow<'a, str>, Malformed> {
-    let word = self::name(raw, name)?;
-    if word.bytes().all(|byte| byte.is_ascii_graphic()) { Ok(word) } else { Err(Malformed::Member(name)) }
-}
-
-fn words<'a>(raw: Raw<'a>, name: &'static str) -> Result<Cow<'a, str>, Malformed> {
-    raw.map_or(Some(Cow::Borrowed("")), |raw| text(raw, MAX_WORDS)).ok_or(Malformed::Member(name))
-}
-
-fn auth(raw: &RawValue) -> Option<Cow<'_, str>> {
-    text(raw, MAX_AUTH)
-}
-
-/// A member's value as it stands in the frame; `null` counts as missing.
-type Raw<'a> = Option<&'a RawValue>;
-
-/// Every member that is read, of a frame or of an object within.
-#[derive(Deserialize)]
-struct Fields<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Raw<'a>,
-    #[serde(borrow)]
-    seq: Raw<'a>,
-    #[serde(borrow)]
-    una: Raw<'a>,
-    #[serde(borrow, rename = "kind")]
-    name: Raw<'a>,
-    #[serde(borrow, default, deserialize_with = "even_null")]
-    data: Raw<'a>,
-    #[serde(borrow)]
-    cum: Raw<'a>,
-    #[serde(borrow)]
-    sack: Raw<'a>,
-    #[serde(borrow)]
-    rcv: Raw<'a>,
-    #[serde(borrow)]
-    rsack: Raw<'a>,
-    #[serde(borrow)]
-    rej: Raw<'a>,
-    #[serde(borrow)]
-    win: Raw<'a>,
-    #[serde(borrow)]
-    n: Raw<'a>,
-    #[serde(borrow)]
-    code: Raw<'a>,
-    #[serde(borrow)]
-    after: Raw<'a>,
-    #[serde(borrow)]
-    reason: Raw<'a>,
-    #[serde(borrow)]
-    topic: Raw<'a>,
-    #[serde(borrow)]
-    since: Raw<'a>,
-    #[serde(borrow)]
-    ok: Raw<'a>,
-    #[serde(borrow)]
-    epoch: Raw<'a>,
-    #[serde(borrow)]
-    offset: Raw<'a>,
-    #[serde(borrow)]
-    from: Raw<'a>,
-    #[serde(borrow)]
-    to: Raw<'a>,
-    #[serde(borrow)]
-    window: Raw<'a>,
-    #[serde(borrow)]
-    auth: Raw<'a>,
-    #[serde(borrow)]
-    token: Raw<'a>,
-    #[serde(borrow)]
-    message: Raw<'a>,
-    #[serde(borrow)]
-    frames: Raw<'a>,
-    #[serde(borrow)]
-    wait: Raw<'a>,
-    // Of hello and welcome.
-    #[serde(borrow)]
-    v: Raw<'a>,
-    #[serde(borrow)]
-    cid: Raw<'a>,
-    #[serde(borrow)]
-    sid: Raw<'a>,
-    #[serde(borrow)]
-    origin: Raw<'a>,
-    #[serde(borrow)]
-    resume: Raw<'a>,
-    #[serde(borrow)]
-    resumed: Raw<'a>,
-    #[serde(borrow)]
-    rx: Raw<'a>,
-    #[serde(borrow)]
-    tx: Raw<'a>,
-    #[serde(borrow)]
-    next: Raw<'a>,
-    #[serde(borrow)]
-    max_life: Raw<'a>,
-    #[serde(borrow)]
-    dedupe_ttl: Raw<'a>,
-    #[serde(borrow)]
-    order: Raw<'a>,
-    #[serde(borrow)]
-    hb: Raw<'a>,
-    #[serde(borrow)]
-    dead: Raw<'a>,
-    #[serde(borrow)]
-    frame: Raw<'a>,
-}
-
-/// A payload may be `null`.
-fn even_null<'a, D: Deserializer<'a>>(deserializer: D) -> Result<Raw<'a>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
-}
-
-/// The members of one JSON object.
-fn object(json: &str) -> Result<Fields<'_>, Malformed> {
-    // Without this an array would do: serde reads a struct from one too, field by field.
-    if !json.trim_start_matches(WHITE).starts_with('{') {
-        return Err(Malformed::Json);
-    }
-    // The members are raw, so the only thing a type can find wrong is one that occurs twice.
-    serde_json::from_str(json).map_err(|e| if e.is_data() { Malformed::Twice } else { Malformed::Json })
-}
-
-/// The members of an object within a frame.
-fn inner<'a>(raw: Raw<'a>, name: &'static str) -> Result<Fields<'a>, Malformed> {
-    raw.and_then(|raw| object(raw.get()).ok()).ok_or(Malformed::Member(name))
 }
 
 /// The frames of a batch, as they stand there.
