@@ -48,7 +48,7 @@ mod tests {
     fn where_a_viewer_dials() {
         for (url, dials) in [
             ("village:8000", "ws://village:8000/ws"),
-            ("wss://village.example/ws/p2p-fog", "wss://village.example/ws/p2p-fog"),
+            ("ws://village.example/ws/p2p-fog", "ws://village.example/ws/p2p-fog"),
             ("http://[::1]:8085", "ws://[::1]:8085/ws"),
         ] {
             let setup = Setup::viewer(url).unwrap();
