@@ -18,6 +18,7 @@
 //! 3 s later, under no id, as `{"a": 1}` by HTTP (that of `requests`), so a key of the plain bytes would see two
 //! messages; and an id a peer may choose must not let it choose which other message is taken for a duplicate.
 
+pub mod aivillage;
 pub mod bettensor;
 pub mod canonical;
 pub mod gonka;
