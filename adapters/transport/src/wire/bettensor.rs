@@ -323,7 +323,7 @@ impl Wire for Bettensor {
         match frame {
             Frame::Data { payload, .. } => Some(self.message(payload)),
             // Nothing that comes in has an id, and there is no keep-alive in the profile: both would be life signs.
-            Frame::Ping | Frame::Keepalive | Frame::Ack { .. } => Some(self.keys.seal(Unsigned::heartbeat)),
+            Frame::Ping | Frame::Keepalive | Frame::Ack { .. } | Frame::Marks { .. } | Frame::Nack { .. } => Some(self.keys.seal(Unsigned::heartbeat)),
         }
     }
 
@@ -349,7 +349,11 @@ impl Wire for Bettensor {
         let status = Answer::status(answer.status());
         match answer {
             bowline::Answer::Busy { after } => Answer { retry_after: Some(after), ..status },
-            bowline::Answer::Done | bowline::Answer::Rejected | bowline::Answer::Reused => status,
+            bowline::Answer::Done
+            | bowline::Answer::Rejected
+            | bowline::Answer::Reused
+            | bowline::Answer::Unknown
+            | bowline::Answer::Polled => status,
         }
     }
 
