@@ -11,6 +11,7 @@
 //! Rules: I3, R1–R5, S12.
 
 use crate::ids::{Origin, Seq};
+use crate::marks::Report;
 use core::fmt;
 use core::time::Duration;
 
@@ -27,7 +28,7 @@ pub struct Greeting {
     pub origin: Origin,
     /// A client asks to resume; a hub says that it did.
     pub resume: bool,
-    /// What it has completed of the other side's messages.
+    /// What it has of the other side's messages.
     pub rx: Option<Got>,
     /// The number of its next new message.
     pub next: Seq,
@@ -58,21 +59,19 @@ impl Greeting {
     }
 }
 
-/// What a receiver has completed.
+/// What a receiver has, and whose.
 ///
 /// ```
-/// use bowline::{Got, Origin, Seq};
-/// let got = Got { of: Origin::new(7, 1), cum: Seq::from_number(41), sack: 0b101 };
-/// assert_eq!(got.cum.get(), 41); // and 42 and 44
+/// use bowline::{Got, Origin, Report};
+/// let got = Got { of: Origin::new(7, 1), report: Report::nothing(64) };
+/// assert_eq!(got.report.cum().get(), 0);
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Got {
     /// Whose messages it speaks of.
     pub of: Origin,
-    /// All up to this number.
-    pub cum: Seq,
-    /// And those in this map: bit *i* is `cum` + 1 + *i*.
-    pub sack: u64,
+    /// Its marks.
+    pub report: Report,
 }
 
 /// Why a session is not resumed although it was asked for (R2).

@@ -191,12 +191,22 @@ fn report() -> impl Strategy<Value = Report> {
     })
 }
 
+/// The same with the base that is read.
+fn lowest(report: Report) -> Report {
+    let rejected =
+        if report.rejected == 0 { u64::MAX } else { report.base.plus(report.rejected.trailing_zeros().into()).get() };
+    let base = Seq::from_number(rejected.min(report.cum().next().get()));
+    let by = u32::try_from(base.since(report.base)).unwrap();
+    let [arrived, done, rejected] =
+        [report.arrived, report.done, report.rejected].map(|map| map.checked_shr(by).unwrap_or(0));
+    Report { base, arrived, done, rejected, ..report }
+}
+
 fn greeting() -> impl Strategy<Value = Greeting> {
-    let rx = (origin(), 0..1_u64 << 47, any::<u64>());
-    let rx = rx.prop_map(|(of, cum, sack)| Got { of, cum: Seq::from_number(cum), sack });
     let order = any::<bool>();
-    (origin(), any::<bool>(), option::of(rx), seq(), seq(), any::<u16>(), span(), order).prop_map(
+    (origin(), any::<bool>(), option::of((origin(), report())), seq(), seq(), any::<u16>(), span(), order).prop_map(
         |(origin, resume, rx, one, other, win, life, order)| {
+            let rx = rx.map(|(of, report)| Got { of, report: lowest(Report { win, ..report }) });
             let (una, next) = (one.min(other), one.max(other));
             Greeting { origin, resume, rx, next, una, win, life, order }
         },

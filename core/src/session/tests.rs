@@ -62,8 +62,9 @@ fn drain(session: &mut Small) -> Vec<Did> {
             Output::Frame { link, frame: Frame::Ack { id } } => Did::Ack(link, id.bits()),
             Output::Frame { link, frame: Frame::Ping } => Did::Ping(link),
             Output::Frame { link, frame: Frame::Keepalive } => Did::Keepalive(link),
-            Output::Frame { link, frame: Frame::Data { seq, id, payload } } => Did::Data(link, seq, id, *payload),
+            Output::Frame { link, frame: Frame::Data { seq, id, payload, .. } } => Did::Data(link, seq, id, *payload),
             Output::Post { post, id, payload, deadline } => Did::Post(post, id, *payload, deadline),
+            output => panic!("only a native session says {output:?}"),
         });
         assert!(all.len() < 1000, "output without end: {all:?}");
     }

@@ -108,7 +108,7 @@ const LONGEST: usize = 16 << 20;
 ///             Frame::Data { id, payload, .. } => Some(format!("R {id} {} {}", payload.sensor, payload.celsius)),
 ///             Frame::Ack { id } => Some(format!("A {id}")),
 ///             Frame::Keepalive => Some("K".into()),
-///             Frame::Ping => None, // the WebSocket's own will do
+///             _ => None, // the WebSocket's own ping will do
 ///         }
 ///     }
 ///
@@ -206,7 +206,11 @@ pub trait Wire: Clone + fmt::Debug + Send + 'static {
         let status = Answer::status(answer.status());
         match answer {
             bowline::Answer::Busy { after } => Answer { retry_after: Some(after), ..status },
-            bowline::Answer::Done | bowline::Answer::Rejected | bowline::Answer::Reused => status,
+            bowline::Answer::Done
+            | bowline::Answer::Rejected
+            | bowline::Answer::Reused
+            | bowline::Answer::Unknown
+            | bowline::Answer::Polled => status,
         }
     }
 
@@ -219,7 +223,7 @@ pub trait Wire: Clone + fmt::Debug + Send + 'static {
         id: MessageId,
         outgoing: &Self::Outgoing,
     ) -> (Target, Bytes, usize) {
-        let frame = self.write(Frame::Data { seq, id, payload: outgoing });
+        let frame = self.write(Frame::Data { seq, id, una: seq, payload: outgoing });
         (fallback.clone(), frame.unwrap_or_default().into(), 0)
     }
 

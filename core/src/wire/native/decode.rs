@@ -140,7 +140,7 @@ impl Poll {
         if wait > MAX_WAIT {
             return Err(Malformed::Member("wait"));
         }
-        Ok(Self { report: report(&f)?, una: seq(f.una, "una")?, wait })
+        Ok(Self { report: report(&f, win(&f)?)?, una: seq(f.una, "una")?, wait })
     }
 }
 
@@ -178,6 +178,8 @@ fn greeting(f: &Fields<'_>, resume: bool, life: Duration) -> Result<Greeting, Ma
         return Err(Malformed::Member("v"));
     }
     let tx = inner(f.tx, "tx")?;
+    let win = win(f)?;
+    let got = |rx: Fields<'_>| Ok(Got { of: origin(&rx)?, report: report(&rx, win)? });
     let (next, una) = (seq(tx.next, "next")?, seq(tx.una, "una")?);
     if una > next {
         return Err(Malformed::Marks);
@@ -185,20 +187,13 @@ fn greeting(f: &Fields<'_>, resume: bool, life: Duration) -> Result<Greeting, Ma
     Ok(Greeting {
         origin: origin(f)?,
         resume,
-        rx: f.rx.map(|raw| inner(Some(raw), "rx").and_then(|rx| got(&rx))).transpose()?,
+        rx: f.rx.map(|raw| inner(Some(raw), "rx").and_then(got)).transpose()?,
         next,
         una,
-        win: win(f)?,
+        win,
         life,
         order: flag(f.order, "order")?,
     })
-}
-
-fn got(f: &Fields<'_>) -> Result<Got, Malformed> {
-    let (cum, sack) = (number(f.cum, "cum")?, map(f.sack, "sack")?);
-    let top = cum.saturating_add(u64::BITS.saturating_sub(sack.leading_zeros()).into());
-    let got = Got { of: origin(f)?, cum: Seq::from_number(cum), sack };
-    if top > Seq::LAST.get() { Err(Malformed::Marks) } else { Ok(got) }
 }
 
 fn origin(f: &Fields<'_>) -> Result<Origin, Malformed> {
@@ -209,11 +204,11 @@ fn origin(f: &Fields<'_>) -> Result<Origin, Malformed> {
 }
 
 fn marks<'a>(f: &Fields<'a>, beat: Beat) -> Result<Frame<'a>, Malformed> {
-    Ok(Frame::Marks { report: report(f)?, una: seq(f.una, "una")?, beat })
+    Ok(Frame::Marks { report: report(f, win(f)?)?, una: seq(f.una, "una")?, beat })
 }
 
 /// The lowest base from which everything that is said can be said in maps.
-fn report(f: &Fields<'_>) -> Result<Report, Malformed> {
+fn report(f: &Fields<'_>, win: u16) -> Result<Report, Malformed> {
     let (cum, sack) = (number(f.cum, "cum")?, map(f.sack, "sack")?);
     let (rcv, rsack) = (number(f.rcv, "rcv")?, map(f.rsack, "rsack")?);
     let rej = f.rej.map_or("", RawValue::get);
@@ -226,7 +221,7 @@ fn report(f: &Fields<'_>) -> Result<Report, Malformed> {
     for number in rejections(rej)? {
         rejected |= number?.checked_sub(base).and_then(bit).ok_or(Malformed::Marks)?;
     }
-    let report = Report { base: Seq::from_number(base), arrived, done, rejected, win: win(f)? };
+    let report = Report { base: Seq::from_number(base), arrived, done, rejected, win };
     let within = done & !arrived == 0 && rejected & !done == 0 && report.top() <= Seq::LAST;
     within.then_some(report).ok_or(Malformed::Marks)
 }

@@ -37,7 +37,7 @@ impl Frame<'_> {
                     Beat::Ping(n) => Object::typed("ping").number("n", *n),
                     Beat::Pong(n) => Object::typed("pong").number("n", *n),
                 };
-                head.report(report).seq("una", *una)
+                head.report(report).number("win", report.win.into()).seq("una", *una)
             }
             Self::Nack { seq, nack, reason } => {
                 let head = Object::typed("nack").seq("seq", *seq);
@@ -83,9 +83,12 @@ impl Frame<'_> {
                 list.push_str(if list.is_empty() { "[]" } else { "]" });
                 Object::with_room("batch", &list).raw("frames", &list)
             }
-            Self::Poll(Poll { report, una, wait }) => {
-                Object::typed("ping").number("n", 0).report(report).seq("una", *una).span("wait", *wait)
-            }
+            Self::Poll(Poll { report, una, wait }) => Object::typed("ping")
+                .number("n", 0)
+                .report(report)
+                .number("win", report.win.into())
+                .seq("una", *una)
+                .span("wait", *wait),
             Self::Other { kind } => Object::typed(kind),
         }
         .end()
@@ -209,9 +212,8 @@ impl Object {
 
     /// `rx`, `tx` and `win`.
     fn marks(self, greeting: &Greeting) -> Self {
-        let rx = |object: Self, Got { of, cum, sack }| {
-            object.raw("rx", &Self::new().origin(of).seq("cum", cum).map("sack", sack).end())
-        };
+        let rx =
+            |object: Self, Got { of, report }: Got| object.raw("rx", &Self::new().origin(of).report(&report).end());
         let tx = Self::new().seq("next", greeting.next).seq("una", greeting.una).end();
         self.optional(greeting.rx, rx).raw("tx", &tx).number("win", greeting.win.into())
     }
@@ -233,6 +235,6 @@ impl Object {
             head.0.push(']');
             head
         });
-        head.number("win", report.win.into())
+        head
     }
 }
