@@ -236,9 +236,9 @@ impl HubConfig {
             Some(native) if native.link.role != Role::Acceptor || native.link.ready != Ready::Open => {
                 return Err(ConfigError { field: "native.link", why: "a hub is dialled, and greets by itself" });
             }
-            Some(native) => Some(
-                Config { link: LinkConfig { newcomer: Newcomer::Replaces, ..native.link }, ..native }.check()?,
-            ),
+            Some(native) => {
+                Some(Config { link: LinkConfig { newcomer: Newcomer::Replaces, ..native.link }, ..native }.check()?)
+            }
             None => None,
         };
         let later =

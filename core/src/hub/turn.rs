@@ -17,8 +17,8 @@ use crate::ids::{LinkId, MessageId, PostId, RequestId, Seq};
 use crate::inbox::Answer;
 use crate::link::Ending;
 use crate::marks::{Beat, Report};
-use crate::resume::Reason;
 use crate::outbox::{Outcome, Path};
+use crate::resume::Reason;
 use crate::session::{Event, Frame, Output};
 use core::time::Duration;
 
@@ -97,7 +97,9 @@ impl Said {
             Output::Carry { request, frame: Frame::Data { seq, id, una, .. } } => {
                 Self::CarryData(request, seq, id, una)
             }
-            Output::Carry { request, frame: Frame::Marks { report, una, .. } } => Self::CarryMarks(request, report, una),
+            Output::Carry { request, frame: Frame::Marks { report, una, .. } } => {
+                Self::CarryMarks(request, report, una)
+            }
             Output::Post { post, id, deadline, .. } => Self::Post(post, id, deadline),
         }
     }

@@ -181,7 +181,13 @@ impl Why {
         match self {
             Self::Full | Self::Rate | Self::Later | Self::Duplicate | Self::War | Self::Slow => 1013,
             Self::Draining | Self::Expired => 1012,
-            Self::Silent | Self::Impostor | Self::Replayed | Self::Unknown | Self::Flood | Self::Dismissed | Self::Fenced => 1008,
+            Self::Silent
+            | Self::Impostor
+            | Self::Replayed
+            | Self::Unknown
+            | Self::Flood
+            | Self::Dismissed
+            | Self::Fenced => 1008,
             Self::Replaced => crate::link::REPLACED,
             Self::Violation => 1002,
             Self::TooLarge => 1009,

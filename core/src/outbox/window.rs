@@ -36,6 +36,14 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         self.head.plus(as_u64(self.ring.len()))
     }
 
+    /// The first number that was never sent, on any path.
+    #[must_use]
+    pub fn unsent(&self) -> Seq {
+        let sent = |slot: &Slot<P>| slot.sent_on != LinkId::NONE || slot.post != Posting::Never || slot.polled > 0;
+        let last = (0..self.ring.len()).rev().find(|offset| self.ring.get(*offset).is_some_and(sent));
+        self.head.plus(as_u64(last.map_or(0, |offset| offset.saturating_add(1))))
+    }
+
     /// No number above this one may be sent (S10).
     pub(super) fn allowed(&self) -> Seq {
         if self.credit == Seq::LAST { Seq::LAST } else { self.credit.min(self.una().plus(WINDOW.saturating_sub(1))) }
@@ -46,7 +54,8 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         if report.top() >= self.next() || report.base > self.next() {
             return Ack::NeverSent;
         }
-        let never_sent = |slot: &Slot<P>| slot.sent_on == LinkId::NONE && slot.post == Posting::Never && slot.polled == 0;
+        let never_sent =
+            |slot: &Slot<P>| slot.sent_on == LinkId::NONE && slot.post == Posting::Never && slot.polled == 0;
         let lied = |(offset, slot): (usize, &Slot<P>)| {
             slot.end == End::Open && never_sent(slot) && report.of(self.head.plus(as_u64(offset))).0
         };
@@ -75,8 +84,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
             }
             if done {
                 let path = if slot.post == Posting::Never && slot.polled == 0 { Path::WebSocket } else { Path::Http };
-                let outcome =
-                    if rejected { Outcome::Rejected(Rejection::ByPeer) } else { Outcome::Delivered { path } };
+                let outcome = if rejected { Outcome::Rejected(Rejection::ByPeer) } else { Outcome::Delivered { path } };
                 self.settle(now, seq, outcome);
                 said = Ack::Settled;
             } else if slot.answer != Answer::Arrived {
@@ -181,7 +189,10 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
                 Answer::None | Answer::Late => false,
             };
             self.head.plus(as_u64(offset)) <= allowed
-                && slot.end == End::Open && !waits && slot.polled != self.polls && slot.size <= self.frame_limit()
+                && slot.end == End::Open
+                && !waits
+                && slot.polled != self.polls
+                && slot.size <= self.frame_limit()
         })
     }
 
