@@ -263,3 +263,8 @@ fn nothing<T>(heard: &Heard<T>) -> Result<(), String> {
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
+
+/// The last part of a path.
+fn segment(path: &'static str) -> &'static str {
+    path.rsplit('/').next().unwrap_or_default()
+}

@@ -7,7 +7,7 @@
 //!
 //! Invariant: every case begins with fresh copies of both, so that no case depends on another.
 
-use super::{Conformance, Content, Written, fits, nothing, said, text};
+use super::{Conformance, Content, Written, fits, nothing, said, segment, text};
 use crate::conformance::{Check, Report};
 use crate::http::{Bytes, Callback, Target};
 use crate::wire::{Heard, Wire};
@@ -52,9 +52,6 @@ impl<'a, S: Wire, R: Wire> Pair<'_, 'a, S, R> {
         }
         self.quiet(report);
         self.limits(report);
-        if self.kit.fallback.is_some() {
-            self.http_garbage(report);
-        }
     }
 
     /// What the message is to the receiver: its id, its key, itself.
@@ -252,23 +249,6 @@ impl<'a, S: Wire, R: Wire> Pair<'_, 'a, S, R> {
         }
         Ok(())
     }
-
-    fn http_garbage(&self, report: &mut Report) {
-        for path in self.receiver.routes().callbacks {
-            for body in [&b""[..], b"\xff\xfe\xfd", b"{", b"[]", b"null", b"\0\0\0\0", b"no message at all"] {
-                let body = Bytes::from_static(body);
-                report.probe(Check::HttpGarbage, &text(&body), || {
-                    let callback = Callback { segment: segment(path), idempotency_key: None, body: body.clone() };
-                    match self.receiver.clone().request(&self.kit.names, &callback) {
-                        Ok(heard) => Err(format!("{path} takes it for {}", said(heard.head))),
-                        Err(answer) => fits((400..500).contains(&answer.status), || {
-                            format!("{path} answers {}, as if it were the receiver's fault", answer.status)
-                        }),
-                    }
-                });
-            }
-        }
-    }
 }
 
 impl<S: Wire> Written<S> {
@@ -277,11 +257,6 @@ impl<S: Wire> Written<S> {
         let ours = self.id.to_string();
         self.frame.contains(&ours).then(|| self.frame.replace(&ours, foreign))
     }
-}
-
-/// The last part of a path.
-fn segment(path: &'static str) -> &'static str {
-    path.rsplit('/').next().unwrap_or_default()
 }
 
 /// The same JSON object, spelled otherwise: with white space, with fields that nobody knows.
