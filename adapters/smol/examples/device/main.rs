@@ -11,13 +11,14 @@ mod wire;
 
 use bowline::{BackoffConfig, Config, Event, Outcome};
 use bowline_smol::{Node, Setup};
+use core::error::Error;
 use core::net::SocketAddr;
 use core::time::Duration;
 use smol::channel::{self, Receiver};
 use smol::net::{TcpListener, TcpStream};
 use smol::stream::StreamExt as _;
 use smol::{future, io};
-use std::error::Error;
+
 use wire::{Reading, Thermometer};
 
 /// A line between device and gateway that breaks whenever it is told to.

@@ -16,6 +16,8 @@ use crate::wire::{Heard, Wire};
 use bowline::wire::KeyedHash;
 use bowline::{Frame, Head, SplitMix64};
 use core::fmt;
+use core::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
 
 /// So often is every frame damaged.
 const ROUNDS: usize = 500;
@@ -218,7 +220,7 @@ fn acknowledgement<W: Wire>(wire: &mut W, head: Head) -> Option<String> {
 
 /// A panic here has been found and named by another check.
 fn quietly<T>(step: impl FnOnce() -> Result<T, String>) -> Result<T, ()> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(step)).unwrap_or(Err(String::new())).map_err(drop)
+    catch_unwind(AssertUnwindSafe(step)).unwrap_or(Err(String::new())).map_err(drop)
 }
 
 const fn most(bytes: usize) -> usize {

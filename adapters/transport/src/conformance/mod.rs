@@ -151,7 +151,6 @@ impl<'a, S: Wire, R: Wire> Conformance<'a, S, R> {
     }
 
     /// Runs all checks that apply; a few seconds at most without optimisation.
-    #[must_use]
     pub fn run(&self) -> Report {
         let mut report = Report::default();
         self.outgoing(&mut report);

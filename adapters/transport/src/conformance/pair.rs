@@ -21,6 +21,9 @@ const FOREIGN: [&str; 6] = ["17", "017", "peer-a", "peer-A", "0", "x"];
 /// Fields that nobody knows, for the beginning and the end of an object.
 const UNKNOWN: &str = r#""x-unknown":{"a":[1,-2.5e3,{"b":null}],"c":"\"},{"},"x-other":[]"#;
 
+/// A message as it was read: its id, its content key, itself.
+type Got<T> = Result<(Option<MessageId>, Option<ContentKey>, T), String>;
+
 pub(super) struct Pair<'k, 'a, S: Wire, R: Wire> {
     pub(super) kit: &'k Conformance<'a, S, R>,
     pub(super) receiver: &'k R,
@@ -55,14 +58,14 @@ impl<'a, S: Wire, R: Wire> Pair<'_, 'a, S, R> {
     }
 
     /// What the message is to the receiver: its id, its key, itself.
-    fn message(heard: Heard<R::Incoming>) -> Result<(Option<MessageId>, Option<ContentKey>, R::Incoming), String> {
+    fn message(heard: Heard<R::Incoming>) -> Got<R::Incoming> {
         match (heard.head, heard.message) {
             (Some(Head::Data { id, key }), Some(message)) => Ok((id, key, message)),
             (head, _) => Err(format!("the receiver takes it for {}", said(head))),
         }
     }
 
-    fn read(&self, frame: &str) -> Result<(Option<MessageId>, Option<ContentKey>, R::Incoming), String> {
+    fn read(&self, frame: &str) -> Got<R::Incoming> {
         Self::message(self.receiver.clone().read(&self.kit.names, frame))
     }
 

@@ -8,8 +8,9 @@
 //! its first three hundred characters, without anything that a terminal would obey.
 
 use core::fmt;
+use core::panic::AssertUnwindSafe;
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::catch_unwind;
 
 /// After so many failures a check is over: the first says it, the others help to see what they have in common.
 const KEPT: usize = 3;
