@@ -18,7 +18,6 @@ use smol::channel::{self, Receiver};
 use smol::net::{TcpListener, TcpStream};
 use smol::stream::StreamExt as _;
 use smol::{future, io};
-
 use wire::{Reading, Thermometer};
 
 /// A line between device and gateway that breaks whenever it is told to.

@@ -32,7 +32,8 @@ type Content<'a, T> = Box<dyn Fn(&T) -> Vec<u8> + 'a>;
 
 /// A wire, or both ends of one, and what its author knows about it.
 ///
-/// Every check starts from a copy of the wire as it was given.
+/// Every check starts from a copy of the wire as it was given: one that wants a greeting before anything else is given when
+/// it has had it.
 ///
 /// ```
 /// use bowline::GONKA_ML_NODE;

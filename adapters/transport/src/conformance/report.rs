@@ -18,13 +18,14 @@ const KEPT: usize = 3;
 /// So much of a frame is shown, in characters.
 const SHOWN: usize = 300;
 
-/// What is checked.
+/// What is checked; there may be more with time.
 ///
 /// ```
 /// use bowline_transport::conformance::Check;
 /// assert_eq!(Check::RoundTrip.to_string(), "round trip");
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[non_exhaustive]
 pub enum Check {
     /// Samples are accepted and become frames; what must be refused is.
     Prepare,
