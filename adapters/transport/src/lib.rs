@@ -14,6 +14,7 @@
 
 mod channel;
 mod clock;
+pub mod conformance;
 mod engine;
 pub mod http;
 #[cfg(feature = "hub")]
