@@ -42,7 +42,7 @@ mod turn;
 
 pub use bowline::wire::gonka::Kind;
 pub use bowline_transport::{
-    Gonka, Message, Receipt, Refused, Reply, SendError, Settlement, Setup, SetupError, Status,
+    Gonka, Message, News, Receipt, Refused, Reply, SendError, Settlement, Setup, SetupError, Status, Village,
 };
 
 #[cfg(feature = "bettensor")]
@@ -226,6 +226,23 @@ impl Node<Bettensor> {
         self.shared.complaints()
     }
 }
+
+/// A viewer of AI Village: the same session on that wire. See [`Setup::viewer`].
+///
+/// ```no_run
+/// use bowline_smol::{Setup, Viewer};
+///
+/// # smol::block_on(async {
+/// let viewer = Viewer::start(Setup::viewer("ws://village:8000")?.topic("training", None)?)?;
+/// while let Some(message) = viewer.receive().await {
+///     println!("{:?}", message.content().event());
+///     message.complete();
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub type Viewer = Node<Village>;
 
 impl<W: Wire> Drop for Node<W> {
     fn drop(&mut self) {

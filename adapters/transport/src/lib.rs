@@ -29,6 +29,7 @@ mod setup;
 mod socket;
 #[cfg(feature = "tls")]
 mod tls;
+mod viewer;
 mod wire;
 
 pub use channel::{Channel, Security};
@@ -42,6 +43,6 @@ pub use node::{Message, Node, Receipt, Refused, SendError, Settlement, Status, S
 pub use setup::{Setup, SetupError};
 #[cfg(feature = "tls")]
 pub use tls::{Tls, TlsError};
-pub use wire::{Batch, Direction, Gonka, Heard, Reply, Wire};
+pub use wire::{Batch, Direction, Gonka, Heard, News, Reply, Village, Wire};
 #[cfg(feature = "sr25519")]
 pub use wire::{Bettensor, Complaints, Prediction, Update};

@@ -14,10 +14,12 @@
 #[cfg(feature = "sr25519")]
 pub(crate) mod bettensor;
 mod gonka;
+pub(crate) mod village;
 
 #[cfg(feature = "sr25519")]
 pub use bettensor::{Bettensor, Complaints, Prediction, Update};
 pub use gonka::{Batch, Direction, Gonka};
+pub use village::{News, Village};
 
 use crate::http::{Answer, Bytes, Callback, Limits, Routes, Target};
 use crate::node::Refused;
@@ -183,6 +185,12 @@ pub trait Wire: Clone + fmt::Debug + Send + 'static {
         let _ = (id, incoming);
     }
 
+    /// A message from a frame is the application's now, or is known from an earlier copy; one that there was no place for
+    /// is not.
+    fn delivered(&mut self, incoming: &Self::Incoming) {
+        let _ = incoming;
+    }
+
     /// A frame as text; `None`: it is the WebSocket's own ping.
     fn write(&mut self, frame: Frame<'_, Self::Outgoing>) -> Option<String>;
 
@@ -250,13 +258,17 @@ pub struct Heard<T> {
     pub message: Option<T>,
     /// With [`Head::Ack`] or [`Head::Reject`], where the peer uses words.
     pub reply: Option<Reply>,
+    /// Frames that answer it at once: the wire's own talk, that the session knows nothing of. While the connection takes
+    /// nothing they are not sent.
+    pub say: Vec<String>,
     /// The span over which the peer's clients should spread their next first attempt, if it says so (rule B2).
     pub window: Option<Duration>,
 }
 
 impl<T> Heard<T> {
     /// Not for us.
-    pub const IGNORED: Self = Self { greeting: false, head: None, message: None, reply: None, window: None };
+    pub const IGNORED: Self =
+        Self { greeting: false, head: None, message: None, reply: None, say: Vec::new(), window: None };
 
     /// This and nothing more.
     #[must_use]
