@@ -66,7 +66,7 @@ pub use inbox::{Answer, Arrival, Inbox, InboxConfig, InlineInbox, OnReject, Seen
 pub use link::{Accepted, Ending, Link, LinkConfig, LinkState, Newcomer, REPLACED, Ready, Role};
 pub use marks::{Beat, Nack, Report};
 pub use outbox::{Ack, InlineOutbox, OnNewLink, Outbox, OutboxConfig, Outcome, Path, Policy, Proof, Rejection, Slot};
-pub use profile::{BETTENSOR_MINER, GONKA_API_NODE, GONKA_ML_NODE, NATIVE, NATIVE_PEER};
+pub use profile::{BETTENSOR_MINER, GONKA_API_NODE, GONKA_ML_NODE, NATIVE, NATIVE_PEER, VILLAGE_VIEWER};
 pub use resume::{Got, Greeting, Reason};
 pub use ring::{Ring, Slots};
 pub use rng::SplitMix64;

@@ -7,6 +7,9 @@
 //!                            └── a thread per connection to our listener (64 at most)
 //! ```
 //!
+//! A protocol of one's own is a [`Wire`](bowline_transport::Wire) with a [`Setup::dialer`] or [`Setup::acceptor`]; all calls
+//! are the same, and what came in is [`Message::content`].
+//!
 //! With the feature `tls`, `wss://` and `https://` are encrypted, and `Setup::tls` says whom to trust and what to show.
 //!
 //! ```no_run
@@ -32,7 +35,7 @@ mod turn;
 
 pub use bowline::wire::gonka::Kind;
 pub use bowline_transport::{
-    Gonka, Message, Receipt, Refused, Reply, SendError, Settlement, Setup, SetupError, Status,
+    Gonka, Message, News, Receipt, Refused, Reply, SendError, Settlement, Setup, SetupError, Status, Village,
 };
 
 #[cfg(feature = "bettensor")]
@@ -43,6 +46,7 @@ pub use bowline_transport::{Tls, TlsError};
 use bowline::{Event, Policy};
 use bowline_transport::Wire;
 use bowline_transport::http::Bytes;
+use core::borrow::Borrow;
 use core::net::SocketAddr;
 use core::time::Duration;
 use std::sync::Arc;
@@ -95,6 +99,36 @@ impl<W: Wire> Node<W> {
         self.address
     }
 
+    /// Accepts a message of this kind, waiting for room; its end comes with the receipt. Of Gonka's it is a batch, of a
+    /// miner's the data of its own type, of a wire of one's own whatever that takes, as JSON.
+    ///
+    /// # Errors
+    /// Why it can never be accepted, and the message.
+    pub fn send(&self, kind: impl Borrow<W::Kind>, body: impl Into<Bytes>) -> Result<Receipt, SendError> {
+        self.shared.send_blocking(kind.borrow(), body, Policy::DEFAULT)
+    }
+
+    /// Accepts a message with a life of its own, waiting for room.
+    ///
+    /// # Errors
+    /// Why it can never be accepted, and the message.
+    pub fn send_with(
+        &self,
+        kind: impl Borrow<W::Kind>,
+        body: impl Into<Bytes>,
+        policy: Policy,
+    ) -> Result<Receipt, SendError> {
+        self.shared.send_blocking(kind.borrow(), body, policy)
+    }
+
+    /// Accepts a message, or hands it back at once.
+    ///
+    /// # Errors
+    /// Why not, and the message.
+    pub fn try_send(&self, kind: impl Borrow<W::Kind>, body: impl Into<Bytes>) -> Result<Receipt, SendError> {
+        self.shared.try_send(kind.borrow(), body, Policy::DEFAULT)
+    }
+
     /// The next message; `None`: the session has ended.
     #[must_use]
     pub fn receive(&self) -> Option<Message<W>> {
@@ -143,32 +177,6 @@ impl<W: Wire> Node<W> {
     }
 }
 
-impl Node {
-    /// Accepts a batch, waiting for room; its end comes with the receipt.
-    ///
-    /// # Errors
-    /// Why it can never be accepted, and the batch.
-    pub fn send(&self, kind: Kind, json: impl Into<Bytes>) -> Result<Receipt, SendError> {
-        self.shared.send_blocking(&kind, json, Policy::DEFAULT)
-    }
-
-    /// Accepts a batch with a life of its own, waiting for room.
-    ///
-    /// # Errors
-    /// Why it can never be accepted, and the batch.
-    pub fn send_with(&self, kind: Kind, json: impl Into<Bytes>, policy: Policy) -> Result<Receipt, SendError> {
-        self.shared.send_blocking(&kind, json, policy)
-    }
-
-    /// Accepts a batch, or hands it back at once.
-    ///
-    /// # Errors
-    /// Why not, and the batch.
-    pub fn try_send(&self, kind: Kind, json: impl Into<Bytes>) -> Result<Receipt, SendError> {
-        self.shared.try_send(&kind, json, Policy::DEFAULT)
-    }
-}
-
 /// A miner of Bettensor: the same session on that wire. See [`Setup::miner`].
 ///
 /// ```no_run
@@ -199,28 +207,26 @@ impl Node<Bettensor> {
         self.send("prediction", data)
     }
 
-    /// As `predict`, with a type of the application's own.
-    ///
-    /// # Errors
-    /// As for `predict`.
-    pub fn send(&self, kind: &str, data: impl Into<Bytes>) -> Result<Receipt, SendError> {
-        self.shared.send_blocking(kind, data, Policy::DEFAULT)
-    }
-
-    /// Accepts a message of this type, or hands it back at once.
-    ///
-    /// # Errors
-    /// Why not, and the data.
-    pub fn try_send(&self, kind: &str, data: impl Into<Bytes>) -> Result<Receipt, SendError> {
-        self.shared.try_send(kind, data, Policy::DEFAULT)
-    }
-
     /// What the validator found wrong with us: its `error` frames and refusals.
     #[must_use]
     pub fn complaints(&self) -> Complaints {
         self.shared.complaints()
     }
 }
+
+/// A viewer of AI Village: the same session on that wire. See [`Setup::viewer`].
+///
+/// ```no_run
+/// use bowline_blocking::{Setup, Viewer};
+///
+/// let viewer = Viewer::start(Setup::viewer("ws://village:8000")?.topic("training", None)?)?;
+/// for message in viewer.messages() {
+///     println!("{:?}", message.content().event());
+///     message.complete();
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub type Viewer = Node<Village>;
 
 impl<W: Wire> Drop for Node<W> {
     fn drop(&mut self) {
