@@ -71,8 +71,8 @@ impl Wire for Thermometer {
             Frame::Data { id, payload, .. } => Some(format!("R {id} {} {}", payload.sensor, payload.celsius)),
             Frame::Ack { id } => Some(format!("A {id}")),
             Frame::Keepalive => Some("K".into()),
-            // The WebSocket's own.
-            Frame::Ping => None,
+            // The WebSocket's own; the others are for numbered peers.
+            Frame::Ping | Frame::Marks { .. } | Frame::Nack { .. } => None,
         }
     }
 
