@@ -38,7 +38,7 @@ use crate::cause::{Class, On, Row};
 use crate::config::Config;
 use crate::heartbeat::HeartbeatConfig;
 use crate::inbox::{InboxConfig, OnReject};
-use crate::link::{LinkConfig, Ready, Role};
+use crate::link::{LinkConfig, Newcomer, Ready, Role};
 use crate::outbox::{OutboxConfig, Proof};
 use crate::route::{Hedge, RouteConfig};
 use crate::rtt::AckWait;
@@ -288,7 +288,7 @@ pub const NATIVE: Config = Config {
 /// assert!(hub.check().is_ok());
 /// ```
 pub const NATIVE_PEER: Config = Config {
-    link: LinkConfig { role: Role::Acceptor, farewell: 1012, ..LinkConfig::DEFAULT },
+    link: LinkConfig { role: Role::Acceptor, newcomer: Newcomer::Replaces, farewell: 1012, ..LinkConfig::DEFAULT },
     route: RouteConfig::DEFAULT,
     ..NATIVE
 };

@@ -30,9 +30,9 @@ pub struct Greeting {
     pub resume: bool,
     /// What it has of the other side's messages.
     pub rx: Option<Got>,
-    /// The number of its next new message.
+    /// The first number that it has never sent.
     pub next: Seq,
-    /// Its lowest message that has not ended; `next` if all have.
+    /// Its lowest message that has not ended; the number of the next one if all have.
     pub una: Seq,
     /// How many messages behind those in order it takes.
     pub win: u16,

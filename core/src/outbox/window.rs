@@ -36,6 +36,14 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         self.head.plus(as_u64(self.ring.len()))
     }
 
+    /// The first number that was never sent, on any path.
+    #[must_use]
+    pub fn unsent(&self) -> Seq {
+        let sent = |slot: &Slot<P>| slot.sent_on != LinkId::NONE || slot.post != Posting::Never || slot.polled > 0;
+        let last = (0..self.ring.len()).rev().find(|offset| self.ring.get(*offset).is_some_and(sent));
+        self.head.plus(as_u64(last.map_or(0, |offset| offset.saturating_add(1))))
+    }
+
     /// No number above this one may be sent (S10).
     pub(super) fn allowed(&self) -> Seq {
         if self.credit == Seq::LAST { Seq::LAST } else { self.credit.min(self.una().plus(WINDOW.saturating_sub(1))) }

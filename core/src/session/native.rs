@@ -13,8 +13,8 @@
 
 use super::{Event, Heard, Next, Session};
 use crate::cause::{Cause, HttpOutcome};
-use crate::ids::{DeliveryId, MessageId, RequestId, Seq};
-use crate::inbox::{Answer, Arrival, Seen};
+use crate::ids::{DeliveryId, LinkId, MessageId, RequestId, Seq};
+use crate::inbox::{Answer, Arrival, Seen, Verdict};
 use crate::marks::{Beat, Came, Marks, Nack, Report, Step};
 use crate::outbox::{Ack, Outcome, Path, Slot};
 use crate::resume::{Got, Greeting, Reason};
@@ -45,6 +45,9 @@ impl NativeConfig {
 /// After a question by HTTP that failed, the next one.
 const REST: Duration = Duration::from_secs(1);
 
+/// A greeting is under way no longer than this (B7): what came by HTTP meanwhile may be younger than what it says.
+const OVERTAKES: Duration = Duration::from_secs(10);
+
 /// A learned interval is not shorter (L7).
 const SHORTEST: Duration = Duration::from_secs(5);
 
@@ -69,6 +72,10 @@ pub(super) struct Native {
     /// How the last greeting ended, and what of the peer's is lost with its former epoch; for the application.
     told: Option<(bool, Option<Reason>)>,
     lost: Option<Seq>,
+    /// The highest number that came by a frame; by a request, and when; and when marks last came by one.
+    framed: Seq,
+    posted: (Seq, Instant),
+    polled: Instant,
     /// The silence after which the last idle connection died (L7).
     silence: Option<Duration>,
 }
@@ -110,6 +117,9 @@ impl Native {
             carrying: None,
             told: None,
             lost: None,
+            framed: Seq::from_number(0),
+            posted: (Seq::from_number(0), Instant::ZERO),
+            polled: Instant::ZERO,
             silence: None,
         }
     }
@@ -188,7 +198,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             origin: self.outbox.origin(),
             resume: resume && native.is_some_and(Native::greeted),
             rx,
-            next: self.outbox.next(),
+            next: self.outbox.unsent().max(self.outbox.una()),
             una: self.outbox.una(),
             win: self.report().win,
             life: self.inbox.horizon(),
@@ -215,12 +225,15 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         }
         let mine = marks.report(0);
         let same = before == Some(greeting.origin);
-        let ahead_in = same && mine.top() >= greeting.next;
+        // What came by frames came before this greeting. What came by HTTP may have overtaken it.
+        let (posted, at) = native.posted;
+        let old = |at: Instant| self.now.since(at) > OVERTAKES;
+        let ahead_in = same && (native.framed >= greeting.next || (posted >= greeting.next && old(at)));
         let gap_in = same && greeting.una > mine.rcv().next();
         let got = greeting.rx.filter(|got| got.of == origin);
         let ahead_out = got.is_some_and(|got| got.report.top() >= next);
         let gap_out = match &got {
-            Some(got) => got.report.cum().next() < una,
+            Some(got) => got.report.cum().next() < una && (native.polled == Instant::ZERO || old(native.polled)),
             None => una > Seq::FIRST,
         };
         let reason = match known {
@@ -238,6 +251,8 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
                 native.lost = Some(mine.rcv().next());
             }
             marks.begin(greeting.origin, greeting.una, greeting.next);
+            native.framed = Seq::from_number(0);
+            native.posted = (Seq::from_number(0), Instant::ZERO);
         }
         marks.told();
         native.greeted = true;
@@ -283,6 +298,10 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             (Came::Fresh | Came::Copy, Some(request)) => self.inbox.on_request(now, request, id, None),
             (Came::Fresh | Came::Copy, None) => self.inbox.on_frame(now, id, None),
         };
+        match request {
+            Some(_) => native.posted = (native.posted.0.max(seq), now),
+            None => native.framed = native.framed.max(seq),
+        }
         match arrival {
             Arrival::Deliver { delivery, maybe_dup } => {
                 let maybe_dup = maybe_dup || native.marks.doubtful(seq);
@@ -301,8 +320,12 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     }
 
     /// What the peer has, and below what it need not wait. False: it has what was never sent.
-    pub(super) fn on_marks(&mut self, link: crate::ids::LinkId, report: &Report, una: Seq) -> Ack {
+    pub(super) fn on_marks(&mut self, link: LinkId, report: &Report, una: Seq) -> Ack {
+        let now = self.now;
         let Some(native) = &mut self.native else { return Ack::Unknown };
+        if link == LinkId::NONE {
+            native.polled = now;
+        }
         native.marks.advance(una);
         self.outbox.on_report(self.now, link, report)
     }
@@ -331,20 +354,20 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     }
 
     /// The application has decided about something; if it was numbered, the marks are to be told.
-    pub(super) fn on_decided(&mut self, id: Option<MessageId>, verdict: crate::inbox::Verdict) {
+    pub(super) fn on_decided(&mut self, id: Option<MessageId>, verdict: Verdict) {
         let now = self.now;
         let Some(native) = &mut self.native else { return };
         let Some(seq) = id.zip(native.marks.of()).and_then(|(id, of)| of.seq_of(id)) else { return };
         match verdict {
-            crate::inbox::Verdict::Done => native.marks.completed(now, seq, false),
-            crate::inbox::Verdict::Reject => native.marks.completed(now, seq, true),
-            crate::inbox::Verdict::Retry { after } => native.marks.given_back(now, seq, after),
+            Verdict::Done => native.marks.completed(now, seq, false),
+            Verdict::Reject => native.marks.completed(now, seq, true),
+            Verdict::Retry { after } => native.marks.given_back(now, seq, after),
         }
     }
 
     pub(super) fn on_poll(&mut self, request: RequestId, wait: Duration, report: &Report, una: Seq) -> Ack {
         let now = self.now;
-        let said = self.on_marks(crate::ids::LinkId::NONE, report, una);
+        let said = self.on_marks(LinkId::NONE, report, una);
         let Some(native) = &mut self.native else { return Ack::Unknown };
         let mut until = Timer::disarmed();
         let wait = wait.min(native.config.poll);

@@ -117,8 +117,14 @@ const LONGEST: usize = 16 << 20;
 ///     }
 /// }
 ///
-/// let bytes = Bytes::from_static(br#"{"sensor":4,"celsius":21.5}"#);
-/// assert_eq!(Thermometer.prepare(&(), &bytes), Ok(Reading { sensor: 4, celsius: 21.5 }));
+/// // Both ends agree, and nothing that comes in does harm: the same checks that our own wires pass.
+/// use bowline_transport::conformance::Conformance;
+/// Conformance::pair(Thermometer, Thermometer, |reading| serde_json::to_vec(reading).unwrap())
+///     .sample(&(), r#"{"sensor":4,"celsius":21.5}"#)
+///     .sample(&(), r#"{"sensor":65535,"celsius":-1.7976931348623157e308}"#)
+///     .refused(&(), r#"{"sensor":4}"#)
+///     .run()
+///     .assert();
 /// ```
 pub trait Wire: Clone + fmt::Debug + Send + 'static {
     /// What tells one sort of message from another; `()` where there is one sort.
