@@ -174,7 +174,7 @@ fn number() -> impl Strategy<Value = u64> {
 }
 
 fn position() -> impl Strategy<Value = Position> {
-    (number(), number()).prop_map(|(epoch, offset)| Position { epoch, offset })
+    (any::<u32>(), number()).prop_map(|(epoch, offset)| Position { epoch, offset })
 }
 
 fn origin() -> impl Strategy<Value = Origin> {
@@ -244,10 +244,11 @@ fn frame() -> impl Strategy<Value = Frame<'static>> {
     let nack = (seq(), verdict, prop_oneof![Just("".into()), text(MAX_WORDS)]);
     let nack = nack.prop_map(|(seq, nack, reason)| Frame::Nack { seq, nack, reason });
     let since = option::of(prop_oneof![Just(Since::Oldest), position().prop_map(Since::After)]);
-    let topics = (text(64), since, any::<bool>(), 0..4).prop_map(|(topic, since, ok, which)| match which {
+    let topics = (text(64), since, any::<bool>(), option::of(position()), 0..4);
+    let topics = topics.prop_map(|(topic, since, ok, at, which)| match which {
         0 => Frame::Subscribe { topic, since },
         1 => Frame::Unsubscribe { topic },
-        2 => Frame::Subscribed { topic, ok },
+        2 => Frame::Subscribed { topic, ok, at },
         _ => Frame::Unsubscribed { topic, ok },
     });
     let event = (text(64), position(), text(64), data());

@@ -139,6 +139,8 @@ pub enum Frame<'a> {
         topic: Cow<'a, str>,
         /// Whether it is so now.
         ok: bool,
+        /// Of the one topic that the filter means, if it means one: the newest event's place.
+        at: Option<Position>,
     },
     /// The answer to [`Unsubscribe`](Self::Unsubscribe).
     Unsubscribed {
@@ -350,7 +352,7 @@ pub enum Since {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Position {
     /// Which history: it grows when one begins anew.
-    pub epoch: u64,
+    pub epoch: u32,
     /// Which event in it.
     pub offset: u64,
 }

@@ -78,7 +78,10 @@ pub fn decode(frame: &[u8]) -> Result<Frame<'_>, Malformed> {
         "nack" => Frame::Nack { seq: seq(f.seq, "seq")?, nack: nack(&f)?, reason: words(f.reason, "reason")? },
         "subscribe" => Frame::Subscribe { topic: name(f.topic, "topic")?, since: f.since.map(since).transpose()? },
         "unsubscribe" => Frame::Unsubscribe { topic: name(f.topic, "topic")? },
-        "subscribed" => Frame::Subscribed { topic: name(f.topic, "topic")?, ok: flag(f.ok, "ok")? },
+        "subscribed" => {
+            let at = (f.epoch.is_some() || f.offset.is_some()).then(|| position(&f)).transpose()?;
+            Frame::Subscribed { topic: name(f.topic, "topic")?, ok: flag(f.ok, "ok")?, at }
+        }
         "unsubscribed" => Frame::Unsubscribed { topic: name(f.topic, "topic")?, ok: flag(f.ok, "ok")? },
         "event" => Frame::Event {
             topic: name(f.topic, "topic")?,
@@ -87,7 +90,7 @@ pub fn decode(frame: &[u8]) -> Result<Frame<'_>, Malformed> {
             data: payload(&f)?,
         },
         "missed" => {
-            let (epoch, offset, to) = (number(f.epoch, "epoch")?, number(f.from, "from")?, number(f.to, "to")?);
+            let (epoch, offset, to) = (epoch(&f)?, number(f.from, "from")?, number(f.to, "to")?);
             if to < offset {
                 return Err(Malformed::Member("to"));
             }
@@ -277,7 +280,11 @@ fn since(raw: &RawValue) -> Result<Since, Malformed> {
 }
 
 fn position(f: &Fields<'_>) -> Result<Position, Malformed> {
-    Ok(Position { epoch: number(f.epoch, "epoch")?, offset: number(f.offset, "offset")? })
+    Ok(Position { epoch: epoch(f)?, offset: number(f.offset, "offset")? })
+}
+
+fn epoch(f: &Fields<'_>) -> Result<u32, Malformed> {
+    u32::try_from(number(f.epoch, "epoch")?).map_err(|_| Malformed::Member("epoch"))
 }
 
 fn payload<'a>(f: &Fields<'a>) -> Result<&'a str, Malformed> {

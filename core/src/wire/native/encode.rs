@@ -57,14 +57,16 @@ impl Frame<'_> {
                 }
             }
             Self::Unsubscribe { topic } => Object::typed("unsubscribe").text("topic", topic),
-            Self::Subscribed { topic, ok } => Object::typed("subscribed").text("topic", topic).flag("ok", *ok),
+            Self::Subscribed { topic, ok, at } => {
+                Object::typed("subscribed").text("topic", topic).flag("ok", *ok).optional(*at, Object::position)
+            }
             Self::Unsubscribed { topic, ok } => Object::typed("unsubscribed").text("topic", topic).flag("ok", *ok),
             Self::Event { topic, at, kind, data } => {
                 let head = Object::with_room("event", data).text("topic", topic).position(*at);
                 head.text("kind", kind).raw("data", data)
             }
             Self::Missed { topic, from: Position { epoch, offset }, to } => {
-                let head = Object::typed("missed").text("topic", topic).number("epoch", *epoch);
+                let head = Object::typed("missed").text("topic", topic).number("epoch", (*epoch).into());
                 head.number("from", *offset).number("to", *to)
             }
             Self::Reconnect { after, window } => {
@@ -207,7 +209,7 @@ impl Object {
     }
 
     fn position(self, at: Position) -> Self {
-        self.number("epoch", at.epoch).number("offset", at.offset)
+        self.number("epoch", at.epoch.into()).number("offset", at.offset)
     }
 
     /// `rx`, `tx` and `win`.
