@@ -101,13 +101,13 @@ impl Default for Limits {
 /// ```
 /// use bowline_transport::http::{GONKA_CALLBACKS, Routes};
 /// let api_node = Routes { callbacks: GONKA_CALLBACKS, ..Routes::NONE };
-/// let ml_node = Routes { websocket: Some("/api/v1/pow/ws"), ..Routes::NONE };
+/// let ml_node = Routes { websockets: &["/api/v1/pow/ws"], ..Routes::NONE };
 /// # let _ = (api_node, ml_node);
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Routes<'a> {
-    /// The path at which a connection becomes a WebSocket.
-    pub websocket: Option<&'static str>,
+    /// The paths at which a connection becomes a WebSocket.
+    pub websockets: &'a [&'static str],
     /// The paths at which messages are received.
     pub callbacks: &'a [&'static str],
     /// The paths at which something can be read; the handler is called with an empty body.
@@ -119,7 +119,7 @@ pub struct Routes<'a> {
 
 impl Routes<'_> {
     /// Nothing may be asked for.
-    pub const NONE: Self = Self { websocket: None, callbacks: &[], pages: &[], guarded: false };
+    pub const NONE: Self = Self { websockets: &[], callbacks: &[], pages: &[], guarded: false };
 }
 
 /// A message that a peer posted.
@@ -338,13 +338,11 @@ where
         // A refusal leaves the body unread, and then the connection cannot go on.
         let whole = request.body().is_end_stream();
         let refused = |response| if whole { response } else { last(response) };
-        if self.routes.websocket == Some(path) {
+        if let Some(segment) = segment(self.routes.websockets, path) {
             if *request.method() != Method::GET {
                 return refused(with(refusal(StatusCode::METHOD_NOT_ALLOWED, "only GET, to upgrade"), ALLOW, "GET"));
             }
-            let segment =
-                self.routes.websocket.filter(|_| self.routes.guarded).and_then(|path| path.rsplit('/').next());
-            return refused(self.upgrade(&request, segment).await);
+            return refused(self.upgrade(&request, self.routes.guarded.then_some(segment)).await);
         }
         if let Some(page) = segment(self.routes.pages, path) {
             return refused(match *request.method() {

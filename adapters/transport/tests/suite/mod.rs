@@ -22,7 +22,7 @@ use std::time::Instant;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 const WEBSOCKET: &str = "/api/v1/pow/ws";
-const ROUTES: Routes<'_> = Routes { websocket: Some(WEBSOCKET), callbacks: GONKA_CALLBACKS, ..Routes::NONE };
+const ROUTES: Routes<'_> = Routes { websockets: &[WEBSOCKET], callbacks: GONKA_CALLBACKS, ..Routes::NONE };
 
 /// The example of RFC 6455, section 1.3, offering what is never taken up.
 const UPGRADE: &str = "GET /api/v1/pow/ws HTTP/1.1\r\nHost: node\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
