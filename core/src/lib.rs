@@ -63,7 +63,7 @@ pub use ids::{ContentKey, DeliveryId, LinkId, MessageId, Origin, PostId, Request
 pub use inbox::{Answer, Arrival, Inbox, InboxConfig, InlineInbox, OnReject, Seen, Verdict};
 pub use link::{Accepted, Ending, Link, LinkConfig, LinkState, Newcomer, REPLACED, Ready, Role};
 pub use outbox::{Ack, InlineOutbox, OnNewLink, Outbox, OutboxConfig, Outcome, Path, Policy, Proof, Rejection, Slot};
-pub use profile::{BETTENSOR_MINER, GONKA_API_NODE, GONKA_ML_NODE};
+pub use profile::{BETTENSOR_MINER, GONKA_API_NODE, GONKA_ML_NODE, VILLAGE_VIEWER};
 pub use ring::{Ring, Slots};
 pub use rng::SplitMix64;
 pub use route::{Hedge, Route, RouteConfig};

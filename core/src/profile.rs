@@ -17,6 +17,12 @@
 //!  between attempts     5 s doubling to 300 s, of which at least half
 //!  unanswered           3 s at first, then what the validator needs; then HTTP (F3)
 //!  idle                 a heartbeat every 60 s; dead after 300 s
+//!
+//!                       VILLAGE_VIEWER
+//!  who dials            dials AI Village's hub, and is ready when it is greeted
+//!  who sends            the hub: events, which are not acknowledged
+//!  between attempts     3 s + U(0, 2 s), no growth
+//!  idle                 a ping of the wire's own every 30 s, which is all that keeps it; dead after 300 s
 //! ```
 //!
 //! Rules: B6, F1, F6, L4, P1, T1; values from section 4.14 of the rules and the peers' code.
@@ -27,7 +33,7 @@ use crate::config::Config;
 use crate::heartbeat::HeartbeatConfig;
 use crate::inbox::InboxConfig;
 use crate::link::{LinkConfig, Ready, Role};
-use crate::outbox::OutboxConfig;
+use crate::outbox::{OutboxConfig, Proof};
 use crate::route::{Hedge, RouteConfig};
 use crate::rtt::AckWait;
 use core::time::Duration;
@@ -119,6 +125,40 @@ pub const BETTENSOR_MINER: Config = Config {
     route: RouteConfig { http: true, ..RouteConfig::DEFAULT },
 };
 
+/// A viewer of AI Village's events: it dials the hub, and what it sends is proved by the answer to the ping behind it.
+///
+/// ```
+/// use bowline::{Proof, Ready, VILLAGE_VIEWER};
+/// assert!(VILLAGE_VIEWER.check().is_ok());
+/// assert_eq!((VILLAGE_VIEWER.link.ready, VILLAGE_VIEWER.outbox.proof), (Ready::Hello, Proof::Pong));
+/// ```
+pub const VILLAGE_VIEWER: Config = Config {
+    link: LinkConfig {
+        role: Role::Dialer,
+        ready: Ready::Hello,
+        attempt: seconds(10),
+        // What the original's pages do, 3 s or 5 s, but not all in the same moment (wire facts 3.4, 3.6.7).
+        backoff: BackoffConfig::range(seconds(3), seconds(5)),
+        // It keeps its 3 to 5 s, blocked or not: a page that somebody looks at should not be ten minutes late.
+        blocked: seconds(2),
+        // None of its own: the original closes with 1000 whatever the reason, and that is an ordinary end.
+        ..LinkConfig::DEFAULT
+    },
+    // The hub's own interval, and the silence after which it gives a client up (wire facts 3.3).
+    heartbeat: HeartbeatConfig { interval: seconds(30), dead: seconds(300), ..HeartbeatConfig::DEFAULT },
+    outbox: OutboxConfig {
+        proof: Proof::Pong,
+        // What a hub of ours reads from a client: 64 KiB.
+        frame_limit: 64 << 10,
+        post_limit: 64 << 10,
+        bytes: 1 << 20,
+        ..OutboxConfig::DEFAULT
+    },
+    // Events come in bursts, and are lost while as many are at the application: history is sent in one piece.
+    inbox: InboxConfig { capacity: 1024, held: 1024, ..InboxConfig::DEFAULT },
+    route: RouteConfig::DEFAULT,
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,18 +167,26 @@ mod tests {
     use crate::rng::SplitMix64;
 
     #[test]
-    fn b6_an_api_node_dials_every_three_to_five_seconds_blocked_or_not() {
-        let link = GONKA_API_NODE.link;
-        assert_eq!((link.role, link.backoff.jitter), (Role::Dialer, Jitter::Full));
-        let (mut backoff, mut rng) = (Backoff::new(link.backoff), SplitMix64::new(1));
-        for _ in 0..100 {
-            let ordinary = backoff.next(Hint::NONE, &mut rng);
-            let blocked = backoff.next_up_to(link.blocked, Hint::NONE, &mut rng);
-            let suspended = backoff.slowest(Hint::NONE, &mut rng);
-            for delay in [ordinary, blocked, suspended] {
-                assert!((seconds(3)..=seconds(5)).contains(&delay), "{delay:?}");
+    fn b6_an_api_node_and_a_viewer_dial_every_three_to_five_seconds_blocked_or_not() {
+        for link in [GONKA_API_NODE.link, VILLAGE_VIEWER.link] {
+            assert_eq!((link.role, link.backoff.jitter), (Role::Dialer, Jitter::Full));
+            let (mut backoff, mut rng) = (Backoff::new(link.backoff), SplitMix64::new(1));
+            for _ in 0..100 {
+                let ordinary = backoff.next(Hint::NONE, &mut rng);
+                let blocked = backoff.next_up_to(link.blocked, Hint::NONE, &mut rng);
+                let suspended = backoff.slowest(Hint::NONE, &mut rng);
+                for delay in [ordinary, blocked, suspended] {
+                    assert!((seconds(3)..=seconds(5)).contains(&delay), "{delay:?}");
+                }
             }
         }
+    }
+
+    #[test]
+    fn l1_a_viewer_speaks_well_before_the_original_gives_it_up() {
+        let heartbeat = VILLAGE_VIEWER.heartbeat;
+        assert!(heartbeat.interval * 2 < heartbeat.dead && heartbeat.dead == seconds(300));
+        assert_eq!(classify(VILLAGE_VIEWER.link.rows, Cause::Closed(1000)), Class::Retry);
     }
 
     #[test]
@@ -164,7 +212,7 @@ mod tests {
 
     #[test]
     fn s12_the_profiles_pass_the_check() {
-        for profile in [GONKA_API_NODE, GONKA_ML_NODE, BETTENSOR_MINER] {
+        for profile in [GONKA_API_NODE, GONKA_ML_NODE, BETTENSOR_MINER, VILLAGE_VIEWER] {
             assert!(profile.check().is_ok());
             assert!(profile.inbox.horizon >= profile.inbox.peer_life);
         }

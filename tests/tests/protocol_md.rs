@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use bowline::hub::{BETTENSOR_HUB, Bulk, Duplicate, HubConfig, Rate, Slow, Why};
+use bowline::hub::{BETTENSOR_HUB, Bulk, Duplicate, HubConfig, Rate, Slow, VILLAGE_HUB, Why};
 use bowline::wire::gonka::{self, Kind};
 use bowline::{
     AckWait, Answer, BETTENSOR_MINER, BackoffConfig, Cause, Class, Config, GONKA_API_NODE, GONKA_ML_NODE,
     HeartbeatConfig, Hedge, HttpOutcome, InboxConfig, Jitter, LinkConfig, Newcomer, On, OnReject, OutboxConfig, Proof,
-    Ready, Role, RouteConfig, Row, classify,
+    Ready, Role, RouteConfig, Row, VILLAGE_VIEWER, classify,
 };
 use core::time::Duration;
 use serde_json::Value;
@@ -132,7 +132,7 @@ fn the_close_and_refusal_table_is_the_codes() {
         }
     }
     // A row that the table does not know of would show in the loop above only if it changed something.
-    for profile in [GONKA_ML_NODE, BETTENSOR_MINER, Config::DEFAULT] {
+    for profile in [GONKA_ML_NODE, BETTENSOR_MINER, VILLAGE_VIEWER, Config::DEFAULT] {
         assert!(profile.link.rows.is_empty());
     }
 }
@@ -198,15 +198,16 @@ fn u8_the_table_of_a_hubs_reasons_is_the_codes() {
 
 #[test]
 fn the_table_of_settings_is_the_codes() {
-    let told: Vec<Vec<String>> = table(&["setting", "native", "Gonka API node", "Gonka ML node", "Bettensor miner"])
+    let columns = ["setting", "native", "Gonka API node", "Gonka ML node", "Bettensor miner", "AI Village viewer"];
+    let told: Vec<Vec<String>> = table(&columns)
         .into_iter()
         .map(|mut row| {
-            row.truncate(5);
+            row.truncate(columns.len());
             row[0] = unquoted(&row[0]).to_owned();
             row
         })
         .collect();
-    let profiles = [Config::DEFAULT, GONKA_API_NODE, GONKA_ML_NODE, BETTENSOR_MINER].map(settings);
+    let profiles = [Config::DEFAULT, GONKA_API_NODE, GONKA_ML_NODE, BETTENSOR_MINER, VILLAGE_VIEWER].map(settings);
     let row = |at: usize| {
         profiles[0].get(at).map(|(name, _)| {
             let values = profiles.iter().map(|settings| settings[at].1.clone());
@@ -307,20 +308,21 @@ fn settings(config: Config) -> Vec<(&'static str, String)> {
 
 #[test]
 fn the_table_of_a_hubs_settings_is_the_codes() {
-    let mut told = table(&["setting", "hub", "Bettensor's hub"]);
+    let mut told = table(&["setting", "hub", "Bettensor's hub", "AI Village's hub"]);
     for row in &mut told {
-        row.truncate(3);
+        row.truncate(4);
         row[0] = unquoted(&row[0]).to_owned();
     }
-    let [hub, bettensor] = [HubConfig::DEFAULT, BETTENSOR_HUB].map(hub_settings);
-    let code: Vec<Vec<String>> =
-        hub.into_iter().zip(bettensor).map(|((name, hub), (_, bettensor))| vec![name, hub, bettensor]).collect();
-    assert_eq!(
-        told,
-        code,
-        "{}",
-        code.iter().map(|row| format!("| `{}` | {} | {} |\n", row[0], row[1], row[2])).collect::<String>()
-    );
+    let hubs = [HubConfig::DEFAULT, BETTENSOR_HUB, VILLAGE_HUB].map(hub_settings);
+    let row = |at: usize| {
+        hubs[0].get(at).map(|(name, _)| {
+            let values = hubs.iter().map(|settings| settings[at].1.clone());
+            core::iter::once(name.clone()).chain(values).collect()
+        })
+    };
+    let code: Vec<Vec<String>> = (0..).map_while(row).collect();
+    let spelt = |row: &Vec<String>| format!("| `{}` | {} |\n", row[0], row[1..].join(" | "));
+    assert_eq!(told, code, "{}", code.iter().map(spelt).collect::<String>());
 }
 
 /// Every field as the page writes it, and of the session those in which a hub's differ from the default.
@@ -354,11 +356,7 @@ fn hub_settings(config: HubConfig) -> Vec<(String, String)> {
         Rate { per_second: 0, .. } => "unlimited".to_owned(),
         Rate { per_second, burst } => format!("{per_second}/s, {burst} at once"),
     };
-    let bytes = |rate: Rate| {
-        let size =
-            |bytes: u32| if bytes.is_multiple_of(1 << 20) { size(bytes) } else { format!("{} KiB", bytes >> 10) };
-        format!("{}/s, {} at once", size(rate.per_second), size(rate.burst))
-    };
+    let bytes = |rate: Rate| format!("{}/s, {} at once", size(rate.per_second), size(rate.burst));
     let duplicate = match duplicate {
         Duplicate::Replace => "replaces".to_owned(),
         Duplicate::ProbeThenReplace => "probes".to_owned(),
@@ -406,7 +404,7 @@ fn hub_settings(config: HubConfig) -> Vec<(String, String)> {
     let of_session = settings(session).into_iter().map(|(name, value)| (format!("session.{name}"), value));
     let defaults: BTreeMap<&str, String> = settings(Config::DEFAULT).into_iter().collect();
     let differs = |name: &str| {
-        let ours = [HubConfig::DEFAULT, BETTENSOR_HUB]
+        let ours = [HubConfig::DEFAULT, BETTENSOR_HUB, VILLAGE_HUB]
             .map(|hub| settings(hub.session).into_iter().collect::<BTreeMap<_, _>>());
         ours.iter().any(|ours| ours[name] != defaults[name])
     };
@@ -432,8 +430,8 @@ fn yes(yes: bool) -> String {
 }
 
 fn size(bytes: u32) -> String {
-    assert_eq!(bytes % (1 << 20), 0);
-    format!("{} MiB", bytes >> 20)
+    assert_eq!(bytes % (1 << 10), 0);
+    if bytes.is_multiple_of(1 << 20) { format!("{} MiB", bytes >> 20) } else { format!("{} KiB", bytes >> 10) }
 }
 
 fn wait(wait: AckWait) -> String {

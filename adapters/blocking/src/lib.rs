@@ -43,6 +43,7 @@ pub use bowline_transport::{Tls, TlsError};
 use bowline::{Event, Policy};
 use bowline_transport::Wire;
 use bowline_transport::http::Bytes;
+use core::borrow::Borrow;
 use core::net::SocketAddr;
 use core::time::Duration;
 use std::sync::Arc;
@@ -95,6 +96,36 @@ impl<W: Wire> Node<W> {
         self.address
     }
 
+    /// Accepts a message of this kind, waiting for room; its end comes with the receipt. Of Gonka's it is a batch, of a
+    /// miner's the data of its own type, of a wire of one's own whatever that takes, as JSON.
+    ///
+    /// # Errors
+    /// Why it can never be accepted, and the message.
+    pub fn send(&self, kind: impl Borrow<W::Kind>, body: impl Into<Bytes>) -> Result<Receipt, SendError> {
+        self.shared.send_blocking(kind.borrow(), body, Policy::DEFAULT)
+    }
+
+    /// Accepts a message with a life of its own, waiting for room.
+    ///
+    /// # Errors
+    /// Why it can never be accepted, and the message.
+    pub fn send_with(
+        &self,
+        kind: impl Borrow<W::Kind>,
+        body: impl Into<Bytes>,
+        policy: Policy,
+    ) -> Result<Receipt, SendError> {
+        self.shared.send_blocking(kind.borrow(), body, policy)
+    }
+
+    /// Accepts a message, or hands it back at once.
+    ///
+    /// # Errors
+    /// Why not, and the message.
+    pub fn try_send(&self, kind: impl Borrow<W::Kind>, body: impl Into<Bytes>) -> Result<Receipt, SendError> {
+        self.shared.try_send(kind.borrow(), body, Policy::DEFAULT)
+    }
+
     /// The next message; `None`: the session has ended.
     #[must_use]
     pub fn receive(&self) -> Option<Message<W>> {
@@ -143,32 +174,6 @@ impl<W: Wire> Node<W> {
     }
 }
 
-impl Node {
-    /// Accepts a batch, waiting for room; its end comes with the receipt.
-    ///
-    /// # Errors
-    /// Why it can never be accepted, and the batch.
-    pub fn send(&self, kind: Kind, json: impl Into<Bytes>) -> Result<Receipt, SendError> {
-        self.shared.send_blocking(&kind, json, Policy::DEFAULT)
-    }
-
-    /// Accepts a batch with a life of its own, waiting for room.
-    ///
-    /// # Errors
-    /// Why it can never be accepted, and the batch.
-    pub fn send_with(&self, kind: Kind, json: impl Into<Bytes>, policy: Policy) -> Result<Receipt, SendError> {
-        self.shared.send_blocking(&kind, json, policy)
-    }
-
-    /// Accepts a batch, or hands it back at once.
-    ///
-    /// # Errors
-    /// Why not, and the batch.
-    pub fn try_send(&self, kind: Kind, json: impl Into<Bytes>) -> Result<Receipt, SendError> {
-        self.shared.try_send(&kind, json, Policy::DEFAULT)
-    }
-}
-
 /// A miner of Bettensor: the same session on that wire. See [`Setup::miner`].
 ///
 /// ```no_run
@@ -197,22 +202,6 @@ impl Node<Bettensor> {
     /// way has.
     pub fn predict(&self, data: impl Into<Bytes>) -> Result<Receipt, SendError> {
         self.send("prediction", data)
-    }
-
-    /// As `predict`, with a type of the application's own.
-    ///
-    /// # Errors
-    /// As for `predict`.
-    pub fn send(&self, kind: &str, data: impl Into<Bytes>) -> Result<Receipt, SendError> {
-        self.shared.send_blocking(kind, data, Policy::DEFAULT)
-    }
-
-    /// Accepts a message of this type, or hands it back at once.
-    ///
-    /// # Errors
-    /// Why not, and the data.
-    pub fn try_send(&self, kind: &str, data: impl Into<Bytes>) -> Result<Receipt, SendError> {
-        self.shared.try_send(kind, data, Policy::DEFAULT)
     }
 
     /// What the validator found wrong with us: its `error` frames and refusals.

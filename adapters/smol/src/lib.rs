@@ -53,6 +53,7 @@ pub use hub::{Hub, HubSetup};
 use bowline::{Event, Policy};
 use bowline_transport::Wire;
 use bowline_transport::http::Bytes;
+use core::borrow::Borrow;
 use core::net::SocketAddr;
 use core::time::Duration;
 use smol::Task;
@@ -108,6 +109,36 @@ impl<W: Wire> Node<W> {
         self.address
     }
 
+    /// Accepts a message of this kind, waiting for room; its end comes with the receipt. Of Gonka's it is a batch, of a
+    /// miner's the data of its own type, of a wire of one's own whatever that takes, as JSON.
+    ///
+    /// # Errors
+    /// Why it can never be accepted, and the message.
+    pub async fn send(&self, kind: impl Borrow<W::Kind>, body: impl Into<Bytes>) -> Result<Receipt, SendError> {
+        self.shared.send(kind.borrow(), body, Policy::DEFAULT).await
+    }
+
+    /// Accepts a message with a life of its own, waiting for room.
+    ///
+    /// # Errors
+    /// Why it can never be accepted, and the message.
+    pub async fn send_with(
+        &self,
+        kind: impl Borrow<W::Kind>,
+        body: impl Into<Bytes>,
+        policy: Policy,
+    ) -> Result<Receipt, SendError> {
+        self.shared.send(kind.borrow(), body, policy).await
+    }
+
+    /// Accepts a message, or hands it back at once.
+    ///
+    /// # Errors
+    /// Why not, and the message.
+    pub fn try_send(&self, kind: impl Borrow<W::Kind>, body: impl Into<Bytes>) -> Result<Receipt, SendError> {
+        self.shared.try_send(kind.borrow(), body, Policy::DEFAULT)
+    }
+
     /// The next message; `None`: the session has ended.
     pub async fn receive(&self) -> Option<Message<W>> {
         self.shared.messages().recv().await.ok()
@@ -153,32 +184,6 @@ impl<W: Wire> Node<W> {
     }
 }
 
-impl Node {
-    /// Accepts a batch, waiting for room; its end comes with the receipt.
-    ///
-    /// # Errors
-    /// Why it can never be accepted, and the batch.
-    pub async fn send(&self, kind: Kind, json: impl Into<Bytes>) -> Result<Receipt, SendError> {
-        self.shared.send(&kind, json, Policy::DEFAULT).await
-    }
-
-    /// Accepts a batch with a life of its own, waiting for room.
-    ///
-    /// # Errors
-    /// Why it can never be accepted, and the batch.
-    pub async fn send_with(&self, kind: Kind, json: impl Into<Bytes>, policy: Policy) -> Result<Receipt, SendError> {
-        self.shared.send(&kind, json, policy).await
-    }
-
-    /// Accepts a batch, or hands it back at once.
-    ///
-    /// # Errors
-    /// Why not, and the batch.
-    pub fn try_send(&self, kind: Kind, json: impl Into<Bytes>) -> Result<Receipt, SendError> {
-        self.shared.try_send(&kind, json, Policy::DEFAULT)
-    }
-}
-
 /// A miner of Bettensor: the same session on that wire. See [`Setup::miner`].
 ///
 /// ```no_run
@@ -210,22 +215,6 @@ impl Node<Bettensor> {
     /// way has.
     pub async fn predict(&self, data: impl Into<Bytes>) -> Result<Receipt, SendError> {
         self.send("prediction", data).await
-    }
-
-    /// As `predict`, with a type of the application's own.
-    ///
-    /// # Errors
-    /// As for `predict`.
-    pub async fn send(&self, kind: &str, data: impl Into<Bytes>) -> Result<Receipt, SendError> {
-        self.shared.send(kind, data, Policy::DEFAULT).await
-    }
-
-    /// Accepts a message of this type, or hands it back at once.
-    ///
-    /// # Errors
-    /// Why not, and the data.
-    pub fn try_send(&self, kind: &str, data: impl Into<Bytes>) -> Result<Receipt, SendError> {
-        self.shared.try_send(kind, data, Policy::DEFAULT)
     }
 
     /// What the validator found wrong with us: its `error` frames and refusals.

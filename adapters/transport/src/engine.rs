@@ -527,7 +527,7 @@ impl<W: Wire> Engine<W> {
                 Output::Post { post, id, payload, deadline } => {
                     match &self.fallback {
                         Some(fallback) => {
-                            let (target, body, read) = self.wire.post(fallback, payload);
+                            let (target, body, read) = self.wire.post(fallback, post.seq, id, payload);
                             self.actions.push(Action::Post { post, id, target, body, read, deadline });
                         }
                         None => self.session.posted(self.clock.now(), post, HttpOutcome::Gone),

@@ -84,6 +84,8 @@ pub enum Refused {
     Kind,
     /// A message with this `prediction_id` is under way: they could not be told apart.
     Underway,
+    /// It is nothing that this wire could send, for a reason of its own.
+    Invalid(&'static str),
 }
 
 impl fmt::Display for Refused {
@@ -96,6 +98,7 @@ impl fmt::Display for Refused {
             Self::Uncanonical(why) => why.fmt(f),
             Self::Kind => f.write_str("a message type of the protocol's own, or none"),
             Self::Underway => f.write_str("a message with this prediction_id is under way"),
+            Self::Invalid(why) => f.write_str(why),
         }
     }
 }
@@ -269,6 +272,12 @@ impl Message<crate::wire::Bettensor> {
 }
 
 impl<W: Wire> Message<W> {
+    /// What the peer said, as its wire understands it.
+    #[must_use]
+    pub const fn content(&self) -> &W::Incoming {
+        &self.content
+    }
+
     /// By which path its first copy came.
     #[must_use]
     pub const fn path(&self) -> Path {

@@ -53,13 +53,41 @@ impl Setup {
     /// # Errors
     /// The address makes no sense, or its name is unknown.
     pub fn ml_node(address: &str) -> Result<Self, SetupError> {
-        let mut config = GONKA_ML_NODE;
-        config.route.http = false;
-        Ok(Self { listen: Some(resolve(address)?), ..Self::with(config, Gonka::ML_NODE) })
+        Self::acceptor(address, GONKA_ML_NODE, Gonka::ML_NODE)
+    }
+}
+
+impl<W: Wire> Setup<W> {
+    /// A protocol of one's own, from the side that dials `url`: `ws://host:port/path`, `wss://…`, `http://…`, `https://…` or
+    /// a bare `host:port`. `config` is [`Config::DEFAULT`] or a change of it; the role is set here, and there is no HTTP
+    /// without a [`fallback`](Self::fallback).
+    ///
+    /// ```
+    /// use bowline::Config;
+    /// use bowline_transport::{Gonka, Setup};
+    /// let setup = Setup::dialer("ws://gateway:9000/device", Config::DEFAULT, Gonka::API_NODE)?;
+    /// assert_eq!(setup.role(), bowline::Role::Dialer);
+    /// # Ok::<(), bowline_transport::SetupError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The URL makes no sense.
+    pub fn dialer(url: &str, config: Config, wire: W) -> Result<Self, SetupError> {
+        let url = Target::websocket(url, "/")?;
+        Ok(Self { url: Some(url), ..Self::without_http(Role::Dialer, config, wire) })
     }
 
-    /// For a sender: where batches are posted when there is no WebSocket, or no answer on it. `/generated` or
-    /// `/validated` is appended.
+    /// A protocol of one's own, from the side that one peer at a time dials, at the path of [`Wire::routes`] on `address`;
+    /// port 0 lets the system choose. As [`dialer`](Self::dialer) otherwise.
+    ///
+    /// # Errors
+    /// The address makes no sense, or its name is unknown.
+    pub fn acceptor(address: &str, config: Config, wire: W) -> Result<Self, SetupError> {
+        Ok(Self { listen: Some(resolve(address)?), ..Self::without_http(Role::Acceptor, config, wire) })
+    }
+
+    /// Where messages are posted when there is no WebSocket, or no answer on it. Gonka's appends `/generated` or
+    /// `/validated`.
     ///
     /// # Errors
     /// The URL makes no sense.
@@ -69,7 +97,8 @@ impl Setup {
         Ok(self)
     }
 
-    /// For a receiver: serves the callbacks on `address`, at the same time as the WebSocket; port 0 lets the system choose.
+    /// For a dialer that receives: serves the callbacks on `address`, at the same time as the WebSocket; port 0 lets the
+    /// system choose.
     ///
     /// # Errors
     /// The address makes no sense, or its name is unknown.
@@ -77,9 +106,7 @@ impl Setup {
         self.listen = Some(resolve(address)?);
         Ok(self)
     }
-}
 
-impl<W: Wire> Setup<W> {
     /// Whom to trust and what to show where a URL begins with `wss://` or `https://`, and whether the listener speaks TLS.
     ///
     /// # Errors
@@ -136,6 +163,12 @@ impl<W: Wire> Setup<W> {
     #[must_use]
     pub const fn role(&self) -> Role {
         self.config.link.role
+    }
+
+    fn without_http(role: Role, mut config: Config, wire: W) -> Self {
+        config.link.role = role;
+        config.route.http = false;
+        Self::with(config, wire)
     }
 
     pub(crate) fn with(config: Config, wire: W) -> Self {

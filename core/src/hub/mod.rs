@@ -45,7 +45,7 @@ pub use log::{Entry, Log, LogConfig, Pending, Published};
 pub use memory::Grows;
 pub use memory::{Inline, Memory};
 pub use peer::{Address, Conn, Peer};
-pub use profile::BETTENSOR_HUB;
+pub use profile::{BETTENSOR_HUB, VILLAGE_HUB};
 pub use replay::{Nonce, Replay, Replayed, Stamp};
 pub use table::Cell;
 pub use types::{

@@ -1,6 +1,6 @@
 //! The hub's parameters for the systems we serve.
 
-use super::config::HubConfig;
+use super::config::{Duplicate, HubConfig};
 use crate::config::Config;
 use crate::heartbeat::HeartbeatConfig;
 use crate::inbox::InboxConfig;
@@ -44,5 +44,32 @@ pub const BETTENSOR_HUB: HubConfig = HubConfig {
         inbox: InboxConfig { capacity: 1024, held: 256, after_loss: true, ..InboxConfig::DEFAULT },
         ..HubConfig::DEFAULT.session
     },
+    ..HubConfig::DEFAULT
+};
+
+/// AI Village's hub: many viewers, whom nobody knows and who come back as somebody else; they confirm nothing, and what
+/// they miss they get from the history of their topics, not from a session.
+///
+/// ```
+/// use bowline::hub::{Duplicate, VILLAGE_HUB};
+/// assert!(VILLAGE_HUB.check().is_ok());
+/// assert!(matches!(VILLAGE_HUB.duplicate, Duplicate::Allow(_)), "one name may be looking from many places");
+/// ```
+pub const VILLAGE_HUB: HubConfig = HubConfig {
+    session: Config {
+        // The original's interval, and the silence after which it gives a client up (wire facts 3.3).
+        heartbeat: HeartbeatConfig {
+            interval: Duration::from_secs(30),
+            dead: Duration::from_secs(300),
+            ..HeartbeatConfig::DEFAULT
+        },
+        outbox: OutboxConfig { bytes: 1 << 20, proof: Proof::Pong, ..OutboxConfig::DEFAULT },
+        ..HubConfig::DEFAULT.session
+    },
+    // A user with many tabs, or everybody behind one name; the original asks nobody who he is.
+    duplicate: Duplicate::Allow(255),
+    // What nobody comes back for need not be kept; nonces, which ask for twice the tolerance, there are none.
+    ttl: Duration::from_secs(60),
+    tolerance: Duration::from_secs(30),
     ..HubConfig::DEFAULT
 };

@@ -34,7 +34,7 @@ use core::fmt;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{MAX_ID, WHITE};
+use super::{MAX_ID, WHITE, text};
 use crate::MessageId;
 
 /// The WebSocket endpoint of an ML node.
@@ -286,17 +286,6 @@ fn object<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Malformed> {
     }
     // The fields are raw, so the only thing a type can find wrong is a field that occurs twice.
     serde_json::from_str(json).map_err(|e| if e.is_data() { Malformed::Twice } else { Malformed::Json })
-}
-
-/// A string of at most `longest` bytes; copied only if it is written with escapes.
-fn text(raw: &RawValue, longest: usize) -> Option<Cow<'_, str>> {
-    // The longest spelling of a byte, \u0041, has six; so a long string is refused before it is unescaped.
-    if raw.get().len() > longest.saturating_mul(6).saturating_add(2) {
-        return None;
-    }
-    let plain = serde_json::from_str(raw.get()).map(Cow::Borrowed);
-    let text: Cow<'_, str> = plain.or_else(|_| serde_json::from_str(raw.get()).map(Cow::Owned)).ok()?;
-    (text.len() <= longest).then_some(text)
 }
 
 /// The id, if there is one to acknowledge by.

@@ -18,14 +18,17 @@
 //! 3 s later, under no id, as `{"a": 1}` by HTTP (that of `requests`), so a key of the plain bytes would see two
 //! messages; and an id a peer may choose must not let it choose which other message is taken for a duplicate.
 
+pub mod aivillage;
 pub mod bettensor;
 pub mod canonical;
 pub mod gonka;
 pub mod timestamp;
 
+use alloc::borrow::Cow;
 use core::fmt;
 use core::hash::Hasher;
 
+use serde_json::value::RawValue;
 use siphasher::sip128::{Hasher128, SipHasher24};
 
 use crate::{ContentKey, MessageId};
@@ -128,6 +131,17 @@ impl At {
             (Self::String, _) => Self::String,
         }
     }
+}
+
+/// A string of at most `longest` bytes; copied only if it is written with escapes.
+fn text(raw: &RawValue, longest: usize) -> Option<Cow<'_, str>> {
+    // The longest spelling of a byte, \u0041, has six; so a long string is refused before it is unescaped.
+    if raw.get().len() > longest.saturating_mul(6).saturating_add(2) {
+        return None;
+    }
+    let plain = serde_json::from_str(raw.get()).map(Cow::Borrowed);
+    let text: Cow<'_, str> = plain.or_else(|_| serde_json::from_str(raw.get()).map(Cow::Owned)).ok()?;
+    (text.len() <= longest).then_some(text)
 }
 
 #[cfg(test)]

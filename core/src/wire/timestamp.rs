@@ -12,6 +12,7 @@
 //!
 //! Invariants: every [`Timestamp`] lies in the years 1 to 9999, as Python's do, and reads back as it is written.
 
+use alloc::string::{String, ToString};
 use core::fmt;
 
 const SECOND: i64 = 1_000_000;
@@ -47,6 +48,19 @@ impl Timestamp {
     #[must_use]
     pub const fn unix_micros(self) -> i64 {
         self.0
+    }
+
+    /// As text without its zone, as Python writes a time that has none; whoever reads it must know that it is UTC.
+    ///
+    /// ```
+    /// use bowline::wire::timestamp::Timestamp;
+    /// assert_eq!(Timestamp::from_unix_micros(1).naive(), "1970-01-01T00:00:00.000001");
+    /// ```
+    #[must_use]
+    pub fn naive(self) -> String {
+        let mut text = self.to_string();
+        text.truncate(text.len().saturating_sub("+00:00".len()));
+        text
     }
 
     /// Reads `2026-11-20T22:15:30.576062+00:00` and its likes: a space for the `T`, any number of decimals or none (those
@@ -153,7 +167,6 @@ const fn civil(days: i64) -> (i64, i64, i64) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::string::{String, ToString};
 
     #[test]
     fn known_times_are_read_and_written() {

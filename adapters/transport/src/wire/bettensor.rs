@@ -29,7 +29,7 @@ use bowline::wire::bettensor::{
     self, Confirmation, Envelope, Kind, MINER_LIMIT, Seal, Stamp, Unsigned, VALIDATOR_LIMIT,
 };
 use bowline::wire::timestamp::Timestamp;
-use bowline::{Frame, Head, HttpOutcome, MessageId};
+use bowline::{Frame, Head, HttpOutcome, MessageId, Seq};
 use core::time::Duration;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -345,15 +345,7 @@ impl Wire for Bettensor {
         if heard.head == Some(Head::Malformed) { Err(Answer::error(400, "no confirmation")) } else { Ok(heard) }
     }
 
-    fn answer(&self, answer: bowline::Answer) -> Answer {
-        let status = Answer::status(answer.status());
-        match answer {
-            bowline::Answer::Busy { after } => Answer { retry_after: Some(after), ..status },
-            bowline::Answer::Done | bowline::Answer::Rejected | bowline::Answer::Reused => status,
-        }
-    }
-
-    fn post(&mut self, fallback: &Target, prediction: &Prediction) -> (Target, Bytes, usize) {
+    fn post(&mut self, fallback: &Target, _: Seq, _: MessageId, prediction: &Prediction) -> (Target, Bytes, usize) {
         (fallback.clone(), self.message(prediction).into(), LONGEST_ANSWER)
     }
 

@@ -13,7 +13,7 @@ use crate::http::{Answer, Bytes, Callback, GONKA_CALLBACKS, Routes, Target};
 use crate::node::Refused;
 use bowline::wire::KeyedHash;
 use bowline::wire::gonka::{self, Kind, Malformed};
-use bowline::{Frame, Head, MessageId};
+use bowline::{Frame, Head, MessageId, Seq};
 use std::collections::BTreeMap;
 
 /// Bytes of the envelope around a batch: `{"type":"generated","batch":` … `,"id":"` 36 `"}`.
@@ -172,7 +172,7 @@ impl Wire for Gonka {
         }
     }
 
-    fn post(&mut self, fallback: &Target, batch: &Batch) -> (Target, Bytes, usize) {
+    fn post(&mut self, fallback: &Target, _: Seq, _: MessageId, batch: &Batch) -> (Target, Bytes, usize) {
         (fallback.join(batch.kind.as_str()), batch.json.clone(), 0)
     }
 

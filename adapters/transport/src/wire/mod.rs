@@ -22,37 +22,122 @@ pub use gonka::{Batch, Direction, Gonka};
 use crate::http::{Answer, Bytes, Callback, Limits, Routes, Target};
 use crate::node::Refused;
 use bowline::wire::KeyedHash;
-use bowline::{ContentKey, Frame, Head, HttpOutcome, MessageId};
+use bowline::{ContentKey, Frame, Head, HttpOutcome, MessageId, Seq};
 use core::fmt;
 use core::time::Duration;
 
-/// One system's wire, as a session speaks it.
+/// The longest frame that is read where a wire does not say otherwise: what a session sends by default
+/// ([`OutboxConfig::frame_limit`](bowline::OutboxConfig)).
+const LONGEST: usize = 16 << 20;
+
+/// One system's wire, as a session speaks it: the seam where a protocol of one's own begins.
 ///
-/// The engine calls it under the session's lock. Methods with a body are for what not every wire has.
+/// A profile is a wire and a table of settings ([`Config`](bowline::Config)); [`Setup::dialer`](crate::Setup::dialer) and
+/// [`Setup::acceptor`](crate::Setup::acceptor) make a session of them. Eight items have no default: three types,
+/// [`prepare`](Self::prepare) and [`size`](Self::size) for what goes out, [`read`](Self::read), [`write`](Self::write)
+/// and [`describe`](Self::describe). The rest is for what not every wire has.
+///
+/// What a wire decides: which text is a message, an acknowledgement, or nothing, and by which id. What it must not: when
+/// something is sent, sent again, given up or handed to the application. The rules:
+///
+/// - The same message is written with the same id every time. The easiest id is the session's own, as it prints: nothing
+///   needs to be remembered, and it stays unique over restarts, which a counter does not.
+/// - The id that [`read`](Self::read) names is the peer's: [`KeyedHash::id`] of its text. If an acknowledgement has to
+///   repeat a text that is no UUID, [`noted`](Self::noted) is the place to keep it, up to a limit.
+/// - Any text may come in. It costs at most what its length suggests, and never a panic. What is not understood is
+///   [`Head::Other`], if it might be of a later version, or [`Head::Malformed`].
+/// - A POST carries the text of the frame, unless the wire says otherwise.
+///
+/// The engine calls it under the session's lock: it must not block. [`conformance`](crate::conformance) checks all this;
+/// `adapters/smol/examples/device.rs` lets the wire below lose its connection, and no reading.
 ///
 /// ```
-/// use bowline_transport::{Gonka, Wire};
-/// fn longest<W: Wire>(wire: &W) -> usize {
-///     wire.longest_frame()
+/// use bowline::wire::KeyedHash;
+/// use bowline::{Frame, Head, MessageId};
+/// use bowline_transport::{Heard, Refused, Wire, http::Bytes};
+/// use serde::{Deserialize, Serialize};
+///
+/// /// The application's own message.
+/// #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+/// struct Reading {
+///     sensor: u16,
+///     celsius: f64,
 /// }
-/// assert_eq!(longest(&Gonka::API_NODE), 64 << 20);
+///
+/// /// `R <id> <sensor> <celsius>` is a reading, `A <id>` its acknowledgement, `K` says nothing.
+/// #[derive(Clone, Debug)]
+/// struct Thermometer;
+///
+/// impl Thermometer {
+///     fn parse(line: &str) -> Option<Heard<Reading>> {
+///         let mut words = line.split(' ');
+///         let heard = match (words.next()?, words.next().map(MessageId::parse_uuid)) {
+///             ("R", Some(Some(id))) => {
+///                 let (sensor, celsius) = (words.next()?.parse().ok()?, words.next()?.parse::<f64>().ok()?);
+///                 Heard::message(Some(id), None, Reading { sensor, celsius: Some(celsius).filter(|it| it.is_finite())? })
+///             }
+///             ("A", Some(Some(id))) => Heard::of(Head::Ack { id }),
+///             ("R" | "A", _) => return None,
+///             _ => return Some(Heard::of(Head::Other)), // of a later version
+///         };
+///         words.next().is_none().then_some(heard)
+///     }
+/// }
+///
+/// impl Wire for Thermometer {
+///     type Kind = ();
+///     type Outgoing = Reading;
+///     type Incoming = Reading;
+///
+///     fn prepare(&mut self, (): &(), json: &Bytes) -> Result<Reading, Refused> {
+///         serde_json::from_slice(json).map_err(|_| Refused::Invalid("no reading"))
+///     }
+///
+///     fn size(Reading { sensor, celsius }: &Reading) -> usize {
+///         39 + format!("{sensor} {celsius}").len() // some numbers have three hundred digits
+///     }
+///
+///     fn read(&mut self, _: &KeyedHash, line: &str) -> Heard<Reading> {
+///         Self::parse(line).unwrap_or(Heard::of(Head::Malformed))
+///     }
+///
+///     fn write(&mut self, frame: Frame<'_, Reading>) -> Option<String> {
+///         match frame {
+///             Frame::Data { id, payload, .. } => Some(format!("R {id} {} {}", payload.sensor, payload.celsius)),
+///             Frame::Ack { id } => Some(format!("A {id}")),
+///             Frame::Keepalive => Some("K".into()),
+///             Frame::Ping => None, // the WebSocket's own will do
+///         }
+///     }
+///
+///     fn describe(_: &Reading) -> (&str, usize) {
+///         ("reading", size_of::<Reading>())
+///     }
+/// }
+///
+/// let bytes = Bytes::from_static(br#"{"sensor":4,"celsius":21.5}"#);
+/// assert_eq!(Thermometer.prepare(&(), &bytes), Ok(Reading { sensor: 4, celsius: 21.5 }));
 /// ```
 pub trait Wire: Clone + fmt::Debug + Send + 'static {
-    /// What tells one sort of message from another.
+    /// What tells one sort of message from another; `()` where there is one sort.
     type Kind: ?Sized;
-    /// A message of ours, ready to be sent as often as it takes.
+    /// A message of ours, ready to be sent as often as it takes; any type.
     type Outgoing: Send;
-    /// A message for the application.
+    /// A message for the application, which sees it as [`Message::content`](crate::Message::content); any type.
     type Incoming: Send;
 
     /// Close code and reason for a newcomer when the only place is taken.
     const TAKEN: (u16, &'static str) = (1008, "taken");
 
-    /// The longest frame that is read, in bytes.
-    fn longest_frame(&self) -> usize;
+    /// The longest frame that is read, in bytes. Default 16 MiB.
+    fn longest_frame(&self) -> usize {
+        LONGEST
+    }
 
-    /// What peers may ask of our listener.
-    fn routes(&self) -> Routes<'static>;
+    /// What peers may ask of our listener. Default: a WebSocket at `/`.
+    fn routes(&self) -> Routes<'static> {
+        Routes { websocket: Some("/"), ..Routes::NONE }
+    }
 
     /// What a visitor of our listener may cost before it is a WebSocket.
     fn limits(&self) -> Limits {
@@ -64,10 +149,11 @@ pub trait Wire: Clone + fmt::Debug + Send + 'static {
         None
     }
 
-    /// A message of the application's, checked: what the peer could never take must not enter.
+    /// A message of the application's, checked: what the peer could never take must not enter, for it would be repeated
+    /// until its life ends.
     ///
     /// # Errors
-    /// Why it is refused.
+    /// Why it is refused; [`Refused::Invalid`] has room for a wire's own reasons.
     fn prepare(&mut self, kind: &Self::Kind, json: &Bytes) -> Result<Self::Outgoing, Refused>;
 
     /// Its size in a frame, in bytes; rather more than less.
@@ -78,7 +164,7 @@ pub trait Wire: Clone + fmt::Debug + Send + 'static {
         let _ = (id, outgoing);
     }
 
-    /// Its end was reported.
+    /// Its end was reported: what was remembered of it can go.
     fn settled(&mut self, id: MessageId) {
         let _ = id;
     }
@@ -94,17 +180,40 @@ pub trait Wire: Clone + fmt::Debug + Send + 'static {
     /// A frame as text; `None`: it is the WebSocket's own ping.
     fn write(&mut self, frame: Frame<'_, Self::Outgoing>) -> Option<String>;
 
-    /// What a peer's POST says.
+    /// What a peer's POST says. Default: what its body would say as a frame, if that is a message; one that has no id there
+    /// has the `Idempotency-Key`.
     ///
     /// # Errors
-    /// The answer to what is no message.
-    fn request(&mut self, names: &KeyedHash, callback: &Callback) -> Result<Heard<Self::Incoming>, Answer>;
+    /// The answer to what is no message. Whatever is answered by 2xx counts as delivered.
+    fn request(&mut self, names: &KeyedHash, callback: &Callback) -> Result<Heard<Self::Incoming>, Answer> {
+        let text = core::str::from_utf8(&callback.body).map_err(|why| Answer::error(400, why.to_string()))?;
+        let heard = self.read(names, text);
+        let Some(Head::Data { id, key }) = heard.head else { return Err(Answer::error(400, "no message")) };
+        let id = id.or_else(|| callback.idempotency_key.as_deref().map(|id| names.id(id)));
+        Ok(Heard { head: Some(Head::Data { id, key }), ..heard })
+    }
 
-    /// The session's answer to a POST as this wire says it.
-    fn answer(&self, answer: bowline::Answer) -> Answer;
+    /// The session's answer to a POST as this wire says it. Default: its status, and `Retry-After`.
+    fn answer(&self, answer: bowline::Answer) -> Answer {
+        let status = Answer::status(answer.status());
+        match answer {
+            bowline::Answer::Busy { after } => Answer { retry_after: Some(after), ..status },
+            bowline::Answer::Done | bowline::Answer::Rejected | bowline::Answer::Reused => status,
+        }
+    }
 
-    /// A message as a POST: where below the fallback, what, and how many bytes of the answer matter.
-    fn post(&mut self, fallback: &Target, outgoing: &Self::Outgoing) -> (Target, Bytes, usize);
+    /// A message as a POST, which has its id as `Idempotency-Key` in any case: where below the fallback, what, and how many
+    /// bytes of the answer matter. Default: the text of its frame, to the fallback itself, and none.
+    fn post(
+        &mut self,
+        fallback: &Target,
+        seq: Seq,
+        id: MessageId,
+        outgoing: &Self::Outgoing,
+    ) -> (Target, Bytes, usize) {
+        let frame = self.write(Frame::Data { seq, id, payload: outgoing });
+        (fallback.clone(), frame.unwrap_or_default().into(), 0)
+    }
 
     /// What the answer to the POST of this message means.
     fn posted(&mut self, id: MessageId, outcome: HttpOutcome, body: &Bytes) -> (HttpOutcome, Option<Reply>) {
@@ -112,7 +221,7 @@ pub trait Wire: Clone + fmt::Debug + Send + 'static {
         (outcome, None)
     }
 
-    /// Its sort and its bytes, for logs and for the limit of what waits at the application.
+    /// Its sort, for logs, and the bytes it takes in memory, for the limit of what waits at the application.
     fn describe(incoming: &Self::Incoming) -> (&str, usize);
 }
 

@@ -7,8 +7,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{AUTH_LIMIT, Auth, Confirmation, Dialect, Envelope, Frame, Kind, MAX_NAME, Seal};
-use crate::wire::WHITE;
 use crate::wire::timestamp::Timestamp;
+use crate::wire::{WHITE, text};
 
 /// Why a frame or its data is not taken. No original closes on any of these: a validator answers with an error frame.
 ///
@@ -232,15 +232,4 @@ fn said<'a>(fields: &Fields<'a>) -> Cow<'a, str> {
 /// A string of 1 to 64 bytes.
 fn name(raw: &RawValue) -> Option<Cow<'_, str>> {
     text(raw, MAX_NAME).filter(|text| !text.is_empty())
-}
-
-/// A string of at most `longest` bytes; copied only if it is written with escapes.
-fn text(raw: &RawValue, longest: usize) -> Option<Cow<'_, str>> {
-    // The longest spelling of a byte, \u0041, has six; so a long string is refused before it is unescaped.
-    if raw.get().len() > longest.saturating_mul(6).saturating_add(2) {
-        return None;
-    }
-    let plain = serde_json::from_str(raw.get()).map(Cow::Borrowed);
-    let text: Cow<'_, str> = plain.or_else(|_| serde_json::from_str(raw.get()).map(Cow::Owned)).ok()?;
-    (text.len() <= longest).then_some(text)
 }
