@@ -33,12 +33,13 @@
 //! ```
 
 pub use bowline::hub::{
-    BETTENSOR_HUB, Bulk, Duplicate, Health, HubConfig, HubStats, Limits, LogConfig, Publish, Rate, Sent, Slow, Why,
+    BETTENSOR_HUB, BadTopic, Bulk, Duplicate, Health, HubConfig, HubStats, Limits, LogConfig, Position, Publish, Rate,
+    Sent, Slow, Start, TopicFilter, TopicHealth, TopicName, TopicsConfig, TopicsFull, VILLAGE_HUB, Why,
 };
 pub use bowline_transport::http::Target;
 pub use bowline_transport::hub::{
-    Admission, Claim, Complaint, Content, Counters, Delivery, Event, Farewell, Heard, HubSetup, HubWire, Letter,
-    Message, Misread, Receipt, Refused, Said, SessionInfo, Text,
+    Admission, Claim, Complaint, Content, Counters, Delivery, Event, Farewell, Gap, Heard, HubSetup, HubWire, Letter,
+    Message, Misread, Name, Receipt, Refused, Said, SessionInfo, Text, Village, Wish,
 };
 #[cfg(feature = "bettensor")]
 pub use bowline_transport::hub::{Confirmation, Validator};
@@ -162,6 +163,35 @@ impl<W: HubWire> Hub<W> {
         self.shared.publish_to(kind, data, how, to)
     }
 
+    /// Publishes on a topic: to every subscriber, and to its history for those who are behind, away, or come later and ask
+    /// for it.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn publish_topic(&self, topic: &str, kind: &str, data: &str) -> Result<Sent, Refused> {
+        self.shared.publish_topic(topic, kind, data)
+    }
+
+    /// Subscribes a peer that has a session to a topic, or with a wildcard to several, as it could itself. How many there
+    /// are now.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn subscribe(&self, peer: impl Borrow<W::Peer>, topics: &str, start: Start) -> Result<u32, Refused> {
+        self.shared.subscribe(peer, topics, start)
+    }
+
+    /// Takes such a subscription back. False: there was none.
+    pub fn unsubscribe(&self, peer: impl Borrow<W::Peer>, topics: &str) -> bool {
+        self.shared.unsubscribe(peer, topics)
+    }
+
+    /// Every topic there is.
+    #[must_use]
+    pub fn topics(&self) -> Vec<TopicHealth> {
+        self.shared.topics()
+    }
+
     /// The messages of types without a handler, until the hub is closed. From the first call on they are taken; before,
     /// they are answered with an error. Several tasks may take from it; each message goes to one of them.
     pub fn messages(&self) -> impl Stream<Item = Delivery<W>> + Send + Unpin + 'static {
@@ -240,6 +270,35 @@ impl Hub<Validator> {
     #[must_use]
     pub fn hotkey(&self) -> &str {
         self.shared.hotkey()
+    }
+}
+
+impl Hub<Village> {
+    /// Publishes an event on the topic that the original has for its type; one of a type that it does not publish, on
+    /// `system`.
+    ///
+    /// ```
+    /// use bowline::wire::aivillage::{Event, Json};
+    /// use bowline_smol::hub::{Hub, HubSetup};
+    /// # smol::block_on(async {
+    /// let hub = Hub::start(HubSetup::village("127.0.0.1:0")?)?;
+    /// let started = Event::TrainingStarted {
+    ///     session_id: "sess-1".into(),
+    ///     parameters: Json::parse(r#"{"epochs":10}"#)?,
+    ///     estimated_duration: Some(3600.0),
+    ///     model_type: Some("cognate".into()),
+    /// };
+    /// assert_eq!(hub.publish_event(&started)?.reached, 0, "nobody is looking");
+    /// hub.close().await;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn publish_event(&self, event: &bowline::wire::aivillage::Event<'_>) -> Result<Sent, Refused> {
+        self.shared.publish_event(event)
     }
 }
 

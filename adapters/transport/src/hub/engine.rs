@@ -13,10 +13,10 @@ mod output;
 
 pub(super) use account::denied;
 
-use super::line::{self, Frame, Item, Line, Stage};
+use super::line::{self, Door, Frame, Item, Line, Stage};
 use super::message::{Message, Ticket};
 use super::metrics::Counters;
-use super::wire::{Complaint, Farewell, HubWire, Said, Text};
+use super::wire::{Complaint, Farewell, HubWire, Said, Text, Wish};
 use super::{Action, Admission, Event, Refused, SessionInfo};
 use crate::clock::Clock;
 use crate::http::{Answer, Target};
@@ -25,7 +25,7 @@ use crate::setup::{SetupError, random};
 use account::{Account, Asking};
 use async_channel::{Receiver, Sender};
 use bowline::hub::{
-    ConnId, Denied, Grows, Health, Heard as Outcome, Hub as Machine, HubConfig, HubStats, Identity, Publish, Sent,
+    ConnId, Denied, Grows, Health, Heard as Outcome, Hub as Machine, HubConfig, HubStats, Identity, Position, Publish, Sent, Start, TopicFilter, TopicHealth, TopicName,
     SessionId, Stamp, Verdict as Vote, Why,
 };
 use bowline::wire::KeyedHash;
@@ -33,7 +33,7 @@ use bowline::{Cause, HttpOutcome, Instant, Origin, Policy, PostId, RequestId, Se
 use core::time::Duration;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// So many bytes of messages may be at the application; further ones are not taken.
 const HELD_BYTES: usize = 256 << 20;
@@ -45,13 +45,15 @@ pub(super) struct Parcel<W: HubWire> {
     /// To encode it anew, where that is ever needed.
     source: Option<(Box<str>, Box<str>)>,
     encoded: Mutex<(Instant, Arc<W::Encoded>)>,
+    /// With its place in its topic's stream, once somebody wants that; `None`: as without.
+    placed: OnceLock<Option<W::Encoded>>,
 }
 
 impl<W: HubWire> Parcel<W> {
     pub(super) fn new(wire: &W, now: Instant, kind: &str, data: &str) -> Result<Self, Cow<'static, str>> {
         let encoded = wire.encode(kind, data)?;
         let source = W::SHELF_LIFE.map(|_| (kind.into(), data.into()));
-        Ok(Self { size: W::size(&encoded), source, encoded: Mutex::new((now, Arc::new(encoded))) })
+        Ok(Self { size: W::size(&encoded), source, encoded: Mutex::new((now, Arc::new(encoded))), placed: OnceLock::new() })
     }
 
     /// As it was encoded, anew when that was too long ago: once, for all who get it then.
@@ -71,6 +73,14 @@ impl<W: HubWire> Parcel<W> {
 
     fn frame(&self, wire: &W, now: Instant, to: &W::Peer) -> Text {
         wire.frame(&self.fresh(wire, now), to)
+    }
+
+    /// The same with its place; a parcel is published on one topic, once.
+    fn placed(&self, wire: &W, now: Instant, to: &W::Peer, topic: &TopicName, at: Position) -> Text {
+        match self.placed.get_or_init(|| wire.placed(&self.fresh(wire, now), topic, at)) {
+            Some(placed) => wire.frame(placed, to),
+            None => self.frame(wire, now, to),
+        }
     }
 
     /// Its length, in bytes.
@@ -108,8 +118,8 @@ pub(super) struct Engine<W: HubWire> {
     machine: Machine<Arc<Parcel<W>>, Grows>,
     wire: Arc<W>,
     names: KeyedHash,
-    /// By place. Without a line it was let in and is not a WebSocket yet.
-    lines: Vec<Option<(ConnId, Option<Arc<Line<W>>>)>>,
+    /// By place.
+    lines: Vec<Option<Door<W>>>,
     accounts: Vec<Option<Account<W>>>,
     /// Lines with something to flush.
     dirty: Vec<Arc<Line<W>>>,
@@ -182,13 +192,18 @@ impl<W: HubWire> Engine<W> {
         sooner
     }
 
-    pub(super) fn connect(&mut self, address: u64) -> Result<ConnId, Denied> {
+    pub(super) fn connect(
+        &mut self,
+        address: u64,
+        path: &'static str,
+        subprotocol: Option<&'static str>,
+    ) -> Result<ConnId, Denied> {
         let admitted = self.machine.connect(self.now(), address);
         match admitted {
             Ok(conn) => {
                 grow(&mut self.lines, conn.place());
                 if let Some(slot) = self.lines.get_mut(conn.place()) {
-                    *slot = Some((conn, None));
+                    *slot = Some(Door { conn, path, subprotocol, line: None });
                 }
             }
             Err(denied) => self.counters.refuse(denied.why),
@@ -205,14 +220,11 @@ impl<W: HubWire> Engine<W> {
     }
 
     pub(super) fn accepted(&mut self, conn: ConnId, stream: Box<dyn Stream>, early: &[u8]) -> Option<Arc<Line<W>>> {
-        let (known, slot) = self.lines.get_mut(conn.place())?.as_mut()?;
-        if *known != conn {
-            return None;
-        }
-        let line = Arc::new(Line::new(conn, stream, early));
-        *slot = Some(Arc::clone(&line));
+        let door = self.lines.get_mut(conn.place())?.as_mut().filter(|door| door.conn == conn)?;
+        let line = Arc::new(Line::new(door, stream, early));
+        door.line = Some(Arc::clone(&line));
         if let Some(guest) = self.wire.guest() {
-            let stamp = line.introduce(guest);
+            let stamp = line.welcome_guest(guest);
             self.hello(&line, stamp);
         }
         Some(line)
@@ -228,8 +240,8 @@ impl<W: HubWire> Engine<W> {
     /// Takes a connection out of its place. False: it was not there.
     fn forget(&mut self, conn: ConnId) -> bool {
         let Some(slot) = self.lines.get_mut(conn.place()) else { return false };
-        let Some((_, line)) = slot.take_if(|(known, _)| *known == conn) else { return false };
-        if let Some(line) = line {
+        let Some(door) = slot.take_if(|door| door.conn == conn) else { return false };
+        if let Some(line) = door.line {
             line.enter(Stage::Gone);
             self.effects.push(Effect::Act(Action::Drop(conn)));
         }
@@ -244,8 +256,8 @@ impl<W: HubWire> Engine<W> {
     }
 
     fn line(&self, conn: ConnId) -> Option<Arc<Line<W>>> {
-        let (known, line) = self.lines.get(conn.place())?.as_ref()?;
-        line.as_ref().filter(|_| *known == conn).map(Arc::clone)
+        let door = self.lines.get(conn.place())?.as_ref().filter(|door| door.conn == conn)?;
+        door.line.as_ref().map(Arc::clone)
     }
 
     /// What one turn of reading has brought.
@@ -273,20 +285,21 @@ impl<W: HubWire> Engine<W> {
         let text = bytes > 0;
         self.counters.frames_in = self.counters.frames_in.saturating_add(u64::from(text));
         let full = self.held_bytes > HELD_BYTES;
-        let content = match heard.said {
-            Said::Message(_) if full => {
-                // As if the inbox were full: the peer sends it again.
-                head = bowline::Head::Other;
-                None
-            }
-            Said::Message(content) => Some(content),
-            Said::Other | Said::Malformed | Said::Pong => None,
-        };
+        let (mut content, mut wish) = (None, None);
+        match heard.said {
+            // As if the inbox were full: the peer sends it again.
+            Said::Message(_) if full => head = bowline::Head::Other,
+            Said::Message(said) => content = Some(said),
+            Said::Subscribe(said) => wish = Some((true, said)),
+            Said::Unsubscribe(said) => wish = Some((false, said)),
+            Said::Other | Said::Malformed | Said::Pong => {}
+        }
         let malformed = head == bowline::Head::Malformed;
         match self.machine.received(now, wall, conn, head, bytes, heard.stamp) {
             Outcome::Noted | Outcome::Replayed(_) if malformed => self.misunderstood(line, heard.reply),
             Outcome::Noted => {
-                if let Some(reply) = heard.reply {
+                let granted = wish.and_then(|(on, wish)| self.wish(line, on, wish));
+                if let Some(reply) = heard.reply.or(granted) {
                     self.reply(line, reply);
                 }
             }
@@ -299,6 +312,21 @@ impl<W: HubWire> Engine<W> {
             }
             Outcome::Stale => {}
         }
+    }
+
+    /// A peer's wish about topics. What it is answered.
+    fn wish(&mut self, line: &Line<W>, on: bool, wish: Wish) -> Option<Text> {
+        let Wish { filter, since, yes, no } = wish;
+        let session = self.machine.session_of(line.conn())?;
+        let granted = if on {
+            if since.is_some() {
+                line.keep_account();
+            }
+            self.machine.subscribe(self.now(), session, &filter, since.unwrap_or(Start::Now)).is_ok()
+        } else {
+            self.machine.unsubscribe(self.now(), session, &filter)
+        };
+        if granted { yes } else { no }
     }
 
     fn misunderstood(&mut self, line: &Arc<Line<W>>, reply: Option<Text>) {
@@ -399,6 +427,26 @@ impl<W: HubWire> Engine<W> {
         sent
     }
 
+    pub(super) fn publish_topic(&mut self, topic: &TopicName, parcel: Arc<Parcel<W>>) -> Sent {
+        let size = u32::try_from(parcel.size()).unwrap_or(u32::MAX);
+        self.machine.publish_topic(self.now(), topic, parcel, size)
+    }
+
+    pub(super) fn subscribe(&mut self, peer: &W::Peer, filter: &TopicFilter, start: Start) -> Result<u32, Refused> {
+        let session = self.machine.find(self.identity(peer)).ok_or(Refused::Unknown)?;
+        let subscribed = self.machine.subscribe(self.now(), session, filter, start).map_err(Refused::Topics)?;
+        Ok(subscribed.topics)
+    }
+
+    pub(super) fn unsubscribe(&mut self, peer: &W::Peer, filter: &TopicFilter) -> bool {
+        let session = self.machine.find(self.identity(peer));
+        session.is_some_and(|session| self.machine.unsubscribe(self.now(), session, filter))
+    }
+
+    pub(super) fn topics(&self) -> Vec<TopicHealth> {
+        self.machine.topics().collect()
+    }
+
     pub(super) fn posted(&mut self, session: SessionId, post: PostId, outcome: HttpOutcome) {
         self.machine.posted(self.now(), session, post, outcome);
     }
@@ -446,7 +494,7 @@ impl<W: HubWire> Engine<W> {
         self.requests.clear();
         self.receipts.clear();
         let Farewell { reason, .. } = self.wire.farewell(Why::Draining, None);
-        let lines: Vec<_> = self.lines.iter().flatten().map(|(conn, _)| *conn).collect();
+        let lines: Vec<_> = self.lines.iter().flatten().map(|door| door.conn).collect();
         for conn in lines {
             if let Some(line) = self.line(conn) {
                 line.lock().socket.close(1012, reason.as_ref());
@@ -507,7 +555,7 @@ mod tests {
         let post = |id: &str| {
             let data = format!(r#"{{"prediction_id":"{id}"}}"#);
             let body = miner.seal(|stamp| Unsigned::message(stamp, &Kind::Prediction, &data).unwrap());
-            let asked = Callback { segment: "messages", idempotency_key: None, body: Bytes::from(body) };
+            let asked = Callback { body: Bytes::from(body), ..Callback::empty("messages") };
             let taking = async {
                 while let Ok(delivery) = messages.recv().await {
                     delivery.confirm("stored");

@@ -17,6 +17,7 @@ use crate::socket::{Incoming, Socket};
 use bowline::hub::{ConnId, Stamp};
 use bowline::{Cause, Head};
 use std::borrow::Cow;
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tungstenite::protocol::Role as Side;
 
@@ -38,11 +39,27 @@ const LONGEST_A_TURN: usize = 4;
 #[derive(Debug)]
 pub struct Line<W: HubWire> {
     conn: ConnId,
+    /// The last part of the path at which it was asked for.
+    path: &'static str,
+    subprotocol: Option<&'static str>,
+    /// It is ended when its connection ends: nobody could come back under that name.
+    guest: AtomicBool,
+    /// It keeps account of where it is in its topics.
+    placed: AtomicBool,
     /// Who it says it is, or is.
     peer: OnceLock<W::Peer>,
     state: Mutex<State<W>>,
     /// Told when there is something to read for again.
     changed: event_listener::Event,
+}
+
+/// A connection that was let in, and its line as soon as it is a WebSocket.
+pub(super) struct Door<W: HubWire> {
+    pub(super) conn: ConnId,
+    /// The last part of the path at which it was asked for.
+    pub(super) path: &'static str,
+    pub(super) subprotocol: Option<&'static str>,
+    pub(super) line: Option<Arc<Line<W>>>,
 }
 
 /// What a turn of reading came to.
@@ -116,12 +133,50 @@ pub(super) struct Frame {
 }
 
 impl<W: HubWire> Line<W> {
-    pub(super) fn new(conn: ConnId, stream: Box<dyn Stream>, early: &[u8]) -> Self {
+    pub(super) fn new(door: &Door<W>, stream: Box<dyn Stream>, early: &[u8]) -> Self {
         let first = W::LONGEST_FIRST;
         let socket =
             Socket::sized(bowline::LinkId::NONE, stream, early, Side::Server, first, W::LONGEST_SENT, READ_BUFFER);
         let state = State { socket, stage: Stage::First, dirty: false, proof: None, receiver: None, refusal: None };
-        Self { conn, peer: OnceLock::new(), state: Mutex::new(state), changed: event_listener::Event::new() }
+        Self {
+            conn: door.conn,
+            path: door.path,
+            subprotocol: door.subprotocol,
+            guest: AtomicBool::new(false),
+            placed: AtomicBool::new(false),
+            peer: OnceLock::new(),
+            state: Mutex::new(state),
+            changed: event_listener::Event::new(),
+        }
+    }
+
+    /// The subprotocol that was selected, if the client offered one that this hub speaks.
+    #[must_use]
+    pub const fn subprotocol(&self) -> Option<&'static str> {
+        self.subprotocol
+    }
+
+    pub(super) const fn path(&self) -> &'static str {
+        self.path
+    }
+
+    /// Who it is nobody needs to say, and nobody can say again.
+    pub(super) fn welcome_guest(&self, claim: Claim<W>) -> Option<Stamp> {
+        self.guest.store(true, Ordering::Relaxed);
+        self.introduce(claim)
+    }
+
+    pub(super) fn is_guest(&self) -> bool {
+        self.guest.load(Ordering::Relaxed)
+    }
+
+    /// From now on it gets what it is subscribed to with its place.
+    pub(super) fn keep_account(&self) {
+        self.placed.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn keeps_account(&self) -> bool {
+        self.placed.load(Ordering::Relaxed)
     }
 
     /// Who it is, or says it is, if it has said so.
@@ -298,7 +353,7 @@ impl<W: HubWire> Hub<W> {
         }
         let id = match &heard.said {
             Said::Message(content) => self.id(content),
-            Said::Other | Said::Malformed | Said::Pong => None,
+            Said::Other | Said::Malformed | Said::Pong | Said::Subscribe(_) | Said::Unsubscribe(_) => None,
         };
         Frame { heard, bytes, id }
     }
@@ -312,7 +367,7 @@ impl Frame {
     /// What the machine is told of it.
     pub(super) const fn head(&self) -> Head {
         match self.heard.said {
-            Said::Other => Head::Other,
+            Said::Other | Said::Subscribe(_) | Said::Unsubscribe(_) => Head::Other,
             Said::Malformed => Head::Malformed,
             Said::Pong => Head::Pong,
             Said::Message(_) => Head::Data { id: self.id, key: None },

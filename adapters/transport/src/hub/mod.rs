@@ -15,7 +15,8 @@
 //! Frames are read and what is signed in them is verified with the line's lock alone, and what they say is applied in one step for
 //! all that one read brought; what has to be written to one line leaves in one write. A broadcast is encoded once and
 //! written to every line by whoever publishes; only a line that is full gets somebody who waits for it. What frames say is
-//! the affair of a [`HubWire`]: [`Validator`](HubSetup::validator) is Bettensor's, with the feature `sr25519`.
+//! the affair of a [`HubWire`]: [`Validator`](HubSetup::validator) is Bettensor's, with the feature `sr25519`;
+//! [`Village`](HubSetup::village) is AI Village's.
 //!
 //! Invariants: the engine's lock is taken before a line's, and neither while anything of the application's runs; an
 //! unauthenticated line is not read beyond its first frame; nothing waits without a limit; every request that was taken is
@@ -35,6 +36,7 @@ mod setup;
 mod types;
 #[cfg(feature = "sr25519")]
 mod validator;
+mod village;
 mod wire;
 
 pub use line::{Line, Reading};
@@ -45,7 +47,8 @@ pub use setup::{Admission, HubSetup};
 pub use types::{Action, Event, Receipt, Refused, SessionInfo};
 #[cfg(feature = "sr25519")]
 pub use validator::{Confirmation, Proof, Validator};
-pub use wire::{Claim, Complaint, Content, Farewell, Heard, HubWire, Letter, Misread, Said, Text};
+pub use village::{Name, Village};
+pub use wire::{Claim, Complaint, Content, Farewell, Gap, Heard, HubWire, Letter, Misread, Said, Text, Wish};
 
 use crate::channel::Security;
 use crate::clock::Clock;
@@ -54,7 +57,7 @@ use crate::node::Stream;
 use crate::setup::{SetupError, random_key};
 use async_channel::{Receiver, Sender};
 use async_lock::Semaphore;
-use bowline::hub::{ConnId, Health, HubStats, Publish, Sent, SessionId};
+use bowline::hub::{ConnId, Health, HubStats, Publish, Sent, SessionId, Start, TopicFilter, TopicHealth, TopicName};
 use bowline::wire::KeyedHash;
 use bowline::{Cause, Policy, PostId, Refusal};
 use core::borrow::Borrow;
@@ -247,6 +250,42 @@ impl<W: HubWire> Hub<W> {
             return Err(Refused::Session(Refusal::TooLarge));
         }
         Ok(self.with(|engine| engine.publish(&parcel, how, to)))
+    }
+
+    /// Publishes on a topic: to every subscriber, and to its history for those who are behind, away, or come later and ask
+    /// for it.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn publish_topic(&self, topic: &str, kind: &str, data: &str) -> Result<Sent, Refused> {
+        let topic = TopicName::new(topic).map_err(Refused::Topic)?;
+        let parcel = self.parcel(kind, data)?;
+        if parcel.size() > self.longest {
+            return Err(Refused::Session(Refusal::TooLarge));
+        }
+        Ok(self.with(|engine| engine.publish_topic(&topic, parcel)))
+    }
+
+    /// Subscribes a peer that has a session to a topic, or with a wildcard to several, as it could itself. How many there
+    /// are now.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn subscribe(&self, peer: impl Borrow<W::Peer>, topics: &str, start: Start) -> Result<u32, Refused> {
+        let filter = TopicFilter::new(topics).map_err(Refused::Topic)?;
+        self.with(|engine| engine.subscribe(peer.borrow(), &filter, start))
+    }
+
+    /// Takes such a subscription back. False: there was none.
+    pub fn unsubscribe(&self, peer: impl Borrow<W::Peer>, topics: &str) -> bool {
+        let Ok(filter) = TopicFilter::new(topics) else { return false };
+        self.with(|engine| engine.unsubscribe(peer.borrow(), &filter))
+    }
+
+    /// Every topic there is.
+    #[must_use]
+    pub fn topics(&self) -> Vec<TopicHealth> {
+        self.lock().topics()
     }
 
     /// The messages of types without a handler. From the first call on they are taken; before, they are answered with

@@ -3,7 +3,7 @@
 //! ```text
 //!  a WebSocket    admission, before the 101      refused: 429 or 503 with Retry-After, 404 without WebSockets
 //!  a callback     one message                    200 and its confirmation · 400 401 403 409 422 429 503
-//!  …/health       status, connections, active_connections, uptime, and more behind them
+//!  …/health, …/stats   status, connections, active_connections, uptime, and more behind them
 //!  …/metrics      Prometheus
 //! ```
 
@@ -83,7 +83,7 @@ impl<W: HubWire> Hub<W> {
     pub async fn request(&self, visit: &Visit, callback: Callback) -> Answer {
         let routes = self.wire().routes();
         if is_one(routes.websockets, callback.segment) {
-            return self.admit(visit);
+            return self.admit(visit, callback.segment, callback.subprotocol);
         }
         let page = is_one(routes.pages, callback.segment);
         // How it stands may be asked to the end, when every other request is refused; that is no refusal to be counted.
@@ -95,13 +95,14 @@ impl<W: HubWire> Hub<W> {
             return denied(refused);
         }
         match callback.segment {
-            "health" => Answer { body: Some(("application/json", self.health_json().into())), ..Answer::OK },
-            "metrics" => Answer { body: Some(("text/plain; version=0.0.4", self.metrics().into())), ..Answer::OK },
+            "health" | "stats" if page => Answer { body: Some(("application/json", self.health_json().into())), ..Answer::OK },
+            "metrics" if page => Answer { body: Some(("text/plain; version=0.0.4", self.metrics().into())), ..Answer::OK },
+            _ if page => Answer::status(404),
             _ => self.message(visit.address, callback).await,
         }
     }
 
-    fn admit(&self, visit: &Visit) -> Answer {
+    fn admit(&self, visit: &Visit, path: &'static str, subprotocol: Option<&'static str>) -> Answer {
         if !self.websocket {
             let why = match self.wire().routes().callbacks {
                 [path, ..] => format!("WebSockets are switched off; POST {path}"),
@@ -109,7 +110,7 @@ impl<W: HubWire> Hub<W> {
             };
             return Answer::error(404, why);
         }
-        match self.with(|engine| engine.connect(visit.address)) {
+        match self.with(|engine| engine.connect(visit.address, path, subprotocol)) {
             Ok(conn) => {
                 *visit.admitted.lock().unwrap_or_else(PoisonError::into_inner) = Some(conn);
                 Answer::OK
@@ -133,7 +134,9 @@ impl<W: HubWire> Hub<W> {
         let content = match heard.said {
             Said::Message(content) if self.takes(&content.kind) => content,
             Said::Message(content) => return Answer::error(400, Complaint::Unhandled(&content.kind).to_string()),
-            Said::Other | Said::Malformed | Said::Pong => return Answer::error(400, "not a message"),
+            Said::Other | Said::Malformed | Said::Pong | Said::Subscribe(_) | Said::Unsubscribe(_) => {
+                return Answer::error(400, "not a message");
+            }
         };
         let (mut receiver, mut question) = (None, None);
         let trust = self.lock().trust(&peer);
@@ -254,7 +257,6 @@ impl<W: HubWire> Drop for Gone<'_, W> {
 #[cfg(all(test, feature = "sr25519"))]
 mod tests {
     use super::*;
-    use crate::http::Bytes;
     use crate::hub::HubSetup;
     use crate::keys::Keypair;
 
@@ -273,7 +275,7 @@ mod tests {
         let setup = setup.configure(|config| config.hello = Duration::from_millis(20));
         let hub = Hub::new(setup, |_| {}).unwrap();
         let visit = Visit::new(IpAddr::from([127, 0, 0, 1]));
-        let asked = Callback { segment: "ws", idempotency_key: None, body: Bytes::new() };
+        let asked = Callback::empty("ws");
         assert_eq!(smol::block_on(hub.request(&visit, asked)).status, 200);
         // Nobody says that it is a WebSocket now, and its time to say who it is passes.
         while hub.health().pending > 0 {

@@ -5,7 +5,7 @@ use super::wire::HubWire;
 use crate::http::{Bytes, Target};
 use crate::node::Settlement;
 use async_channel::Receiver;
-use bowline::hub::{ConnId, SessionId, Why};
+use bowline::hub::{BadTopic, ConnId, SessionId, TopicName, TopicsFull, Why};
 use bowline::{Cause, MessageId, Outcome, PostId, Refusal};
 use core::fmt;
 use core::pin::Pin;
@@ -93,6 +93,17 @@ pub enum Event<P> {
         /// Why.
         why: Why,
     },
+    /// A peer is subscribed to a topic now, or not any more; only told if `topics.presence` is set.
+    Presence {
+        /// Which.
+        peer: P,
+        /// To what.
+        topic: TopicName,
+        /// Whether it is.
+        present: bool,
+        /// How many are.
+        subscribers: u32,
+    },
     /// So few are connected that those who are not are served by HTTP; or enough again (rule P8).
     Fleet {
         /// Whether HTTP is used.
@@ -121,6 +132,10 @@ pub enum Refused {
     Full,
     /// A type of 1 to 64 bytes is needed.
     Kind,
+    /// That is no topic's name, or no filter.
+    Topic(BadTopic),
+    /// There is no place for another subscription.
+    Topics(TopicsFull),
     /// It is nothing that could be said on this wire, and why.
     Data(Cow<'static, str>),
 }
@@ -132,6 +147,8 @@ impl fmt::Display for Refused {
             Self::Unknown => f.write_str("this peer has no session"),
             Self::Full => f.write_str("no place for another session"),
             Self::Kind => f.write_str("no type of 1 to 64 bytes"),
+            Self::Topic(why) => why.fmt(f),
+            Self::Topics(why) => why.fmt(f),
             Self::Data(why) => f.write_str(why),
         }
     }

@@ -17,7 +17,7 @@
 
 use super::message::Ticket;
 use crate::http::{Bytes, Routes};
-use bowline::hub::{Stamp, Why};
+use bowline::hub::{Position, Stamp, Start, TopicFilter, TopicName, Why};
 use bowline::wire::KeyedHash;
 use core::fmt::{Debug, Display};
 use core::time::Duration;
@@ -155,6 +155,25 @@ pub trait HubWire: Debug + Send + Sync + Sized + 'static {
     /// Its frame for this peer.
     fn frame(&self, encoded: &Self::Encoded, to: &Self::Peer) -> Text;
 
+    /// What a peer is subscribed to without asking when it connects; `path` is the last part of where.
+    fn topics(&self, path: &str) -> &[TopicFilter] {
+        let _ = path;
+        &[]
+    }
+
+    /// The same message with its place in a topic's stream, for subscribers who keep account of it: written once for all of
+    /// them. `None`: nobody does on this wire.
+    fn placed(&self, encoded: &Self::Encoded, topic: &TopicName, at: Position) -> Option<Self::Encoded> {
+        let _ = (encoded, topic, at);
+        None
+    }
+
+    /// What a subscriber who keeps account is told of what it has missed for good.
+    fn gap(&self, peer: &Self::Peer, gap: &Gap) -> Option<Text> {
+        let _ = (peer, gap);
+        None
+    }
+
     /// The first frame that a peer gets when it is let in. `window`: those who lose their connection should spread their
     /// return over this.
     fn welcome(&self, peer: &Self::Peer, window: Duration) -> Option<Text> {
@@ -244,6 +263,53 @@ pub enum Said {
     Pong,
     /// A message for the application.
     Message(Content),
+    /// It wants to hear of a topic, or of several.
+    Subscribe(Wish),
+    /// It does not any more.
+    Unsubscribe(Wish),
+}
+
+/// A peer's wish about topics, and what is said when it is granted or not.
+///
+/// ```
+/// use bowline::hub::{Start, TopicFilter};
+/// use bowline_transport::hub::Wish;
+/// let all = Wish { filter: TopicFilter::new("training.**")?, since: Some(Start::Oldest), yes: None, no: None };
+/// assert!(all.since.is_some());
+/// # Ok::<(), bowline::hub::BadTopic>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// Which.
+    pub filter: TopicFilter,
+    /// From where on, for a subscriber who keeps account of where it is: from now on all it gets is
+    /// [`placed`](HubWire::placed), and it is told of every [`gap`](HubWire::gap). `None`: it takes what comes.
+    pub since: Option<Start>,
+    /// The answer when it is granted.
+    pub yes: Option<Text>,
+    /// The answer when it is not.
+    pub no: Option<Text>,
+}
+
+/// What a subscriber has missed for good.
+///
+/// ```
+/// use bowline::hub::TopicName;
+/// use bowline_transport::hub::Gap;
+/// let gap = Gap { topic: TopicName::new("training")?, epoch: 7, from: Some(3), to: 9 };
+/// assert!(gap.from.is_some_and(|from| from <= gap.to));
+/// # Ok::<(), bowline::hub::BadTopic>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Gap {
+    /// Of which topic.
+    pub topic: TopicName,
+    /// Of the stream that counts now.
+    pub epoch: u32,
+    /// The first that is missing; `None`: what it had is of another stream, nobody knows how much is missing.
+    pub from: Option<u64>,
+    /// The last that is missing; before `from` if nothing of this stream is.
+    pub to: u64,
 }
 
 /// A message for the application.

@@ -42,6 +42,8 @@ pub(super) struct Account<W: HubWire> {
     pub(super) session: SessionId,
     pub(super) peer: W::Peer,
     pub(super) receiver: Option<Target>,
+    /// It ends with its connection.
+    pub(super) guest: bool,
     /// So long what `authorize` said last holds for requests.
     pub(super) believed: Instant,
     told: VecDeque<Told<W::Confirmation>>,
@@ -221,7 +223,7 @@ impl<W: HubWire> Engine<W> {
         grow(&mut self.accounts, session.place());
         let Some(slot) = self.accounts.get_mut(session.place()) else { return };
         slot.take_if(|account| account.session != session);
-        let new = || Account { session, peer: peer.clone(), receiver: None, believed, told: VecDeque::new() };
+        let new = || Account { session, peer: peer.clone(), receiver: None, guest: false, believed, told: VecDeque::new() };
         let account = slot.get_or_insert_with(new);
         if receiver.is_some() {
             account.receiver = receiver;

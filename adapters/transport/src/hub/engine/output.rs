@@ -4,11 +4,11 @@ use super::account::Asking;
 use super::{BELIEVED, Effect, Engine, Parcel};
 use crate::http::Bytes;
 use crate::hub::line::{Line, Stage};
-use crate::hub::wire::{Farewell, HubWire, Text};
+use crate::hub::wire::{Farewell, Gap, HubWire, Text};
 use crate::hub::{Action, Event};
 use crate::node::Settlement;
 use crate::socket::Wrote;
-use bowline::hub::{ConnId, HubEvent, HubOutput, SessionId, Why};
+use bowline::hub::{ConnId, HubEvent, HubOutput, Position, SessionId, Start, TopicName, Why};
 use bowline::{Cause, Event as Word, Frame, HttpOutcome, Instant};
 use core::time::Duration;
 use std::sync::Arc;
@@ -53,7 +53,7 @@ impl<W: HubWire> Engine<W> {
             HubOutput::Frame { conn, session, frame } => match frame {
                 Frame::Data { payload, .. } => {
                     let parcel = Arc::clone(payload);
-                    self.write_parcel(conn, &parcel, now);
+                    self.write_parcel(conn, &parcel, now, None);
                 }
                 Frame::Ack { id } => {
                     if let (Some(frame), Some(line)) = (self.confirmation(session, id), self.line(conn)) {
@@ -64,7 +64,15 @@ impl<W: HubWire> Engine<W> {
             },
             HubOutput::Broadcast { conn, payload } => {
                 let parcel = Arc::clone(payload);
-                self.write_parcel(conn, &parcel, now);
+                self.write_parcel(conn, &parcel, now, None);
+            }
+            HubOutput::Topic { conn, topic, position, payload, .. } => {
+                let (topic, parcel) = (*topic, Arc::clone(payload));
+                self.write_parcel(conn, &parcel, now, Some((&topic, position)));
+            }
+            HubOutput::Gap { conn, topic, epoch, from, to, .. } => {
+                let gap = Gap { topic: *topic, epoch, from, to };
+                self.write_gap(conn, &gap);
             }
             HubOutput::Respond { session, request, answer } => {
                 if let Some(Asking { answer: waiting, id }) = self.requests.remove(&request) {
@@ -98,8 +106,17 @@ impl<W: HubWire> Engine<W> {
             account.believed = self.clock.now().after(BELIEVED);
         }
         line.enter(Stage::Open);
+        let guest = line.is_guest();
+        if let Some(account) = self.accounts.get_mut(session.place()).and_then(Option::as_mut) {
+            account.guest = guest;
+        }
         if let Some(welcome) = self.wire.welcome(peer, self.machine.reconnect_window()) {
             self.write(&line, Wire::Text(welcome));
+        }
+        let wire = Arc::clone(&self.wire);
+        for topic in wire.topics(line.path()) {
+            // Full is what somebody who asks is told; who does not ask looks at what it gets.
+            let _ = self.machine.subscribe(self.now(), session, topic, Start::Now);
         }
         self.effects.push(Effect::Tell(Event::Connected { peer: peer.clone(), resumed }));
     }
@@ -143,12 +160,23 @@ impl<W: HubWire> Engine<W> {
                 None
             }
             HubEvent::Session { session, event: Word::Down { cause, .. } } => {
+                let account = self.accounts.get(session.place()).and_then(Option::as_ref);
+                if account.is_some_and(|account| account.guest && account.session == session) {
+                    // Nobody can come back under that name.
+                    self.machine.dismiss(self.clock.now(), session);
+                }
                 whose(session).map(|peer| Event::Disconnected { peer, cause })
             }
             HubEvent::Session { .. } => None,
             HubEvent::Lost { session, count } => whose(session).map(|peer| Event::Lost { peer, count }),
+            HubEvent::Presence { session, topic, present, subscribers } => {
+                whose(session).map(|peer| Event::Presence { peer, topic, present, subscribers })
+            }
             HubEvent::War { session } => whose(session).map(|peer| Event::War { peer }),
             HubEvent::Ended { session, why, .. } => {
+                let account = self.accounts.get(session.place()).and_then(Option::as_ref);
+                // A guest was dismissed for having gone.
+                let why = if account.is_some_and(|account| account.guest) && why == Why::Dismissed { Why::Expired } else { why };
                 let peer = whose(session);
                 if let Some(slot) = self.accounts.get_mut(session.place()) {
                     slot.take_if(|account| account.session == session);
@@ -164,11 +192,23 @@ impl<W: HubWire> Engine<W> {
         self.effects.extend(told.map(Effect::Tell));
     }
 
-    fn write_parcel(&mut self, conn: ConnId, parcel: &Parcel<W>, now: Instant) {
+    /// A message, with its place if it is an item of a topic.
+    fn write_parcel(&mut self, conn: ConnId, parcel: &Parcel<W>, now: Instant, at: Option<(&TopicName, Position)>) {
         let Some(line) = self.line(conn) else { return };
         let Some(peer) = line.peer() else { return };
-        let frame = parcel.frame(&self.wire, now, peer);
+        let frame = match at.filter(|_| line.keeps_account()) {
+            Some((topic, position)) => parcel.placed(&self.wire, now, peer, topic, position),
+            None => parcel.frame(&self.wire, now, peer),
+        };
         self.write(&line, Wire::Text(frame));
+    }
+
+    /// Whoever does not keep account could make nothing of it.
+    fn write_gap(&mut self, conn: ConnId, gap: &Gap) {
+        let Some(line) = self.line(conn).filter(|line| line.keeps_account()) else { return };
+        if let Some(frame) = line.peer().and_then(|peer| self.wire.gap(peer, gap)) {
+            self.write(&line, Wire::Text(frame));
+        }
     }
 
     fn ping(&mut self, conn: ConnId) {
