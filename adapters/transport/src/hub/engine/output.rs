@@ -68,6 +68,8 @@ impl Engine {
                 let text = Text::Text(payload.frame(&self.signer, now));
                 self.write_to(conn, text);
             }
+            // Nobody subscribes here: this wire has no topics.
+            HubOutput::Topic { .. } | HubOutput::Gap { .. } => {}
             HubOutput::Respond { session, request, answer } => {
                 if let Some(Asking { answer: waiting, id }) = self.requests.remove(&request) {
                     let answer = self.answer(session, id, answer);
@@ -154,7 +156,7 @@ impl Engine {
             HubEvent::Session { session, event: Word::Down { cause, .. } } => {
                 whose(session).map(|hotkey| Event::Disconnected { hotkey, cause })
             }
-            HubEvent::Session { .. } => None,
+            HubEvent::Session { .. } | HubEvent::Presence { .. } => None,
             HubEvent::Lost { session, count } => whose(session).map(|hotkey| Event::Lost { hotkey, count }),
             HubEvent::War { session } => whose(session).map(|hotkey| Event::War { hotkey }),
             HubEvent::Ended { session, why, .. } => {
