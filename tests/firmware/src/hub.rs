@@ -78,6 +78,8 @@ fn drain(hub: &mut Small, seen: &mut Seen) {
             | HubOutput::Drop { .. }
             | HubOutput::Frame { .. }
             | HubOutput::Broadcast { .. }
+            | HubOutput::Topic { .. }
+            | HubOutput::Gap { .. }
             | HubOutput::Respond { .. }
             | HubOutput::Event(_) => {}
         }

@@ -289,7 +289,7 @@ impl Shared {
                 Event::War { peer: hotkey } => about("war", hotkey),
                 Event::Ended { peer: hotkey, why } => about("ended", hotkey).field("why", why.to_string()),
                 Event::Fleet { http } => Line::event("fleet").field("http", http),
-                Event::Drained { .. } => continue,
+                Event::Presence { .. } | Event::Drained { .. } => continue,
             };
             self.out.write(line);
         }

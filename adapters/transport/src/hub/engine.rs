@@ -25,8 +25,8 @@ use crate::setup::{SetupError, random};
 use account::{Account, Asking};
 use async_channel::{Receiver, Sender};
 use bowline::hub::{
-    ConnId, Denied, Grows, Health, Heard as Outcome, Hub as Machine, HubConfig, HubStats, Identity, Position, Publish, Sent, Start, TopicFilter, TopicHealth, TopicName,
-    SessionId, Stamp, Verdict as Vote, Why,
+    ConnId, Denied, Grows, Health, Heard as Outcome, Hub as Machine, HubConfig, HubStats, Identity, Position, Publish,
+    Sent, SessionId, Stamp, Start, TopicFilter, TopicHealth, TopicName, Verdict as Vote, Why,
 };
 use bowline::wire::KeyedHash;
 use bowline::{Cause, HttpOutcome, Instant, Origin, Policy, PostId, RequestId, Seq};
@@ -53,7 +53,12 @@ impl<W: HubWire> Parcel<W> {
     pub(super) fn new(wire: &W, now: Instant, kind: &str, data: &str) -> Result<Self, Cow<'static, str>> {
         let encoded = wire.encode(kind, data)?;
         let source = W::SHELF_LIFE.map(|_| (kind.into(), data.into()));
-        Ok(Self { size: W::size(&encoded), source, encoded: Mutex::new((now, Arc::new(encoded))), placed: OnceLock::new() })
+        Ok(Self {
+            size: W::size(&encoded),
+            source,
+            encoded: Mutex::new((now, Arc::new(encoded))),
+            placed: OnceLock::new(),
+        })
     }
 
     /// As it was encoded, anew when that was too long ago: once, for all who get it then.

@@ -16,8 +16,8 @@ use crate::node::Stream;
 use crate::socket::{Incoming, Socket};
 use bowline::hub::{ConnId, Stamp};
 use bowline::{Cause, Head};
-use std::borrow::Cow;
 use core::sync::atomic::{AtomicBool, Ordering};
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tungstenite::protocol::Role as Side;
 

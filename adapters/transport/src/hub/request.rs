@@ -95,8 +95,12 @@ impl<W: HubWire> Hub<W> {
             return denied(refused);
         }
         match callback.segment {
-            "health" | "stats" if page => Answer { body: Some(("application/json", self.health_json().into())), ..Answer::OK },
-            "metrics" if page => Answer { body: Some(("text/plain; version=0.0.4", self.metrics().into())), ..Answer::OK },
+            "health" | "stats" if page => {
+                Answer { body: Some(("application/json", self.health_json().into())), ..Answer::OK }
+            }
+            "metrics" if page => {
+                Answer { body: Some(("text/plain; version=0.0.4", self.metrics().into())), ..Answer::OK }
+            }
             _ if page => Answer::status(404),
             _ => self.message(visit.address, callback).await,
         }

@@ -100,6 +100,7 @@ impl HubWire for Validator {
             callbacks: &["/ws/messages"],
             pages: &[bettensor::HEALTH_PATH, "/metrics"],
             guarded: true,
+            ..Routes::NONE
         }
     }
 

@@ -162,7 +162,8 @@ impl HubWire for Village {
                 Err(_) => Heard { reply: answer(false, &topic, dialect, false), ..Heard::OTHER },
             },
             Request::Message { kind, data } => {
-                let content = Content { kind: kind.into_owned().into(), data: text.slice_ref(data.as_bytes()), id: None };
+                let content =
+                    Content { kind: kind.into_owned().into(), data: text.slice_ref(data.as_bytes()), id: None };
                 Heard { said: Said::Message(content), ..Heard::OTHER }
             }
         }

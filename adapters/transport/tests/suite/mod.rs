@@ -276,7 +276,11 @@ pub(crate) fn callbacks_arrive_with_their_key_and_body<D: Driver>() {
                 let seen = server.seen();
                 assert_eq!(
                     seen,
-                    Callback { idempotency_key: key.map(str::to_owned), body: body.into(), ..Callback::empty(seen.segment) }
+                    Callback {
+                        idempotency_key: key.map(str::to_owned),
+                        body: body.into(),
+                        ..Callback::empty(seen.segment)
+                    }
                 );
                 assert_eq!(seen.segment, segment);
                 server.done();

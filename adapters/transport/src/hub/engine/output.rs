@@ -176,7 +176,11 @@ impl<W: HubWire> Engine<W> {
             HubEvent::Ended { session, why, .. } => {
                 let account = self.accounts.get(session.place()).and_then(Option::as_ref);
                 // A guest was dismissed for having gone.
-                let why = if account.is_some_and(|account| account.guest) && why == Why::Dismissed { Why::Expired } else { why };
+                let why = if account.is_some_and(|account| account.guest) && why == Why::Dismissed {
+                    Why::Expired
+                } else {
+                    why
+                };
                 let peer = whose(session);
                 if let Some(slot) = self.accounts.get_mut(session.place()) {
                     slot.take_if(|account| account.session == session);
