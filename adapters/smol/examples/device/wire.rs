@@ -50,7 +50,7 @@ impl Wire for Thermometer {
     type Incoming = Reading;
 
     fn routes(&self) -> Routes<'static> {
-        Routes { websocket: Some("/device"), callbacks: &["/device/readings"], ..Routes::NONE }
+        Routes { websockets: &["/device"], callbacks: &["/device/readings"], ..Routes::NONE }
     }
 
     fn prepare(&mut self, (): &(), json: &Bytes) -> Result<Reading, Refused> {
