@@ -284,7 +284,7 @@ impl Wire for Notes {
         }
     }
 
-    fn post(&mut self, fallback: &Target, seq: Seq, id: MessageId, text: &String) -> (Target, Bytes, usize) {
+    fn post(&mut self, fallback: &Target, seq: Seq, _: Seq, id: MessageId, text: &String) -> (Target, Bytes, usize) {
         let target = if self.is(Fault::OtherPath) { fallback.join("note") } else { fallback.clone() };
         (target, self.write(Frame::Data { seq, id, una: seq, payload: text }).unwrap_or_default().into(), 0)
     }

@@ -5,9 +5,9 @@
 //! as soon as they have it.
 
 use crate::io::{BlockingIo, block_on};
-use bowline::{Cause, Hint, HttpOutcome, LinkId, MessageId, PostId};
-use bowline_transport::http::{self, Bytes, Deadline, Post, Served, Target};
-use bowline_transport::{Action, Node, Setup, SetupError, Stream, Wire};
+use bowline::{Cause, Hint, HttpOutcome, LinkId};
+use bowline_transport::http::{self, Ask, Bytes, Deadline, Served, Target};
+use bowline_transport::{Action, Call, Node, Setup, SetupError, Stream, Wire};
 use core::net::SocketAddr;
 use core::time::Duration;
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -164,8 +164,8 @@ impl<W: Wire> Turner<W> {
                     let _ = socket.shutdown(Shutdown::Both);
                 }
             }
-            Action::Post { post, id, target, body, read, deadline } => {
-                self.post(post, id, target, body, read, deadline);
+            Action::Post { call, target, headers, body, read, deadline } => {
+                self.post(call, target, headers, body, read, deadline);
             }
         }
     }
@@ -204,7 +204,7 @@ impl<W: Wire> Turner<W> {
                 slot.hold(socket)
             };
             let dialed = connect(&node, &target, &deadline, slot, hold).map_err(refused).and_then(|io| {
-                let (io, early) = block_on(http::dial(io, &target))?;
+                let (io, early) = block_on(http::dial(io, &target, node.subprotocol()))?;
                 let channel = io.into_nonblocking().map_err(refused)?;
                 Ok((Box::new(channel) as Box<dyn Stream>, early))
             });
@@ -217,19 +217,27 @@ impl<W: Wire> Turner<W> {
         }
     }
 
-    fn post(&mut self, post: PostId, id: MessageId, target: Target, body: Bytes, read: usize, limit: Duration) {
+    fn post(
+        &mut self,
+        call: Call,
+        target: Target,
+        headers: Vec<(&'static str, String)>,
+        body: Bytes,
+        read: usize,
+        limit: Duration,
+    ) {
         let node = Arc::clone(&self.node);
         let failed = Arc::clone(&self.node);
         let spawned = self.help("bowline-post", false, move |slot| {
             let deadline = Deadline::after(limit);
             let posted = match connect(&node, &target, &deadline, slot, |socket| slot.hold(socket)) {
-                Ok(io) => block_on(http::post(io, Post { target: &target, id, body, read })),
+                Ok(io) => block_on(http::ask(io, Ask { target: &target, headers: &headers, body, read })),
                 Err(_) => HttpOutcome::Unreached.into(),
             };
-            node.posted(post, &posted);
+            node.posted(call, &posted);
         });
         if !spawned {
-            failed.posted(post, &HttpOutcome::Unreached.into());
+            failed.posted(call, &HttpOutcome::Unreached.into());
         }
     }
 

@@ -5,9 +5,9 @@
 //! before anybody waits for it; when the session is over its port is free.
 
 use crate::io::{Io, Socket};
-use bowline::{Cause, Hint, HttpOutcome, LinkId, MessageId, PostId};
-use bowline_transport::http::{self, Bytes, Deadline, Post, Served, Target, Timed};
-use bowline_transport::{Action, Node, Security, Setup, SetupError, Stream, Wait, Wire};
+use bowline::{Cause, Hint, HttpOutcome, LinkId};
+use bowline_transport::http::{self, Ask, Deadline, Posted, Served, Target, Timed};
+use bowline_transport::{Action, Call, Node, Security, Setup, SetupError, Stream, Wait, Wire};
 use core::future::pending;
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -67,7 +67,7 @@ struct Turner<W: Wire> {
     node: Arc<Node<W>>,
     sockets: Sockets,
     dials: BTreeMap<LinkId, Task<()>>,
-    posts: BTreeMap<PostId, Task<()>>,
+    posts: BTreeMap<Call, Task<()>>,
     peers: Peers,
     listening: Option<Task<()>>,
 }
@@ -128,10 +128,15 @@ impl<W: Wire> Turner<W> {
                 self.dials.remove(&link);
                 lock(&self.sockets).remove(&link);
             }
-            Action::Post { post, id, target, body, read, deadline } => {
+            Action::Post { call, target, headers, body, read, deadline } => {
                 self.posts.retain(|_, task| !task.is_finished());
-                let request = request(Arc::clone(&self.node), post, id, target, body, read, deadline);
-                self.posts.insert(post, smol::spawn(request));
+                let node = Arc::clone(&self.node);
+                let request = async move {
+                    let ask = Ask { target: &target, headers: &headers, body, read };
+                    let posted = request(node.security(), ask, deadline).await;
+                    node.posted(call, &posted);
+                };
+                self.posts.insert(call, smol::spawn(request));
             }
         }
     }
@@ -173,7 +178,7 @@ async fn dial<W: Wire>(node: Arc<Node<W>>, sockets: Sockets, target: Target, lin
         let deadline = Deadline::after(ATTEMPT);
         let (socket, io) = connect(node.security(), &target, &deadline).await.map_err(refused)?;
         let io = Timed::new(FuturesIo::new(io), SmolTimer::new(), deadline);
-        let (io, early) = http::dial(io, &target).await?;
+        let (io, early) = http::dial(io, &target, node.subprotocol()).await?;
         Ok((socket, io.into_inner().into_inner(), early))
     };
     let dialed = dialed.await;
@@ -187,24 +192,12 @@ async fn dial<W: Wire>(node: Arc<Node<W>>, sockets: Sockets, target: Target, lin
     }
 }
 
-async fn request<W: Wire>(
-    node: Arc<Node<W>>,
-    post: PostId,
-    id: MessageId,
-    target: Target,
-    body: Bytes,
-    read: usize,
-    limit: Duration,
-) {
+async fn request(security: &Security, ask: Ask<'_>, limit: Duration) -> Posted {
     let deadline = Deadline::after(limit);
-    let posted = match connect(node.security(), &target, &deadline).await {
-        Ok((_, io)) => {
-            let io = Timed::new(FuturesIo::new(io), SmolTimer::new(), deadline);
-            http::post(io, Post { target: &target, id, body, read }).await
-        }
+    match connect(security, ask.target, &deadline).await {
+        Ok((_, io)) => http::ask(Timed::new(FuturesIo::new(io), SmolTimer::new(), deadline), ask).await,
         Err(_) => HttpOutcome::Unreached.into(),
-    };
-    node.posted(post, &posted);
+    }
 }
 
 /// Tries every address of the name in turn, then encrypts if the URL says so, all within the deadline.

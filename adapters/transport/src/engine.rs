@@ -22,7 +22,7 @@ use crate::http::{Answer, Bytes, Callback, Posted, Target};
 use crate::node::{Refused, Settlement, Stream};
 use crate::setup::{Setup, SetupError, random_key};
 use crate::socket::{Incoming, Socket, Wrote};
-use crate::wire::{Heard, Reply, Wire};
+use crate::wire::{Heard, Question, Reply, Wire};
 use async_channel::{Receiver, Sender};
 use bowline::wire::KeyedHash;
 use bowline::{
@@ -30,7 +30,7 @@ use bowline::{
     MessageId, Origin, Outcome, Output, Path, Policy, PostId, Refusal, RequestId, Role, Seq, State, Stats, Verdict,
 };
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 use tungstenite::Message;
 use tungstenite::protocol::Role as Side;
@@ -44,6 +44,9 @@ const BYTES_A_TURN: usize = 1 << 20;
 /// So many bytes of batches may be at the application, or on their way to it; further ones are refused as if the inbox
 /// were full. Four of the largest.
 const HELD_BYTES: usize = 256 << 20;
+
+/// So many messages without a verdict may be at the application; further ones are not delivered.
+pub(crate) const ASIDE: usize = 256;
 
 /// What the adapter should do.
 ///
@@ -68,11 +71,11 @@ pub enum Action {
     /// Post and report by [`Node::posted`](crate::Node::posted).
     Post {
         /// Which.
-        post: PostId,
-        /// The `Idempotency-Key`.
-        id: MessageId,
+        call: Call,
         /// Where to.
         target: Target,
+        /// Headers beside the usual ones: the `Idempotency-Key` of a message, and what the wire adds.
+        headers: Vec<(&'static str, String)>,
         /// The body.
         body: Bytes,
         /// How many bytes of the answer's body matter.
@@ -80,6 +83,20 @@ pub enum Action {
         /// For connecting, sending and the answer together.
         deadline: Duration,
     },
+}
+
+/// A request of ours.
+///
+/// ```
+/// use bowline_transport::Call;
+/// assert_ne!(Call::Talk(1), Call::Talk(2));
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Call {
+    /// It carries a message.
+    Message(PostId),
+    /// A native session greets or polls.
+    Talk(u32),
 }
 
 /// What the adapter should wait for after a turn.
@@ -117,6 +134,13 @@ struct Pending {
     reply: Arc<OnceLock<Reply>>,
 }
 
+/// A message that came before one that is missing (S9).
+struct Waiting<T> {
+    maybe_dup: bool,
+    path: Path,
+    message: T,
+}
+
 /// A message that was accepted: its id, and where its end and the peer's words will be.
 pub(crate) struct Sent {
     pub(crate) id: MessageId,
@@ -136,11 +160,22 @@ pub(crate) struct Engine<W: Wire> {
     candidate: Option<Socket>,
     /// Over which span this connection's peer wants its clients to come back.
     window: Duration,
+    /// And how long they should wait before.
+    after: Duration,
     receipts: BTreeMap<Seq, Pending>,
     requests: BTreeMap<RequestId, Sender<Answer>>,
     last_request: u64,
     held: BTreeMap<DeliveryId, usize>,
     held_bytes: usize,
+    /// Messages that came before their turn.
+    ahead: BTreeMap<DeliveryId, Waiting<W::Incoming>>,
+    /// Deliveries that the session knows nothing of, and the number of the last.
+    aside: BTreeSet<DeliveryId>,
+    last_aside: u64,
+    /// One of them could not be delivered, and the wire was not told that there is room again.
+    crowded: bool,
+    /// What a peer knows to say by HTTP what became of us is no word about the session while a connection holds.
+    native: bool,
     outbound_limit: usize,
     pub(crate) actions: Vec<Action>,
     pub(crate) effects: Vec<Effect<W::Incoming>>,
@@ -173,11 +208,17 @@ impl<W: Wire> Engine<W> {
             socket: None,
             candidate: None,
             window: Duration::ZERO,
+            after: Duration::ZERO,
             receipts: BTreeMap::new(),
             requests: BTreeMap::new(),
             last_request: 0,
             held: BTreeMap::new(),
             held_bytes: 0,
+            ahead: BTreeMap::new(),
+            aside: BTreeSet::new(),
+            last_aside: u64::MAX,
+            crowded: false,
+            native: setup.config.native.is_some(),
             outbound_limit: usize::try_from(setup.config.outbox.frame_limit).unwrap_or(usize::MAX),
             actions: Vec::new(),
             effects: Vec::new(),
@@ -238,6 +279,13 @@ impl<W: Wire> Engine<W> {
             self.held_bytes = self.held_bytes.saturating_sub(bytes);
         }
         let over = self.session.state() == State::Closed;
+        if self.aside.remove(&delivery) {
+            if self.aside.len() <= ASIDE / 2 && core::mem::take(&mut self.crowded) {
+                let said = self.wire.room();
+                self.say(said);
+            }
+            return !over;
+        }
         self.session.complete(self.clock.now(), delivery, verdict) && !over
     }
 
@@ -249,8 +297,9 @@ impl<W: Wire> Engine<W> {
                 let wanted = self.session.link_up(now, link);
                 if wanted {
                     self.socket = Some(self.socket(link, stream, &early, Side::Client));
-                    self.window = Duration::ZERO;
-                    if let Some(first) = self.wire.greet() {
+                    (self.window, self.after) = (Duration::ZERO, Duration::ZERO);
+                    let greeting = self.session.greeting(true);
+                    if let Some(first) = self.wire.hello(&greeting) {
                         self.write(Message::text(first));
                     }
                 }
@@ -284,7 +333,31 @@ impl<W: Wire> Engine<W> {
         }
     }
 
-    pub(crate) fn posted(&mut self, post: PostId, posted: &Posted) {
+    pub(crate) fn posted(&mut self, call: Call, posted: &Posted) {
+        let mut outcome = posted.outcome;
+        // Its token may be an older one than that of the connection, which is there.
+        if self.native
+            && self.session.connection().is_some()
+            && matches!(outcome, HttpOutcome::Auth | HttpOutcome::Gone)
+        {
+            outcome = HttpOutcome::Unreached;
+        }
+        match call {
+            Call::Message(post) => self.message_posted(post, &Posted { outcome, ..posted.clone() }),
+            Call::Talk(talk) => {
+                let understood = outcome != HttpOutcome::Acked || self.carried(&posted.body);
+                let outcome = if understood { outcome } else { HttpOutcome::Unknown };
+                self.session.talked(self.clock.now(), talk, outcome);
+            }
+        }
+    }
+
+    fn message_posted(&mut self, post: PostId, posted: &Posted) {
+        // 200 by itself is anyone's word, such as a portal's on the way.
+        if self.native && posted.outcome == HttpOutcome::Acked && !self.carried(&posted.body) {
+            let _ = self.session.posted(self.clock.now(), post, HttpOutcome::Unknown);
+            return;
+        }
         let id = self.origin.message(post.seq);
         let (outcome, reply) = self.wire.posted(id, posted.outcome, &posted.body);
         if let Some(reply) = reply {
@@ -340,8 +413,24 @@ impl<W: Wire> Engine<W> {
         self.session.network_changed(self.clock.now());
     }
 
+    /// Gives back what waits for its turn.
+    fn let_go(&mut self) {
+        for delivery in core::mem::take(&mut self.ahead).into_keys() {
+            let _ = self.session.complete(self.clock.now(), delivery, Verdict::Retry { after: Duration::ZERO });
+        }
+    }
+
     pub(crate) fn close(&mut self, drain: Duration) {
+        self.let_go();
         self.session.close(self.clock.now(), drain);
+    }
+
+    /// Tells the wire something of the application's, and sends what follows.
+    pub(crate) fn talk(&mut self, change: impl FnOnce(&mut W) -> Option<Vec<String>>) -> bool {
+        let said = change(&mut self.wire);
+        let taken = said.is_some();
+        self.say(said.unwrap_or_default());
+        taken
     }
 
     /// Nobody will turn it any more: whoever still waits for a word gets one.
@@ -349,6 +438,7 @@ impl<W: Wire> Engine<W> {
         // From now on everything is refused; whatever the session still has to say, nobody will do.
         self.session.close(self.clock.now(), Duration::ZERO);
         self.requests.clear();
+        self.ahead.clear();
         let settlement = Settlement { outcome: Outcome::Abandoned, took: Duration::ZERO };
         for pending in core::mem::take(&mut self.receipts).into_values() {
             self.effects.push(Effect::Settle { receipt: pending.end, settlement });
@@ -436,21 +526,19 @@ impl<W: Wire> Engine<W> {
     }
 
     fn text(&mut self, link: LinkId, text: &str) {
-        let Heard { greeting, head, message, reply, say, window } = self.wire.read(&self.names, text);
+        let Heard { greeting, head, message, reply, say, after, window } = self.wire.read(&self.names, text);
         let now = self.clock.now();
         if greeting {
             let _ = self.session.received(now, link, Head::Hello);
         }
-        if let Some(window) = window {
-            self.window = window;
-        }
-        // A peer that asks and does not read gets no answers, and nothing piles up.
-        if self.socket.as_ref().is_some_and(|socket| !socket.blocked && !socket.closed()) {
-            for text in say {
-                self.write(Message::text(text));
-            }
-        }
+        self.window = window.unwrap_or(self.window);
+        self.after = after.unwrap_or(self.after);
+        self.say(say);
         match (head, message) {
+            (Some(head @ Head::Numbered { .. }), Some(message)) => {
+                let arrival = self.session.received(now, link, head);
+                self.arrived(arrival, Path::WebSocket, message);
+            }
             (Some(head @ Head::Data { id, .. }), Some(message)) if !self.full(W::describe(&message).1) => {
                 let arrival = self.session.received(now, link, head);
                 if let (Some(Arrival::Deliver { .. } | Arrival::Duplicate), Some(id)) = (arrival, id) {
@@ -466,7 +554,11 @@ impl<W: Wire> Engine<W> {
             (Some(Head::Data { .. }), _) => {
                 let _ = self.session.received(now, link, Head::Other);
             }
-            (Some(head), _) => {
+            (Some(head), Some(message)) => {
+                let _ = self.session.received(now, link, head);
+                self.deliver_aside(message);
+            }
+            (Some(head), None) => {
                 if let (Head::Ack { id } | Head::Reject { id }, Some(reply)) = (head, reply) {
                     self.reply(id, reply);
                 }
@@ -480,6 +572,54 @@ impl<W: Wire> Engine<W> {
     fn reply(&mut self, id: MessageId, reply: Reply) {
         if let Some(pending) = self.origin.seq_of(id).and_then(|seq| self.receipts.get(&seq)) {
             let _ = pending.reply.set(reply);
+        }
+    }
+
+    /// What the frames in the answer to a request say. False: it is no such answer.
+    fn carried(&mut self, body: &Bytes) -> bool {
+        let Some(heard) = self.wire.carried(body) else { return false };
+        for Heard { head, message, .. } in heard {
+            let now = self.clock.now();
+            let arrival = head.and_then(|head| self.session.carried(now, head));
+            match (head, message) {
+                (Some(Head::Numbered { .. }), Some(message)) => self.arrived(arrival, Path::Http, message),
+                (_, Some(message)) => self.deliver_aside(message),
+                (_, None) => {}
+            }
+        }
+        true
+    }
+
+    /// A numbered message is the application's now, or when it is its turn, or it is a copy.
+    fn arrived(&mut self, arrival: Option<Arrival>, path: Path, message: W::Incoming) {
+        match arrival {
+            Some(Arrival::Deliver { delivery, maybe_dup }) => self.deliver(delivery, maybe_dup, path, message),
+            Some(Arrival::Ahead { delivery, maybe_dup }) => {
+                self.ahead.insert(delivery, Waiting { maybe_dup, path, message });
+            }
+            Some(Arrival::Duplicate | Arrival::Answer(_) | Arrival::Full | Arrival::Reused) | None => {}
+        }
+    }
+
+    /// A message that the session knows nothing of.
+    fn deliver_aside(&mut self, message: W::Incoming) {
+        if self.aside.len() >= ASIDE || self.full(W::describe(&message).1) {
+            self.crowded = true;
+            return;
+        }
+        self.wire.delivered(&message);
+        let delivery = DeliveryId::from_number(self.last_aside);
+        self.last_aside = self.last_aside.saturating_sub(1);
+        self.aside.insert(delivery);
+        self.deliver(delivery, false, Path::WebSocket, message);
+    }
+
+    /// A peer that asks and does not read gets no answers, and nothing piles up.
+    fn say(&mut self, said: Vec<String>) {
+        for text in said {
+            if self.socket.as_ref().is_some_and(|socket| !socket.blocked && !socket.closed()) {
+                self.write(Message::text(text));
+            }
         }
     }
 
@@ -497,7 +637,12 @@ impl<W: Wire> Engine<W> {
     fn lost(&mut self, cause: Cause, after: Duration) {
         if let Some(socket) = self.socket.take() {
             self.actions.push(Action::Drop { link: socket.link });
-            self.session.link_down(self.clock.now(), socket.link, cause, Hint { after, window: self.window });
+            self.session.link_down(
+                self.clock.now(),
+                socket.link,
+                cause,
+                Hint { after: after.max(self.after), window: self.window },
+            );
         }
     }
 
@@ -507,6 +652,7 @@ impl<W: Wire> Engine<W> {
             if self.candidate.as_ref().is_some_and(|candidate| Some(candidate.link) == self.session.connection()) {
                 self.socket = self.candidate.take();
             }
+            let una = if self.native { self.session.outbox().una() } else { Seq::FIRST };
             let Some(output) = self.session.poll() else { return };
             let message = match output {
                 Output::Close { link, ending } => {
@@ -538,21 +684,47 @@ impl<W: Wire> Engine<W> {
                 Output::Post { post, id, payload, deadline } => {
                     match &self.fallback {
                         Some(fallback) => {
-                            let (target, body, read) = self.wire.post(fallback, post.seq, id, payload);
-                            self.actions.push(Action::Post { post, id, target, body, read, deadline });
+                            let (target, body, read) = self.wire.post(fallback, post.seq, una, id, payload);
+                            let mut headers = self.wire.headers();
+                            headers.push(("idempotency-key", id.to_string()));
+                            let call = Call::Message(post);
+                            self.actions.push(Action::Post { call, target, headers, body, read, deadline });
                         }
                         None => self.session.posted(self.clock.now(), post, HttpOutcome::Gone),
                     }
                     continue;
                 }
-                // Only native peers are asked by HTTP.
-                Output::Carry { .. } | Output::Greet { .. } | Output::Poll { .. } => continue,
+                Output::Greet { talk, deadline } => {
+                    let greeting = self.session.greeting(true);
+                    self.ask(talk, Question::Greet(greeting), deadline);
+                    continue;
+                }
+                Output::Poll { talk, wait, deadline } => {
+                    let report = self.session.report();
+                    self.ask(talk, Question::Poll { report, una, wait }, deadline);
+                    continue;
+                }
+                // Only a hub is polled.
+                Output::Carry { .. } => continue,
                 Output::Frame { frame, .. } => match self.wire.write(frame) {
                     Some(text) => Message::text(text),
                     None => Message::Ping(Bytes::new()),
                 },
             };
             self.write(message);
+        }
+    }
+
+    /// A question of the session's by HTTP; where there is nobody to be asked it has its answer at once.
+    fn ask(&mut self, talk: u32, question: Question, deadline: Duration) {
+        let call = Call::Talk(talk);
+        match self.fallback.as_ref().and_then(|fallback| self.wire.ask(fallback, question)) {
+            Some((target, body, read)) => {
+                // A greeting shows its token itself, and needs none to be let in.
+                let headers = if matches!(question, Question::Greet(_)) { Vec::new() } else { self.wire.headers() };
+                self.actions.push(Action::Post { call, target, headers, body, read, deadline });
+            }
+            None => self.session.talked(self.clock.now(), talk, HttpOutcome::Unreached),
         }
     }
 
@@ -630,7 +802,15 @@ impl<W: Wire> Engine<W> {
             if let Some(Pending { end: receipt, .. }) = self.receipts.remove(&seq) {
                 self.effects.push(Effect::Settle { receipt, settlement: Settlement { outcome, took } });
             }
+        } else if let Event::Turn { delivery } = event {
+            if let Some(Waiting { maybe_dup, path, message }) = self.ahead.remove(&delivery) {
+                self.deliver(delivery, maybe_dup, path, message);
+            }
         } else {
+            if let Event::Gap { to: None, .. } = event {
+                // The turn of a former sender's messages never comes.
+                self.let_go();
+            }
             self.effects.push(Effect::Tell(event));
         }
     }

@@ -34,7 +34,7 @@ mod wire;
 
 pub use channel::{Channel, Security};
 pub use clock::Clock;
-pub use engine::{Action, Wait};
+pub use engine::{Action, Call, Wait};
 #[cfg(feature = "sr25519")]
 pub use keys::{Hotkey, KeyError, Keypair};
 #[cfg(feature = "sr25519")]
@@ -43,6 +43,6 @@ pub use node::{Message, Node, Receipt, Refused, SendError, Settlement, Status, S
 pub use setup::{Setup, SetupError};
 #[cfg(feature = "tls")]
 pub use tls::{Tls, TlsError};
-pub use wire::{Batch, Direction, Gonka, Heard, News, Reply, Village, Wire};
+pub use wire::{Batch, Direction, Gonka, Heard, Mail, Native, News, Note, Question, Reply, Village, Wire};
 #[cfg(feature = "sr25519")]
 pub use wire::{Bettensor, Complaints, Prediction, Update};

@@ -13,7 +13,7 @@
 //! lock; a node that is dropped finishes in the background, for a bounded time.
 
 use crate::channel::Security;
-use crate::engine::{Action, Effect, Engine, Sent, Wait};
+use crate::engine::{ASIDE, Action, Call, Effect, Engine, Sent, Wait};
 use crate::http::{Answer, Bytes, Callback, Limits, Posted, Routes, Target};
 use crate::setup::{Setup, SetupError};
 use crate::wire::{Gonka, Reply, Wire};
@@ -22,7 +22,7 @@ use bowline::wire::bettensor;
 use bowline::wire::canonical::Uncanonical;
 use bowline::wire::gonka::{Kind, Malformed};
 use bowline::{
-    Cause, DeliveryId, Event, Hint, LinkId, MessageId, Outcome, Path, Policy, PostId, Refusal, RequestId, State, Stats,
+    Cause, DeliveryId, Event, Hint, LinkId, MessageId, Outcome, Path, Policy, Refusal, RequestId, State, Stats,
     Verdict,
 };
 use core::fmt;
@@ -374,6 +374,7 @@ pub struct Node<W: Wire = Gonka> {
     events: (Sender<Event>, Receiver<Event>),
     me: Weak<Self>,
     url: Option<Target>,
+    subprotocol: Option<&'static str>,
     routes: Routes<'static>,
     limits: Limits,
     security: Security,
@@ -396,10 +397,11 @@ impl<W: Wire> Node<W> {
             engine: Mutex::new(engine),
             wake: Box::new(wake),
             room: event_listener::Event::new(),
-            messages: async_channel::bounded(held),
+            messages: async_channel::bounded(held.saturating_add(ASIDE)),
             events: async_channel::bounded(EVENTS),
             me: me.clone(),
             url: setup.url.clone(),
+            subprotocol: setup.wire.subprotocol(),
             routes: setup.wire.routes(),
             limits: setup.wire.limits(),
             security,
@@ -434,8 +436,8 @@ impl<W: Wire> Node<W> {
     }
 
     /// For the adapter: a request of ours ended.
-    pub fn posted(&self, post: PostId, posted: &Posted) {
-        self.with(|engine| engine.posted(post, posted));
+    pub fn posted(&self, call: Call, posted: &Posted) {
+        self.with(|engine| engine.posted(call, posted));
     }
 
     /// For the adapter: a peer posted a message. The answer comes when the application has decided, or sooner if it is
@@ -450,6 +452,12 @@ impl<W: Wire> Node<W> {
                 answer.recv().await.unwrap_or(Answer::status(503))
             }
         }
+    }
+
+    /// The WebSocket subprotocol to agree on, if there is one.
+    #[must_use]
+    pub const fn subprotocol(&self) -> Option<&'static str> {
+        self.subprotocol
     }
 
     /// Where to dial, if we do.
@@ -579,7 +587,10 @@ impl<W: Wire> Node<W> {
         }
     }
 
-    #[cfg(feature = "sr25519")]
+    pub(crate) fn talk(&self, change: impl FnOnce(&mut W) -> Option<Vec<String>>) -> bool {
+        self.with(|engine| engine.talk(change))
+    }
+
     pub(crate) fn wire<R>(&self, look: impl FnOnce(&W) -> R) -> R {
         look(&self.lock().wire)
     }

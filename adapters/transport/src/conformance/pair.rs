@@ -212,7 +212,7 @@ impl<'a, S: Wire, R: Wire> Pair<'_, 'a, S, R> {
     fn callback(&self, sample: &(&S::Kind, Bytes), fallback: &str) -> Result<(Callback, MessageId), String> {
         let fallback = Target::http(fallback).map_err(|error| error.to_string())?;
         let Written { mut sender, outgoing, seq, id, .. } = self.kit.written(sample, 1)?;
-        let (target, body, _) = sender.post(&fallback, seq, id, &outgoing);
+        let (target, body, _) = sender.post(&fallback, seq, seq, id, &outgoing);
         let served = self.receiver.routes().callbacks;
         let route = served.iter().find(|path| **path == target.path());
         let route = route.ok_or_else(|| format!("posted to {}, served are {served:?}", target.path()))?;

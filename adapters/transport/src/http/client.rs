@@ -57,6 +57,28 @@ pub struct Post<'a> {
     pub read: usize,
 }
 
+/// One HTTP request of ours, with headers of its own.
+///
+/// ```
+/// use bowline_transport::http::{Ask, Bytes, Target, TargetError};
+/// let target = Target::http("http://hub:9100/bowline/1")?.join("poll");
+/// let headers = &[("bowline-client", "sensor-7".to_owned())];
+/// let ask = Ask { target: &target, headers, body: Bytes::from_static(b"{}"), read: 1 << 20 };
+/// assert_eq!(ask.target.path(), "/bowline/1/poll");
+/// # Ok::<(), TargetError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Ask<'a> {
+    /// Where it goes; the same place that `io` is connected to.
+    pub target: &'a Target,
+    /// Names in lower case, and values.
+    pub headers: &'a [(&'static str, String)],
+    /// The JSON, sent as it is.
+    pub body: Bytes,
+    /// As in [`Post::read`].
+    pub read: usize,
+}
+
 /// What came of a [`Post`].
 ///
 /// ```
@@ -119,18 +141,29 @@ pub async fn post<I>(io: I, request: Post<'_>) -> Posted
 where
     I: Read + Write + Unpin,
 {
-    let longest = request.read;
-    let request = Request::builder()
+    let Post { target, id, body, read } = request;
+    ask(io, Ask { target, headers: &[("idempotency-key", id.to_string())], body, read }).await
+}
+
+/// As [`post`], with any headers. One that cannot be sent as a header is an [`HttpOutcome::Unreached`].
+pub async fn ask<I>(io: I, request: Ask<'_>) -> Posted
+where
+    I: Read + Write + Unpin,
+{
+    let Ask { target, headers, body, read: longest } = request;
+    let mut request = Request::builder()
         .method(Method::POST)
-        .uri(request.target.path())
-        .header(HOST, request.target.authority())
+        .uri(target.path())
+        .header(HOST, target.authority())
         .header(CONNECTION, "close")
         .header(CONTENT_TYPE, "application/json")
-        .header(CONTENT_LENGTH, request.body.len())
-        .header(USER_AGENT, concat!("bowline/", env!("CARGO_PKG_VERSION")))
-        .header("idempotency-key", request.id.to_string())
-        .body(Whole::new(request.body));
-    // Cannot fail with a checked target; if it did, nothing would have been sent.
+        .header(CONTENT_LENGTH, body.len())
+        .header(USER_AGENT, concat!("bowline/", env!("CARGO_PKG_VERSION")));
+    for (name, value) in headers {
+        request = request.header(*name, value);
+    }
+    let request = request.body(Whole::new(body));
+    // Cannot fail with a checked target and checked headers; if it did, nothing would have been sent.
     let Ok(request) = request else { return HttpOutcome::Unreached.into() };
 
     // Both limits: the first alone is exceeded by what one read may bring. Head and body are written as they lie, not

@@ -1,13 +1,16 @@
 //! The client's half of a WebSocket handshake, over a connected socket.
 //!
 //! ```text
-//! dial(io) ──GET, Upgrade──▶ 101, the right key, nothing chosen ──▶ Ok((io, what came right behind it))
+//! dial(io) ──GET, Upgrade──▶ 101, the right key, our subprotocol or none ──▶ Ok((io, what came right behind it))
+//!                       └──▶ 101 without the subprotocol ──▶ Rejected(426)
 //!                       └──▶ another status ──▶ Rejected(status), with its Retry-After
 //!                       └──▶ anything else  ──▶ Refused
 //! ```
 //!
-//! Decided here: that we offer no subprotocol and no extension, and take an answer that chooses one for none (RFC 6455,
-//! section 4.1). Invariants as for the whole folder; the deadline is the socket's.
+//! Decided here: that we offer no extension and at most one subprotocol, and take an answer that chooses what was not
+//! offered for none (RFC 6455, section 4.1). A server that does not choose the one that was is no server of ours: as if it
+//! had said 426, "upgrade required", so that it is tried seldom and HTTP carries (F5).
+//! Invariants as for the whole folder; the deadline is the socket's.
 
 use super::{Target, Whole, client::retry_after};
 use bowline::{Cause, Hint};
@@ -24,28 +27,30 @@ use hyper::rt::{Read, Write};
 use hyper::{Request, Response, StatusCode};
 use tungstenite::handshake::{client::generate_key, derive_accept_key};
 
-/// Turns the connected `io` into a WebSocket at `target`. The bytes that came with the answer are the first of the first
-/// frames.
+/// Turns the connected `io` into a WebSocket at `target`, of this subprotocol if there is to be one. The bytes that came
+/// with the answer are the first of the first frames.
 ///
 /// # Errors
 ///
 /// How the attempt ended, and what the server said about coming back.
-pub async fn dial<I>(io: I, target: &Target) -> Result<(I, Bytes), (Cause, Hint)>
+pub async fn dial<I>(io: I, target: &Target, subprotocol: Option<&'static str>) -> Result<(I, Bytes), (Cause, Hint)>
 where
     I: Read + Write + Unpin,
 {
     let refused = (Cause::Refused, Hint::NONE);
     let key = generate_key();
-    let request = Request::builder()
+    let mut request = Request::builder()
         .uri(target.path())
         .header(HOST, target.authority())
         .header(CONNECTION, "Upgrade")
         .header(UPGRADE, "websocket")
         .header(SEC_WEBSOCKET_VERSION, "13")
         .header(SEC_WEBSOCKET_KEY, &key)
-        .header(USER_AGENT, concat!("bowline/", env!("CARGO_PKG_VERSION")))
-        .body(Whole::new(Bytes::new()))
-        .map_err(|_| refused)?;
+        .header(USER_AGENT, concat!("bowline/", env!("CARGO_PKG_VERSION")));
+    if let Some(subprotocol) = subprotocol {
+        request = request.header(SEC_WEBSOCKET_PROTOCOL, subprotocol);
+    }
+    let request = request.body(Whole::new(Bytes::new())).map_err(|_| refused)?;
     let (mut sender, mut connection) = http1::handshake(io).await.map_err(|_| refused)?;
     let answer = {
         let mut answer = pin!(sender.send_request(request));
@@ -70,6 +75,11 @@ where
     if !agreed(&answer, &key) {
         return Err(refused);
     }
+    let chosen = answer.headers().get(SEC_WEBSOCKET_PROTOCOL).map(hyper::header::HeaderValue::as_bytes);
+    if chosen != subprotocol.map(str::as_bytes) {
+        // One that was not offered is no agreement at all; none means that it speaks something else here.
+        return Err(if chosen.is_some() { refused } else { (Cause::Rejected(426), Hint::NONE) });
+    }
     let parts = connection.into_parts();
     Ok((parts.io, parts.read_buf))
 }
@@ -86,6 +96,5 @@ fn agreed<B>(answer: &Response<B>, key: &str) -> bool {
     says(UPGRADE, "websocket")
         && says(CONNECTION, "upgrade")
         && accept == Some(derive_accept_key(key.as_bytes()).as_bytes())
-        && !answer.headers().contains_key(SEC_WEBSOCKET_PROTOCOL)
         && !answer.headers().contains_key(SEC_WEBSOCKET_EXTENSIONS)
 }

@@ -347,7 +347,14 @@ impl Wire for Bettensor {
         if heard.head == Some(Head::Malformed) { Err(Answer::error(400, "no confirmation")) } else { Ok(heard) }
     }
 
-    fn post(&mut self, fallback: &Target, _: Seq, _: MessageId, prediction: &Prediction) -> (Target, Bytes, usize) {
+    fn post(
+        &mut self,
+        fallback: &Target,
+        _: Seq,
+        _: Seq,
+        _: MessageId,
+        prediction: &Prediction,
+    ) -> (Target, Bytes, usize) {
         (fallback.clone(), self.message(prediction).into(), LONGEST_ANSWER)
     }
 

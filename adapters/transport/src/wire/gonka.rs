@@ -173,7 +173,7 @@ impl Wire for Gonka {
         }
     }
 
-    fn post(&mut self, fallback: &Target, _: Seq, _: MessageId, batch: &Batch) -> (Target, Bytes, usize) {
+    fn post(&mut self, fallback: &Target, _: Seq, _: Seq, _: MessageId, batch: &Batch) -> (Target, Bytes, usize) {
         (fallback.join(batch.kind.as_str()), batch.json.clone(), 0)
     }
 

@@ -13,18 +13,21 @@
 
 #[cfg(feature = "sr25519")]
 pub(crate) mod bettensor;
+mod cursor;
 mod gonka;
+pub(crate) mod native;
 pub(crate) mod village;
 
 #[cfg(feature = "sr25519")]
 pub use bettensor::{Bettensor, Complaints, Prediction, Update};
 pub use gonka::{Batch, Direction, Gonka};
+pub use native::{Mail, Native, Note};
 pub use village::{News, Village};
 
 use crate::http::{Answer, Bytes, Callback, Limits, Routes, Target};
 use crate::node::Refused;
 use bowline::wire::KeyedHash;
-use bowline::{ContentKey, Frame, Head, HttpOutcome, MessageId, Seq};
+use bowline::{ContentKey, Frame, Greeting, Head, HttpOutcome, MessageId, Report, Seq};
 use core::fmt;
 use core::time::Duration;
 
@@ -157,6 +160,17 @@ pub trait Wire: Clone + fmt::Debug + Send + 'static {
         None
     }
 
+    /// The WebSocket subprotocol that is asked for where we dial; a peer that does not choose it is none of ours.
+    fn subprotocol(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// As [`greet`](Self::greet), with what a native session has to say of itself.
+    fn hello(&mut self, greeting: &Greeting) -> Option<String> {
+        let _ = greeting;
+        self.greet()
+    }
+
     /// A message of the application's, checked: what the peer could never take must not enter, for it would be repeated
     /// until its life ends.
     ///
@@ -221,16 +235,41 @@ pub trait Wire: Clone + fmt::Debug + Send + 'static {
     }
 
     /// A message as a POST, which has its id as `Idempotency-Key` in any case: where below the fallback, what, and how many
-    /// bytes of the answer matter. Default: the text of its frame, to the fallback itself, and none.
+    /// bytes of the answer matter; all of ours below `una` have ended. Default: the text of its frame, to the fallback
+    /// itself, and none.
     fn post(
         &mut self,
         fallback: &Target,
         seq: Seq,
+        una: Seq,
         id: MessageId,
         outgoing: &Self::Outgoing,
     ) -> (Target, Bytes, usize) {
-        let frame = self.write(Frame::Data { seq, id, una: seq, payload: outgoing });
+        let frame = self.write(Frame::Data { seq, id, una, payload: outgoing });
         (fallback.clone(), frame.unwrap_or_default().into(), 0)
+    }
+
+    /// Headers of every POST of ours, beside a message's `Idempotency-Key`.
+    fn headers(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
+    /// A native session greets or polls by HTTP: where below the fallback, what, and how many bytes of the answer matter;
+    /// `None`: this wire cannot.
+    fn ask(&mut self, fallback: &Target, question: Question) -> Option<(Target, Bytes, usize)> {
+        let _ = (fallback, question);
+        None
+    }
+
+    /// What the frames in the answer to a native session's POST say; `None`: it is no such answer.
+    fn carried(&mut self, body: &Bytes) -> Option<Vec<Heard<Self::Incoming>>> {
+        let _ = body;
+        None
+    }
+
+    /// The application takes messages again after one that was for it alone could not be given to it: frames to be sent.
+    fn room(&mut self) -> Vec<String> {
+        Vec::new()
     }
 
     /// What the answer to the POST of this message means.
@@ -241,6 +280,29 @@ pub trait Wire: Clone + fmt::Debug + Send + 'static {
 
     /// Its sort, for logs, and the bytes it takes in memory, for the limit of what waits at the application.
     fn describe(incoming: &Self::Incoming) -> (&str, usize);
+}
+
+/// What a native session asks by HTTP.
+///
+/// ```
+/// use bowline::{Greeting, Origin};
+/// use bowline_transport::Question;
+/// let question = Question::Greet(Greeting::new(Origin::new(7, 1)));
+/// assert!(matches!(question, Question::Greet(greeting) if !greeting.resume));
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Question {
+    /// Who it is, and what of the session the peer still has.
+    Greet(Greeting),
+    /// Whether there is something for it.
+    Poll {
+        /// What has come of the peer's messages.
+        report: Report,
+        /// The lowest of its own that has not ended.
+        una: Seq,
+        /// How long the peer may wait with its answer.
+        wait: Duration,
+    },
 }
 
 /// What a frame or a POST says to the session.
@@ -258,13 +320,16 @@ pub struct Heard<T> {
     pub greeting: bool,
     /// `None`: nobody's; it is not even life.
     pub head: Option<Head>,
-    /// With [`Head::Data`].
+    /// With [`Head::Data`] or [`Head::Numbered`]; with any other head it is for the application alone, and no verdict is
+    /// told to anybody.
     pub message: Option<T>,
     /// With [`Head::Ack`] or [`Head::Reject`], where the peer uses words.
     pub reply: Option<Reply>,
     /// Frames that answer it at once: the wire's own talk, that the session knows nothing of. While the connection takes
     /// nothing they are not sent.
     pub say: Vec<String>,
+    /// How long to wait before the next connection, if the peer says so.
+    pub after: Option<Duration>,
     /// The span over which the peer's clients should spread their next first attempt, if it says so (rule B2).
     pub window: Option<Duration>,
 }
@@ -272,7 +337,7 @@ pub struct Heard<T> {
 impl<T> Heard<T> {
     /// Not for us.
     pub const IGNORED: Self =
-        Self { greeting: false, head: None, message: None, reply: None, say: Vec::new(), window: None };
+        Self { greeting: false, head: None, message: None, reply: None, say: Vec::new(), after: None, window: None };
 
     /// This and nothing more.
     #[must_use]

@@ -1,0 +1,508 @@
+//! The native wire, the client's side: numbered messages in both directions, and topics.
+//!
+//! ```text
+//!  hello  ── hello, with the ticket of the last welcome ──▶
+//!  read   ◀── welcome: a new ticket ── say subscribe, since …           every filter, on every connection
+//!         ◀── data: a message     ◀── ack, ping, pong, nack: the session's
+//!         ◀── event, missed: for the application alone
+//!  write  ── data, ack, ping, pong, nack ──▶
+//!  ask, post, carried: the same frames by HTTP, with the ticket's token
+//! ```
+//!
+//! Decided here: which ticket is shown, which event is a copy, from where on a topic is asked for. A subscription is asked
+//! for on every connection, resumed or not: the hub goes on with what it has written to the last one, and nobody knows
+//! what of that arrived. A ticket that is refused as somebody else's is thrown away: the next hello begins anew.
+//! Invariants: a cursor passes an event only when it was delivered, is known to be lost, or did not come while 256 later
+//! ones did; so many filters and so many followed topics at most; no token in `Debug`.
+//! Rules: R9, S8, S10, H1, H3, U4.
+
+use super::cursor::{Cursor, Place};
+use super::{Heard, Question, Wire};
+use crate::http::{Bytes, Routes, Target};
+use crate::node::{Node, Refused};
+use bowline::wire::KeyedHash;
+use bowline::wire::aivillage::Since as From;
+use bowline::wire::native::{self, Frame, Hello, MAX_NAME, Malformed, Poll, Position, Refusal, Since, Ticket};
+use bowline::{Head, MessageId, Nack, Reason, Seq};
+use core::fmt;
+use std::collections::BTreeMap;
+
+/// So many filters may be subscribed to, and so many topics besides be followed by their positions.
+const TOPICS: usize = 64;
+
+/// Of a data frame, beside kind and payload: `{"type":"data","seq":` … `,"una":` … `,"kind":"","data":}`.
+const ENVELOPE: usize = 96;
+
+/// A message for a native peer, checked.
+///
+/// ```
+/// use bowline_transport::{Native, Wire, http::Bytes};
+/// let mut wire = Native::client("sensor-7");
+/// let note = wire.prepare("load", &Bytes::from_static(b" [1, 2]")).unwrap();
+/// assert!(Native::size(&note) > "load[1, 2]".len());
+/// assert!(wire.prepare("load", &Bytes::from_static(b"[1, 2")).is_err());
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Note {
+    kind: String,
+    data: Bytes,
+}
+
+/// What comes from a native hub.
+///
+/// ```
+/// use bowline_transport::{Mail, http::Bytes};
+/// let mail = Mail::Message { kind: "load".into(), data: Bytes::from_static(b"[1]") };
+/// assert!(matches!(mail, Mail::Message { .. }));
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Mail {
+    /// A message to us: it should be completed, rejected, or given back.
+    Message {
+        /// Of which sort it is.
+        kind: String,
+        /// JSON, unparsed.
+        data: Bytes,
+    },
+    /// Something was published under a topic that we subscribe to. There is no verdict about it.
+    Event {
+        /// The topic.
+        topic: String,
+        /// Where in the topic's history.
+        at: Position,
+        /// Of which sort it is.
+        kind: String,
+        /// JSON, unparsed.
+        data: Bytes,
+    },
+    /// Events that were published and will not come: the topic's history is shorter than we were away.
+    Missed {
+        /// The topic.
+        topic: String,
+        /// The first of them.
+        from: Position,
+        /// The offset of the last.
+        to: u64,
+    },
+    /// The hub does not take this subscription; it is tried again on the next connection.
+    Denied {
+        /// The filter.
+        topic: String,
+    },
+}
+
+/// The native wire, as a client speaks it.
+///
+/// ```
+/// use bowline_transport::{Native, Wire};
+/// assert_eq!(Native::client("sensor-7").subprotocol(), Some("bowline.1"));
+/// ```
+#[derive(Clone)]
+pub struct Native {
+    cid: String,
+    auth: Option<String>,
+    ticket: Option<Ticket<'static>>,
+    refusal: Option<Refusal>,
+    /// What the application subscribes to, and from where on the first time.
+    filters: BTreeMap<String, Option<Since>>,
+    /// How far each topic has come.
+    cursors: BTreeMap<String, Cursor>,
+    /// An event that was read and is not delivered yet, or never will be.
+    offered: Option<String>,
+    /// Topics of which an event could not be delivered.
+    behind: Vec<String>,
+    /// This connection has had its welcome.
+    ready: bool,
+}
+
+impl fmt::Debug for Native {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Native").field("cid", &self.cid).field("ticket", &self.ticket).finish_non_exhaustive()
+    }
+}
+
+impl Native {
+    /// The wire of the client of this name: 1 to 64 characters from `!` to `~`, or no hub takes it.
+    #[must_use]
+    pub fn client(cid: impl Into<String>) -> Self {
+        Self {
+            cid: cid.into(),
+            auth: None,
+            ticket: None,
+            refusal: None,
+            filters: BTreeMap::new(),
+            cursors: BTreeMap::new(),
+            offered: None,
+            behind: Vec::new(),
+            ready: false,
+        }
+    }
+
+    pub(crate) fn cid(&self) -> &str {
+        &self.cid
+    }
+
+    pub(crate) fn show(&mut self, auth: String) {
+        self.auth = Some(auth);
+    }
+
+    /// The frame that asks for this subscription; `None`: it is no filter, or there are too many.
+    pub(crate) fn subscribe(&mut self, filter: &str, since: Option<Since>) -> Option<String> {
+        let known = self.filters.contains_key(filter);
+        if !(1..=MAX_NAME).contains(&filter.len()) || (self.filters.len() >= TOPICS && !known) {
+            return None;
+        }
+        if !known || since.is_some() {
+            self.cursors.remove(filter);
+        }
+        self.filters.insert(filter.to_owned(), since);
+        Some(self.asking(filter))
+    }
+
+    /// The frames that end this subscription; `None`: there is none.
+    pub(crate) fn unsubscribe(&mut self, filter: &str) -> Option<Vec<String>> {
+        self.filters.remove(filter)?;
+        // What was followed for a wildcard's sake may be asked for by its name, too; of what another wildcard brings the
+        // next event begins a new cursor.
+        let filters = &self.filters;
+        let mut frames = vec![Frame::Unsubscribe { topic: filter.into() }.encode()];
+        self.cursors.retain(|topic, _| {
+            let stays = filters.contains_key(topic);
+            if !stays && topic != filter {
+                frames.push(Frame::Unsubscribe { topic: topic.as_str().into() }.encode());
+            }
+            stays
+        });
+        Some(frames)
+    }
+
+    fn asking(&self, topic: &str) -> String {
+        let reached = self.cursors.get(topic).and_then(|cursor| cursor.since).map(|since| match since {
+            From::Oldest => Since::Oldest,
+            From::After { epoch, offset } => Since::After(Position { epoch, offset }),
+        });
+        let since = reached.or_else(|| self.filters.get(topic).copied().flatten());
+        Frame::Subscribe { topic: topic.into(), since }.encode()
+    }
+
+    /// What is asked for on every connection: all filters, and what was followed for their sake.
+    fn subscriptions(&mut self) -> Vec<String> {
+        self.behind.clear();
+        for cursor in self.cursors.values_mut() {
+            cursor.asked = false;
+        }
+        let followed = self.cursors.keys().filter(|topic| !self.filters.contains_key(*topic));
+        self.filters.keys().chain(followed).map(|topic| self.asking(topic)).collect()
+    }
+
+    /// How far this topic has come, if it is or can be followed.
+    fn cursor(&mut self, topic: &str) -> Option<&mut Cursor> {
+        if !self.cursors.contains_key(topic) {
+            if self.cursors.len() >= TOPICS.saturating_mul(2) {
+                return None;
+            }
+            self.cursors.insert(topic.to_owned(), Cursor::new(None));
+        }
+        self.cursors.get_mut(topic)
+    }
+
+    fn event(&mut self, topic: &str, at: Position, kind: &str, data: &str) -> Heard<Mail> {
+        let mut say = Vec::new();
+        if let Some(cursor) = self.cursors.get_mut(topic) {
+            match cursor.place(at.epoch, at.offset) {
+                Place::Copy => return Heard::of(Head::Other),
+                Place::Beyond if !cursor.asked => {
+                    cursor.asked = true;
+                    say.push(self.asking(topic));
+                }
+                Place::Next | Place::Beyond => {}
+            }
+        }
+        self.offered = Some(topic.to_owned());
+        let data = Bytes::copy_from_slice(data.as_bytes());
+        Heard { say, ..aside(Mail::Event { topic: topic.to_owned(), at, kind: kind.to_owned(), data }) }
+    }
+
+    /// What is to be known of the last event before the next frame is looked at.
+    fn settle(&mut self) {
+        if let Some(topic) = self.offered.take()
+            && !self.behind.contains(&topic)
+            && self.behind.len() < TOPICS.saturating_mul(2)
+        {
+            self.behind.push(topic);
+        }
+    }
+
+    fn hear(&mut self, frame: Frame<'_>) -> Heard<Mail> {
+        match frame {
+            Frame::Welcome(welcome) if !self.ready => {
+                let Ticket { sid, token } = welcome.ticket;
+                self.ticket = Some(Ticket { sid: sid.into_owned().into(), token: token.into_owned().into() });
+                self.refusal = None;
+                let head = Head::Welcome { greeting: welcome.greeting, refused: welcome.reason };
+                Heard { window: Some(welcome.window), ..Heard::of(head) }
+            }
+            Frame::Refused { reason } => {
+                self.refusal = Some(reason);
+                if reason == Refusal::Resume(Reason::Identity) {
+                    self.ticket = None;
+                }
+                Heard::of(Head::Other)
+            }
+            Frame::Data { seq, una, kind, data } => {
+                let data = Bytes::copy_from_slice(data.as_bytes());
+                let message = Some(Mail::Message { kind: kind.into_owned(), data });
+                Heard { message, ..Heard::of(Head::Numbered { seq, una }) }
+            }
+            Frame::Marks { report, una, beat } => Heard::of(Head::Marks { report, una, beat }),
+            Frame::Nack { seq, nack, reason: _ } => Heard::of(Head::Nack { seq, nack }),
+            Frame::Subscribed { topic, ok: false, .. } => aside(Mail::Denied { topic: topic.into_owned() }),
+            Frame::Subscribed { topic, ok: true, at } => {
+                // From now on means from there on, also if the connection ends before the first event.
+                if let Some(Position { epoch, offset }) = at
+                    && self.filters.get(&*topic) == Some(&None)
+                    && let Some(cursor) = self.cursor(&topic).filter(|cursor| cursor.since.is_none())
+                {
+                    cursor.since = Some(From::After { epoch, offset });
+                }
+                Heard::of(Head::Other)
+            }
+            Frame::Event { topic, at, kind, data } => self.event(&topic, at, &kind, data),
+            Frame::Missed { topic, from, to } => {
+                if let Some(cursor) = self.cursor(&topic) {
+                    cursor.reached(from.epoch, to);
+                }
+                aside(Mail::Missed { topic: topic.into_owned(), from, to })
+            }
+            Frame::Reconnect { after, window } => {
+                Heard { after: Some(after), window: Some(window), ..Heard::of(Head::Other) }
+            }
+            Frame::Token { token } => {
+                if let Some(ticket) = &mut self.ticket {
+                    ticket.token = token.into_owned().into();
+                }
+                Heard::of(Head::Other)
+            }
+            // The last are a client's own, or answers to requests.
+            Frame::Welcome(_)
+            | Frame::Error { .. }
+            | Frame::Unsubscribed { .. }
+            | Frame::Other { .. }
+            | Frame::Hello(_)
+            | Frame::Subscribe { .. }
+            | Frame::Unsubscribe { .. }
+            | Frame::Reauth { .. }
+            | Frame::Batch(_)
+            | Frame::Poll(_) => Heard::of(Head::Other),
+        }
+    }
+
+    fn greeting(&self, greeting: &bowline::Greeting) -> String {
+        let resume = greeting.resume && self.ticket.is_some();
+        Frame::Hello(Hello {
+            cid: self.cid.as_str().into(),
+            ticket: self.ticket.clone().filter(|_| resume),
+            auth: self.auth.as_deref().map(Into::into),
+            greeting: bowline::Greeting { resume, ..*greeting },
+        })
+        .encode()
+    }
+}
+
+/// For the application, and no business of the session's.
+fn aside(mail: Mail) -> Heard<Mail> {
+    Heard { message: Some(mail), ..Heard::of(Head::Other) }
+}
+
+impl Wire for Native {
+    type Kind = str;
+    type Outgoing = Note;
+    type Incoming = Mail;
+
+    fn longest_frame(&self) -> usize {
+        native::FRAME_LIMIT
+    }
+
+    /// Nobody dials a client.
+    fn routes(&self) -> Routes<'static> {
+        Routes::NONE
+    }
+
+    fn subprotocol(&self) -> Option<&'static str> {
+        Some(native::SUBPROTOCOL)
+    }
+
+    fn hello(&mut self, greeting: &bowline::Greeting) -> Option<String> {
+        self.ready = false;
+        Some(self.greeting(greeting))
+    }
+
+    fn prepare(&mut self, kind: &str, json: &Bytes) -> Result<Note, Refused> {
+        const NO_JSON: Refused = Refused::Invalid("data that is no JSON");
+        if !(1..=MAX_NAME).contains(&kind.len()) {
+            return Err(Refused::Kind);
+        }
+        let text = core::str::from_utf8(json).map_err(|_| NO_JSON)?;
+        let data = native::check(text).map_err(|_| NO_JSON)?;
+        Ok(Note { kind: kind.to_owned(), data: json.slice_ref(data.as_bytes()) })
+    }
+
+    fn size(note: &Note) -> usize {
+        // A kind of control characters is written six times as long.
+        note.data.len().saturating_add(note.kind.len().saturating_mul(6)).saturating_add(ENVELOPE)
+    }
+
+    fn read(&mut self, _: &KeyedHash, text: &str) -> Heard<Mail> {
+        self.settle();
+        match native::decode(text.as_bytes()) {
+            Ok(frame) => {
+                let mut heard = self.hear(frame);
+                if matches!(heard.head, Some(Head::Welcome { .. })) {
+                    self.ready = true;
+                    heard.say = self.subscriptions();
+                }
+                heard
+            }
+            Err(why) => malformed(why),
+        }
+    }
+
+    fn delivered(&mut self, mail: &Mail) {
+        if let Mail::Event { topic, at, .. } = mail {
+            self.offered = None;
+            let Position { epoch, offset } = *at;
+            if let Some(cursor) = self.cursor(topic) {
+                cursor.delivered(epoch, offset);
+            }
+        }
+    }
+
+    fn room(&mut self) -> Vec<String> {
+        self.settle();
+        let behind = core::mem::take(&mut self.behind);
+        if !self.ready {
+            return Vec::new();
+        }
+        behind.into_iter().map(|topic| self.asking(&topic)).collect()
+    }
+
+    fn write(&mut self, frame: bowline::Frame<'_, Note>) -> Option<String> {
+        Some(match frame {
+            bowline::Frame::Data { seq, una, payload, .. } => data(seq, una, payload),
+            bowline::Frame::Marks { report, una, beat } => Frame::Marks { report, una, beat }.encode(),
+            bowline::Frame::Nack { seq, after } => {
+                Frame::Nack { seq, nack: Nack::Retry { after }, reason: "".into() }.encode()
+            }
+            // A native session has marks instead.
+            bowline::Frame::Ping | bowline::Frame::Keepalive | bowline::Frame::Ack { .. } => return None,
+        })
+    }
+
+    fn headers(&self) -> Vec<(&'static str, String)> {
+        let token = self.ticket.as_ref().map(|ticket| ("authorization", format!("Bearer {}", ticket.token)));
+        token.into_iter().chain([(native::CLIENT, self.cid.clone())]).collect()
+    }
+
+    fn ask(&mut self, fallback: &Target, question: Question) -> Option<(Target, Bytes, usize)> {
+        let (segment, body, read) = match question {
+            Question::Greet(greeting) => ("hello", self.greeting(&greeting), native::FRAME_LIMIT),
+            Question::Poll { report, una, wait } => {
+                let poll = Frame::Poll(Poll { report, una, wait: wait.min(native::MAX_WAIT) });
+                ("poll", poll.encode(), native::FRAME_LIMIT.saturating_add(native::BATCH_ROOM))
+            }
+        };
+        Some((fallback.join(segment), body.into(), read))
+    }
+
+    fn carried(&mut self, body: &Bytes) -> Option<Vec<Heard<Mail>>> {
+        match native::decode(body).ok()? {
+            // What is malformed in a batch is as good as not sent: there is nobody to be told.
+            Frame::Batch(frames) => {
+                let frames = frames.into_iter().filter_map(|frame| native::decode(frame.as_bytes()).ok());
+                Some(frames.map(|frame| self.hear(frame)).collect())
+            }
+            // A connection's own welcome counts, but by HTTP there may be another, with a newer token.
+            Frame::Welcome(welcome) => {
+                let ready = core::mem::replace(&mut self.ready, false);
+                let heard = self.hear(Frame::Welcome(welcome));
+                self.ready = ready;
+                Some(vec![heard])
+            }
+            frame => Some(vec![self.hear(frame)]),
+        }
+    }
+
+    fn post(&mut self, fallback: &Target, seq: Seq, una: Seq, _: MessageId, note: &Note) -> (Target, Bytes, usize) {
+        (fallback.join("messages"), data(seq, una, note).into(), native::FRAME_LIMIT)
+    }
+
+    fn describe(mail: &Mail) -> (&str, usize) {
+        let overhead = size_of::<Mail>();
+        match mail {
+            Mail::Message { kind, data } => (kind, overhead + kind.len() + data.len()),
+            Mail::Event { topic, kind, data, .. } => (kind, overhead + topic.len() + kind.len() + data.len()),
+            Mail::Missed { topic, .. } => ("missed", overhead + topic.len()),
+            Mail::Denied { topic } => ("denied", overhead + topic.len()),
+        }
+    }
+}
+
+fn data(seq: Seq, una: Seq, note: &Note) -> String {
+    // Checked when it was accepted.
+    let data = core::str::from_utf8(&note.data).unwrap_or("null");
+    Frame::Data { seq, una, kind: note.kind.as_str().into(), data }.encode()
+}
+
+fn malformed(why: Malformed) -> Heard<Mail> {
+    let error = Frame::Error { message: why.to_string().into() }.encode();
+    Heard { say: vec![error], ..Heard::of(Head::Malformed) }
+}
+
+impl Node<Native> {
+    /// Subscribes to the topics of this filter, 1 to 64 bytes, from `since` on or from now on; also on every later
+    /// connection, from where the last one ended. False: it is no filter, or there are 64 already.
+    pub fn subscribe(&self, filter: &str, since: Option<Since>) -> bool {
+        self.say(|wire| wire.subscribe(filter, since).map(|frame| vec![frame]))
+    }
+
+    /// Ends this subscription. False: there is none.
+    pub fn unsubscribe(&self, filter: &str) -> bool {
+        self.say(|wire| wire.unsubscribe(filter))
+    }
+
+    /// Shows the hub this from now on, at once if there is a connection; at most 4 KiB. False: it is longer.
+    pub fn reauthenticate(&self, auth: impl Into<String>) -> bool {
+        let auth = auth.into();
+        if auth.len() > native::MAX_AUTH {
+            return false;
+        }
+        let frame = Frame::Reauth { auth: auth.as_str().into() }.encode();
+        self.say(|wire| {
+            wire.show(auth);
+            Some(vec![frame])
+        })
+    }
+
+    /// Why the hub has refused us, if that was its last word.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.wire(|wire| wire.refusal)
+    }
+
+    /// The frames leave if there is a connection that has been welcomed; a later one asks by itself.
+    fn say(&self, change: impl FnOnce(&mut Native) -> Option<Vec<String>>) -> bool {
+        self.talk(|wire| {
+            let frames = change(wire);
+            let ready = wire.ready;
+            frames.map(|frames| if ready { frames } else { Vec::new() })
+        })
+    }
+}
+
+impl Native {
+    /// A connection is welcomed by marks that speak of nothing; for tests of what a frame says.
+    #[cfg(test)]
+    fn heard(&mut self, text: &str) -> Heard<Mail> {
+        self.read(&KeyedHash::new([7; 16]), text)
+    }
+}
