@@ -91,7 +91,7 @@ class Out:
         win, rej = number(marks, "win", most=(1 << 32) - 1), marks.get("rej", [])
         if type(rej) is not list or len(rej) > SPAN or any(type(n) is not int for n in rej):
             raise Malformed("rej")
-        if max(cum + sack.bit_length(), rcv + rsack.bit_length()) > self.top:
+        if max(cum + sack.bit_length(), rcv + rsack.bit_length()) > max(self.top, self.una - 1):
             raise Breach("marks for what was never sent")
         before = len(self.ended)
         for seq in range(self.una, min(self.una + SPAN, self.next)):
@@ -278,11 +278,12 @@ class Session:
         return self.out.ready()
 
     async def write(self, socket):
-        while True:
-            while frame := self.next_frame():
+        while self.socket is socket:
+            if frame := self.next_frame():
                 await socket.send(text(frame))
-            self.wake.clear()
-            await self.wake.wait()
+            else:
+                self.wake.clear()
+                await self.wake.wait()
 
     async def read(self, socket, dead):
         """Until the connection ends; whoever breaks the protocol is told with 1002."""
