@@ -1,8 +1,9 @@
 """A hub of `bowline.1` in as few lines as it can be, from PROTOCOL.md alone; its application is the one `native.py` asks for.
 
-    native_hub.py [port=0] [life=3600000] [win=64] [history=8] [cut=0] [cuts=20]
+    native_hub.py [port=0] [life=3600000] [win=64] [history=8] [slow=0] [cut=0] [cuts=20]
 
-`life`: milliseconds that a session lives without a connection. `cut`: of the WebSocket's bytes, both ways, about so many
+`life`: milliseconds that a session lives without a connection. `slow`: an `up` is decided within so many milliseconds, in any
+order. `cut`: of the WebSocket's bytes, both ways, about so many
 pass, then both ends are reset in the middle of whatever it is; `cuts` times. It ends with its standard input."""
 
 import asyncio
@@ -20,7 +21,7 @@ from common import tell
 from native import FRAME, Breach, Malformed, Session, bits, message_id, number, parse, text
 
 ORIGIN, TTL = "00000000c0de", 3_600_000
-OPTIONS = {"port": 0, "life": TTL, "win": 64, "history": 8, "cut": 0, "cuts": 20}
+OPTIONS = {"port": 0, "life": TTL, "win": 64, "history": 8, "slow": 0, "cut": 0, "cuts": 20}
 EPOCHS = itertools.count(1)  # a session has counters of its own, so it has an epoch of its own (I1)
 
 
@@ -46,6 +47,9 @@ class Client(Session):
         kind, data = frame["kind"], frame["data"]
         if kind == "up":
             self.ups.append(data["i"])
+            if self.hub.slow:
+                wait = random.random() * self.hub.slow
+                return asyncio.get_running_loop().call_later(wait, self.decide, seq, "done") and None
         elif kind == "reject":
             return "reject"
         elif kind == "retry" and seq not in self.retried:
@@ -91,7 +95,8 @@ class Client(Session):
 
 
 class Hub:
-    def __init__(self, life, win, history, cut, cuts, **_):
+    def __init__(self, life, win, history, slow, cut, cuts, **_):
+        self.slow = slow / 1000
         self.life, self.win, self.history, self.cut, self.cuts = life / 1000, win, history, cut, cuts
         self.clients, self.former, self.epochs, self.logs, self.counts, self.epoch = {}, set(), {}, {}, {}, 1
 
