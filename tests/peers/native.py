@@ -291,7 +291,10 @@ class Session:
         try:
             while True:
                 try:
-                    self.malformed = 0 if self.heard(parse(await asyncio.wait_for(socket.recv(), dead))) else self.malformed
+                    frame = parse(await asyncio.wait_for(socket.recv(), dead))
+                    if self.socket is not socket:
+                        break  # replaced: what it still says belongs to no connection (R7)
+                    self.malformed = 0 if self.heard(frame) else self.malformed
                 except Malformed as why:
                     self.malformed += 1
                     self.say("error", message=str(why))
