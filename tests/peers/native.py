@@ -77,11 +77,9 @@ class Out:
 
     def begin(self, rx, win):
         """A connection begins: what was sent on the last one and has not arrived goes again, sixteen at first (R6)."""
-        self.here, arrived = set(), self.arrived
+        self.here = set()
         if rx and (rx.get("origin"), rx.get("epoch")) == (self.origin, self.epoch):
-            cum = number(rx, "cum")
-            self.settle({**rx, "rcv": max(cum, self.rcv), "rsack": "0", "win": win})
-            self.arrived = {seq for seq in arrived if seq in self.kept}  # until its first marks
+            self.settle({**rx, "win": win})
         else:
             self.arrived, self.rcv = set(), self.una - 1
         self.limit, self.budget = max(self.rcv, self.una - 1) + win, 16
@@ -193,6 +191,9 @@ class In:
         cum, rcv = self.upto(self.done), self.upto(self.arrived)
         maps = [f"{sum(1 << n - top - 1 for n in of if n > top):x}" for of, top in ((self.done, cum), (self.arrived, rcv))]
         return {"cum": cum, "sack": maps[0], "rcv": rcv, "rsack": maps[1], "rej": sorted(self.rej), "win": self.win}
+
+    def rx(self):
+        return {"origin": self.name[0], "epoch": self.name[1]} | {k: v for k, v in self.marks().items() if k != "win"}
 
 
 class Session:
@@ -339,8 +340,7 @@ class Peer(Session):
         if self.sid is not None:
             said |= {"sid": self.sid, "token": self.token}
         if into.name:
-            marks = into.marks()
-            said["rx"] = {"origin": into.name[0], "epoch": into.name[1], "cum": marks["cum"], "sack": marks["sack"]}
+            said["rx"] = into.rx()
         return {name: value for name, value in (said | lies).items() if value is not None}
 
     def welcomed(self, said):
@@ -564,11 +564,12 @@ async def refusals(port, wait="0"):
         if name == "expired":
             await asyncio.sleep(int(wait) / 1000)
         rx = peer.hello()["rx"]
+        false = lambda cum: {"rx": {"origin": rx["origin"], "epoch": rx["epoch"], "cum": cum, "rcv": cum}}  # noqa: E731
         lies = {
             "unknown_session": {"sid": "nobody's"},
             "expired": {},
-            "gap": {"rx": {**rx, "cum": 1, "sack": "0"}},
-            "ahead": {"rx": {**rx, "cum": rx["cum"] + 90, "sack": "0"}},
+            "gap": false(1),
+            "ahead": false(rx["cum"] + 90),
             "ahead-tx": {"tx": {"next": 2, "una": 1}},
             "epoch": {"epoch": 4},
             "identity": {"token": "somebody else's"},

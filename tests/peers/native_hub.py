@@ -120,7 +120,7 @@ class Hub:
         tx, rx, win, client = said.get("tx"), said.get("rx") or {"cum": 0}, number(said, "win"), self.clients.get(cid)
         if type(tx) is not dict or type(rx) is not dict or number(tx, "una", 1) > number(tx, "next", 1):
             raise Malformed("tx or rx")
-        number(rx, "cum"), bits(rx, "sack")
+        number(rx, "cum"), bits(rx, "sack"), number({"rcv": 0, **rx}, "rcv"), bits(rx, "rsack")
         over = client and not client.socket and time.monotonic() > client.gone + self.life
         if over:
             self.former.add(client.sid)
@@ -149,19 +149,20 @@ class Hub:
         if client is None:
             client = self.clients[cid] = Client(self, cid)
         client.into.meet((origin, epoch), tx)
-        client.out.begin({**rx, "cum": min(rx["cum"], client.out.top)} if "epoch" in rx else None, win)
+        client.out.begin(rx if "epoch" in rx and reason != "ahead" else None, win)
         client.into.order, client.gone = True, time.monotonic()
-        marks = client.into.marks()
         welcome = {"type": "welcome", "v": 1, "sid": client.sid, "token": client.fresh_token()}
         welcome |= {"resumed": resume and reason is None, **({"reason": reason} if reason else {})}
         welcome |= {"origin": ORIGIN, "epoch": client.out.epoch, "tx": {"next": client.out.next, "una": client.out.una}}
-        welcome |= {"rx": {"origin": origin, "epoch": epoch, "cum": marks["cum"], "sack": marks["sack"]}}
+        welcome |= {"rx": client.into.rx()}
         welcome |= {"win": self.win, "hb": 20000, "dead": 45000, "window": 5000, "dedupe_ttl": TTL}
         return client, welcome | {"frame": FRAME, "order": True}
 
     async def socket(self, socket):
         try:
             client, said = self.greet(parse(await asyncio.wait_for(socket.recv(), 10)))
+        except Breach as why:
+            return await socket.close(1002, str(why))
         except (Malformed, ConnectionClosed, TimeoutError, asyncio.TimeoutError):
             return await socket.close(1008, "a hello is wanted")
         if client is None:
