@@ -256,7 +256,7 @@ class Session:
             if code == "reject":
                 self.out.end(seq, "rejected")
             elif code in ("retry", "busy"):
-                self.out.arrived.discard(seq)
+                self.out.here.add(seq)  # not before its time, though the marks name it no longer
                 wait = number({"after": 0, **frame}, "after", most=(1 << 32) - 1) / 1000
                 asyncio.get_running_loop().call_later(wait, lambda: (self.out.again(seq), self.stir()))
             else:
