@@ -7,6 +7,9 @@
 //!                            └── a thread per connection to our listener (64 at most)
 //! ```
 //!
+//! A protocol of one's own is a [`Wire`](bowline_transport::Wire) with a [`Setup::dialer`] or [`Setup::acceptor`]; all calls
+//! are the same, and what came in is [`Message::content`].
+//!
 //! With the feature `tls`, `wss://` and `https://` are encrypted, and `Setup::tls` says whom to trust and what to show.
 //!
 //! ```no_run
@@ -32,7 +35,7 @@ mod turn;
 
 pub use bowline::wire::gonka::Kind;
 pub use bowline_transport::{
-    Gonka, Message, Receipt, Refused, Reply, SendError, Settlement, Setup, SetupError, Status,
+    Gonka, Message, News, Receipt, Refused, Reply, SendError, Settlement, Setup, SetupError, Status, Village,
 };
 
 #[cfg(feature = "bettensor")]
@@ -210,6 +213,20 @@ impl Node<Bettensor> {
         self.shared.complaints()
     }
 }
+
+/// A viewer of AI Village: the same session on that wire. See [`Setup::viewer`].
+///
+/// ```no_run
+/// use bowline_blocking::{Setup, Viewer};
+///
+/// let viewer = Viewer::start(Setup::viewer("ws://village:8000")?.topic("training", None)?)?;
+/// for message in viewer.messages() {
+///     println!("{:?}", message.content().event());
+///     message.complete();
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub type Viewer = Node<Village>;
 
 impl<W: Wire> Drop for Node<W> {
     fn drop(&mut self) {

@@ -322,6 +322,8 @@ impl<W: Wire> Engine<W> {
             Arrival::Full | Arrival::Reused => return Err(Answer::status(503)),
             Arrival::Duplicate => {}
             Arrival::Deliver { delivery, maybe_dup } => self.deliver(delivery, maybe_dup, Path::Http, message),
+            // Only numbered messages have a turn.
+            Arrival::Ahead { .. } => return Err(Answer::status(503)),
         }
         let (sender, receiver) = async_channel::bounded(1);
         self.requests.insert(request, sender);
@@ -434,7 +436,7 @@ impl<W: Wire> Engine<W> {
     }
 
     fn text(&mut self, link: LinkId, text: &str) {
-        let Heard { greeting, head, message, reply, window } = self.wire.read(&self.names, text);
+        let Heard { greeting, head, message, reply, say, window } = self.wire.read(&self.names, text);
         let now = self.clock.now();
         if greeting {
             let _ = self.session.received(now, link, Head::Hello);
@@ -442,11 +444,20 @@ impl<W: Wire> Engine<W> {
         if let Some(window) = window {
             self.window = window;
         }
+        // A peer that asks and does not read gets no answers, and nothing piles up.
+        if self.socket.as_ref().is_some_and(|socket| !socket.blocked && !socket.closed()) {
+            for text in say {
+                self.write(Message::text(text));
+            }
+        }
         match (head, message) {
             (Some(head @ Head::Data { id, .. }), Some(message)) if !self.full(W::describe(&message).1) => {
                 let arrival = self.session.received(now, link, head);
                 if let (Some(Arrival::Deliver { .. } | Arrival::Duplicate), Some(id)) = (arrival, id) {
                     self.wire.noted(id, &message);
+                }
+                if let Some(Arrival::Deliver { .. } | Arrival::Duplicate) = arrival {
+                    self.wire.delivered(&message);
                 }
                 if let Some(Arrival::Deliver { delivery, maybe_dup }) = arrival {
                     self.deliver(delivery, maybe_dup, Path::WebSocket, message);
@@ -534,6 +545,8 @@ impl<W: Wire> Engine<W> {
                     }
                     continue;
                 }
+                // Only native peers are asked by HTTP.
+                Output::Carry { .. } | Output::Greet { .. } | Output::Poll { .. } => continue,
                 Output::Frame { frame, .. } => match self.wire.write(frame) {
                     Some(text) => Message::text(text),
                     None => Message::Ping(Bytes::new()),

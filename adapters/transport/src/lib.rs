@@ -1,7 +1,8 @@
 //! What Bowline's adapters share: clock, sockets, WebSocket and HTTP, and the engine that both of them turn.
 //!
 //! Applications use `bowline-smol` or `bowline-blocking`, which re-export what they need of this crate. A third adapter,
-//! for another runtime, would be written against [`Node`]: it waits for sockets and time, connects, and serves.
+//! for another runtime, would be written against [`Node`]: it waits for sockets and time, connects, and serves. The author
+//! of a protocol of his own implements [`Wire`] and has it checked by [`conformance`].
 //!
 //! What a system's frames and requests say is its [`Wire`]'s: Gonka's, or, with the feature `sr25519`, that of
 //! Bettensor's miners.
@@ -14,6 +15,7 @@
 
 mod channel;
 mod clock;
+pub mod conformance;
 mod engine;
 pub mod http;
 #[cfg(feature = "hub")]
@@ -27,6 +29,7 @@ mod setup;
 mod socket;
 #[cfg(feature = "tls")]
 mod tls;
+mod viewer;
 mod wire;
 
 pub use channel::{Channel, Security};
@@ -40,6 +43,6 @@ pub use node::{Message, Node, Receipt, Refused, SendError, Settlement, Status, S
 pub use setup::{Setup, SetupError};
 #[cfg(feature = "tls")]
 pub use tls::{Tls, TlsError};
-pub use wire::{Batch, Direction, Gonka, Heard, Reply, Wire};
+pub use wire::{Batch, Direction, Gonka, Heard, News, Reply, Village, Wire};
 #[cfg(feature = "sr25519")]
 pub use wire::{Bettensor, Complaints, Prediction, Update};

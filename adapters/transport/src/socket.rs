@@ -162,7 +162,6 @@ impl Socket {
     }
 
     /// Whether the close handshake was begun from here.
-    #[cfg(feature = "hub")]
     pub(crate) const fn closed(&self) -> bool {
         self.closed_with.is_some()
     }

@@ -14,10 +14,12 @@
 #[cfg(feature = "sr25519")]
 pub(crate) mod bettensor;
 mod gonka;
+pub(crate) mod village;
 
 #[cfg(feature = "sr25519")]
 pub use bettensor::{Bettensor, Complaints, Prediction, Update};
 pub use gonka::{Batch, Direction, Gonka};
+pub use village::{News, Village};
 
 use crate::http::{Answer, Bytes, Callback, Limits, Routes, Target};
 use crate::node::Refused;
@@ -106,7 +108,7 @@ const LONGEST: usize = 16 << 20;
 ///             Frame::Data { id, payload, .. } => Some(format!("R {id} {} {}", payload.sensor, payload.celsius)),
 ///             Frame::Ack { id } => Some(format!("A {id}")),
 ///             Frame::Keepalive => Some("K".into()),
-///             Frame::Ping => None, // the WebSocket's own will do
+///             _ => None, // the WebSocket's own ping will do
 ///         }
 ///     }
 ///
@@ -115,8 +117,14 @@ const LONGEST: usize = 16 << 20;
 ///     }
 /// }
 ///
-/// let bytes = Bytes::from_static(br#"{"sensor":4,"celsius":21.5}"#);
-/// assert_eq!(Thermometer.prepare(&(), &bytes), Ok(Reading { sensor: 4, celsius: 21.5 }));
+/// // Both ends agree, and nothing that comes in does harm: the same checks that our own wires pass.
+/// use bowline_transport::conformance::Conformance;
+/// Conformance::pair(Thermometer, Thermometer, |reading| serde_json::to_vec(reading).unwrap())
+///     .sample(&(), r#"{"sensor":4,"celsius":21.5}"#)
+///     .sample(&(), r#"{"sensor":65535,"celsius":-1.7976931348623157e308}"#)
+///     .refused(&(), r#"{"sensor":4}"#)
+///     .run()
+///     .assert();
 /// ```
 pub trait Wire: Clone + fmt::Debug + Send + 'static {
     /// What tells one sort of message from another; `()` where there is one sort.
@@ -177,6 +185,12 @@ pub trait Wire: Clone + fmt::Debug + Send + 'static {
         let _ = (id, incoming);
     }
 
+    /// A message from a frame is the application's now, or is known from an earlier copy; one that there was no place for
+    /// is not.
+    fn delivered(&mut self, incoming: &Self::Incoming) {
+        let _ = incoming;
+    }
+
     /// A frame as text; `None`: it is the WebSocket's own ping.
     fn write(&mut self, frame: Frame<'_, Self::Outgoing>) -> Option<String>;
 
@@ -198,7 +212,11 @@ pub trait Wire: Clone + fmt::Debug + Send + 'static {
         let status = Answer::status(answer.status());
         match answer {
             bowline::Answer::Busy { after } => Answer { retry_after: Some(after), ..status },
-            bowline::Answer::Done | bowline::Answer::Rejected | bowline::Answer::Reused => status,
+            bowline::Answer::Done
+            | bowline::Answer::Rejected
+            | bowline::Answer::Reused
+            | bowline::Answer::Unknown
+            | bowline::Answer::Polled => status,
         }
     }
 
@@ -211,7 +229,7 @@ pub trait Wire: Clone + fmt::Debug + Send + 'static {
         id: MessageId,
         outgoing: &Self::Outgoing,
     ) -> (Target, Bytes, usize) {
-        let frame = self.write(Frame::Data { seq, id, payload: outgoing });
+        let frame = self.write(Frame::Data { seq, id, una: seq, payload: outgoing });
         (fallback.clone(), frame.unwrap_or_default().into(), 0)
     }
 
@@ -244,13 +262,17 @@ pub struct Heard<T> {
     pub message: Option<T>,
     /// With [`Head::Ack`] or [`Head::Reject`], where the peer uses words.
     pub reply: Option<Reply>,
+    /// Frames that answer it at once: the wire's own talk, that the session knows nothing of. While the connection takes
+    /// nothing they are not sent.
+    pub say: Vec<String>,
     /// The span over which the peer's clients should spread their next first attempt, if it says so (rule B2).
     pub window: Option<Duration>,
 }
 
 impl<T> Heard<T> {
     /// Not for us.
-    pub const IGNORED: Self = Self { greeting: false, head: None, message: None, reply: None, window: None };
+    pub const IGNORED: Self =
+        Self { greeting: false, head: None, message: None, reply: None, say: Vec::new(), window: None };
 
     /// This and nothing more.
     #[must_use]

@@ -5,7 +5,6 @@ use alloc::string::{String, ToString};
 use core::fmt;
 use core::iter;
 
-use serde::de::Error as _;
 use serde::de::value::{MapAccessDeserializer, MapDeserializer};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
@@ -123,7 +122,7 @@ pub enum Event<'a> {
         #[serde(default)]
         parameters: Json<'a>,
         /// Seconds.
-        #[serde(default, deserialize_with = "lenient")]
+        #[serde(default, deserialize_with = "number")]
         estimated_duration: Option<f64>,
         /// Of what is trained.
         #[serde(default, deserialize_with = "lenient")]
@@ -135,19 +134,19 @@ pub enum Event<'a> {
         #[serde(default, deserialize_with = "lenient")]
         session_id: Cow<'a, str>,
         /// 0 to 1.
-        #[serde(default, deserialize_with = "lenient")]
+        #[serde(default, deserialize_with = "number")]
         progress: Option<f64>,
         /// The pass over the data.
         #[serde(default, deserialize_with = "lenient")]
         current_epoch: Option<u64>,
         /// As it is measured.
-        #[serde(default, deserialize_with = "lenient")]
+        #[serde(default, deserialize_with = "number")]
         loss: Option<f64>,
         /// Whatever else is measured.
         #[serde(default)]
         metrics: Json<'a>,
         /// Seconds.
-        #[serde(default, deserialize_with = "lenient")]
+        #[serde(default, deserialize_with = "number")]
         estimated_time_remaining: Option<f64>,
     },
     /// A training is done.
@@ -251,7 +250,7 @@ pub enum Event<'a> {
         #[serde(default, deserialize_with = "lenient")]
         available_nodes: Option<u64>,
         /// In the application's unit.
-        #[serde(default, deserialize_with = "lenient")]
+        #[serde(default, deserialize_with = "number")]
         total_compute: Option<f64>,
     },
     /// Declared by the original, and never sent.
@@ -374,6 +373,12 @@ const KNOWN: [&str; 17] = [
 
 /// A value of another type than expected counts as missing.
 fn lenient<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
-    let raw = <&RawValue>::deserialize(deserializer).map_err(D::Error::custom)?;
+    let raw = <&RawValue>::deserialize(deserializer)?;
     Ok(serde_json::from_str(raw.get()).unwrap_or_default())
+}
+
+/// A finite number, rounded as it should be: the library's own reader may miss the last bit.
+fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+    let raw = <&RawValue>::deserialize(deserializer)?;
+    Ok(raw.get().parse().ok().filter(|number: &f64| number.is_finite()))
 }

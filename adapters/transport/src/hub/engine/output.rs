@@ -45,7 +45,7 @@ impl<W: HubWire> Engine<W> {
                     self.effects.push(Effect::Verify { line });
                 }
             }
-            HubOutput::Welcome { conn, session, resumed } => self.welcome(conn, session, resumed),
+            HubOutput::Welcome { conn, session, resumed, .. } => self.welcome(conn, session, resumed),
             HubOutput::Close { conn, why, after } => self.close(conn, why, after),
             HubOutput::Drop { conn } => {
                 self.forget(conn);
@@ -61,7 +61,9 @@ impl<W: HubWire> Engine<W> {
                     }
                 }
                 Frame::Ping | Frame::Keepalive => self.ping(conn),
+                Frame::Marks { .. } | Frame::Nack { .. } => {}
             },
+            HubOutput::Carry { .. } => {}
             HubOutput::Broadcast { conn, payload } => {
                 let parcel = Arc::clone(payload);
                 self.write_parcel(conn, &parcel, now, None);

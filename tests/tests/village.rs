@@ -1,0 +1,346 @@
+//! AI Village's viewer over real sockets, in both adapters, against a hub of Python's that behaves as the original does; and
+//! against one that keeps history. See `real/peer.rs` for what happens where Python is not installed.
+
+#[macro_use]
+mod real;
+
+use bowline::wire::aivillage::{Event, Notice, Since};
+use bowline::{Cause, Config, Outcome, Path, State};
+use bowline_smol::{News, Receipt, Setup, Status, Village};
+use bowline_transport::Message;
+use core::time::Duration;
+use real::peer::{self, Peer};
+use real::*;
+use serde_json::{Value, json as value};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+enum Either {
+    Blocking(bowline_blocking::Viewer),
+    Smol(bowline_smol::Viewer),
+}
+
+/// A viewer of either adapter, whose calls have a limit.
+struct Viewer {
+    either: Arc<Either>,
+    down: Arc<Mutex<Vec<Cause>>>,
+}
+
+impl Viewer {
+    fn start(adapter: Adapter, setup: Setup<Village>) -> Self {
+        let down = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&down);
+        let mut note = move |event| {
+            if let bowline::Event::Down { cause, .. } = event {
+                seen.lock().unwrap().push(cause);
+            }
+        };
+        let either = match adapter {
+            Adapter::Blocking => {
+                let viewer = bowline_blocking::Viewer::start(setup).unwrap();
+                let all = viewer.events();
+                begin("the end of events", move || all.for_each(&mut note));
+                Either::Blocking(viewer)
+            }
+            Adapter::Smol => {
+                let viewer = bowline_smol::Viewer::start(setup).unwrap();
+                let all = smol::stream::block_on(viewer.events());
+                begin("the end of events", move || all.for_each(&mut note));
+                Either::Smol(viewer)
+            }
+        };
+        Self { either: Arc::new(either), down }
+    }
+
+    #[track_caller]
+    fn message(&self) -> Message<Village> {
+        let either = Arc::clone(&self.either);
+        let received = begin("an event", move || match &*either {
+            Either::Blocking(viewer) => viewer.receive(),
+            Either::Smol(viewer) => smol::block_on(viewer.receive()),
+        });
+        received.wait().expect("the session has ended")
+    }
+
+    /// The next event, dealt with.
+    #[track_caller]
+    fn news(&self) -> News {
+        let message = self.message();
+        let news = message.content().clone();
+        assert!(message.complete());
+        news
+    }
+
+    /// The next event: of which topic, and which of its numbers. A gap is its topic and the last one that is lost.
+    #[track_caller]
+    fn numbered(&self) -> (String, u64) {
+        let news = self.news();
+        match news.event().unwrap() {
+            Event::TrainingProgress { current_epoch: Some(n), .. } => {
+                let position = news.position.clone().unwrap();
+                assert_eq!(position.offset, n);
+                (position.topic.into_owned(), n)
+            }
+            Event::Notice(Notice::Gap { topic, to, .. }) => (format!("gap in {topic}"), to),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn send(&self, kind: &str, data: &'static str) -> Receipt {
+        match &*self.either {
+            Either::Blocking(viewer) => viewer.try_send(kind, data).unwrap(),
+            Either::Smol(viewer) => viewer.try_send(kind, data).unwrap(),
+        }
+    }
+
+    fn status(&self) -> Status {
+        match &*self.either {
+            Either::Blocking(viewer) => viewer.status(),
+            Either::Smol(viewer) => viewer.status(),
+        }
+    }
+
+    #[track_caller]
+    fn stop(self) -> Status {
+        let either = Arc::into_inner(self.either).expect("somebody still waits for this viewer");
+        promptly("a viewer closes", move || match either {
+            Either::Blocking(viewer) => viewer.close(Duration::ZERO),
+            Either::Smol(viewer) => smol::block_on(viewer.close(Duration::ZERO)),
+        })
+    }
+}
+
+fn viewing(
+    adapter: Adapter,
+    scenario: &str,
+    setup: impl FnOnce(Setup<Village>) -> Setup<Village>,
+) -> Option<(Peer, Viewer)> {
+    let mut peer = peer::python("village.py", scenario)?;
+    let url = format!("ws://127.0.0.1:{}", peer.port("listening"));
+    let viewer = Viewer::start(adapter, setup(Setup::viewer(&url).unwrap().drain(DRAIN)));
+    let open = peer.saw("open");
+    assert_eq!((&open["path"], &open["extensions"]), (&value!("/ws"), &value!([])));
+    eventually("it is greeted", || viewer.status().state == State::Up);
+    Some((peer, viewer))
+}
+
+fn hasty(config: &mut Config) {
+    quick(config);
+    config.heartbeat.interval = millis(200);
+    config.heartbeat.dead = LIMIT;
+}
+
+fn publish(peer: &mut Peer, topic: &str, kind: &str, data: Value) {
+    peer.tell(value!(["publish", topic, kind, data]));
+}
+
+fn progress(n: u64) -> Value {
+    value!({"session_id": "sess-1", "progress": 0.5, "current_epoch": n, "loss": 0.25, "metrics": {"lr": 3e-4}})
+}
+
+/// In topic "training".
+fn step(peer: &mut Peer, n: u64) {
+    publish(peer, "training", "training_progress", progress(n));
+}
+
+mod of_the_original {
+    use super::*;
+
+    with_both! {
+        sees_events_and_answers_pings,
+        comes_back_after_three_to_five_seconds,
+        stays_whatever_it_is_sent,
+        comes_back_when_its_hub_has_gone_mute,
+    }
+
+    fn sees_events_and_answers_pings(adapter: Adapter) {
+        let setup = |setup: Setup<Village>| setup.topic("training", None).unwrap().configure(hasty);
+        let Some((mut peer, viewer)) = viewing(adapter, "as it is", setup) else { return };
+        // Which the original drops; the path's own topics come all the same.
+        assert_eq!(peer.saw("subscribe")["message"], value!({"type": "subscribe", "topic": "training"}));
+        step(&mut peer, 5);
+        let news = viewer.news();
+        assert_eq!((&*news.kind, &news.position, news.timestamp.is_some()), ("training_progress", &None, true));
+        let Event::TrainingProgress { session_id, progress, current_epoch, loss, metrics, .. } = news.event().unwrap()
+        else {
+            panic!("{news:?}")
+        };
+        assert_eq!((&*session_id, progress, current_epoch, loss), ("sess-1", Some(0.5), Some(5), Some(0.25)));
+        assert_eq!(metrics.as_str(), r#"{"lr":0.0003}"#);
+        // The same again is another event: nothing here says that it is a copy.
+        for _ in 0..2 {
+            publish(&mut peer, "models", "model_created", value!({"model_id": "é", "model_info": {}}));
+            assert!(matches!(viewer.news().event(), Ok(Event::ModelCreated { model_id, .. }) if model_id == "é"));
+        }
+        publish(&mut peer, "system", "weather", value!({"rain": true}));
+        let news = viewer.news();
+        let data = news.event().unwrap();
+        assert!(
+            matches!(data, Event::Custom { kind, data } if kind == "weather" && data.as_str() == r#"{"rain":true}"#)
+        );
+
+        // It gives up after ten pings whoever answers none of them.
+        for _ in 0..13 {
+            peer.saw("pong");
+        }
+        peer.saw("ping");
+        let receipt = viewer.send("custom", r#"{"request":"training_status"}"#);
+        assert_eq!(peer.saw("custom")["message"]["data"], value!({"request": "training_status"}));
+        let delivered = Outcome::Delivered { path: Path::WebSocket };
+        assert_eq!(begin("the pong behind it", move || receipt.wait().outcome).wait(), delivered);
+        assert!(matches!(viewer.news().event(), Ok(Event::StatusUpdate { of, .. }) if of == "training_status"));
+
+        let last = viewer.stop();
+        assert_eq!((last.stats.attempts, last.stats.malformed), (1, 0));
+        assert_eq!(peer.saw("closed")["code"], 1000);
+    }
+
+    fn comes_back_after_three_to_five_seconds(adapter: Adapter) {
+        let setup = |setup: Setup<Village>| setup.topic("training", None).unwrap();
+        let Some((mut peer, viewer)) = viewing(adapter, "as it is", setup) else { return };
+        peer.saw("subscribe");
+        let since = Instant::now();
+        peer.tell(value!(["close"]));
+        assert_eq!(peer.saw("closed")["code"], 1000);
+        peer.saw("open");
+        assert!(since.elapsed() >= Duration::from_secs(3), "{:?}", since.elapsed());
+        assert_eq!(peer.saw("subscribe")["message"]["topic"], "training", "on every connection");
+        step(&mut peer, 1);
+        viewer.news();
+        assert_eq!(*viewer.down.lock().unwrap(), [Cause::Closed(1000)]);
+        assert_eq!(viewer.stop().stats.attempts, 2);
+    }
+
+    fn stays_whatever_it_is_sent(adapter: Adapter) {
+        let Some((mut peer, viewer)) = viewing(adapter, "as it is", |setup| setup.configure(hasty)) else { return };
+        let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+        for raw in [
+            "{nope",
+            "[]",
+            r#"{"type":"training_progress","data":{"loss":NaN}}"#,
+            r#"{"type":5}"#,
+            r#"{"type":"model_deleted","data":{"model_id":"a","model_id":"b"}}"#,
+            r#"{"type":"heartbeat","timestamp":"2026-11-20T22:40:08.648087","connections":1}"#,
+            r#"{"type":"subscription_confirmed","channel":"metrics"}"#,
+            r#"{"type":"connection","status":"connected","client_id":"x","message":"Welcome"}"#,
+            r#"{"type":"ping"}"#,
+        ] {
+            peer.tell(value!(["raw", raw]));
+        }
+        let sibling =
+            r#"{"type":"phase_update","phase_name":"EvoMerge","progress":0.25,"channel":"agent_forge_phases"}"#;
+        peer.tell(value!(["raw", sibling]));
+        peer.tell(value!(["raw", format!(r#"{{"type":"x","data":{{"deep":{deep}}}}}"#)]));
+        peer.tell(value!(["raw", r#"{"type":"training_progress","data":{"progress":"half"},"timestamp":17}"#]));
+        let news = viewer.news();
+        assert_eq!((&*news.kind, &news.data[..]), ("phase_update", sibling.as_bytes()));
+        assert_eq!(viewer.news().kind, "x");
+        let news = viewer.news();
+        assert!(matches!(news.event(), Ok(Event::TrainingProgress { progress: None, .. })));
+        assert_eq!(news.timestamp.as_deref(), Some("17"));
+        let last = viewer.stop();
+        assert_eq!((last.stats.attempts, last.stats.malformed), (1, 5));
+    }
+
+    /// Its fault 3.6.3: a message while a training goes on, and it never says another word to whoever sent it.
+    fn comes_back_when_its_hub_has_gone_mute(adapter: Adapter) {
+        let Some((mut peer, viewer)) = viewing(adapter, "as it is", |setup| setup.configure(hasty)) else { return };
+        peer.tell(value!(["train"]));
+        let receipt = viewer.send("custom", r#"{"request":"training_status"}"#);
+        assert_eq!(peer.saw("mute")["why"], "TypeError");
+        peer.saw("open");
+        eventually("it is greeted again", || viewer.status().state == State::Up);
+        step(&mut peer, 1);
+        viewer.news();
+        drop(receipt);
+        viewer.stop();
+    }
+}
+
+mod of_a_hub_with_history {
+    use super::*;
+
+    with_both! {
+        misses_nothing_that_history_holds,
+        asks_for_what_was_lost_on_the_way,
+        begins_with_the_oldest_if_it_wants_so,
+    }
+
+    fn training(setup: Setup<Village>) -> Setup<Village> {
+        setup.topic("training", None).unwrap().configure(hasty)
+    }
+
+    #[track_caller]
+    fn expect(viewer: &Viewer, numbers: impl IntoIterator<Item = u64>) {
+        for n in numbers {
+            assert_eq!(viewer.numbered(), ("training".to_owned(), n));
+        }
+    }
+
+    fn misses_nothing_that_history_holds(adapter: Adapter) {
+        let Some((mut peer, viewer)) = viewing(adapter, "history", training) else { return };
+        peer.saw("subscribe");
+        (1..=5).for_each(|n| step(&mut peer, n));
+        expect(&viewer, 1..=5);
+        peer.tell(value!(["drop"]));
+        (6..=8).for_each(|n| peer.tell(value!(["unheard", "training", "training_progress", progress(n)])));
+        assert_eq!(peer.saw("subscribe")["message"]["since"], value!({"epoch": 7, "offset": 5}));
+        expect(&viewer, 6..=8);
+
+        // Away for longer than history holds.
+        peer.tell(value!(["drop"]));
+        (9..=20).for_each(|n| peer.tell(value!(["unheard", "training", "training_progress", progress(n)])));
+        peer.tell(value!(["forget", "training", 15]));
+        // Whether it was before or after they were forgotten that it asked: nothing comes twice, and nothing goes unsaid.
+        let mut next = 9;
+        while next <= 20 {
+            let (what, n) = viewer.numbered();
+            assert!(
+                what == "gap in training" && n >= next || what == "training" && n == next,
+                "{what} {n}, not {next}"
+            );
+            next = n + 1;
+        }
+        step(&mut peer, 21);
+        expect(&viewer, [21]);
+        viewer.stop();
+    }
+
+    fn asks_for_what_was_lost_on_the_way(adapter: Adapter) {
+        let Some((mut peer, viewer)) = viewing(adapter, "history", training) else { return };
+        assert_eq!(peer.saw("subscribe")["message"], value!({"type": "subscribe", "topic": "training"}));
+        step(&mut peer, 1);
+        peer.tell(value!(["unheard", "training", "training_progress", progress(2)]));
+        (3..=4).for_each(|n| step(&mut peer, n));
+        expect(&viewer, [1, 3]);
+        assert_eq!(peer.saw("subscribe")["message"]["since"], value!({"epoch": 7, "offset": 1}));
+        let mut rest = [viewer.numbered().1, viewer.numbered().1];
+        rest.sort_unstable();
+        assert_eq!(rest, [2, 4]);
+        // Of the copies that came with it nothing is seen.
+        step(&mut peer, 5);
+        expect(&viewer, [5]);
+        assert_eq!(peer.count("subscribe"), 2);
+        viewer.stop();
+    }
+
+    fn begins_with_the_oldest_if_it_wants_so(adapter: Adapter) {
+        let setup = |setup: Setup<Village>| setup.topic("rooms.7", Some(Since::Oldest)).unwrap().configure(hasty);
+        let Some((mut peer, viewer)) = viewing(adapter, "history", setup) else { return };
+        assert_eq!(peer.saw("subscribe")["message"]["since"], "oldest");
+        publish(&mut peer, "rooms.7", "training_progress", progress(1));
+        assert_eq!(viewer.numbered(), ("rooms.7".to_owned(), 1));
+        // And what its path stands for is followed, too, once it has been heard of.
+        step(&mut peer, 1);
+        assert_eq!(viewer.numbered(), ("training".to_owned(), 1));
+        peer.tell(value!(["drop"]));
+        let first = peer.saw("subscribe")["message"].clone();
+        let second = peer.saw("subscribe")["message"].clone();
+        assert_eq!((&first["topic"], &second["topic"]), (&value!("rooms.7"), &value!("training")));
+        assert_eq!(
+            (&first["since"], &second["since"]),
+            (&value!({"epoch": 7, "offset": 1}), &value!({"epoch": 7, "offset": 1}))
+        );
+        viewer.stop();
+    }
+}
