@@ -22,8 +22,7 @@ use bowline::wire::bettensor;
 use bowline::wire::canonical::Uncanonical;
 use bowline::wire::gonka::{Kind, Malformed};
 use bowline::{
-    Cause, DeliveryId, Event, Hint, LinkId, MessageId, Outcome, Path, Policy, Refusal, RequestId, State, Stats,
-    Verdict,
+    Cause, DeliveryId, Event, Hint, LinkId, MessageId, Outcome, Path, Policy, Refusal, RequestId, State, Stats, Verdict,
 };
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
