@@ -35,7 +35,8 @@ mod turn;
 
 pub use bowline::wire::gonka::Kind;
 pub use bowline_transport::{
-    Gonka, Message, News, Receipt, Refused, Reply, SendError, Settlement, Setup, SetupError, Status, Village,
+    Gonka, Mail, Message, Native, News, Receipt, Refused, Reply, SendError, Settlement, Setup, SetupError, Status,
+    Village,
 };
 
 #[cfg(feature = "bettensor")]
@@ -43,6 +44,7 @@ pub use bowline_transport::{Bettensor, Complaints, Hotkey, KeyError, Keypair, Se
 #[cfg(feature = "tls")]
 pub use bowline_transport::{Tls, TlsError};
 
+use bowline::wire::native::{Refusal, Since};
 use bowline::{Event, Policy};
 use bowline_transport::Wire;
 use bowline_transport::http::Bytes;
@@ -227,6 +229,51 @@ impl Node<Bettensor> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub type Viewer = Node<Village>;
+
+/// A client of a native hub: numbered messages both ways, resumed after every cut, and topics. See [`Setup::client`].
+///
+/// ```no_run
+/// use bowline_blocking::{Client, Mail, Setup};
+///
+/// let client = Client::start(Setup::client("ws://hub:9000", "sensor-7")?.topic("training.*", None)?)?;
+/// let receipt = client.send("load", r#"{"percent":40}"#)?;
+/// println!("{:?}", receipt.wait().outcome);
+/// for message in client.messages() {
+///     match message.content() {
+///         Mail::Message { kind, data } => println!("{kind}: {}", String::from_utf8_lossy(data)),
+///         Mail::Event { topic, kind, .. } => println!("{topic} has {kind}"),
+///         Mail::Missed { topic, from, to } => println!("{topic}: {} to {to} are lost", from.offset),
+///         Mail::Denied { topic } => println!("no {topic} for us"),
+///     }
+///     message.complete(); // of a message, the hub is told; of the rest nobody
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub type Client = Node<Native>;
+
+impl Node<Native> {
+    /// Subscribes to the topics of this filter, 1 to 64 bytes, from `since` on or from now on; also on every later
+    /// connection, from where the last one ended. False: it is no filter, or there are 64 already.
+    pub fn subscribe(&self, filter: &str, since: Option<Since>) -> bool {
+        self.shared.subscribe(filter, since)
+    }
+
+    /// Ends this subscription. False: there is none.
+    pub fn unsubscribe(&self, filter: &str) -> bool {
+        self.shared.unsubscribe(filter)
+    }
+
+    /// Shows the hub this from now on, at once if there is a connection; at most 4 KiB. False: it is longer.
+    pub fn reauthenticate(&self, auth: impl Into<String>) -> bool {
+        self.shared.reauthenticate(auth)
+    }
+
+    /// Why the hub has refused us, if that was its last word.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.shared.refusal()
+    }
+}
 
 impl<W: Wire> Drop for Node<W> {
     fn drop(&mut self) {

@@ -20,8 +20,13 @@ impl Driver for Threads {
         block_on(post(BlockingIo::new(socket, deadline).unwrap(), Post { target, id, body, read: 0 })).outcome
     }
 
-    fn dial(socket: TcpStream, target: &Target, deadline: Deadline) -> Result<(TcpStream, Bytes), (Cause, Hint)> {
-        let (io, read_buf) = block_on(dial(BlockingIo::new(socket, deadline).unwrap(), target))?;
+    fn dial(
+        socket: TcpStream,
+        target: &Target,
+        subprotocol: Option<&'static str>,
+        deadline: Deadline,
+    ) -> Result<(TcpStream, Bytes), (Cause, Hint)> {
+        let (io, read_buf) = block_on(dial(BlockingIo::new(socket, deadline).unwrap(), target, subprotocol))?;
         Ok((io.into_inner().unwrap(), read_buf))
     }
 

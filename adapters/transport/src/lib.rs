@@ -14,6 +14,7 @@
 //! ```
 
 mod channel;
+mod client;
 mod clock;
 pub mod conformance;
 mod engine;

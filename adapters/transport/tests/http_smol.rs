@@ -42,9 +42,14 @@ impl Driver for Smol {
         smol::block_on(send(async { post(io(socket, deadline), Post { target, id, body, read: 0 }).await.outcome }))
     }
 
-    fn dial(socket: TcpStream, target: &Target, deadline: Deadline) -> Result<(TcpStream, Bytes), (Cause, Hint)> {
+    fn dial(
+        socket: TcpStream,
+        target: &Target,
+        subprotocol: Option<&'static str>,
+        deadline: Deadline,
+    ) -> Result<(TcpStream, Bytes), (Cause, Hint)> {
         smol::block_on(send(async {
-            let (io, read_buf) = dial(io(socket, deadline), target).await?;
+            let (io, read_buf) = dial(io(socket, deadline), target, subprotocol).await?;
             Ok((plain(io), read_buf))
         }))
     }

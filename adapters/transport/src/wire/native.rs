@@ -138,10 +138,6 @@ impl Native {
         }
     }
 
-    pub(crate) fn cid(&self) -> &str {
-        &self.cid
-    }
-
     pub(crate) fn show(&mut self, auth: String) {
         self.auth = Some(auth);
     }

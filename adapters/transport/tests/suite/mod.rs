@@ -34,7 +34,12 @@ pub(crate) trait Driver: 'static {
     fn post(socket: TcpStream, target: &Target, id: MessageId, body: Bytes, deadline: Deadline) -> HttpOutcome;
 
     /// The socket and the early bytes if it is a WebSocket now.
-    fn dial(socket: TcpStream, target: &Target, deadline: Deadline) -> Result<(TcpStream, Bytes), (Cause, Hint)>;
+    fn dial(
+        socket: TcpStream,
+        target: &Target,
+        subprotocol: Option<&'static str>,
+        deadline: Deadline,
+    ) -> Result<(TcpStream, Bytes), (Cause, Hint)>;
 
     /// The socket and the early bytes if it was upgraded.
     fn serve<H, F>(socket: TcpStream, limits: &Limits, routes: &Routes<'_>, handler: H) -> Option<(TcpStream, Bytes)>
@@ -77,6 +82,7 @@ macro_rules! run_with {
             dialling_keeps_every_byte
             what_one_side_dials_the_other_upgrades
             every_refusal_of_a_dial_has_its_cause
+            a_subprotocol_is_agreed_on_or_there_is_none
         }
     };
     ($driver:ty: $($scenario:ident)*) => {
@@ -1059,7 +1065,7 @@ fn node() -> Target {
 }
 
 fn dial<D: Driver>(socket: TcpStream) -> Result<(TcpStream, Bytes), (Cause, Hint)> {
-    D::dial(socket, &node(), Deadline::after(PATIENCE))
+    D::dial(socket, &node(), None, Deadline::after(PATIENCE))
 }
 
 /// The key of a handshake's head, and the right answer to it.
@@ -1119,6 +1125,31 @@ pub(crate) fn what_one_side_dials_the_other_upgrades<D: Driver>() {
     server.done();
 }
 
+/// What was asked for must be chosen: nothing is another protocol (426, so that it is tried seldom), something else is no
+/// agreement.
+pub(crate) fn a_subprotocol_is_agreed_on_or_there_is_none<D: Driver>() {
+    let none = (Cause::Rejected(426), Hint::NONE);
+    let other = (Cause::Refused, Hint::NONE);
+    for (asked, chosen, refusal) in [
+        (Some("bowline.1"), "Sec-WebSocket-Protocol: bowline.1\r\n", None),
+        (Some("bowline.1"), "", Some(none)),
+        (Some("bowline.1"), "Sec-WebSocket-Protocol: bowline.2\r\n", Some(other)),
+        (Some("bowline.1"), "Sec-WebSocket-Protocol: bowline.1, bowline.2\r\n", Some(other)),
+        (None, "Sec-WebSocket-Protocol: bowline.1\r\n", Some(other)),
+    ] {
+        let (socket, peer) = peer(move |far, head| {
+            let request = Reply { head: head.to_owned(), body: String::new() };
+            assert_eq!(request.header("sec-websocket-protocol"), asked);
+            let upgrade = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n";
+            let answer = [upgrade, &accept_line(head), chosen, "\r\n"].concat();
+            far.write_all(answer.as_bytes()).unwrap();
+        });
+        let dialled = D::dial(socket, &node(), asked, Deadline::after(PATIENCE));
+        assert_eq!(dialled.err(), refusal, "{chosen:?}");
+        peer.join().unwrap();
+    }
+}
+
 pub(crate) fn every_refusal_of_a_dial_has_its_cause<D: Driver>() {
     let seven = Hint::after(Duration::from_secs(7));
     let upgrade = "101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n";
@@ -1154,6 +1185,6 @@ pub(crate) fn every_refusal_of_a_dial_has_its_cause<D: Driver>() {
     // Silence ends with the deadline.
     let (near, _far) = pair();
     let begun = Instant::now();
-    assert!(D::dial(near, &node(), Deadline::after(Duration::from_millis(200))).is_err());
+    assert!(D::dial(near, &node(), None, Deadline::after(Duration::from_millis(200))).is_err());
     assert!(begun.elapsed() < PATIENCE);
 }

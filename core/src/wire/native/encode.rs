@@ -227,7 +227,7 @@ impl Object {
         let head = head.optional(unless_empty(behind(report.done)), |head, map| head.map("sack", map));
         let head = head.seq("rcv", report.rcv());
         let head = head.optional(unless_empty(behind(report.arrived)), |head, map| head.map("rsack", map));
-        let head = head.optional(unless_empty(report.rejected), |head, map| {
+        head.optional(unless_empty(report.rejected), |head, map| {
             let mut head = head.name("rej");
             let numbers = (0..u64::BITS).filter(|&bit| map.checked_shr(bit).unwrap_or(0) & 1 == 1);
             for (at, bit) in numbers.enumerate() {
@@ -236,7 +236,6 @@ impl Object {
             }
             head.0.push(']');
             head
-        });
-        head
+        })
     }
 }
