@@ -34,7 +34,7 @@ fn script(name: &str) -> String {
     format!("{}/peers/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A Python peer, if there can be one.
+/// A Python peer, if there can be one; each word of the scenario is an argument.
 #[track_caller]
 pub(crate) fn python(name: &str, scenario: &str) -> Option<Peer> {
     python_with(name, scenario, &[])
@@ -50,7 +50,8 @@ pub(crate) fn python_with(name: &str, scenario: &str, environment: &[(&str, &str
         return missing(format!("{python} with the package websockets, 13 or newer"));
     }
     // No bytecode beside the sources.
-    Some(Peer::start(Command::new(python).args(["-B", &script(name), scenario]).envs(environment.iter().copied())))
+    let command = &mut Command::new(python);
+    Some(Peer::start(command.args(["-B", &script(name)]).args(scenario.split(' ')).envs(environment.iter().copied())))
 }
 
 /// A Python peer that signs, if there can be one.
