@@ -382,7 +382,8 @@ impl Marks {
     pub fn report(&self, room: usize) -> Report {
         let report =
             Report { base: self.base, arrived: self.arrived, done: self.done, rejected: self.rejected, win: 0 };
-        let left = WINDOW.saturating_sub(report.rcv().next().since(self.base));
+        // What is completed has ended at its sender as soon as that hears of it, and with the next number comes its word.
+        let left = WINDOW.saturating_sub(report.rcv().since(report.cum()));
         let room = u64::try_from(room).unwrap_or(u64::MAX).min(left);
         Report { win: u16::try_from(room).unwrap_or(u16::MAX), ..report }
     }
@@ -482,5 +483,31 @@ impl Marks {
 impl Timers for Marks {
     fn timers(&self, see: &mut dyn FnMut(Wake, &Timer)) {
         see(Wake::Acknowledge, &self.due);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever has completed a whole window takes another, though its sender has not yet said that it knows: with no
+    /// credit, and nothing to say, that one would be silent until the next ping.
+    #[test]
+    fn s10_what_is_completed_takes_no_credit() {
+        let now = Instant::ZERO;
+        let mut marks = Marks::new(true);
+        marks.begin(Origin::new(7, 1), Seq::FIRST, Seq::FIRST);
+        for n in 1..=WINDOW {
+            let seq = Seq::from_number(n);
+            assert!(marks.arrived(now, seq));
+            assert_eq!(marks.report(64).limit(), Seq::from_number(64), "what is not completed does");
+        }
+        for n in 1..=WINDOW {
+            marks.completed(now, Seq::from_number(n), n == 5);
+            assert_eq!(marks.report(64).limit(), Seq::from_number(64 + n));
+        }
+        // The next one says so itself.
+        marks.advance(Seq::from_number(65));
+        assert_eq!(marks.look(Seq::from_number(65 + 63)), Came::Fresh);
     }
 }
