@@ -497,7 +497,7 @@ async fn serve<W: HubWire>(hub: Arc<Shared<W>>, visitor: Visitor<W>, socket: Soc
     let io = Timed::new(FuturesIo::new(io), SmolTimer::new(), deadline.clone());
     let answer = |callback: Callback| {
         let patience = Shared::<W>::patience(callback.path);
-        let busy = async {
+        let busy = async move {
             Timer::after(patience).await;
             Answer { retry_after: Some(Duration::from_secs(5)), ..Answer::error(503, "it takes too long") }
         };

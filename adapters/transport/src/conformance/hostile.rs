@@ -117,7 +117,12 @@ impl<S: Wire, R: Wire> Conformance<'_, S, R> {
                     let body = damage.bytes(frame.as_bytes(), frames);
                     report.probe(Check::Mutation, &text(&body), || {
                         let key = Some(text(&body).chars().filter(char::is_ascii_graphic).take(64).collect());
-                        let callback = Callback { path, idempotency_key: key, body: Bytes::from(body.clone()), ..Callback::empty(segment) };
+                        let callback = Callback {
+                            path,
+                            idempotency_key: key,
+                            body: Bytes::from(body.clone()),
+                            ..Callback::empty(segment)
+                        };
                         wire.clone()
                             .request(&self.names, &callback)
                             .map_or(Ok(()), |heard| weight::<W>(&heard, body.len()))

@@ -218,7 +218,10 @@ impl<'a, S: Wire, R: Wire> Pair<'_, 'a, S, R> {
         let route = route.ok_or_else(|| format!("posted to {}, served are {served:?}", target.path()))?;
         let size = S::size(&outgoing);
         fits(body.len() <= size, || format!("size says {size} bytes, the body has {}", body.len()))?;
-        Ok((Callback { path: route, idempotency_key: Some(id.to_string()), body, ..Callback::empty(segment(route)) }, id))
+        Ok((
+            Callback { path: route, idempotency_key: Some(id.to_string()), body, ..Callback::empty(segment(route)) },
+            id,
+        ))
     }
 
     fn http_round_trip(&self, sample: &(&S::Kind, Bytes), fallback: &str) -> Result<(), String> {

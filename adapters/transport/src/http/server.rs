@@ -21,6 +21,7 @@
 //! unanswered; an idempotency key that fills a log.
 
 use super::{Bytes, Deadline, Whole};
+use bowline::wire::native::CLIENT;
 use core::convert::Infallible;
 use core::fmt::Write as _;
 use core::future::poll_fn;
@@ -29,15 +30,14 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 use hyper::body::{Body, Incoming};
 use hyper::header::{
-    ALLOW, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT,
-    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    ALLOW, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+    SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::rt::{Read, ReadBuf, Write};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use std::io;
-use bowline::wire::native::CLIENT;
 use tungstenite::handshake::derive_accept_key;
 
 /// Where Gonka's ML nodes post their batches, on both of the API node's routers.
@@ -383,16 +383,20 @@ where
         reply((self.handler)(Callback::empty(page)).await)
     }
 
-    async fn receive(&self, (path, segment): (&'static str, &'static str), request: Request<Incoming>) -> Response<Whole> {
+    async fn receive(
+        &self,
+        (path, segment): (&'static str, &'static str),
+        request: Request<Incoming>,
+    ) -> Response<Whole> {
         let idempotency_key = idempotency_key(request.headers());
-        let bearer = word(request.headers(), &AUTHORIZATION).and_then(|said| said.strip_prefix("Bearer ").map(Into::into));
+        let bearer =
+            word(request.headers(), &AUTHORIZATION).and_then(|said| said.strip_prefix("Bearer ").map(Into::into));
         let client = word(request.headers(), &HeaderName::from_static(CLIENT)).map(Into::into);
         // Held until the answer is there: by then the body is the application's or gone.
         let mut room = Room(0);
         match collect(request.into_body(), self.limits.body_bytes, &mut room).await {
             Ok(body) => {
-                let callback =
-                    Callback { path, idempotency_key, bearer, client, body, ..Callback::empty(segment) };
+                let callback = Callback { path, idempotency_key, bearer, client, body, ..Callback::empty(segment) };
                 reply((self.handler)(callback).await)
             }
             Err(Unread::NoRoom) => {

@@ -122,7 +122,11 @@ pub(super) enum Item {
     Stranger,
     Heard(Frame),
     /// A frame of a native peer; `takes`: somebody takes messages of its type.
-    Native { heard: native::Heard, bytes: u32, takes: bool },
+    Native {
+        heard: native::Heard,
+        bytes: u32,
+        takes: bool,
+    },
     /// What came is no WebSocket, or too long; the close frame has been sent.
     Broken {
         too_large: bool,
@@ -145,7 +149,16 @@ impl<W: HubWire> Line<W> {
         let first = if native { native::LONGEST_HELLO } else { W::LONGEST_FIRST };
         let socket =
             Socket::sized(bowline::LinkId::NONE, stream, early, Side::Server, first, W::LONGEST_SENT, READ_BUFFER);
-        let state = State { socket, stage: Stage::First, dirty: false, proof: None, hello: None, refused: None, receiver: None, refusal: None };
+        let state = State {
+            socket,
+            stage: Stage::First,
+            dirty: false,
+            proof: None,
+            hello: None,
+            refused: None,
+            receiver: None,
+            refusal: None,
+        };
         Self {
             conn: door.conn,
             path: door.path,

@@ -29,8 +29,8 @@ mod engine;
 mod forgers;
 mod line;
 mod message;
-mod native;
 mod metrics;
+mod native;
 mod questions;
 mod request;
 mod setup;
@@ -43,8 +43,8 @@ mod wire;
 pub use line::{Line, Reading};
 pub use message::{Delivery, Message};
 pub use metrics::Counters;
-pub use request::Visit;
 pub use native::Caller;
+pub use request::Visit;
 pub use setup::{Admission, HubSetup};
 pub use types::{Action, Event, Receipt, Refused, SessionInfo};
 #[cfg(feature = "sr25519")]
@@ -70,8 +70,8 @@ use desk::Desks;
 use engine::{Effect, Engine, Parcel};
 use forgers::Forgers;
 use message::{Ticket, Verdict};
-use questions::Questions;
 use native::Call;
+use questions::Questions;
 use request::Paths;
 use setup::{Authorize, Handler};
 use std::collections::{BTreeMap, BTreeSet};
@@ -405,7 +405,9 @@ impl<W: HubWire> Hub<W> {
         if kind.is_empty() || kind.len() > LONGEST_KIND {
             return Err(Refused::Kind);
         }
-        Parcel::new(&*self.wire, self.clock.now(), kind, data, self.native.is_some()).map(Arc::new).map_err(Refused::Data)
+        Parcel::new(&*self.wire, self.clock.now(), kind, data, self.native.is_some())
+            .map(Arc::new)
+            .map_err(Refused::Data)
     }
 
     /// Whether messages of this type are taken.

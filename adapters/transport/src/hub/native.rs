@@ -117,8 +117,16 @@ fn word() -> Box<str> {
 pub(super) enum Heard {
     /// To the session alone.
     Head(Head),
-    Message { seq: Seq, una: Seq, content: Content },
-    Wish { on: bool, topic: String, since: Option<Start> },
+    Message {
+        seq: Seq,
+        una: Seq,
+        content: Content,
+    },
+    Wish {
+        on: bool,
+        topic: String,
+        since: Option<Start>,
+    },
     Reauth(String),
     Malformed,
 }

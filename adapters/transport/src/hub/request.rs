@@ -10,8 +10,8 @@
 use super::engine::{Trust, denied};
 use super::line::Line;
 use super::questions::Question;
-use super::wire::{Complaint, HubWire, Letter, Misread, Said};
 use super::setup::Deciding;
+use super::wire::{Complaint, HubWire, Letter, Misread, Said};
 use super::{Admission, Hub};
 use crate::http::{Answer, Callback, Limits, Routes, Target};
 use async_lock::Semaphore;

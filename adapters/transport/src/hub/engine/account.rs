@@ -233,8 +233,15 @@ impl<W: HubWire> Engine<W> {
         grow(&mut self.accounts, session.place());
         let Some(slot) = self.accounts.get_mut(session.place()) else { return };
         slot.take_if(|account| account.session != session);
-        let new =
-            || Account { session, peer: peer.clone(), receiver: None, guest: false, believed, pass: None, told: VecDeque::new() };
+        let new = || Account {
+            session,
+            peer: peer.clone(),
+            receiver: None,
+            guest: false,
+            believed,
+            pass: None,
+            told: VecDeque::new(),
+        };
         let account = slot.get_or_insert_with(new);
         if receiver.is_some() {
             account.receiver = receiver;

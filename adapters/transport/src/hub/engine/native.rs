@@ -11,7 +11,7 @@ use crate::hub::{Admission, Event};
 use async_channel::Receiver;
 use bowline::hub::{ConnId, Denied, Position, SessionId, Start, TopicName, Verdict as Vote, Why};
 use bowline::wire::native::{self, FRAME_LIMIT, Frame, Refusal};
-use bowline::{Answer as Said, Arrival, DeliveryId, Frame as Word, Instant, MessageId, Nack, Reason, RequestId, Seq, Verdict};
+use bowline::{Answer as Said, Arrival, DeliveryId, Frame as Word, MessageId, Nack, Reason, RequestId, Seq, Verdict};
 use core::time::Duration;
 use std::sync::Arc;
 use tungstenite::Message as Wire;
@@ -55,10 +55,8 @@ impl<W: HubWire> Engine<W> {
         let names = self.names.clone();
         let account = self.accounts.get_mut(session.place()).and_then(Option::as_mut);
         let own = account.filter(|account| Some(&account.peer) == peer).and_then(|account| account.pass.as_mut());
-        match own {
-            Some(pass) if pass.admits(&names, token) => Ok(None),
-            Some(_) | None => Err(Refusal::Resume(Reason::Identity)),
-        }
+        let admitted = own.is_some_and(|pass| pass.admits(&names, token));
+        admitted.then_some(None).ok_or(Refusal::Resume(Reason::Identity))
     }
 
     /// A hello by HTTP.
@@ -294,7 +292,7 @@ impl<W: HubWire> Engine<W> {
         }
     }
 
-    fn next_request(&mut self) -> RequestId {
+    pub(super) fn next_request(&mut self) -> RequestId {
         self.last_request = self.last_request.saturating_add(1);
         RequestId(self.last_request)
     }
@@ -379,9 +377,7 @@ impl<W: HubWire> Engine<W> {
                 let (kind, data) = payload.source()?;
                 hub::text(&Frame::Data { seq: *seq, una: *una, kind: kind.into(), data })
             }
-            Word::Marks { report, una, beat } => {
-                hub::text(&Frame::Marks { report: *report, una: *una, beat: *beat })
-            }
+            Word::Marks { report, una, beat } => hub::text(&Frame::Marks { report: *report, una: *una, beat: *beat }),
             Word::Nack { seq, after } => {
                 let nack = Nack::Retry { after: *after };
                 hub::text(&Frame::Nack { seq: *seq, nack, reason: "".into() })
@@ -416,7 +412,13 @@ impl<W: HubWire> Parcel<W> {
 }
 
 /// The last word to a native peer before its close frame.
-pub(super) fn farewell(why: Why, after: Duration, refused: Option<Refusal>, known: bool, window: Duration) -> Option<Text> {
+pub(super) fn farewell(
+    why: Why,
+    after: Duration,
+    refused: Option<Refusal>,
+    known: bool,
+    window: Duration,
+) -> Option<Text> {
     let refusal = refused.or_else(|| hub::refusal(why));
     match refusal {
         Some(reason) if !known => Some(hub::text(&Frame::Refused { reason })),
@@ -424,4 +426,3 @@ pub(super) fn farewell(why: Why, after: Duration, refused: Option<Refusal>, know
         _ => None,
     }
 }
-

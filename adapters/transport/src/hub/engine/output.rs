@@ -3,12 +3,13 @@
 use super::account::Asking;
 use super::{BELIEVED, Effect, Engine, Parcel, native};
 use crate::http::Bytes;
-use crate::hub::line::{Line, Stage};
+use crate::hub::line::{Door, Line, Stage};
 use crate::hub::wire::{Farewell, Gap, HubWire, Text};
 use crate::hub::{Action, Event};
 use crate::node::Settlement;
 use crate::socket::Wrote;
 use bowline::hub::{ConnId, HubEvent, HubOutput, Position, SessionId, Start, TopicName, Why};
+use bowline::wire::native::SUBPROTOCOL;
 use bowline::{Cause, Event as Word, Frame, HttpOutcome, Instant};
 use core::time::Duration;
 use std::sync::Arc;
@@ -53,7 +54,7 @@ impl<W: HubWire> Engine<W> {
             HubOutput::Drop { conn } => {
                 self.forget(conn);
             }
-            HubOutput::Frame { conn, frame, .. } if self.is_native(conn) => {
+            HubOutput::Frame { conn, frame, .. } if is_native(&self.lines, conn) => {
                 let frame = Self::native_frame(&frame);
                 if let (Some(frame), Some(line)) = (frame, self.line(conn)) {
                     self.write(&line, Wire::Text(frame));
@@ -200,6 +201,9 @@ impl<W: HubWire> Engine<W> {
                 self.turn(session, delivery);
                 None
             }
+            HubEvent::Session { session, event: Word::Gap { from, to, .. } } => {
+                whose(session).map(|peer| Event::Gap { peer, from: from.get(), to: to.map(bowline::Seq::get) })
+            }
             HubEvent::Session { .. } => None,
             HubEvent::Lost { session, count } => whose(session).map(|peer| Event::Lost { peer, count }),
             HubEvent::Presence { session, topic, present, subscribers } => {
@@ -247,17 +251,13 @@ impl<W: HubWire> Engine<W> {
 
     /// Whoever does not keep account could make nothing of it.
     fn write_gap(&mut self, conn: ConnId, gap: &Gap) {
-        if self.is_native(conn) {
+        if is_native(&self.lines, conn) {
             return self.native_gap(conn, gap);
         }
         let Some(line) = self.line(conn).filter(|line| line.keeps_account()) else { return };
         if let Some(frame) = line.peer().and_then(|peer| self.wire.gap(peer, gap)) {
             self.write(&line, Wire::Text(frame));
         }
-    }
-
-    fn is_native(&self, conn: ConnId) -> bool {
-        self.line(conn).is_some_and(|line| line.is_native())
     }
 
     fn ping(&mut self, conn: ConnId) {
@@ -349,6 +349,12 @@ impl<W: HubWire> Engine<W> {
             }
         }
     }
+}
+
+/// Whether a native peer is at the other end.
+fn is_native<W: HubWire>(lines: &[Option<Door<W>>], conn: ConnId) -> bool {
+    let door = lines.get(conn.place()).and_then(Option::as_ref).filter(|door| door.conn == conn);
+    door.is_some_and(|door| door.subprotocol == Some(SUBPROTOCOL))
 }
 
 /// As much of a reason as a close frame carries.
