@@ -3,10 +3,10 @@
 
 use bowline::wire::KeyedHash;
 use bowline::wire::gonka::{self, Kind};
-use bowline::{BETTENSOR_MINER, Config, Frame, GONKA_ML_NODE, Head, MessageId, Seq};
+use bowline::{BETTENSOR_MINER, Config, Frame, GONKA_ML_NODE, Head, MessageId, Seq, VILLAGE_VIEWER};
 use bowline_transport::conformance::{Check, Conformance, Report};
 use bowline_transport::http::{Answer, Bytes, Callback, Limits, Routes, Target};
-use bowline_transport::{Bettensor, Gonka, Heard, Keypair, Refused, Wire};
+use bowline_transport::{Bettensor, Gonka, Heard, Keypair, Refused, Village, Wire};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -74,6 +74,36 @@ fn the_miner_of_bettensor_passes_from_its_side() {
 }
 
 #[test]
+fn the_viewer_of_ai_village_passes_from_its_side() {
+    let vectors = include_str!("../vectors/aivillage.jsonl");
+    let events = [
+        "connection_established",
+        "ping",
+        "pong",
+        "error",
+        "training_started",
+        "training_progress",
+        "training_completed",
+        "model_created",
+        "system_metrics",
+        "subscription_response",
+    ];
+    let mut kit = Conformance::alone(Village::viewer())
+        .sample("custom", r#"{"note":"é\"\\\u0000","list":[1e300,null,{}]}"#)
+        .sample("x", "{}")
+        .refused("subscribe", r#"{"topic":"t"}"#)
+        .refused("custom", "no data")
+        .ignored(r#"{"type":"heartbeat"}"#)
+        .settings(VILLAGE_VIEWER);
+    for frame in recorded(vectors, "server->client", &events) {
+        kit = kit.recorded(frame);
+    }
+    let report = kit.run();
+    report.assert();
+    assert!(report.cases(Check::Quiet) > events.len());
+}
+
+#[test]
 fn the_wire_of_the_example_passes() {
     let report = Conformance::pair(Thermometer, Thermometer, |reading| serde_json::to_vec(reading).unwrap())
         .sample(&(), r#"{"sensor":4,"celsius":21.5}"#)
@@ -105,6 +135,7 @@ enum Fault {
     WrongWord,
     ForgetsSpelling,
     KeepaliveIsAMessage,
+    AnswersAnswers,
     TooLong,
     StrictFields,
     KeyOfBytes,
@@ -230,6 +261,9 @@ impl Wire for Notes {
             Some("tick") if self.is(Fault::KeepaliveIsAMessage) => {
                 Some(Heard::message(None, None, Note { id: "".into(), json: Bytes::new(), bytes: 1 }))
             }
+            Some("tick") if self.is(Fault::AnswersAnswers) => {
+                Some(Heard { say: vec![text.into()], ..Heard::of(Head::Other) })
+            }
             Some("tick") => Some(Heard::of(Head::Other)),
             Some(_) if self.is(Fault::LateVersionIsAnOffence) => None,
             Some(_) => Some(Heard::of(Head::Other)),
@@ -330,6 +364,7 @@ fn a_wire_that_is_broken_in_one_place_fails_the_check_of_that_place() {
         (Fault::WrongWord, &[Check::Acknowledge, Check::Tolerance]),
         (Fault::ForgetsSpelling, &[Check::Echo]),
         (Fault::KeepaliveIsAMessage, &[Check::Quiet]),
+        (Fault::AnswersAnswers, &[Check::Quiet]),
         (Fault::TooLong, &[Check::Limit]),
         (Fault::StrictFields, &[Check::Tolerance]),
         (Fault::KeyOfBytes, &[Check::Tolerance]),

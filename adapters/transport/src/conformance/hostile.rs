@@ -9,15 +9,13 @@
 //!
 //! Invariant: the damage is drawn from a seed of its own, so every run does the same.
 
-use super::{Conformance, Written, decides, fits, said, segment, text};
+use super::{Conformance, Written, decides, fits, quietly, said, segment, text};
 use crate::conformance::{Check, Report};
 use crate::http::{Bytes, Callback};
 use crate::wire::{Heard, Wire};
 use bowline::wire::KeyedHash;
 use bowline::{Frame, Head, SplitMix64};
 use core::fmt;
-use core::panic::AssertUnwindSafe;
-use std::panic::catch_unwind;
 
 /// So often is every frame damaged.
 const ROUNDS: usize = 500;
@@ -192,6 +190,9 @@ fn end<W: Wire>(wire: &W, names: &KeyedHash, frames: &[String], seed: u64, repor
             report.probe(Check::Mutation, &damaged, || {
                 let heard = copy.read(names, &damaged);
                 weight::<W>(&heard, damaged.len())?;
+                if let Some(message) = &heard.message {
+                    copy.delivered(message);
+                }
                 if let (Some(head @ Head::Data { id: Some(id), .. }), Some(message)) = (heard.head, &heard.message) {
                     copy.noted(id, message);
                     let ack = acknowledgement(&mut copy, head).unwrap_or_default();
@@ -218,18 +219,15 @@ fn acknowledgement<W: Wire>(wire: &mut W, head: Head) -> Option<String> {
     }
 }
 
-/// A panic here has been found and named by another check.
-fn quietly<T>(step: impl FnOnce() -> Result<T, String>) -> Result<T, ()> {
-    catch_unwind(AssertUnwindSafe(step)).unwrap_or(Err(String::new())).map_err(drop)
-}
-
 const fn most(bytes: usize) -> usize {
     bytes.saturating_mul(WEIGHT.0).saturating_add(WEIGHT.1)
 }
 
 fn weight<W: Wire>(heard: &Heard<W::Incoming>, bytes: usize) -> Result<(), String> {
     let weight = heard.message.as_ref().map_or(0, |message| W::describe(message).1);
-    fits(weight <= most(bytes), || format!("{bytes} bytes of a peer's became a message of {weight}"))
+    fits(weight <= most(bytes), || format!("{bytes} bytes of a peer's became a message of {weight}"))?;
+    let said: usize = heard.say.iter().map(String::len).sum();
+    fits(said <= most(bytes), || format!("{bytes} bytes of a peer's are answered with {said}"))
 }
 
 /// How much the wire shows of itself.
