@@ -228,7 +228,7 @@ fn the_table_of_settings_is_the_codes() {
 
 /// Every field of a configuration as the page writes it. Taken apart by name, so that a new field cannot be forgotten.
 fn settings(config: Config) -> Vec<(&'static str, String)> {
-    let Config { link, heartbeat, outbox, inbox, route } = config;
+    let Config { link, heartbeat, outbox, inbox, route, native } = config;
     let LinkConfig {
         role,
         ready,
@@ -302,6 +302,7 @@ fn settings(config: Config) -> Vec<(&'static str, String)> {
         ("route.deadline", span(deadline)),
         ("route.backoff", delays(backoff)),
         ("route.blocked", span(blocked)),
+        ("native", if native.is_some() { "yes" } else { "no" }.to_owned()),
     ]);
     all
 }
@@ -329,6 +330,7 @@ fn the_table_of_a_hubs_settings_is_the_codes() {
 fn hub_settings(config: HubConfig) -> Vec<(String, String)> {
     let HubConfig {
         session,
+        native,
         sessions,
         connections,
         pending,
@@ -370,6 +372,7 @@ fn hub_settings(config: HubConfig) -> Vec<(String, String)> {
         Slow::Disconnect => "disconnect",
     };
     let mut all: Vec<(String, String)> = [
+        ("native", if native.is_some() { "yes" } else { "no" }.to_owned()),
         ("sessions", sessions.to_string()),
         ("connections", connections.to_string()),
         ("pending", pending.to_string()),

@@ -99,6 +99,9 @@ pub struct HubConfig {
     /// Of every session. The role must be acceptor and a connection ready when it is open: the hub itself sees to the
     /// greeting. `link.newcomer` follows from [`duplicate`](Self::duplicate).
     pub session: Config,
+    /// Of every session with a native peer; none: there are no native peers. As for [`session`](Self::session); a newcomer
+    /// always replaces (R8). Default none.
+    pub native: Option<Config>,
     /// Identities known at once, connected or not; smaller storage limits further. Default 4,096.
     pub sessions: usize,
     /// Connections at once, of every kind. Default 8,192.
@@ -157,6 +160,7 @@ impl HubConfig {
             },
             ..Config::DEFAULT
         },
+        native: None,
         sessions: 4096,
         connections: 8192,
         pending: 1024,
@@ -225,9 +229,21 @@ impl HubConfig {
             Duplicate::Refuse | Duplicate::Allow(_) => Newcomer::IsRefused,
         };
         let session = self.session.check()?;
+        let native = match self.native {
+            Some(native) if native.native.is_none() => {
+                return Err(ConfigError { field: "native.native", why: "a native peer is numbered" });
+            }
+            Some(native) if native.link.role != Role::Acceptor || native.link.ready != Ready::Open => {
+                return Err(ConfigError { field: "native.link", why: "a hub is dialled, and greets by itself" });
+            }
+            Some(native) => {
+                Some(Config { link: LinkConfig { newcomer: Newcomer::Replaces, ..native.link }, ..native }.check()?)
+            }
+            None => None,
+        };
         let later =
             Config { inbox: InboxConfig { after_loss: false, ..self.session.inbox }, ..self.session }.check()?;
-        Ok(HubChecked { hub: self, session, later })
+        Ok(HubChecked { hub: self, session, later, native })
     }
 }
 
@@ -244,6 +260,7 @@ pub struct HubChecked {
     hub: HubConfig,
     session: Checked,
     later: Checked,
+    native: Option<Checked>,
 }
 
 impl HubChecked {
@@ -255,8 +272,13 @@ impl HubChecked {
 
     /// For a session that begins so long after the hub: what an earlier hub had completed can only come again within the
     /// horizon.
-    pub(super) fn session(&self, since: Duration) -> Checked {
-        if since < self.hub.session.inbox.horizon { self.session } else { self.later }
+    ///
+    /// A native peer's says itself what it has sent before; `None`: there are no native peers here.
+    pub(super) fn session(&self, since: Duration, native: bool) -> Option<Checked> {
+        if native {
+            return self.native;
+        }
+        Some(if since < self.hub.session.inbox.horizon { self.session } else { self.later })
     }
 }
 
@@ -290,7 +312,7 @@ mod tests {
     fn u2_the_policy_decides_what_becomes_of_a_newcomer() {
         let newcomer = |duplicate| {
             let checked = HubConfig { duplicate, ..HubConfig::DEFAULT }.check().unwrap();
-            checked.session(Duration::ZERO).get().link.newcomer
+            checked.session(Duration::ZERO, false).unwrap().get().link.newcomer
         };
         assert_eq!(newcomer(Duplicate::Replace), Newcomer::Replaces);
         assert_eq!(newcomer(Duplicate::ProbeThenReplace), Newcomer::Probes);

@@ -52,7 +52,9 @@ pub use types::{
     ConnId, Denied, Health, Heard, HubEvent, HubOutput, HubStats, Identity, Publish, Sent, SessionId, Verdict, Why,
 };
 
-use crate::ids::Origin;
+use crate::ids::{Origin, Seq};
+use crate::marks::Report;
+use crate::resume::Greeting;
 use crate::time::{Instant, Timer, Timers};
 use core::fmt;
 use core::time::Duration;
@@ -297,6 +299,18 @@ impl<P, M: Memory<P>> Hub<P, M> {
     #[must_use]
     pub fn identity(&self, session: SessionId) -> Option<Identity> {
         self.peers.get(session.0).map(|peer| peer.identity)
+    }
+
+    /// What a native peer is told of this session: its numbers, what it has; with `resume` for whether it goes on.
+    #[must_use]
+    pub fn greeting(&self, session: SessionId, resume: bool) -> Option<Greeting> {
+        self.peers.get(session.0).map(|peer| peer.session.greeting(resume))
+    }
+
+    /// What this session has of a native peer's messages, and the lowest of its own that has not ended.
+    #[must_use]
+    pub fn marks(&self, session: SessionId) -> Option<(Report, Seq)> {
+        self.peers.get(session.0).map(|peer| (peer.session.report(), peer.session.outbox().una()))
     }
 
     /// The connection of this session, if there is one.

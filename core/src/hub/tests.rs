@@ -53,7 +53,7 @@ impl Rig {
         while let Some(output) = self.hub.poll() {
             said.push(match output {
                 HubOutput::Verify { conn, .. } => Said::Verify(conn),
-                HubOutput::Welcome { conn, session, resumed } => Said::Welcome(conn, session, resumed),
+                HubOutput::Welcome { conn, session, resumed, .. } => Said::Welcome(conn, session, resumed),
                 HubOutput::Close { conn, why, after } => Said::Close(conn, why, after),
                 HubOutput::Drop { conn } => Said::Drop(conn),
                 HubOutput::Frame { conn, frame: Frame::Ack { id }, .. } => Said::Ack(conn, id),
@@ -63,6 +63,7 @@ impl Rig {
                 HubOutput::Respond { request, answer, .. } => Said::Respond(request, answer),
                 HubOutput::Post { session, payload, .. } => Said::Post(session, *payload),
                 HubOutput::Event(event) => Said::Event(event),
+                output => panic!("only a native session says {output:?}"),
             });
         }
         assert!(self.hub.deadline().is_none_or(|at| at > self.hub.now()), "rule 6");

@@ -4,6 +4,7 @@ use super::replay::Replayed;
 use super::table::Key;
 use crate::ids::{MessageId, PostId, RequestId};
 use crate::inbox::{Answer, Arrival};
+use crate::resume::{Greeting, Reason};
 use crate::session::{Event, Frame};
 use core::fmt;
 use core::time::Duration;
@@ -147,11 +148,13 @@ pub enum Why {
     Dismissed,
     /// Its session has ended.
     Expired,
+    /// A later incarnation of it has been here (I3).
+    Fenced,
 }
 
 impl Why {
     /// Every reason there is.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Full,
         Self::Rate,
         Self::Flood,
@@ -169,6 +172,7 @@ impl Why {
         Self::TooLarge,
         Self::Dismissed,
         Self::Expired,
+        Self::Fenced,
     ];
 
     /// As a close code (rules U8, U9, R8).
@@ -177,7 +181,13 @@ impl Why {
         match self {
             Self::Full | Self::Rate | Self::Later | Self::Duplicate | Self::War | Self::Slow => 1013,
             Self::Draining | Self::Expired => 1012,
-            Self::Silent | Self::Impostor | Self::Replayed | Self::Unknown | Self::Flood | Self::Dismissed => 1008,
+            Self::Silent
+            | Self::Impostor
+            | Self::Replayed
+            | Self::Unknown
+            | Self::Flood
+            | Self::Dismissed
+            | Self::Fenced => 1008,
             Self::Replaced => crate::link::REPLACED,
             Self::Violation => 1002,
             Self::TooLarge => 1009,
@@ -193,7 +203,7 @@ impl Why {
             Self::Silent => 408,
             Self::Impostor | Self::Replayed => 401,
             Self::Unknown | Self::Dismissed => 403,
-            Self::Replaced | Self::Duplicate => 409,
+            Self::Replaced | Self::Duplicate | Self::Fenced => 409,
             Self::Violation => 400,
             Self::TooLarge => 413,
         }
@@ -220,6 +230,7 @@ impl fmt::Display for Why {
             Self::TooLarge => "frame too long",
             Self::Dismissed => "not wanted any more",
             Self::Expired => "session ended",
+            Self::Fenced => "an older self",
         })
     }
 }
@@ -256,6 +267,13 @@ pub enum Verdict {
     },
     /// It is not, or may not: [`Why::Impostor`], [`Why::Unknown`] or another reason.
     Refuse(Why),
+    /// It is, and may come in, and it is a native peer that has greeted.
+    Greeted {
+        /// What it says of itself.
+        greeting: Greeting,
+        /// Why it cannot be resumed, if the adapter knows a reason: it names a session that nobody knows, or that has ended.
+        known: Option<Reason>,
+    },
     /// Nobody can say at the moment; it should come back after this.
     Later(Duration),
 }
@@ -343,8 +361,10 @@ pub enum HubOutput<'a, P> {
         conn: ConnId,
         /// Its session.
         session: SessionId,
-        /// The session was there before.
+        /// The session was there before; a native peer's goes on without a loss, as it was asked to.
         resumed: bool,
+        /// Why a native peer's does not.
+        reason: Option<Reason>,
     },
     /// Send a close frame and report when the connection has ended.
     Close {
@@ -366,6 +386,15 @@ pub enum HubOutput<'a, P> {
         conn: ConnId,
         /// Of this session.
         session: SessionId,
+        /// What.
+        frame: Frame<'a, P>,
+    },
+    /// Put a frame into the answer to this poll; [`Answer::Polled`] says that it is complete.
+    Carry {
+        /// Of this session.
+        session: SessionId,
+        /// Which.
+        request: RequestId,
         /// What.
         frame: Frame<'a, P>,
     },

@@ -78,6 +78,7 @@ fn drain(hub: &mut Small, seen: &mut Seen) {
             | HubOutput::Drop { .. }
             | HubOutput::Frame { .. }
             | HubOutput::Broadcast { .. }
+            | HubOutput::Carry { .. }
             | HubOutput::Respond { .. }
             | HubOutput::Event(_) => {}
         }

@@ -165,7 +165,7 @@ impl<S: Wire, R: Wire> Conformance<'_, S, R> {
                 outgoing.map_err(|why| format!("when message {n} begins, and all before have ended: {why}"))?;
             let (seq, id) = self.id(n);
             sender.accepted(id, &outgoing);
-            let _ = sender.write(Frame::Data { seq, id, payload: &outgoing });
+            let _ = sender.write(Frame::Data { seq, id, una: seq, payload: &outgoing });
             sender.settled(id);
             if n == 1 {
                 size = weigh(&sender);

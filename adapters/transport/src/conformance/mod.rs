@@ -181,7 +181,7 @@ impl<'a, S: Wire, R: Wire> Conformance<'a, S, R> {
         let outgoing = sender.prepare(kind, json).map_err(|why| format!("prepare refuses the sample: {why}"))?;
         let (seq, id) = self.id(n);
         sender.accepted(id, &outgoing);
-        let frame = sender.write(Frame::Data { seq, id, payload: &outgoing });
+        let frame = sender.write(Frame::Data { seq, id, una: seq, payload: &outgoing });
         let frame = frame.ok_or("write makes the WebSocket's ping of a message")?;
         Ok(Written { sender, outgoing, seq, id, frame })
     }

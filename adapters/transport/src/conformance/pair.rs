@@ -87,7 +87,7 @@ impl<'a, S: Wire, R: Wire> Pair<'_, 'a, S, R> {
     /// Written a second time, it is the same to a receiver that has seen the first.
     fn again(&self, sample: &(&S::Kind, Bytes)) -> Result<(), String> {
         let Written { mut sender, outgoing, seq, id, frame } = self.kit.written(sample, 1)?;
-        let second = sender.write(Frame::Data { seq, id, payload: &outgoing }).ok_or("the second write is a ping")?;
+        let second = sender.write(Frame::Data { seq, id, una: seq, payload: &outgoing }).ok_or("the second write is a ping")?;
         let mut receiver = self.receiver.clone();
         let (first_id, first_key, message) = Self::message(receiver.read(&self.kit.names, &frame))?;
         if let Some(id) = first_id {
@@ -227,7 +227,8 @@ impl<'a, S: Wire, R: Wire> Pair<'_, 'a, S, R> {
             let body = said.body.map_or_else(Bytes::new, |(_, body)| body);
             let (outcome, _) = sender.posted(id, HttpOutcome::from_status(said.status, said.retry_after), &body);
             let agreed = match answer {
-                bowline::Answer::Done => outcome == HttpOutcome::Acked,
+                bowline::Answer::Done | bowline::Answer::Polled => outcome == HttpOutcome::Acked,
+                bowline::Answer::Unknown => outcome == HttpOutcome::Gone,
                 bowline::Answer::Busy { after } => {
                     [HttpOutcome::Busy { after }, HttpOutcome::InProgress { after }].contains(&outcome)
                 }

@@ -139,7 +139,8 @@ impl Wire for Gonka {
                 let spelled = self.spelled.remove(&id).unwrap_or_else(|| id.to_string());
                 Some(gonka::encode_ack(&spelled))
             }
-            Frame::Ping => None,
+            // The last two are a native peer's alone.
+            Frame::Ping | Frame::Marks { .. } | Frame::Nack { .. } => None,
             Frame::Keepalive => Some(gonka::KEEPALIVE.into()),
             Frame::Data { id, payload, .. } => {
                 // Checked when it was accepted.
@@ -165,7 +166,7 @@ impl Wire for Gonka {
     fn answer(&self, answer: bowline::Answer) -> Answer {
         let status = Answer::status(answer.status());
         match answer {
-            bowline::Answer::Done => status,
+            bowline::Answer::Done | bowline::Answer::Unknown | bowline::Answer::Polled => status,
             bowline::Answer::Rejected => Answer { error: Some("this batch can never be processed".into()), ..status },
             bowline::Answer::Reused => Answer { error: Some("this id was used for another batch".into()), ..status },
             bowline::Answer::Busy { after } => Answer { retry_after: Some(after), ..status },

@@ -212,7 +212,11 @@ pub trait Wire: Clone + fmt::Debug + Send + 'static {
         let status = Answer::status(answer.status());
         match answer {
             bowline::Answer::Busy { after } => Answer { retry_after: Some(after), ..status },
-            bowline::Answer::Done | bowline::Answer::Rejected | bowline::Answer::Reused => status,
+            bowline::Answer::Done
+            | bowline::Answer::Rejected
+            | bowline::Answer::Reused
+            | bowline::Answer::Unknown
+            | bowline::Answer::Polled => status,
         }
     }
 
@@ -225,7 +229,7 @@ pub trait Wire: Clone + fmt::Debug + Send + 'static {
         id: MessageId,
         outgoing: &Self::Outgoing,
     ) -> (Target, Bytes, usize) {
-        let frame = self.write(Frame::Data { seq, id, payload: outgoing });
+        let frame = self.write(Frame::Data { seq, id, una: seq, payload: outgoing });
         (fallback.clone(), frame.unwrap_or_default().into(), 0)
     }
 

@@ -162,7 +162,7 @@ impl Engine {
                 Err(denied(Denied { why: Why::Full, after: Duration::from_secs(1) }))
             }
             Arrival::Reused => Err(Answer::error(422, "this id was used for another message")),
-            Arrival::Deliver { .. } | Arrival::Duplicate => {
+            Arrival::Deliver { .. } | Arrival::Ahead { .. } | Arrival::Duplicate => {
                 let (answer, answered) = async_channel::bounded(1);
                 self.requests.insert(request, Asking { answer, id });
                 Ok((session, request, answered))
@@ -183,6 +183,7 @@ impl Engine {
                 None => Answer::status(said.status()),
             },
             Said::Reused => Answer::error(422, "this id was used for another message"),
+            Said::Unknown | Said::Polled => Answer::status(said.status()),
             Said::Busy { after } => Answer { retry_after: Some(after), ..Answer::error(503, "still at work") },
         }
     }

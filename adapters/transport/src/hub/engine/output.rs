@@ -47,7 +47,7 @@ impl Engine {
                     self.effects.push(Effect::Verify { line });
                 }
             }
-            HubOutput::Welcome { conn, session, resumed } => self.welcome(conn, session, resumed),
+            HubOutput::Welcome { conn, session, resumed, .. } => self.welcome(conn, session, resumed),
             HubOutput::Close { conn, why, after } => self.close(conn, why, after),
             HubOutput::Drop { conn } => {
                 self.forget(conn);
@@ -63,7 +63,9 @@ impl Engine {
                     }
                 }
                 Frame::Ping | Frame::Keepalive => self.write_to(conn, Text::Ping(Bytes::new())),
+                Frame::Marks { .. } | Frame::Nack { .. } => {}
             },
+            HubOutput::Carry { .. } => {}
             HubOutput::Broadcast { conn, payload } => {
                 let text = Text::Text(payload.frame(&self.signer, now));
                 self.write_to(conn, text);
