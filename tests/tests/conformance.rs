@@ -297,7 +297,7 @@ impl Wire for Notes {
                 Some(json!({"type": word, "id": spelled}).to_string())
             }
             Frame::Keepalive => Some(r#"{"type":"tick"}"#.into()),
-            Frame::Ping => None,
+            Frame::Ping | Frame::Marks { .. } | Frame::Nack { .. } => None,
         }
     }
 
@@ -314,15 +314,13 @@ impl Wire for Notes {
         match answer {
             bowline::Answer::Busy { .. } if self.is(Fault::BusyIsDone) => Answer::OK,
             bowline::Answer::Busy { after } => Answer { retry_after: Some(after), ..Answer::status(answer.status()) },
-            bowline::Answer::Done | bowline::Answer::Rejected | bowline::Answer::Reused => {
-                Answer::status(answer.status())
-            }
+            answer => Answer::status(answer.status()),
         }
     }
 
     fn post(&mut self, fallback: &Target, seq: Seq, id: MessageId, text: &String) -> (Target, Bytes, usize) {
         let target = if self.is(Fault::OtherPath) { fallback.join("note") } else { fallback.clone() };
-        (target, self.write(Frame::Data { seq, id, payload: text }).unwrap_or_default().into(), 0)
+        (target, self.write(Frame::Data { seq, id, una: seq, payload: text }).unwrap_or_default().into(), 0)
     }
 
     fn describe(note: &Note) -> (&str, usize) {

@@ -187,6 +187,9 @@ impl Rig {
                 fine(books, conn);
                 book.broadcasts.entry(conn).or_default().push(*payload);
             }
+            HubOutput::Topic { .. } | HubOutput::Gap { .. } | HubOutput::Event(HubEvent::Presence { .. }) => {
+                panic!("nobody subscribes here: see hub_topics")
+            }
             HubOutput::Respond { request, answer, .. } => {
                 assert!(books.asked.remove(&request), "H2: {request:?} is answered twice, or never waited");
                 book.answers.insert(request, answer == Answer::Done);

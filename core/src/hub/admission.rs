@@ -430,6 +430,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
             since: self.forgotten,
             war_told: true,
             lost: 0,
+            member: super::topics::NOBODY,
             takeovers: 0,
             takeovers_since: Instant::ZERO,
             war_until: Instant::ZERO,
@@ -474,6 +475,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
                 peer.session.writable(now, link, false);
             }
         }
+        self.member_connected(key, true);
         self.touched(key);
         self.conns.set_deadline(conn, None);
         let reason = self.peers.get(key).and_then(|peer| peer.reason);
@@ -497,6 +499,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
             self.stats.lost = self.stats.lost.saturating_add(u64::from(waited));
             peer.lost = peer.lost.saturating_add(core::mem::take(&mut conn.lost)).saturating_add(waited);
         }
+        self.member_connected(key, false);
         self.live = self.live.saturating_sub(1);
         Some((link, conn))
     }

@@ -41,6 +41,8 @@ pub struct Peer<P, O: Slots<Slot<P>>, I: Slots<Seen>, N: Slots<super::replay::No
     pub(super) war_told: bool,
     /// Broadcasts lost to it that the application was not told of yet.
     pub(super) lost: u32,
+    /// Where it is among those that are subscribed to topics.
+    pub(super) member: u32,
     pub(super) takeovers: u8,
     pub(super) takeovers_since: Instant,
     /// Until then nobody may take it over.

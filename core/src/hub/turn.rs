@@ -12,6 +12,7 @@
 
 use super::peer::{ConnState, Todo};
 use super::table::Key;
+use super::topics::Due;
 use super::{ConnId, Hub, HubEvent, HubOutput, Memory, SessionId, Slow, Why};
 use crate::ids::{LinkId, MessageId, PostId, RequestId, Seq};
 use crate::inbox::Answer;
@@ -22,7 +23,7 @@ use crate::resume::Reason;
 use crate::session::{Event, Frame, Output};
 use core::time::Duration;
 
-/// Outputs of one session before the others get their turn, and broadcasts after them: reliable traffic goes before bulk,
+/// Outputs of one session before the others get their turn, and what many get (broadcasts, items of topics) after them: reliable traffic goes before bulk,
 /// four to one, but never instead of it.
 const OUTPUTS: u8 = 16;
 const BROADCASTS: u8 = 4;
@@ -51,6 +52,7 @@ enum Step {
     CarryMarks(Key, RequestId, Report, Seq),
     Broadcast(Key, u64),
     Snapshot(Key),
+    Topic(Key, Key, Due),
     Respond(Key, RequestId, Answer),
     Post(Key, PostId, MessageId, Duration),
     Event(HubEvent),
@@ -145,6 +147,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
                 HubOutput::Broadcast { conn: ConnId(conn), payload: self.log.get(number)? }
             }
             Step::Snapshot(conn) => HubOutput::Broadcast { conn: ConnId(conn), payload: self.snapshot.as_ref()? },
+            Step::Topic(conn, key, due) => self.topic_output(conn, key, due)?,
             Step::Respond(key, request, answer) => HubOutput::Respond { session: SessionId(key), request, answer },
             Step::Post(key, post, id, deadline) => {
                 let payload = self.peers.get(key)?.session.outbox().payload(post.seq)?;
@@ -158,7 +161,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
     }
 
     pub(super) fn has_event(&self) -> bool {
-        self.fleet_told != self.fleet_http || self.drained()
+        self.fleet_told != self.fleet_http || self.topics.has_presence() || self.drained()
     }
 
     fn drained(&self) -> bool {
@@ -171,6 +174,9 @@ impl<P, M: Memory<P>> Hub<P, M> {
         if self.fleet_told != self.fleet_http {
             self.fleet_told = self.fleet_http;
             return Some(HubEvent::Fleet { http: self.fleet_http });
+        }
+        if let Some(event) = self.next_presence() {
+            return Some(event);
         }
         if self.drained()
             && let Some(drain) = &mut self.drain
@@ -250,7 +256,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
         }
         if turn.broadcasts > 0
             && let Some((_, conn)) = peer.conn
-            && let Some(step) = self.bulk(key, conn)
+            && let Some(step) = self.shared(key, conn, turn)
         {
             self.turn = Some(Turn { broadcasts: turn.broadcasts.saturating_sub(1), ..turn });
             return Some(step);
@@ -262,15 +268,21 @@ impl<P, M: Memory<P>> Hub<P, M> {
     /// Puts the session where it belongs after its turn: at the end of the ring, into the heap, or out.
     fn turn_over(&mut self, key: Key) -> Option<Step> {
         let peer = self.peers.get(key)?;
-        let more = peer
-            .conn
-            .and_then(|(_, conn)| self.conns.get(conn))
-            .is_some_and(|conn| conn.writable && (conn.snapshot || !conn.pending.is_empty()));
+        let more = peer.conn.and_then(|(_, conn)| self.conns.get(conn)).is_some_and(|conn| {
+            conn.writable && (conn.snapshot || !conn.pending.is_empty() || self.topics.waits_for(peer.member))
+        });
         if peer.dirty || more {
             self.peers.make_ready(key);
             return None;
         }
         if Self::has_left(peer) {
+            self.member_leaves(key);
+            if let Some(event) = self.next_presence() {
+                // Whoever was told that it is there is told first that it is not.
+                self.peers.make_ready(key);
+                return Some(Step::Event(event));
+            }
+            let peer = self.peers.get(key)?;
             let (identity, (why, _)) = (peer.identity, peer.leaving?);
             let (backlog, held) = peer.counted;
             self.backlog = self.backlog.saturating_sub(backlog);
@@ -290,6 +302,23 @@ impl<P, M: Memory<P>> Hub<P, M> {
             self.peers.set_deadline(key, due);
         }
         None
+    }
+
+    /// The next of what others get too: a broadcast, an item of a topic. They take turns.
+    fn shared(&mut self, key: Key, conn: Key, turn: Turn) -> Option<Step> {
+        if turn.broadcasts.is_multiple_of(2) {
+            self.bulk(key, conn).or_else(|| self.topic(key, conn))
+        } else {
+            self.topic(key, conn).or_else(|| self.bulk(key, conn))
+        }
+    }
+
+    /// The next item of a topic, or the word that some were missed.
+    fn topic(&mut self, key: Key, conn: Key) -> Option<Step> {
+        // Its connection may have just been closed for being slow.
+        let attached = |state: &ConnState| matches!(state, ConnState::Attached { .. });
+        self.conns.get(conn).filter(|conn| conn.writable && attached(&conn.state))?;
+        self.topical(key).map(|due| Step::Topic(conn, key, due))
     }
 
     /// The next broadcast for a connection, or the word that some were lost.

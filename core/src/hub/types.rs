@@ -2,6 +2,7 @@
 
 use super::replay::Replayed;
 use super::table::Key;
+use super::topics::{Position, TopicName};
 use crate::ids::{MessageId, PostId, RequestId};
 use crate::inbox::{Answer, Arrival};
 use crate::resume::{Greeting, Reason};
@@ -299,7 +300,7 @@ pub enum Heard {
     Stale,
 }
 
-/// How many a broadcast goes to.
+/// How many a broadcast, or an item of a topic, goes to.
 ///
 /// ```
 /// # use bowline::hub::Sent;
@@ -309,7 +310,11 @@ pub enum Heard {
 pub struct Sent {
     /// It waits for so many connections, and will be written to each as fast as that one reads.
     pub reached: u32,
-    /// So many are so far behind that they lost this one or an earlier one.
+    /// So many subscribers will never get it. All of them, if there is no place for such an item at all or for its topic;
+    /// else those whose filter matches a topic that began with it, and for whom no subscription was free. Subscribers who
+    /// are away are neither reached nor refused: it waits for them in history. Always 0 for a broadcast.
+    pub refused: u32,
+    /// So many are so far behind that they lost this one or an earlier one by it.
     pub dropped: u32,
 }
 
@@ -405,6 +410,34 @@ pub enum HubOutput<'a, P> {
         /// What.
         payload: &'a P,
     },
+    /// Send an item of a topic: the same for every subscriber, so it can be encoded once.
+    Topic {
+        /// On this connection.
+        conn: ConnId,
+        /// Of this session.
+        session: SessionId,
+        /// Which topic.
+        topic: &'a TopicName,
+        /// Its place there.
+        position: Position,
+        /// What.
+        payload: &'a P,
+    },
+    /// Tell a subscriber what it has missed, before what follows.
+    Gap {
+        /// On this connection.
+        conn: ConnId,
+        /// Of this session.
+        session: SessionId,
+        /// Which topic.
+        topic: &'a TopicName,
+        /// Of the offsets.
+        epoch: u32,
+        /// The first missed. `None`: what it had is of another stream, so nobody knows how much it missed of that.
+        from: Option<u64>,
+        /// The last missed: the next item has the offset after it.
+        to: u64,
+    },
     /// Answer a request.
     Respond {
         /// Of this session.
@@ -447,7 +480,9 @@ pub enum HubEvent {
         /// What.
         event: Event,
     },
-    /// Broadcasts were lost to one that reads too slowly, or whose connection ended while they waited for it.
+    /// Broadcasts were lost to one that reads too slowly, or whose connection ended while they waited for it; or a topic
+    /// began that it has a filter for, and no subscription was free: it misses that topic until it subscribes again. (What
+    /// a subscriber misses of a topic, it is told itself, in its place: [`HubOutput::Gap`].)
     Lost {
         /// Which.
         session: SessionId,
@@ -467,6 +502,19 @@ pub enum HubEvent {
         identity: Identity,
         /// Why.
         why: Why,
+    },
+    /// A session is subscribed to a topic now, or not any more; only if the settings ask for it. One that is away stays
+    /// subscribed. What was taken back before it was told is not told; what a topic that was forgotten in between began
+    /// with is told again.
+    Presence {
+        /// Which.
+        session: SessionId,
+        /// To this one.
+        topic: TopicName,
+        /// Whether it is.
+        present: bool,
+        /// How many are, at the moment of telling.
+        subscribers: u32,
     },
     /// So few are connected that those who are not should be served by HTTP; or enough again (rule P8).
     Fleet {
@@ -557,4 +605,10 @@ pub struct HubStats {
     pub lost: u64,
     /// Copies that a newer broadcast made worthless.
     pub conflated: u64,
+    /// Items of topics published.
+    pub published: u64,
+    /// Copies of them given to the adapter.
+    pub topic_copies: u64,
+    /// Gaps told to subscribers.
+    pub gaps: u64,
 }

@@ -79,6 +79,8 @@ fn drain(hub: &mut Small, seen: &mut Seen) {
             | HubOutput::Frame { .. }
             | HubOutput::Broadcast { .. }
             | HubOutput::Carry { .. }
+            | HubOutput::Topic { .. }
+            | HubOutput::Gap { .. }
             | HubOutput::Respond { .. }
             | HubOutput::Event(_) => {}
         }

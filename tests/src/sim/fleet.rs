@@ -771,6 +771,7 @@ impl From<HubOutput<'_, u32>> for Said {
                 },
             ),
             HubOutput::Broadcast { conn, payload } => Self::Down(conn, Down::Broadcast(*payload)),
+            HubOutput::Topic { .. } | HubOutput::Gap { .. } => unreachable!("nobody subscribes here"),
             HubOutput::Respond { request, answer, .. } => Self::Respond(request, answer),
             HubOutput::Post { .. } | HubOutput::Carry { .. } => {
                 unreachable!("the hub has no HTTP path to its clients here")

@@ -50,7 +50,7 @@ impl Wire for Thermometer {
     type Incoming = Reading;
 
     fn routes(&self) -> Routes<'static> {
-        Routes { websocket: Some("/device"), callbacks: &["/device/readings"], ..Routes::NONE }
+        Routes { websockets: &["/device"], callbacks: &["/device/readings"], ..Routes::NONE }
     }
 
     fn prepare(&mut self, (): &(), json: &Bytes) -> Result<Reading, Refused> {
@@ -71,8 +71,8 @@ impl Wire for Thermometer {
             Frame::Data { id, payload, .. } => Some(format!("R {id} {} {}", payload.sensor, payload.celsius)),
             Frame::Ack { id } => Some(format!("A {id}")),
             Frame::Keepalive => Some("K".into()),
-            // The WebSocket's own.
-            Frame::Ping => None,
+            // The WebSocket's own; the others are for numbered peers.
+            Frame::Ping | Frame::Marks { .. } | Frame::Nack { .. } => None,
         }
     }
 

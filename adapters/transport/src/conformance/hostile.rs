@@ -101,7 +101,7 @@ impl<S: Wire, R: Wire> Conformance<'_, S, R> {
             for body in NO_MESSAGE {
                 let body = Bytes::from_static(body);
                 report.probe(Check::HttpGarbage, &text(&body), || {
-                    let callback = Callback { segment, idempotency_key: None, body: body.clone() };
+                    let callback = Callback { segment, idempotency_key: None, subprotocol: None, body: body.clone() };
                     match wire.clone().request(&self.names, &callback) {
                         Ok(heard) => Err(format!("{path} takes it for {}, and answers 2xx", said(heard.head))),
                         Err(answer) => fits((400..500).contains(&answer.status), || {
@@ -115,7 +115,12 @@ impl<S: Wire, R: Wire> Conformance<'_, S, R> {
                     let body = damage.bytes(frame.as_bytes(), frames);
                     report.probe(Check::Mutation, &text(&body), || {
                         let key = Some(text(&body).chars().filter(char::is_ascii_graphic).take(64).collect());
-                        let callback = Callback { segment, idempotency_key: key, body: Bytes::from(body.clone()) };
+                        let callback = Callback {
+                            segment,
+                            idempotency_key: key,
+                            subprotocol: None,
+                            body: Bytes::from(body.clone()),
+                        };
                         wire.clone()
                             .request(&self.names, &callback)
                             .map_or(Ok(()), |heard| weight::<W>(&heard, body.len()))

@@ -87,7 +87,8 @@ impl<'a, S: Wire, R: Wire> Pair<'_, 'a, S, R> {
     /// Written a second time, it is the same to a receiver that has seen the first.
     fn again(&self, sample: &(&S::Kind, Bytes)) -> Result<(), String> {
         let Written { mut sender, outgoing, seq, id, frame } = self.kit.written(sample, 1)?;
-        let second = sender.write(Frame::Data { seq, id, una: seq, payload: &outgoing }).ok_or("the second write is a ping")?;
+        let second =
+            sender.write(Frame::Data { seq, id, una: seq, payload: &outgoing }).ok_or("the second write is a ping")?;
         let mut receiver = self.receiver.clone();
         let (first_id, first_key, message) = Self::message(receiver.read(&self.kit.names, &frame))?;
         if let Some(id) = first_id {
@@ -202,7 +203,7 @@ impl<'a, S: Wire, R: Wire> Pair<'_, 'a, S, R> {
         let route = route.ok_or_else(|| format!("posted to {}, served are {served:?}", target.path()))?;
         let size = S::size(&outgoing);
         fits(body.len() <= size, || format!("size says {size} bytes, the body has {}", body.len()))?;
-        Ok((Callback { segment: segment(route), idempotency_key: Some(id.to_string()), body }, id))
+        Ok((Callback { segment: segment(route), idempotency_key: Some(id.to_string()), subprotocol: None, body }, id))
     }
 
     fn http_round_trip(&self, sample: &(&S::Kind, Bytes), fallback: &str) -> Result<(), String> {

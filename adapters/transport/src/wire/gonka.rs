@@ -58,8 +58,8 @@ pub struct Batch {
 ///
 /// ```
 /// use bowline_transport::{Gonka, Wire};
-/// assert!(Gonka::ML_NODE.routes().websocket.is_some());
-/// assert!(Gonka::API_NODE.routes().websocket.is_none());
+/// assert!(!Gonka::ML_NODE.routes().websockets.is_empty());
+/// assert!(Gonka::API_NODE.routes().websockets.is_empty());
 /// ```
 #[derive(Clone, Debug)]
 pub struct Gonka {
@@ -92,7 +92,7 @@ impl Wire for Gonka {
 
     fn routes(&self) -> Routes<'static> {
         match self.direction {
-            Direction::Send => Routes { websocket: Some(gonka::PATH), ..Routes::NONE },
+            Direction::Send => Routes { websockets: &[gonka::PATH], ..Routes::NONE },
             Direction::Receive => Routes { callbacks: GONKA_CALLBACKS, ..Routes::NONE },
         }
     }

@@ -144,7 +144,7 @@ pub trait Wire: Clone + fmt::Debug + Send + 'static {
 
     /// What peers may ask of our listener. Default: a WebSocket at `/`.
     fn routes(&self) -> Routes<'static> {
-        Routes { websocket: Some("/"), ..Routes::NONE }
+        Routes { websockets: &["/"], ..Routes::NONE }
     }
 
     /// What a visitor of our listener may cost before it is a WebSocket.
