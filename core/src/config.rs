@@ -15,6 +15,7 @@ use crate::link::LinkConfig;
 use crate::outbox::OutboxConfig;
 use crate::route::RouteConfig;
 use crate::rtt::AckWait;
+use crate::session::NativeConfig;
 use core::fmt;
 use core::time::Duration;
 
@@ -42,6 +43,8 @@ pub struct Config {
     pub inbox: InboxConfig,
     /// WebSocket or HTTP.
     pub route: RouteConfig,
+    /// The peer is native: messages are numbered, marked, resumed (PROTOCOL.md, section 8). Default none.
+    pub native: Option<NativeConfig>,
 }
 
 impl Config {
@@ -52,6 +55,7 @@ impl Config {
         outbox: OutboxConfig::DEFAULT,
         inbox: InboxConfig::DEFAULT,
         route: RouteConfig::DEFAULT,
+        native: None,
     };
 
     /// Refuses what cannot work.
@@ -59,7 +63,7 @@ impl Config {
     /// # Errors
     /// The first field that makes no sense, and why.
     pub fn check(self) -> Result<Checked, ConfigError> {
-        let Self { link, heartbeat, outbox, inbox, route } = self;
+        let Self { link, heartbeat, outbox, inbox, route, native } = self;
         let rules = [
             (outbox.capacity > 0, "outbox.capacity", "nothing could be sent"),
             (inbox.capacity > 0, "inbox.capacity", "nothing could be received, or told from its copy"),
@@ -99,6 +103,7 @@ impl Config {
             (!route.http || takes_time(route.deadline), "route.deadline", "no request is answered in no time"),
             (moves(route.backoff), "route.backoff", "floor and base are zero: a failing endpoint would be a hot loop"),
             (ordered(route.backoff), "route.backoff.cap", "smaller than the base"),
+            (native.is_none_or(|native| whole(native.poll)), "native.poll", "neither never nor a microsecond"),
         ];
         match rules.into_iter().find(|(holds, ..)| !holds) {
             Some((_, field, why)) => Err(ConfigError { field, why }),

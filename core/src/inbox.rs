@@ -73,6 +73,10 @@ pub enum Answer {
     Rejected,
     /// 422: its id was used for another payload (I5).
     Reused,
+    /// 404: nobody has greeted us whose message this could be; the peer says hello again.
+    Unknown,
+    /// 200: what the answer to a poll carries is complete (H3).
+    Polled,
     /// 503 with `Retry-After`: still at work, or full (H2).
     Busy {
         /// When to ask again.
@@ -85,7 +89,8 @@ impl Answer {
     #[must_use]
     pub const fn status(self) -> u16 {
         match self {
-            Self::Done => 200,
+            Self::Done | Self::Polled => 200,
+            Self::Unknown => 404,
             Self::Rejected | Self::Reused => 422,
             Self::Busy { .. } => 503,
         }
@@ -147,6 +152,13 @@ pub enum Arrival {
     },
     /// Seen before; a known result goes back as an acknowledgement, or as the answer when it is there.
     Duplicate,
+    /// As `Deliver`, but keep it until it is its turn ([`Event::Turn`](crate::Event::Turn)): one before it is missing (S9).
+    Ahead {
+        /// To be named when it completes.
+        delivery: DeliveryId,
+        /// It may have been handled by an earlier run.
+        maybe_dup: bool,
+    },
     /// Answer the request at once.
     Answer(Answer),
     /// No room: do nothing, the peer will try again.
@@ -242,6 +254,8 @@ pub struct Inbox<S: Slots<Seen> + ?Sized = [Option<Seen>]> {
     answers: usize,
     reports: usize,
     horizon_short: u64,
+    /// Others remember by number what is completed; this remembers only what is not.
+    numbered: bool,
     item: PhantomData<Seen>,
     slots: S,
 }
@@ -262,6 +276,7 @@ impl<S: Slots<Seen>> Inbox<S> {
             answers: 0,
             reports: 0,
             horizon_short: 0,
+            numbered: false,
             item: PhantomData,
             slots,
         }
@@ -301,9 +316,11 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
             Find::Reused => Arrival::Answer(Answer::Reused),
             Find::Nothing => match self.admit(now, known, key, Some(waiter)) {
                 Arrival::Full => Arrival::Answer(Answer::Busy { after: SOON }),
-                arrival @ (Arrival::Deliver { .. } | Arrival::Duplicate | Arrival::Answer(_) | Arrival::Reused) => {
-                    arrival
-                }
+                arrival @ (Arrival::Deliver { .. }
+                | Arrival::Ahead { .. }
+                | Arrival::Duplicate
+                | Arrival::Answer(_)
+                | Arrival::Reused) => arrival,
             },
             Find::At(at) => {
                 if let Some(known) = known {
@@ -339,7 +356,7 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
             Verdict::Retry { after } => (Answer::Busy { after: if after.is_zero() { SOON } else { after } }, false),
         };
         // Without a name there is nothing to know it by: it takes no place in the memory.
-        let nameless = seen.key.is_none() && seen.ids.iter().all(Option::is_none);
+        let nameless = self.numbered || (seen.key.is_none() && seen.ids.iter().all(Option::is_none));
         seen.stage = match verdict {
             Verdict::Done | Verdict::Reject if nameless => Stage::Released,
             Verdict::Done => Stage::Done { rejected: false, forget },
@@ -387,6 +404,33 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
             }
         }
         self.wake.disarm();
+    }
+
+    /// What is completed is remembered elsewhere, by number.
+    pub(crate) const fn set_numbered(&mut self) {
+        self.numbered = true;
+    }
+
+    /// How many more may be at the application.
+    pub(crate) const fn room(&self) -> usize {
+        self.config.held.saturating_sub(self.held)
+    }
+
+    /// How long a message is remembered.
+    pub(crate) const fn horizon(&self) -> Duration {
+        self.config.horizon
+    }
+
+    /// The delivery of a message at the application, by its id.
+    pub(crate) fn delivery(&self, id: MessageId) -> Option<DeliveryId> {
+        let is = |seen: &&Seen| seen.stage == Stage::Held && seen.ids.iter().flatten().any(|known| known.id == id);
+        self.slots.as_ref().iter().flatten().find(is).map(|seen| seen.delivery)
+    }
+
+    /// The id of a message at the application.
+    pub(crate) fn id(&self, delivery: DeliveryId) -> Option<MessageId> {
+        let is = |seen: &&Seen| seen.stage == Stage::Held && seen.delivery == delivery;
+        self.slots.as_ref().iter().flatten().find(is)?.ids.iter().flatten().next().map(|known| known.id)
     }
 
     /// Takes nothing new from now on; copies are answered as before (S6).

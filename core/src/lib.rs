@@ -44,8 +44,10 @@ pub mod hub;
 pub mod ids;
 pub mod inbox;
 pub mod link;
+pub mod marks;
 pub mod outbox;
 pub mod profile;
+pub mod resume;
 pub mod ring;
 pub mod rng;
 pub mod route;
@@ -62,13 +64,17 @@ pub use heartbeat::{Heartbeat, HeartbeatConfig};
 pub use ids::{ContentKey, DeliveryId, LinkId, MessageId, Origin, PostId, RequestId, Seq};
 pub use inbox::{Answer, Arrival, Inbox, InboxConfig, InlineInbox, OnReject, Seen, Verdict};
 pub use link::{Accepted, Ending, Link, LinkConfig, LinkState, Newcomer, REPLACED, Ready, Role};
+pub use marks::{Beat, Nack, Report};
 pub use outbox::{Ack, InlineOutbox, OnNewLink, Outbox, OutboxConfig, Outcome, Path, Policy, Proof, Rejection, Slot};
-pub use profile::{BETTENSOR_MINER, GONKA_API_NODE, GONKA_ML_NODE, VILLAGE_VIEWER};
+pub use profile::{BETTENSOR_MINER, GONKA_API_NODE, GONKA_ML_NODE, NATIVE, NATIVE_PEER, VILLAGE_VIEWER};
+pub use resume::{Got, Greeting, Reason};
 pub use ring::{Ring, Slots};
 pub use rng::SplitMix64;
 pub use route::{Hedge, Route, RouteConfig};
 pub use rtt::{AckWait, Rtt};
 #[cfg(feature = "alloc")]
 pub use session::HeapSession;
-pub use session::{Event, Frame, Head, InlineSession, Input, Output, Refusal, Reply, Session, State, Stats};
+pub use session::{
+    Event, Frame, Head, InlineSession, Input, NativeConfig, Output, Refusal, Reply, Session, State, Stats,
+};
 pub use time::{Instant, Timer, Timers, Wake};

@@ -560,6 +560,10 @@ impl Link {
         self.suspended
     }
 
+    pub(crate) const fn dials(&self) -> bool {
+        matches!(self.config.role, Role::Dialer)
+    }
+
     /// How many attempts and connections there have been.
     #[must_use]
     pub const fn attempts(&self) -> u64 {

@@ -210,6 +210,8 @@ pub struct Slot<P> {
     by_http: bool,
     /// A ping was sent after it on its connection, whose answer proves that it arrived.
     asked: bool,
+    /// The last poll it was given to.
+    polled: u32,
     end: End,
 }
 
@@ -222,6 +224,10 @@ enum Answer {
     Awaited { since: Option<Instant>, due: Timer },
     /// Not come in time.
     Late,
+    /// It has arrived, on whatever connection; its completion will be told ([`window`]).
+    Arrived,
+    /// The peer asked for it again, after this.
+    Asked { from: Timer },
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -286,6 +292,10 @@ pub struct Outbox<P, S: Slots<Slot<P>> + ?Sized = [Option<Slot<P>>]> {
     late: usize,
     posting: usize,
     posts: u32,
+    /// No number above this one is sent: the peer's credit (S10). Plain peers have none to give.
+    credit: Seq,
+    /// How many polls have been answered; a message goes into each once.
+    polls: u32,
     /// The smallest payload for which a connection was closed with 1009 (F4).
     refused_size: u32,
     ring: Ring<Slot<P>, S>,
@@ -308,6 +318,8 @@ impl<P, S: Slots<Slot<P>>> Outbox<P, S> {
             late: 0,
             posting: 0,
             posts: 0,
+            credit: Seq::LAST,
+            polls: 0,
             refused_size: u32::MAX,
             ring: Ring::new(slots),
         }
@@ -340,6 +352,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
             post: Posting::Never,
             by_http: size > self.frame_limit(),
             asked: false,
+            polled: 0,
             end: End::Open,
         };
         self.ring.make_room(self.config.capacity);
@@ -351,13 +364,21 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
 
     /// The next message to send on `link`, marked as sent; its acknowledgement is awaited from now on (T1, T4).
     pub fn take_frame(&mut self, now: Instant, link: LinkId) -> Option<Seq> {
-        let wait = self.rtt.wait();
+        let (wait, allowed) = (self.rtt.wait(), self.allowed());
         while self.frame_from < self.ring.len() {
             let offset = self.frame_from;
+            if self.head.plus(as_u64(offset)) > allowed {
+                return None;
+            }
             self.frame_from = offset.saturating_add(1);
             let Some(slot) = self.ring.get_mut(offset) else { continue };
             let underway = matches!(slot.post, Posting::Underway { .. });
-            if slot.end != End::Open || slot.by_http || underway || slot.sent_on == link {
+            let waits = match &slot.answer {
+                Answer::Arrived => true,
+                Answer::Asked { from } => from.at().is_some_and(|at| at > now),
+                Answer::None | Answer::Awaited { .. } | Answer::Late => false,
+            };
+            if slot.end != End::Open || slot.by_http || underway || waits || slot.sent_on == link {
                 continue;
             }
             let mut due = Timer::disarmed();
@@ -376,11 +397,19 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
     /// The next message to post, marked as under way. `all`: traffic goes by HTTP at the moment; otherwise only what must
     /// go by HTTP. What may still be answered on the live connection is left alone.
     pub fn take_post(&mut self, now: Instant, all: bool) -> Option<PostId> {
+        let allowed = self.allowed();
         while self.post_from < self.ring.len() {
             let offset = self.post_from;
+            if self.head.plus(as_u64(offset)) > allowed {
+                return None;
+            }
             self.post_from = offset.saturating_add(1);
             let Some(slot) = self.ring.get_mut(offset) else { continue };
-            let waits = matches!(slot.answer, Answer::Awaited { .. });
+            let waits = match &slot.answer {
+                Answer::Awaited { .. } | Answer::Arrived => true,
+                Answer::Asked { from } => from.at().is_some_and(|at| at > now),
+                Answer::None | Answer::Late => false,
+            };
             let free = match &mut slot.post {
                 Posting::Never => true,
                 Posting::Underway { .. } => false,
@@ -430,7 +459,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         // sample (T5), nor is what also went by HTTP.
         let sample = match slot.answer {
             Answer::Awaited { since, .. } if slot.sent_on == link && slot.post == Posting::Never => since,
-            Answer::Awaited { .. } | Answer::Late | Answer::None => None,
+            Answer::Awaited { .. } | Answer::Late | Answer::None | Answer::Arrived | Answer::Asked { .. } => None,
         };
         self.settle(now, seq, outcome);
         if let Some(sent) = sample {
@@ -500,14 +529,17 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
     /// The connection ended: nothing is awaited on it any more. `too_large`: it was closed with 1009, so the largest
     /// message in flight is the likely reason and goes by HTTP from now on (F4).
     pub fn on_link_down(&mut self, too_large: bool) {
-        let in_flight = |slot: &Slot<P>| (slot.answer != Answer::None).then_some(slot.size);
+        let in_flight =
+            |slot: &Slot<P>| matches!(slot.answer, Answer::Awaited { .. } | Answer::Late).then_some(slot.size);
         if too_large && let Some(largest) = self.ring.iter().filter_map(in_flight).max() {
             self.refused_size = self.refused_size.min(largest);
         }
         let limit = self.frame_limit();
         for offset in 0..self.ring.len() {
             if let Some(slot) = self.ring.get_mut(offset) {
-                slot.answer = Answer::None;
+                if !matches!(slot.answer, Answer::Arrived | Answer::Asked { .. }) {
+                    slot.answer = Answer::None;
+                }
                 slot.asked = false;
                 // What was only late may go over the next connection; what is too large may not.
                 slot.by_http = slot.size > limit;
@@ -540,7 +572,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         let before = self.unsettled;
         let since = |slot: &Slot<P>| match slot.answer {
             Answer::Awaited { since, .. } if slot.asked && slot.post == Posting::Never => since,
-            Answer::Awaited { .. } | Answer::Late | Answer::None => None,
+            Answer::Awaited { .. } | Answer::Late | Answer::None | Answer::Arrived | Answer::Asked { .. } => None,
         };
         let latest = self.ring.iter().filter_map(since).max();
         self.end_where(now, |slot| slot.asked.then_some(Outcome::Delivered { path: Path::WebSocket }));
@@ -627,7 +659,14 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
                 }
                 Posting::Never | Posting::Underway { .. } => None,
             };
-            for at in [due, slot.expires.at(), from].into_iter().flatten() {
+            let asked = match &mut slot.answer {
+                Answer::Asked { from } => {
+                    let _ = from.fire(now);
+                    from.at()
+                }
+                Answer::None | Answer::Awaited { .. } | Answer::Late | Answer::Arrived => None,
+            };
+            for at in [due, slot.expires.at(), from, asked].into_iter().flatten() {
                 next.arm_by(at);
             }
         }
@@ -688,6 +727,18 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         }
         self.free();
         found
+    }
+
+    /// Who numbers its messages.
+    #[must_use]
+    pub const fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// How long a message lives that says nothing else.
+    #[must_use]
+    pub const fn life(&self) -> Option<Duration> {
+        self.config.life
     }
 
     /// The payload of a message that has not been reported as ended.
@@ -794,6 +845,8 @@ fn as_u64(n: usize) -> u64 {
 fn as_usize(n: u32) -> usize {
     usize::try_from(n).unwrap_or(usize::MAX)
 }
+
+mod window;
 
 #[cfg(test)]
 mod tests;

@@ -23,6 +23,12 @@
 //!  who sends            the hub: events, which are not acknowledged
 //!  between attempts     3 s + U(0, 2 s), no growth
 //!  idle                 a ping of the wire's own every 30 s, which is all that keeps it; dead after 300 s
+//!
+//!                       NATIVE                        NATIVE_PEER
+//!  who dials            dials a hub                   is dialled
+//!  who sends            both, numbered, in order, marked, resumed; by HTTP and long polls where there is no WebSocket
+//!  between attempts     0.1 s + U(0, 1 s doubling to 30 s)
+//!  idle                 a ping every 20 s; dead after 45 s
 //! ```
 //!
 //! Rules: B6, F1, F6, L4, P1, T1; values from section 4.14 of the rules and the peers' code.
@@ -31,11 +37,12 @@ use crate::backoff::{BackoffConfig, Jitter};
 use crate::cause::{Class, On, Row};
 use crate::config::Config;
 use crate::heartbeat::HeartbeatConfig;
-use crate::inbox::InboxConfig;
-use crate::link::{LinkConfig, Ready, Role};
+use crate::inbox::{InboxConfig, OnReject};
+use crate::link::{LinkConfig, Newcomer, Ready, Role};
 use crate::outbox::{OutboxConfig, Proof};
 use crate::route::{Hedge, RouteConfig};
 use crate::rtt::AckWait;
+use crate::session::NativeConfig;
 use core::time::Duration;
 
 const fn seconds(n: u64) -> Duration {
@@ -63,6 +70,7 @@ pub const GONKA_API_NODE: Config = Config {
     // A sender of the original retries for as long as a phase lasts; the memory is for a batch every 4 s over the horizon.
     inbox: InboxConfig { capacity: 1024, horizon: seconds(3600), peer_life: seconds(3600), ..InboxConfig::DEFAULT },
     route: RouteConfig::DEFAULT,
+    native: None,
 };
 
 /// Gonka's sender: it accepts one client and posts to the callbacks when that client is not there or does not answer.
@@ -91,6 +99,7 @@ pub const GONKA_ML_NODE: Config = Config {
         backoff: BackoffConfig { cap: seconds(5), ..BackoffConfig::DEFAULT },
         ..RouteConfig::DEFAULT
     },
+    native: None,
 };
 
 /// Bettensor's miner: it dials a validator's WebSocket, signs its first frame, and posts predictions where there is no
@@ -123,6 +132,7 @@ pub const BETTENSOR_MINER: Config = Config {
     },
     inbox: InboxConfig { capacity: 1024, ..InboxConfig::DEFAULT },
     route: RouteConfig { http: true, ..RouteConfig::DEFAULT },
+    native: None,
 };
 
 /// A viewer of AI Village's events: it dials the hub, and what it sends is proved by the answer to the ping behind it.
@@ -160,6 +170,7 @@ pub const VILLAGE_VIEWER: Config = Config {
     // Events come in bursts, and are lost while as many are at the application: history is sent in one piece.
     inbox: InboxConfig { capacity: 1024, held: 1024, ..InboxConfig::DEFAULT },
     route: RouteConfig::DEFAULT,
+    native: None,
 };
 
 #[cfg(test)]
@@ -250,3 +261,37 @@ mod tests {
         assert_eq!(GONKA_ML_NODE.outbox.ack_wait, AckWait::Fixed(seconds(3)));
     }
 }
+
+/// A native client: it dials a hub, numbers what it sends and resumes (PROTOCOL.md, section 8).
+///
+/// ```
+/// assert!(bowline::NATIVE.check().is_ok());
+/// ```
+pub const NATIVE: Config = Config {
+    link: LinkConfig { role: Role::Dialer, ready: Ready::Hello, ..LinkConfig::DEFAULT },
+    heartbeat: HeartbeatConfig::DEFAULT,
+    outbox: OutboxConfig {
+        ack_wait: AckWait::Adaptive { first: seconds(1), least: Duration::from_millis(200), most: seconds(60) },
+        life: Some(seconds(3600)),
+        frame_limit: 1 << 20,
+        post_limit: 1 << 20,
+        ..OutboxConfig::DEFAULT
+    },
+    // There is a word for it.
+    inbox: InboxConfig { capacity: 64, on_reject: OnReject::Silence, ..InboxConfig::DEFAULT },
+    route: RouteConfig { http: true, grace: seconds(2), ..RouteConfig::DEFAULT },
+    native: Some(NativeConfig::DEFAULT),
+};
+
+/// What a hub has for each native client: as [`NATIVE`], but it is dialled, and what has no connection waits to be polled.
+///
+/// ```
+/// use bowline::hub::HubConfig;
+/// let hub = HubConfig { native: Some(bowline::NATIVE_PEER), ..HubConfig::DEFAULT };
+/// assert!(hub.check().is_ok());
+/// ```
+pub const NATIVE_PEER: Config = Config {
+    link: LinkConfig { role: Role::Acceptor, newcomer: Newcomer::Replaces, farewell: 1012, ..LinkConfig::DEFAULT },
+    route: RouteConfig::DEFAULT,
+    ..NATIVE
+};

@@ -35,13 +35,19 @@ use crate::heartbeat::{Heartbeat, HeartbeatConfig};
 use crate::ids::{ContentKey, DeliveryId, LinkId, MessageId, Origin, PostId, RequestId, Seq};
 use crate::inbox::{Answer, Arrival, Inbox, Seen, Verdict};
 use crate::link::{Accepted, Ending, Link, LinkState};
+use crate::marks::{Beat, Nack, Report};
 use crate::outbox::{Ack, Outbox, Outcome, Path, Policy, Proof, Slot};
+use crate::resume::{Greeting, Reason};
 use crate::ring::Slots;
 use crate::rng::SplitMix64;
 use crate::route::Route;
 use crate::time::{Instant, Timer, Timers, Wake};
 use core::fmt;
 use core::time::Duration;
+use native::{Ask, Carry, Native};
+
+mod native;
+pub use native::NativeConfig;
 
 /// What a frame is, as far as a session needs to know; the payload stays with the adapter.
 ///
@@ -73,6 +79,36 @@ pub enum Head {
     Pong,
     /// The greeting that makes an open connection ready.
     Hello,
+    /// The greeting of a native hub, and why it has not resumed if it was asked to (R1, R2).
+    Welcome {
+        /// What it says of itself.
+        greeting: Greeting,
+        /// Why not.
+        refused: Option<Reason>,
+    },
+    /// A numbered message.
+    Numbered {
+        /// Its number.
+        seq: Seq,
+        /// The sender's lowest that has not ended.
+        una: Seq,
+    },
+    /// What the peer has, with its ping or pong if it is one (S4, L3).
+    Marks {
+        /// Of our messages.
+        report: Report,
+        /// Of its own: the lowest that has not ended.
+        una: Seq,
+        /// Whether it asks or answers.
+        beat: Beat,
+    },
+    /// What the peer says of one message beside its marks (S8).
+    Nack {
+        /// Of ours.
+        seq: Seq,
+        /// What.
+        nack: Nack,
+    },
     /// Understood, and of no consequence: a ping the transport answers, an unknown type.
     Other,
     /// Not understood. It is life all the same (L2), but sixteen on one connection end it.
@@ -145,6 +181,42 @@ pub enum Input<P> {
         /// Delivered, or rejected.
         success: bool,
     },
+    /// A native peer has greeted us: a client with the reason for which it cannot be resumed, if its hub knows one. Before
+    /// its connection is accepted.
+    Greeted {
+        /// What it says of itself.
+        greeting: Greeting,
+        /// Why not.
+        known: Option<Reason>,
+    },
+    /// A frame came in by HTTP: in the answer to a poll or to a post.
+    Carried {
+        /// What it is.
+        head: Head,
+    },
+    /// A native peer polls (H3).
+    Poll {
+        /// The adapter's number for it, which the answer carries.
+        request: RequestId,
+        /// How long it may wait.
+        wait: Duration,
+        /// What it has of our messages.
+        report: Report,
+        /// Of its own: the lowest that has not ended.
+        una: Seq,
+    },
+    /// A native peer said, with a message by a request, that all its messages below this one have ended.
+    Advance {
+        /// The lowest that has not.
+        una: Seq,
+    },
+    /// A question of ours by HTTP ended ([`Output::Greet`], [`Output::Poll`]).
+    Talked {
+        /// Which.
+        talk: u32,
+        /// How.
+        outcome: HttpOutcome,
+    },
     /// The peer gave up a request before it was answered.
     RequestGone {
         /// Which.
@@ -202,6 +274,8 @@ pub enum Reply<P> {
     Refused(Refusal, P),
     /// Hand the message to the application, or do not, and so on.
     Arrival(Arrival),
+    /// Whether a native peer's session goes on: without a reason it does, if it was asked for.
+    Greeted(Option<Reason>),
 }
 
 /// Why a message was not accepted; it comes back with the answer.
@@ -256,8 +330,26 @@ pub enum Frame<'a, P> {
         seq: Seq,
         /// Its name everywhere.
         id: MessageId,
+        /// The lowest number that has not ended.
+        una: Seq,
         /// What it says.
         payload: &'a P,
+    },
+    /// What we have of a native peer's messages (S4), with our ping or pong (L3).
+    Marks {
+        /// What.
+        report: Report,
+        /// The lowest number of ours that has not ended.
+        una: Seq,
+        /// Whether it asks or answers.
+        beat: Beat,
+    },
+    /// Ask a native peer for a message again (S8).
+    Nack {
+        /// Which.
+        seq: Seq,
+        /// When.
+        after: Duration,
     },
 }
 
@@ -296,6 +388,29 @@ pub enum Output<'a, P> {
         request: RequestId,
         /// How.
         answer: Answer,
+    },
+    /// Put a frame into the answer to this poll; what is complete is told by [`Answer::Polled`].
+    Carry {
+        /// Which.
+        request: RequestId,
+        /// What.
+        frame: Frame<'a, P>,
+    },
+    /// Say hello by HTTP and report by [`Input::Carried`] and [`Input::Talked`].
+    Greet {
+        /// The question's number, which its result carries.
+        talk: u32,
+        /// How long it may take.
+        deadline: Duration,
+    },
+    /// Poll by HTTP, with [`Session::report`] as it is now, and report by [`Input::Carried`] and [`Input::Talked`].
+    Poll {
+        /// The question's number, which its result carries.
+        talk: u32,
+        /// How long the peer may wait with its answer.
+        wait: Duration,
+        /// How long the whole may take.
+        deadline: Duration,
     },
     /// Send a frame.
     Frame {
@@ -365,6 +480,27 @@ pub enum Event {
     HorizonShort {
         /// How many so far.
         total: u64,
+    },
+    /// It is the turn of a message that came before one that was missing (S9).
+    Turn {
+        /// Which.
+        delivery: DeliveryId,
+    },
+    /// The hub has said whether the session goes on (R2).
+    Resumed {
+        /// Nothing is lost.
+        resumed: bool,
+        /// Otherwise: why.
+        reason: Option<Reason>,
+    },
+    /// Messages of the peer's that will never come (R5): they ended there, or its memory is lost.
+    Gap {
+        /// The first.
+        from: Seq,
+        /// The last; nobody knows it if the peer began anew.
+        to: Option<Seq>,
+        /// How many; 0 if nobody knows.
+        count: u64,
     },
     /// An id was used for another payload; the message was not delivered (I5).
     IdReused {
@@ -486,6 +622,8 @@ struct Live {
     suspect: bool,
     /// A ping is not answered yet; with [`Proof::Pong`] it is the only one.
     asked: bool,
+    /// When it was last heard.
+    heard: Instant,
     /// Something was sent that no ping has asked about ([`Proof::Pong`]).
     unasked: bool,
     /// Armed while a message is unanswered and there is no other path for it.
@@ -606,6 +744,9 @@ pub struct Session<P, O: Slots<Slot<P>>, I: Slots<Seen>> {
     route: Route,
     outbox: Outbox<P, O>,
     inbox: Inbox<I>,
+    native: Option<Native>,
+    /// As it was before anything was learned (L7).
+    interval: Duration,
     closing: bool,
     drain: Timer,
     drained: bool,
@@ -637,6 +778,12 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     /// A session on storage of the caller's; the smaller of storage and configured capacity counts.
     pub fn new(config: Checked, seed: u64, origin: Origin, now: Instant, outbox: O, inbox: I) -> Self {
         let settings = config.get();
+        let mut inbox = Inbox::new(settings.inbox, now, inbox);
+        let mut outbox = Outbox::new(settings.outbox, origin, outbox);
+        if settings.native.is_some() {
+            inbox.set_numbered();
+            outbox.no_credit();
+        }
         Self {
             heartbeat: settings.heartbeat,
             rng: SplitMix64::for_identity(seed, origin.identity()),
@@ -645,8 +792,10 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             live: None,
             full: None,
             route: Route::new(settings.route),
-            outbox: Outbox::new(settings.outbox, origin, outbox),
-            inbox: Inbox::new(settings.inbox, now, inbox),
+            outbox,
+            inbox,
+            native: settings.native.map(Native::new),
+            interval: settings.heartbeat.interval,
             closing: false,
             drain: Timer::disarmed(),
             drained: true,
@@ -684,19 +833,26 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         if let Some((request, answer)) = self.inbox.take_answer() {
             return Some(Output::Respond { request, answer });
         }
-        if let Some((link, frame)) = self.next_frame() {
-            let frame = match frame {
-                Next::Ack(id) => Frame::Ack { id },
-                Next::Ping => Frame::Ping,
-                Next::Keepalive => Frame::Keepalive,
-                Next::Data(seq) => {
-                    let id = self.outbox.id(seq);
-                    Frame::Data { seq, id, payload: self.outbox.payload(seq)? }
-                }
+        if let Some((request, carry)) = self.next_carry() {
+            let next = match carry {
+                Carry::Data(seq) => Next::Data(seq),
+                Carry::Marks => Next::Marks(Beat::None),
+                Carry::End => return Some(Output::Respond { request, answer: Answer::Polled }),
             };
-            return Some(Output::Frame { link, frame });
+            return Some(Output::Carry { request, frame: self.frame(next)? });
         }
-        if self.route.may_post(self.outbox.posting())
+        if let Some((link, next)) = self.next_frame() {
+            return Some(Output::Frame { link, frame: self.frame(next)? });
+        }
+        if let Some((talk, ask)) = self.next_ask() {
+            let deadline = self.route.deadline();
+            return Some(match ask {
+                Ask::Greet => Output::Greet { talk, deadline },
+                Ask::Poll(wait) => Output::Poll { talk, wait, deadline: deadline.saturating_add(wait) },
+            });
+        }
+        if self.native.as_ref().is_none_or(Native::greeted)
+            && self.route.may_post(self.outbox.posting())
             && let Some(post) = self.outbox.take_post(self.now, self.route.path() == Path::Http)
         {
             self.stats.posts = self.stats.posts.saturating_add(1);
@@ -779,6 +935,39 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     /// [`Input::Confirmed`]; false: it is for nothing that waits for it.
     pub fn confirmed(&mut self, now: Instant, id: MessageId, success: bool) -> bool {
         self.enter(now, |session| session.on_confirmed(id, success))
+    }
+
+    /// [`Input::Greeted`].
+    pub fn greeted(&mut self, now: Instant, greeting: &Greeting, known: Option<Reason>) -> Option<Reason> {
+        self.enter(now, |session| session.on_greeting(greeting, known))
+    }
+
+    /// [`Input::Carried`].
+    pub fn carried(&mut self, now: Instant, head: Head) -> Option<Arrival> {
+        match self.enter(now, |session| session.on_carried(head)) {
+            Heard::Arrival(arrival) => Some(arrival),
+            Heard::Noted | Heard::Stale => None,
+        }
+    }
+
+    /// [`Input::Poll`].
+    pub fn polled(&mut self, now: Instant, request: RequestId, wait: Duration, report: &Report, una: Seq) {
+        self.enter(now, |session| {
+            let _ = session.on_poll(request, wait, report, una);
+        });
+    }
+
+    /// [`Input::Advance`].
+    pub fn advance(&mut self, now: Instant, una: Seq) {
+        self.enter(now, |session| session.on_advance(una));
+    }
+
+    /// [`Input::Talked`].
+    pub fn talked(&mut self, now: Instant, talk: u32, outcome: HttpOutcome) {
+        self.enter(now, |session| {
+            let taken = session.on_talked(talk, outcome);
+            session.taken(taken)
+        });
     }
 
     /// [`Input::RequestGone`].
@@ -931,6 +1120,24 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             Input::Posted { post, outcome } => done(self.on_posted(post, outcome)),
             Input::Request { request, id, key } => Reply::Arrival(self.on_request(request, id, key)),
             Input::Confirmed { id, success } => done(self.on_confirmed(id, success)),
+            Input::Greeted { greeting, known } => Reply::Greeted(self.on_greeting(&greeting, known)),
+            Input::Carried { head } => match self.on_carried(head) {
+                Heard::Arrival(arrival) => Reply::Arrival(arrival),
+                Heard::Noted => Reply::Done,
+                Heard::Stale => Reply::Stale,
+            },
+            Input::Poll { request, wait, report, una } => {
+                let _ = self.on_poll(request, wait, &report, una);
+                Reply::Done
+            }
+            Input::Advance { una } => {
+                self.on_advance(una);
+                Reply::Done
+            }
+            Input::Talked { talk, outcome } => {
+                let taken = self.on_talked(talk, outcome);
+                done(self.taken(taken))
+            }
             Input::RequestGone { request } => done(self.on_request_gone(request)),
             Input::Send { payload, size, policy } => match self.on_send(payload, size, policy) {
                 Ok(seq) => Reply::Queued(seq),
@@ -979,6 +1186,11 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     }
 
     fn on_posted(&mut self, post: PostId, outcome: HttpOutcome) -> bool {
+        // A native peer that does not know us is greeted first; it is no fault of the path.
+        if matches!(outcome, HttpOutcome::Auth | HttpOutcome::Gone) && self.forgotten() {
+            let taken = self.outbox.on_posted(self.now, post, HttpOutcome::Unreached);
+            return self.taken(taken);
+        }
         let taken = self.outbox.on_posted(self.now, post, outcome);
         if taken && !self.finished() {
             self.route.posted(self.now, outcome, &mut self.rng);
@@ -990,6 +1202,11 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         // While it finishes, copies of what it has are answered (S6); afterwards nobody is left to wait for.
         let arrival = if self.finished() {
             Arrival::Answer(Answer::Busy { after: Duration::from_secs(1) })
+        } else if self.native.is_some() {
+            match self.native_seq(id) {
+                Some(seq) => self.on_numbered(seq, Some(request)),
+                None => Arrival::Answer(Answer::Unknown),
+            }
         } else {
             self.inbox.on_request(self.now, request, id, key)
         };
@@ -1002,16 +1219,21 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     }
 
     fn on_request_gone(&mut self, request: RequestId) -> bool {
-        let taken = self.inbox.request_gone(request);
+        let taken = self.inbox.request_gone(request) || self.poll_gone(request);
         self.taken(taken)
     }
 
     fn on_complete(&mut self, delivery: DeliveryId, verdict: Verdict) -> bool {
+        let id = self.native.as_ref().and_then(|_| self.inbox.id(delivery));
         let taken = self.inbox.complete(self.now, delivery, verdict);
+        if taken {
+            self.on_decided(id, verdict);
+        }
         self.taken(taken)
     }
 
     fn on_network_changed(&mut self) {
+        self.unlearn(self.interval);
         self.link.network_changed(self.now);
         self.route.network_changed(self.now);
         self.outbox.rescan();
@@ -1059,7 +1281,18 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         }
         let Some(live) = self.live.as_mut().filter(|live| live.link == link) else {
             // Open, but not ready: nothing but the greeting means anything.
-            if head == Head::Hello {
+            let ready = match head {
+                Head::Hello => self.native.is_none(),
+                Head::Welcome { greeting, refused } => {
+                    let taken = self.on_welcome(&greeting, refused);
+                    if !taken {
+                        self.breach();
+                    }
+                    taken
+                }
+                _ => false,
+            };
+            if ready {
                 self.link.on_ready(now);
                 // Whoever greets is there: a newcomer that knocked meanwhile is refused.
                 self.link.on_heard();
@@ -1069,6 +1302,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             return Heard::Stale;
         };
         live.beat.heard(now);
+        live.heard = now;
         live.suspect = false;
         self.link.on_heard();
         self.route.heard(now);
@@ -1094,11 +1328,24 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
                         self.route.answered();
                     }
                     Ack::Unknown => {}
-                    Ack::NeverSent => {
-                        self.stats.violations = self.stats.violations.saturating_add(1);
-                        self.link.abort(now, Cause::Violation, &mut self.rng);
-                    }
+                    Ack::NeverSent => self.breach(),
                 }
+                Heard::Noted
+            }
+            Head::Numbered { seq, una } => {
+                self.link.on_useful();
+                live.malformed = 0;
+                self.heard_numbered(seq, una)
+            }
+            Head::Marks { report, una, beat } => {
+                let said = self.on_marks(link, &report, una);
+                let answered = self.on_beat(beat);
+                self.useful(said, answered);
+                Heard::Noted
+            }
+            Head::Nack { seq, nack } => {
+                let said = self.on_nack(seq, nack);
+                self.useful(said, false);
                 Heard::Noted
             }
             Head::Pong => {
@@ -1109,7 +1356,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
                 }
                 Heard::Noted
             }
-            Head::Hello | Head::Other => Heard::Noted,
+            Head::Hello | Head::Welcome { .. } | Head::Other => Heard::Noted,
             Head::Malformed => {
                 self.stats.malformed = self.stats.malformed.saturating_add(1);
                 live.malformed = live.malformed.saturating_add(1);
@@ -1119,6 +1366,67 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
                 Heard::Noted
             }
         }
+    }
+
+    /// A frame came in by HTTP; it is life of no connection.
+    fn on_carried(&mut self, head: Head) -> Heard {
+        match head {
+            Head::Numbered { seq, una } if !self.finished() => self.heard_numbered(seq, una),
+            Head::Marks { report, una, .. } => {
+                if self.on_marks(LinkId::NONE, &report, una) == Ack::NeverSent {
+                    self.stats.violations = self.stats.violations.saturating_add(1);
+                }
+                Heard::Noted
+            }
+            Head::Nack { seq, nack } => {
+                let _ = self.on_nack(seq, nack);
+                Heard::Noted
+            }
+            Head::Welcome { greeting, refused } => {
+                // A connection has its own greeting, which counts.
+                if self.live.is_none() && !self.on_welcome(&greeting, refused) {
+                    self.stats.violations = self.stats.violations.saturating_add(1);
+                }
+                Heard::Noted
+            }
+            Head::Numbered { .. }
+            | Head::Data { .. }
+            | Head::Ack { .. }
+            | Head::Reject { .. }
+            | Head::Pong
+            | Head::Hello
+            | Head::Other
+            | Head::Malformed => Heard::Stale,
+        }
+    }
+
+    fn on_advance(&mut self, una: Seq) {
+        if self.native.is_some() {
+            self.passed(una);
+        }
+    }
+
+    /// What a native peer's marks came to.
+    fn useful(&mut self, said: Ack, answered: bool) {
+        match said {
+            Ack::Settled => {
+                self.link.on_useful();
+                if let Some(live) = &mut self.live {
+                    live.malformed = 0;
+                    live.patience.disarm();
+                }
+                self.route.answered();
+            }
+            Ack::Unknown if answered => self.link.on_useful(),
+            Ack::Unknown => {}
+            Ack::NeverSent => self.breach(),
+        }
+    }
+
+    /// The peer has said what cannot be (S7).
+    fn breach(&mut self) {
+        self.stats.violations = self.stats.violations.saturating_add(1);
+        self.link.abort(self.now, Cause::Violation, &mut self.rng);
     }
 
     fn on_writable(&mut self, link: LinkId, yes: bool) -> bool {
@@ -1148,12 +1456,14 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
 
     fn count(&mut self, arrival: Arrival) -> Arrival {
         let counter = match arrival {
-            Arrival::Deliver { maybe_dup, .. } => {
+            Arrival::Deliver { maybe_dup, .. } | Arrival::Ahead { maybe_dup, .. } => {
                 self.stats.maybe_dup = self.stats.maybe_dup.saturating_add(u64::from(maybe_dup));
                 &mut self.stats.delivered
             }
             Arrival::Duplicate | Arrival::Answer(Answer::Done | Answer::Rejected) => &mut self.stats.duplicates,
-            Arrival::Answer(Answer::Busy { .. }) | Arrival::Full => &mut self.stats.refused,
+            Arrival::Answer(Answer::Busy { .. } | Answer::Unknown | Answer::Polled) | Arrival::Full => {
+                &mut self.stats.refused
+            }
             Arrival::Reused | Arrival::Answer(Answer::Reused) => &mut self.stats.reused,
         };
         *counter = counter.saturating_add(1);
@@ -1214,6 +1524,9 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         }
         self.inbox.tick(now);
         self.route.tick(now);
+        if let Some(native) = &mut self.native {
+            native.tick(now);
+        }
         if self.drain.fire(now) {
             self.finish();
         }
@@ -1226,8 +1539,11 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         if let Some(live) = &self.live
             && Some(live.link) != current
         {
-            let too_large = self.link.ended() == Some((live.link, Cause::Closed(1009)));
+            let cause = self.link.ended().filter(|(ended, _)| *ended == live.link).map(|(_, cause)| cause);
+            let too_large = cause == Some(Cause::Closed(1009));
+            let silence = now.since(live.heard);
             self.live = None;
+            self.learn(cause, silence);
             self.outbox.on_link_down(too_large);
             self.route.link_down(now);
             self.outbox.reject_oversize(now, self.route.has_http());
@@ -1254,6 +1570,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
                 malformed: 0,
                 suspect: false,
                 asked: false,
+                heard: now,
                 unasked: false,
                 patience,
             });
@@ -1294,7 +1611,12 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
 
     /// Whether a close has nothing to wait for any more.
     fn idle(&self) -> bool {
-        self.drain.is_armed() && self.outbox.backlog() == 0 && self.inbox.held() == 0 && !self.inbox.owes()
+        self.drain.is_armed()
+            && self.outbox.backlog() == 0
+            && self.inbox.held() == 0
+            && !self.inbox.owes()
+            && !self.native.as_ref().is_some_and(Native::owes)
+            && !self.native.as_ref().is_some_and(Native::owes)
     }
 
     /// The bounded end of a close: what is unfinished ends, the connection with it.
@@ -1316,6 +1638,19 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         self.closing || failed
     }
 
+    /// A frame with what it says.
+    fn frame(&self, next: Next) -> Option<Frame<'_, P>> {
+        let una = self.outbox.una();
+        Some(match next {
+            Next::Ack(id) => Frame::Ack { id },
+            Next::Ping => Frame::Ping,
+            Next::Keepalive => Frame::Keepalive,
+            Next::Data(seq) => Frame::Data { seq, id: self.outbox.id(seq), una, payload: self.outbox.payload(seq)? },
+            Next::Marks(beat) => Frame::Marks { report: self.report(), una, beat },
+            Next::Nack(seq, after) => Frame::Nack { seq, after },
+        })
+    }
+
     fn next_event(&mut self) -> Option<Event> {
         if let Some((seq, outcome, took)) = self.outbox.take_settled() {
             let stats = &mut self.stats;
@@ -1327,6 +1662,9 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
                 Outcome::Abandoned => &mut stats.abandoned,
             };
             *counter = counter.saturating_add(1);
+            if let Some(native) = &mut self.native {
+                native.ended(outcome);
+            }
             return Some(Event::Settled { seq, outcome, took });
         }
         if let Some((link, cause)) = self.link.ended()
@@ -1344,6 +1682,9 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         if from != to {
             self.reported.path = to;
             return Some(Event::Path { from, to });
+        }
+        if let Some(event) = self.native_event() {
+            return Some(event);
         }
         if let Some(delivery) = self.inbox.take_rejected_but_acked() {
             return Some(Event::RejectedButAcked { delivery });
@@ -1372,10 +1713,15 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             live.beat.data_sent(now);
             return Some((live.link, Next::Ack(id)));
         }
+        let link = live.link;
+        if let Some(next) = self.next_native() {
+            return Some((link, next));
+        }
+        let live = self.live.as_mut()?;
         if live.beat.ping_due()
             && let Some(ping) = live.ping(now, &mut self.outbox)
         {
-            return Some((live.link, ping));
+            return Some((link, self.next_beat().unwrap_or(ping)));
         }
         if self.route.may_frame()
             && let Some(seq) = self.outbox.take_frame(now, live.link)
@@ -1411,6 +1757,8 @@ enum Next {
     Ping,
     Keepalive,
     Data(Seq),
+    Marks(Beat),
+    Nack(Seq, Duration),
 }
 
 const fn done<P>(taken: bool) -> Reply<P> {
@@ -1428,6 +1776,9 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Timers for Session<P, O, I> {
         self.outbox.timers(see);
         self.inbox.timers(see);
         self.route.timers(see);
+        if let Some(native) = &self.native {
+            native.timers(see);
+        }
         see(Wake::Drain, &self.drain);
     }
 }

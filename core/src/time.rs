@@ -201,6 +201,8 @@ pub enum Wake {
     Keepalive,
     /// The peer is dead unless it is heard by then (L1).
     Dead,
+    /// An acknowledgement has waited long enough for company (S5).
+    Acknowledge,
     /// A message waits for its acknowledgement, its next try or its end of life.
     Message,
     /// Something remembered may be forgotten, or a waiting request must be answered (S11, H2).

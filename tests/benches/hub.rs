@@ -14,7 +14,7 @@
 
 use bowline::hub::{HubConfig, Publish, Rate};
 use bowline::wire::bettensor::Unsigned;
-use bowline_smol::hub::{Admission, Hub, HubSetup};
+use bowline_smol::hub::{Admission, Hub, HubSetup, Validator};
 use bowline_smol::{Miner, Setup};
 use bowline_transport::Keypair;
 use core::fmt::Write as _;
@@ -60,11 +60,11 @@ fn keys(n: usize) -> Keypair {
 }
 
 /// A hub that lets in as many as there are, as fast as they come, all from one address.
-fn hub(miners: usize) -> Hub {
+fn hub(miners: usize) -> Hub<Validator> {
     hub_at("127.0.0.1:0", miners, HubConfig::DEFAULT.reconnect_window)
 }
 
-fn hub_at(address: &str, miners: usize, window: Duration) -> Hub {
+fn hub_at(address: &str, miners: usize, window: Duration) -> Hub<Validator> {
     let setup = HubSetup::validator(address, keys(usize::MAX >> 8)).unwrap();
     let setup = setup.authorize(|_| Admission::accept()).configure(|config| {
         config.sessions = miners;

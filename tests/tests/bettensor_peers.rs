@@ -426,7 +426,7 @@ fn fault_11_a_broadcast_does_not_wait_for_its_slowest_reader() {
         eventually("the other one has everything", || miners.count("n", "game_update") == UPDATES);
         validator.until_event(
             "the slow one has lost something",
-            |event| matches!(event, Event::Lost { hotkey, .. } if *hotkey == keys(MINER).hotkey()),
+            |event| matches!(event, Event::Lost { peer: hotkey, .. } if *hotkey == keys(MINER).hotkey()),
         );
         miners.tell("m", "resume", value!({}));
         assert_eq!(miners.saw("m", "game_update")["valid"], true);

@@ -154,7 +154,7 @@ impl Rig {
         };
         match output {
             HubOutput::Verify { conn, .. } => control(conn, Control::Verify),
-            HubOutput::Welcome { conn, session, resumed } => {
+            HubOutput::Welcome { conn, session, resumed, .. } => {
                 control(conn, Control::Welcome(session, resumed));
                 assert!(books.welcomed.insert(conn), "U1: {conn:?} is welcomed twice");
             }
@@ -175,7 +175,8 @@ impl Rig {
                     Frame::Ack { id } => assert!(book.acks.entry(conn).or_default().insert(id.bits())),
                     Frame::Ping => *book.pings.entry(conn).or_default() += 1,
                     Frame::Keepalive => {}
-                    Frame::Data { seq, id, payload } => {
+                    Frame::Marks { .. } | Frame::Nack { .. } => panic!("N2: the peers are plain"),
+                    Frame::Data { seq, id, payload, .. } => {
                         let before = self.ids.insert((session, seq), id);
                         assert!(before.is_none_or(|before| before == id), "I1: one name");
                         book.data.entry(conn).or_default().push(*payload);
@@ -186,11 +187,14 @@ impl Rig {
                 fine(books, conn);
                 book.broadcasts.entry(conn).or_default().push(*payload);
             }
+            HubOutput::Topic { .. } | HubOutput::Gap { .. } | HubOutput::Event(HubEvent::Presence { .. }) => {
+                panic!("nobody subscribes here: see hub_topics")
+            }
             HubOutput::Respond { request, answer, .. } => {
                 assert!(books.asked.remove(&request), "H2: {request:?} is answered twice, or never waited");
                 book.answers.insert(request, answer == Answer::Done);
             }
-            HubOutput::Post { .. } => panic!("there is no HTTP path of the hub's here"),
+            HubOutput::Post { .. } | HubOutput::Carry { .. } => panic!("there is no HTTP path of the hub's here"),
             HubOutput::Event(HubEvent::Session { session, event: Event::Settled { seq, outcome, .. } }) => {
                 assert!(books.settled.insert((session, seq)), "G1: {session:?} {seq} ends twice");
                 assert!(books.accepted.contains(&(session, seq)), "G1: never accepted");

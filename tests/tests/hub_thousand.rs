@@ -2,7 +2,7 @@
 
 use bowline::hub::{Publish, Rate};
 use bowline::{Outcome, Path};
-use bowline_smol::hub::{Admission, Hub, HubSetup};
+use bowline_smol::hub::{Admission, Hotkey, Hub, HubSetup, Validator};
 use bowline_smol::{Keypair, Miner, Settings, Setup};
 use bowline_transport::hub::Message;
 use core::net::SocketAddr;
@@ -24,9 +24,9 @@ fn keys(n: u32) -> Keypair {
 /// How often each prediction was handed to the application, over all lives of the hub.
 type Ledger = Arc<Mutex<HashMap<String, u32>>>;
 
-fn hub(address: &str, ledger: &Ledger) -> Hub {
+fn hub(address: &str, ledger: &Ledger) -> Hub<Validator> {
     let ledger = Arc::clone(ledger);
-    let store = move |message: Message| {
+    let store = move |message: Message<Hotkey>| {
         let ledger = Arc::clone(&ledger);
         async move {
             let data: serde_json::Value = message.json().map_err(|_| "no JSON")?;
@@ -59,7 +59,7 @@ fn miner(address: SocketAddr, n: u32) -> Miner {
     Miner::start(setup.validator(keys(MINERS).hotkey())).unwrap()
 }
 
-async fn connected(hub: &Hub) {
+async fn connected(hub: &Hub<Validator>) {
     while hub.health().connections < MINERS as usize {
         Timer::after(Duration::from_millis(20)).await;
     }

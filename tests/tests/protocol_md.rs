@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use bowline::hub::{BETTENSOR_HUB, Bulk, Duplicate, HubConfig, Rate, Slow, VILLAGE_HUB, Why};
+use bowline::hub::{BETTENSOR_HUB, Bulk, Duplicate, HubConfig, Rate, Slow, TopicsConfig, VILLAGE_HUB, Why};
 use bowline::wire::gonka::{self, Kind};
 use bowline::{
     AckWait, Answer, BETTENSOR_MINER, BackoffConfig, Cause, Class, Config, GONKA_API_NODE, GONKA_ML_NODE,
@@ -18,7 +18,7 @@ use serde_json::Value;
 const PAGE: &str = include_str!("../../PROTOCOL.md");
 const VECTORS: &str = include_str!("../vectors/gonka.jsonl");
 
-/// The rules that hold today. R1–R6, R9, R10, S4, S10, H3, P7, L7, U4 and U11–U13 are later work.
+/// The rules that hold today. R1–R6, R9, R10, S4, S10, H3, P7, L7 and U11–U13 are later work.
 const RULES: &[(&str, &[u8])] = &[
     ("N", &[1, 2]),
     ("I", &[1, 2, 3, 4, 5]),
@@ -30,7 +30,7 @@ const RULES: &[(&str, &[u8])] = &[
     ("B", &[1, 2, 3, 4, 5, 6, 7, 8, 9]),
     ("L", &[1, 2, 3, 4, 5, 6, 8, 9]),
     ("T", &[1, 2, 3, 4, 5, 6]),
-    ("U", &[1, 2, 3, 5, 6, 7, 8, 9, 10]),
+    ("U", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]),
 ];
 
 fn rules() -> impl Iterator<Item = String> {
@@ -228,7 +228,7 @@ fn the_table_of_settings_is_the_codes() {
 
 /// Every field of a configuration as the page writes it. Taken apart by name, so that a new field cannot be forgotten.
 fn settings(config: Config) -> Vec<(&'static str, String)> {
-    let Config { link, heartbeat, outbox, inbox, route } = config;
+    let Config { link, heartbeat, outbox, inbox, route, native } = config;
     let LinkConfig {
         role,
         ready,
@@ -302,6 +302,7 @@ fn settings(config: Config) -> Vec<(&'static str, String)> {
         ("route.deadline", span(deadline)),
         ("route.backoff", delays(backoff)),
         ("route.blocked", span(blocked)),
+        ("native", if native.is_some() { "yes" } else { "no" }.to_owned()),
     ]);
     all
 }
@@ -329,6 +330,7 @@ fn the_table_of_a_hubs_settings_is_the_codes() {
 fn hub_settings(config: HubConfig) -> Vec<(String, String)> {
     let HubConfig {
         session,
+        native,
         sessions,
         connections,
         pending,
@@ -343,6 +345,7 @@ fn hub_settings(config: HubConfig) -> Vec<(String, String)> {
         per_identity,
         tolerance,
         bulk,
+        topics,
         war_most,
         war_within,
         war_pause,
@@ -352,6 +355,17 @@ fn hub_settings(config: HubConfig) -> Vec<(String, String)> {
         reconnect_window,
     } = config;
     let Bulk { slow, most, log } = bulk;
+    let TopicsConfig {
+        topics,
+        subscriptions,
+        per_session,
+        filters,
+        filters_per_session,
+        history,
+        bytes: topic_bytes,
+        age,
+        presence,
+    } = topics;
     let rate = |rate: Rate| match rate {
         Rate { per_second: 0, .. } => "unlimited".to_owned(),
         Rate { per_second, burst } => format!("{per_second}/s, {burst} at once"),
@@ -370,6 +384,7 @@ fn hub_settings(config: HubConfig) -> Vec<(String, String)> {
         Slow::Disconnect => "disconnect",
     };
     let mut all: Vec<(String, String)> = [
+        ("native", if native.is_some() { "yes" } else { "no" }.to_owned()),
         ("sessions", sessions.to_string()),
         ("connections", connections.to_string()),
         ("pending", pending.to_string()),
@@ -392,6 +407,15 @@ fn hub_settings(config: HubConfig) -> Vec<(String, String)> {
         ("bulk.log.messages", log.messages.to_string()),
         ("bulk.log.bytes", size(u32::try_from(log.bytes).unwrap())),
         ("bulk.log.age", span(log.age)),
+        ("topics.topics", topics.to_string()),
+        ("topics.subscriptions", subscriptions.to_string()),
+        ("topics.per_session", per_session.to_string()),
+        ("topics.filters", filters.to_string()),
+        ("topics.filters_per_session", filters_per_session.to_string()),
+        ("topics.history", history.to_string()),
+        ("topics.bytes", size(u32::try_from(topic_bytes).unwrap())),
+        ("topics.age", span(age)),
+        ("topics.presence", if presence { "yes" } else { "no" }.to_owned()),
         ("war_most", war_most.to_string()),
         ("war_within", span(war_within)),
         ("war_pause", span(war_pause)),

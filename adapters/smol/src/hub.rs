@@ -1,8 +1,8 @@
-//! Many miners on one port: a validator's hub under smol.
+//! Many peers on one port: a hub under smol.
 //!
 //! ```text
 //!  listener ─▶ a task per request's connection ─ /ws ─▶ a task per WebSocket: it reads, and waits to read again
-//!  a task for time · one per miner with messages at handlers · one per newcomer to be verified (64 at once)
+//!  a task for time · one per peer with messages at handlers · one per newcomer to be verified (64 at once)
 //!                  · one per WebSocket that is full · one per request of ours
 //! ```
 //!
@@ -33,20 +33,27 @@
 //! ```
 
 pub use bowline::hub::{
-    BETTENSOR_HUB, Bulk, Duplicate, Health, HubConfig, HubStats, Limits, LogConfig, Publish, Rate, Sent, Slow, Why,
+    BETTENSOR_HUB, BadTopic, Bulk, Duplicate, Health, HubConfig, HubStats, Limits, LogConfig, Position, Publish, Rate,
+    Sent, Slow, Start, TopicFilter, TopicHealth, TopicName, TopicsConfig, TopicsFull, VILLAGE_HUB, Why,
 };
 pub use bowline_transport::http::Target;
 pub use bowline_transport::hub::{
-    Admission, Confirmation, Counters, Delivery, Event, HubSetup, Message, Receipt, Refused, SessionInfo,
+    Admission, Claim, Complaint, Content, Counters, Delivery, Event, Farewell, Gap, Heard, HubSetup, HubWire, Letter,
+    Message, Misread, Name, Receipt, Refused, Said, SessionInfo, Text, Village, Wish,
 };
-pub use bowline_transport::{Hotkey, KeyError, Keypair, Settlement, SetupError};
+#[cfg(feature = "bettensor")]
+pub use bowline_transport::hub::{Confirmation, Validator};
+#[cfg(feature = "bettensor")]
+pub use bowline_transport::{Hotkey, KeyError, Keypair};
+pub use bowline_transport::{Settlement, SetupError};
 
 use crate::io::{Io, Socket};
 use crate::turn::{BREATH, connect, lock};
 use bowline::HttpOutcome;
 use bowline::hub::ConnId;
 use bowline_transport::http::{self, Answer, Deadline, Post, Served, Timed};
-use bowline_transport::hub::{Action, Hub as Shared, Line, ROUTES, Reading, Visit};
+use bowline_transport::hub::{Action, Hub as Shared, Line, Reading, Visit};
+use core::borrow::Borrow;
 use core::future::pending;
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -67,7 +74,7 @@ const OF_ONE: usize = 256;
 /// A request is answered within this: as long as the application has to say who it is from, and then to handle it.
 const ANSWER: Duration = Duration::from_secs(15);
 
-/// A validator's hub and its tasks, on smol's global executor. Dropped, it is closed at once.
+/// A hub and its tasks, on smol's global executor. Dropped, it is closed at once.
 ///
 /// ```
 /// use bowline_smol::hub::{Admission, Hub, HubSetup, Keypair, Publish};
@@ -85,19 +92,19 @@ const ANSWER: Duration = Duration::from_secs(15);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
-pub struct Hub {
-    shared: Arc<Shared>,
-    world: Arc<World>,
+pub struct Hub<W: HubWire> {
+    shared: Arc<Shared<W>>,
+    world: Arc<World<W>>,
     address: SocketAddr,
     tasks: Vec<Task<()>>,
 }
 
-impl Hub {
+impl<W: HubWire> Hub<W> {
     /// Starts to listen.
     ///
     /// # Errors
     /// A setting makes no sense, or the system refuses a socket.
-    pub fn start(setup: HubSetup) -> Result<Self, SetupError> {
+    pub fn start(setup: HubSetup<W>) -> Result<Self, SetupError> {
         let listener = TcpListener::bind(setup.listen_on())?;
         let address = listener.local_addr()?;
         let listener = Async::try_from(listener)?;
@@ -116,31 +123,25 @@ impl Hub {
         self.address
     }
 
-    /// The validator's hotkey, as an address.
-    #[must_use]
-    pub fn hotkey(&self) -> &str {
-        self.shared.hotkey()
-    }
-
-    /// Sends a message to one miner, connected or not: it is kept for as long as the miner's session lives, and posted if
-    /// there is no connection and the miner takes messages by HTTP.
+    /// Sends a message to one peer, connected or not: it is kept for as long as the peer's session lives, and posted if
+    /// there is no connection and the peer takes messages by HTTP.
     ///
     /// # Errors
     /// Why not.
-    pub fn send(&self, hotkey: Hotkey, kind: &str, data: &str) -> Result<Receipt, Refused> {
-        self.shared.send(hotkey, kind, data)
+    pub fn send(&self, peer: impl Borrow<W::Peer>, kind: &str, data: &str) -> Result<Receipt, Refused> {
+        self.shared.send(peer, kind, data)
     }
 
-    /// Makes a session for a hotkey that is known by other means, so that messages can be sent to it before it has ever
+    /// Makes a session for a peer that is known by other means, so that messages can be sent to it before it has ever
     /// been connected.
     ///
     /// # Errors
     /// There is no place for it.
-    pub fn adopt(&self, hotkey: Hotkey, receiver: Option<Target>) -> Result<(), Refused> {
-        self.shared.adopt(hotkey, receiver)
+    pub fn adopt(&self, peer: impl Borrow<W::Peer>, receiver: Option<Target>) -> Result<(), Refused> {
+        self.shared.adopt(peer, receiver)
     }
 
-    /// Sends to every connected miner; while too few are connected (P8), also by HTTP to those that take it.
+    /// Sends to every connected peer; while too few are connected (P8), also by HTTP to those that take it.
     ///
     /// # Errors
     /// Why not.
@@ -148,7 +149,7 @@ impl Hub {
         self.shared.publish(kind, data, how)
     }
 
-    /// Sends to every miner for which `to` says so. It is asked under the hub's lock: it must not call the hub.
+    /// Sends to every peer for which `to` says so. It is asked under the hub's lock: it must not call the hub.
     ///
     /// # Errors
     /// Why not.
@@ -157,19 +158,48 @@ impl Hub {
         kind: &str,
         data: &str,
         how: Publish,
-        to: impl FnMut(&Hotkey) -> bool,
+        to: impl FnMut(&W::Peer) -> bool,
     ) -> Result<Sent, Refused> {
         self.shared.publish_to(kind, data, how, to)
     }
 
+    /// Publishes on a topic: to every subscriber, and to its history for those who are behind, away, or come later and ask
+    /// for it.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn publish_topic(&self, topic: &str, kind: &str, data: &str) -> Result<Sent, Refused> {
+        self.shared.publish_topic(topic, kind, data)
+    }
+
+    /// Subscribes a peer that has a session to a topic, or with a wildcard to several, as it could itself. How many there
+    /// are now.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn subscribe(&self, peer: impl Borrow<W::Peer>, topics: &str, start: Start) -> Result<u32, Refused> {
+        self.shared.subscribe(peer, topics, start)
+    }
+
+    /// Takes such a subscription back. False: there was none.
+    pub fn unsubscribe(&self, peer: impl Borrow<W::Peer>, topics: &str) -> bool {
+        self.shared.unsubscribe(peer, topics)
+    }
+
+    /// Every topic there is.
+    #[must_use]
+    pub fn topics(&self) -> Vec<TopicHealth> {
+        self.shared.topics()
+    }
+
     /// The messages of types without a handler, until the hub is closed. From the first call on they are taken; before,
     /// they are answered with an error. Several tasks may take from it; each message goes to one of them.
-    pub fn messages(&self) -> impl Stream<Item = Delivery> + Send + Unpin + 'static {
+    pub fn messages(&self) -> impl Stream<Item = Delivery<W>> + Send + Unpin + 'static {
         Box::pin(self.shared.messages().clone())
     }
 
     /// What happens, until the hub is closed. If nobody reads, the oldest of 256 are dropped.
-    pub fn events(&self) -> impl Stream<Item = Event> + Send + Unpin + 'static {
+    pub fn events(&self) -> impl Stream<Item = Event<W::Peer>> + Send + Unpin + 'static {
         Box::pin(self.shared.events().clone())
     }
 
@@ -199,19 +229,19 @@ impl Hub {
 
     /// Every session there is.
     #[must_use]
-    pub fn sessions(&self) -> Vec<SessionInfo> {
+    pub fn sessions(&self) -> Vec<SessionInfo<W::Peer>> {
         self.shared.sessions()
     }
 
-    /// Does not want this miner any more: its connection is closed with 1008, what it was to get is abandoned. False: it
+    /// Does not want this peer any more: its connection is closed with 1008, what it was to get is abandoned. False: it
     /// has no session. If `authorize` is being asked about it, what that answers does not count.
-    pub fn dismiss(&self, hotkey: Hotkey) -> bool {
-        self.shared.dismiss(hotkey)
+    pub fn dismiss(&self, peer: impl Borrow<W::Peer>) -> bool {
+        self.shared.dismiss(peer)
     }
 
-    /// So many miners are expected: the whole of which the connected share is taken (P8).
-    pub fn expect(&self, miners: Option<usize>) {
-        self.shared.expect(miners);
+    /// So many peers are expected: the whole of which the connected share is taken (P8).
+    pub fn expect(&self, peers: Option<usize>) {
+        self.shared.expect(peers);
     }
 
     /// Goes down in order (U9): everybody new is told to come back within `window`, connections are closed in batches with
@@ -234,7 +264,45 @@ impl Hub {
     }
 }
 
-impl Drop for Hub {
+#[cfg(feature = "bettensor")]
+impl Hub<Validator> {
+    /// The validator's hotkey, as an address.
+    #[must_use]
+    pub fn hotkey(&self) -> &str {
+        self.shared.hotkey()
+    }
+}
+
+impl Hub<Village> {
+    /// Publishes an event on the topic that the original has for its type; one of a type that it does not publish, on
+    /// `system`.
+    ///
+    /// ```
+    /// use bowline::wire::aivillage::{Event, Json};
+    /// use bowline_smol::hub::{Hub, HubSetup};
+    /// # smol::block_on(async {
+    /// let hub = Hub::start(HubSetup::village("127.0.0.1:0")?)?;
+    /// let started = Event::TrainingStarted {
+    ///     session_id: "sess-1".into(),
+    ///     parameters: Json::parse(r#"{"epochs":10}"#)?,
+    ///     estimated_duration: Some(3600.0),
+    ///     model_type: Some("cognate".into()),
+    /// };
+    /// assert_eq!(hub.publish_event(&started)?.reached, 0, "nobody is looking");
+    /// hub.close().await;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn publish_event(&self, event: &bowline::wire::aivillage::Event<'_>) -> Result<Sent, Refused> {
+        self.shared.publish_event(event)
+    }
+}
+
+impl<W: HubWire> Drop for Hub<W> {
     fn drop(&mut self) {
         self.shared.ended();
         self.tasks.clear();
@@ -252,8 +320,8 @@ struct Wired {
 }
 
 /// The tasks and sockets of a hub.
-struct World {
-    hub: OnceLock<Weak<Shared>>,
+struct World<W: HubWire> {
+    hub: OnceLock<Weak<Shared<W>>>,
     /// Its time has changed.
     called: event_listener::Event,
     /// By place.
@@ -263,7 +331,7 @@ struct World {
     over: (Sender<()>, Receiver<()>),
 }
 
-impl core::fmt::Debug for World {
+impl<W: HubWire> core::fmt::Debug for World<W> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("World").finish_non_exhaustive()
     }
@@ -276,7 +344,7 @@ struct Visitors {
     of: BTreeMap<u64, usize>,
 }
 
-impl World {
+impl<W: HubWire> World<W> {
     fn new() -> Self {
         Self {
             hub: OnceLock::new(),
@@ -287,7 +355,7 @@ impl World {
         }
     }
 
-    fn act(self: &Arc<Self>, action: Action) {
+    fn act(self: &Arc<Self>, action: Action<W>) {
         match action {
             Action::Wake => {
                 self.called.notify(1);
@@ -328,7 +396,7 @@ impl World {
         }
     }
 
-    fn hub(&self) -> Option<Arc<Shared>> {
+    fn hub(&self) -> Option<Arc<Shared<W>>> {
         self.hub.get()?.upgrade()
     }
 
@@ -358,7 +426,7 @@ async fn late(limit: Option<Duration>) {
     }
 }
 
-async fn turn(hub: Arc<Shared>, world: Arc<World>) {
+async fn turn<W: HubWire>(hub: Arc<Shared<W>>, world: Arc<World<W>>) {
     loop {
         // Before the turn, or a call between the turn and the wait would be missed.
         let call = world.called.listen();
@@ -373,7 +441,7 @@ async fn turn(hub: Arc<Shared>, world: Arc<World>) {
     }
 }
 
-async fn listen(hub: Arc<Shared>, world: Arc<World>, listener: Async<TcpListener>) {
+async fn listen<W: HubWire>(hub: Arc<Shared<W>>, world: Arc<World<W>>, listener: Async<TcpListener>) {
     loop {
         match listener.accept().await {
             Ok((socket, from)) => {
@@ -389,14 +457,14 @@ async fn listen(hub: Arc<Shared>, world: Arc<World>, listener: Async<TcpListener
 }
 
 /// A connection that is no WebSocket yet, until it is dropped.
-struct Visitor {
-    world: Arc<World>,
+struct Visitor<W: HubWire> {
+    world: Arc<World<W>>,
     visit: Visit,
 }
 
-impl Visitor {
+impl<W: HubWire> Visitor<W> {
     /// None: there are too many.
-    fn enter(world: &Arc<World>, visit: Visit) -> Option<Self> {
+    fn enter(world: &Arc<World<W>>, visit: Visit) -> Option<Self> {
         let mut visitors = lock(&world.visitors);
         let of_one = visitors.of.get(&visit.origin()).copied().unwrap_or_default();
         if visitors.all >= VISITORS || of_one >= OF_ONE {
@@ -408,7 +476,7 @@ impl Visitor {
     }
 }
 
-impl Drop for Visitor {
+impl<W: HubWire> Drop for Visitor<W> {
     fn drop(&mut self) {
         let mut visitors = lock(&self.world.visitors);
         visitors.all -= 1;
@@ -421,8 +489,8 @@ impl Drop for Visitor {
     }
 }
 
-async fn serve(hub: Arc<Shared>, visitor: Visitor, socket: Socket) {
-    let limits = Shared::LIMITS;
+async fn serve<W: HubWire>(hub: Arc<Shared<W>>, visitor: Visitor<W>, socket: Socket) {
+    let limits = Shared::<W>::LIMITS;
     let deadline = Deadline::after(limits.head);
     if socket.get_ref().set_nodelay(true).is_err() {
         return;
@@ -437,7 +505,7 @@ async fn serve(hub: Arc<Shared>, visitor: Visitor, socket: Socket) {
         };
         hub.request(visit, callback).or(busy)
     };
-    let served = http::serve(io, &deadline, &limits, &ROUTES, answer).await;
+    let served = http::serve(io, &deadline, &limits, &hub.routes(), answer).await;
     let Some(conn) = visit.admitted() else { return };
     if let Served::Upgraded { io, read_buf } = served {
         let channel = io.into_inner().into_inner().channel;
@@ -450,7 +518,7 @@ async fn serve(hub: Arc<Shared>, visitor: Visitor, socket: Socket) {
 }
 
 /// From now on this line has a task that reads it.
-fn wire(hub: &Arc<Shared>, world: &World, line: Arc<Line>, socket: Socket) {
+fn wire<W: HubWire>(hub: &Arc<Shared<W>>, world: &World<W>, line: Arc<Line<W>>, socket: Socket) {
     let conn = line.conn();
     let mut wired = lock(&world.wired);
     if wired.len() <= conn.place() {
@@ -462,7 +530,7 @@ fn wire(hub: &Arc<Shared>, world: &World, line: Arc<Line>, socket: Socket) {
     }
 }
 
-async fn read(hub: Arc<Shared>, line: Arc<Line>, socket: Socket) {
+async fn read<W: HubWire>(hub: Arc<Shared<W>>, line: Arc<Line<W>>, socket: Socket) {
     loop {
         match hub.readable(&line) {
             // An error is found when it is read again.
@@ -474,7 +542,7 @@ async fn read(hub: Arc<Shared>, line: Arc<Line>, socket: Socket) {
     }
 }
 
-async fn watch(hub: Arc<Shared>, line: Arc<Line>, socket: Socket) {
+async fn watch<W: HubWire>(hub: Arc<Shared<W>>, line: Arc<Line<W>>, socket: Socket) {
     loop {
         drop(socket.writable().await);
         if !hub.writable(&line) {
@@ -483,13 +551,13 @@ async fn watch(hub: Arc<Shared>, line: Arc<Line>, socket: Socket) {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "bettensor"))]
 mod tests {
     use super::*;
 
     #[test]
     fn u8_an_address_has_so_many_visitors_and_all_have_so_many() {
-        let world = Arc::new(World::new());
+        let world = Arc::new(World::<Validator>::new());
         let from = |n: u8| Visit::new(core::net::IpAddr::from([192, 0, 2, n]));
         let mut visitors: Vec<_> = (0..OF_ONE).map_while(|_| Visitor::enter(&world, from(1))).collect();
         assert_eq!(visitors.len(), OF_ONE);

@@ -322,6 +322,8 @@ impl<W: Wire> Engine<W> {
             Arrival::Full | Arrival::Reused => return Err(Answer::status(503)),
             Arrival::Duplicate => {}
             Arrival::Deliver { delivery, maybe_dup } => self.deliver(delivery, maybe_dup, Path::Http, message),
+            // Only numbered messages have a turn.
+            Arrival::Ahead { .. } => return Err(Answer::status(503)),
         }
         let (sender, receiver) = async_channel::bounded(1);
         self.requests.insert(request, sender);
@@ -543,6 +545,8 @@ impl<W: Wire> Engine<W> {
                     }
                     continue;
                 }
+                // Only native peers are asked by HTTP.
+                Output::Carry { .. } | Output::Greet { .. } | Output::Poll { .. } => continue,
                 Output::Frame { frame, .. } => match self.wire.write(frame) {
                     Some(text) => Message::text(text),
                     None => Message::Ping(Bytes::new()),

@@ -1,7 +1,8 @@
 //! What Bowline's adapters share: clock, sockets, WebSocket and HTTP, and the engine that both of them turn.
 //!
 //! Applications use `bowline-smol` or `bowline-blocking`, which re-export what they need of this crate. A third adapter,
-//! for another runtime, would be written against [`Node`]: it waits for sockets and time, connects, and serves.
+//! for another runtime, would be written against [`Node`]: it waits for sockets and time, connects, and serves. The author
+//! of a protocol of his own implements [`Wire`] and has it checked by [`conformance`].
 //!
 //! What a system's frames and requests say is its [`Wire`]'s: Gonka's, or, with the feature `sr25519`, that of
 //! Bettensor's miners.

@@ -211,7 +211,7 @@ impl Receipt {
 /// # use bowline_transport::{Node, Setup, http::{Bytes, Callback}};
 /// # smol::block_on(async {
 /// let node = Node::new(&Setup::api_node("ml:8080")?.callbacks("127.0.0.1:0")?, || ())?;
-/// let posted = Callback { segment: "generated", idempotency_key: None, body: Bytes::from_static(b"{\"node_id\":3}") };
+/// let posted = Callback { body: Bytes::from_static(b"{\"node_id\":3}"), ..Callback::empty("generated") };
 /// let answer = node.callback(posted);
 /// let application = async {
 ///     let message = node.messages().recv().await.unwrap();

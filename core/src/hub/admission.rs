@@ -20,6 +20,7 @@ use super::{ConnId, DRAIN_STEP, Denied, Drain, Duplicate, Hub, Identity, Memory,
 use crate::cause::{Cause, Hint};
 use crate::ids::{LinkId, Origin};
 use crate::link::Accepted;
+use crate::resume::{Greeting, Reason};
 use crate::rng::SplitMix64;
 use crate::session::{Session, State};
 use crate::time::{Instant, Timer};
@@ -92,6 +93,37 @@ impl<P, M: Memory<P>> Hub<P, M> {
             hub.renew(key);
             hub.set_http(key, http);
             Ok(SessionId(key))
+        })
+    }
+
+    /// A native peer greets by HTTP: its session, and why it does not go on if it was asked to.
+    ///
+    /// # Errors
+    /// There is no place, it is going down, or an older self speaks.
+    pub fn greet(
+        &mut self,
+        now: Instant,
+        identity: Identity,
+        greeting: &Greeting,
+        known: Option<Reason>,
+    ) -> Result<(SessionId, Option<Reason>), Denied> {
+        self.enter(now, |hub| {
+            let now = hub.now;
+            let key = match hub.find(identity) {
+                Some(session) => session.0,
+                None => hub.session_for(identity, true)?,
+            };
+            hub.renew(key);
+            let full = Denied { why: Why::Full, after: Duration::ZERO };
+            let peer = hub.peers.get_mut(key).ok_or(full)?;
+            let rate = hub.config.get().per_identity.handshakes;
+            peer.handshakes.take(now, rate, 1).map_err(|after| Denied { why: Why::Rate, after })?;
+            let reason = peer.session.greeted(now, greeting, known).filter(|_| greeting.resume);
+            hub.touched(key);
+            match reason {
+                Some(Reason::Epoch) => Err(Denied { why: Why::Fenced, after: Duration::ZERO }),
+                _ => Ok((SessionId(key), reason)),
+            }
         })
     }
 
@@ -251,7 +283,13 @@ impl<P, M: Memory<P>> Hub<P, M> {
                 self.end(key, Why::Later, after);
             }
             Verdict::Accept { http } => {
-                if let Err(Denied { why, after }) = self.attach(wall, key, conn.identity, stamp, http) {
+                if let Err(Denied { why, after }) = self.attach(wall, key, conn.identity, stamp, http, None) {
+                    self.end(key, why, after);
+                }
+            }
+            Verdict::Greeted { greeting, known } => {
+                let greeted = Some((&greeting, known));
+                if let Err(Denied { why, after }) = self.attach(wall, key, conn.identity, stamp, false, greeted) {
                     self.end(key, why, after);
                 }
             }
@@ -266,12 +304,13 @@ impl<P, M: Memory<P>> Hub<P, M> {
         identity: Identity,
         stamp: Option<Stamp>,
         http: bool,
+        greeted: Option<(&Greeting, Option<Reason>)>,
     ) -> Result<(), Denied> {
         let config = *self.config.get();
         let now = self.now;
         let made = self.made;
-        let key = self.session_for(identity)?;
-        let resumed = self.made == made;
+        let key = self.session_for(identity, greeted.is_some())?;
+        let mut resumed = self.made == made;
         let address = self.conns.get(conn).and_then(|conn| self.addresses.get(conn.address)).map_or(0, |a| a.address);
         if self.fresh(wall, key, stamp).is_err() {
             return Err(Denied { why: Why::Replayed, after: Duration::ZERO });
@@ -298,6 +337,14 @@ impl<P, M: Memory<P>> Hub<P, M> {
                 self.touched(key);
                 return Err(Denied { why: Why::War, after: config.war_pause });
             }
+        }
+        if let Some((greeting, known)) = greeted {
+            let reason = peer.session.greeted(now, greeting, known).filter(|_| greeting.resume);
+            if reason == Some(Reason::Epoch) {
+                return Err(Denied { why: Why::Fenced, after: Duration::ZERO });
+            }
+            resumed = greeting.resume && reason.is_none();
+            peer.reason = reason;
         }
         match peer.session.accept(now) {
             Accepted::Open(link) => {
@@ -332,7 +379,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
 
     /// The session of this identity, or a new one; of several, any: for what does not come by a connection.
     pub(super) fn any_session_for(&mut self, identity: Identity) -> Result<Key, Denied> {
-        self.find(identity).map_or_else(|| self.session_for(identity), |session| Ok(session.0))
+        self.find(identity).map_or_else(|| self.session_for(identity, false), |session| Ok(session.0))
     }
 
     /// Without a connection, its time begins anew.
@@ -344,13 +391,13 @@ impl<P, M: Memory<P>> Hub<P, M> {
     }
 
     /// The session of this identity, or a new one. Where several are allowed, one that nobody is connected to.
-    pub(super) fn session_for(&mut self, identity: Identity) -> Result<Key, Denied> {
+    pub(super) fn session_for(&mut self, identity: Identity, native: bool) -> Result<Key, Denied> {
         let config = *self.config.get();
         let mut known = 0_u8;
         let free = self.peers.find(identity.hash(), |peer| {
             let same = peer.identity == identity && peer.leaving.is_none();
             known = known.saturating_add(u8::from(same));
-            same && (peer.conn.is_none() || !matches!(config.duplicate, Duplicate::Allow(_)))
+            same && (peer.conn.is_none() || native || !matches!(config.duplicate, Duplicate::Allow(_)))
         });
         if let Some(key) = free {
             return Ok(key);
@@ -365,8 +412,9 @@ impl<P, M: Memory<P>> Hub<P, M> {
         // Two sessions never give two messages the same name.
         self.made = self.made.saturating_add(1);
         let origin = Origin::new(self.origin.identity().wrapping_add(self.made), self.origin.epoch());
-        let mut session =
-            Session::new(self.config.session(self.now.since(self.started)), self.seed, origin, self.now, outbox, inbox);
+        let settings = self.config.session(self.now.since(self.started), native);
+        let settings = settings.ok_or(Denied { why: Why::Violation, after: Duration::ZERO })?;
+        let mut session = Session::new(settings, self.seed, origin, self.now, outbox, inbox);
         session.start(self.now);
         let mut expires = Timer::disarmed();
         expires.arm(self.now.after(config.ttl));
@@ -374,6 +422,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
             identity,
             dirty: false,
             conn: None,
+            reason: None,
             knocking: None,
             counted: (0, 0),
             expires,
@@ -381,6 +430,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
             since: self.forgotten,
             war_told: true,
             lost: 0,
+            member: super::topics::NOBODY,
             takeovers: 0,
             takeovers_since: Instant::ZERO,
             war_until: Instant::ZERO,
@@ -425,9 +475,11 @@ impl<P, M: Memory<P>> Hub<P, M> {
                 peer.session.writable(now, link, false);
             }
         }
+        self.member_connected(key, true);
         self.touched(key);
         self.conns.set_deadline(conn, None);
-        self.ask(conn, Todo::Welcome { resumed });
+        let reason = self.peers.get(key).and_then(|peer| peer.reason);
+        self.ask(conn, Todo::Welcome { resumed, reason });
         self.live = self.live.saturating_add(1);
         self.stats.admitted = self.stats.admitted.saturating_add(1);
         self.stats.resumed = self.stats.resumed.saturating_add(u64::from(resumed));
@@ -447,6 +499,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
             self.stats.lost = self.stats.lost.saturating_add(u64::from(waited));
             peer.lost = peer.lost.saturating_add(core::mem::take(&mut conn.lost)).saturating_add(waited);
         }
+        self.member_connected(key, false);
         self.live = self.live.saturating_sub(1);
         Some((link, conn))
     }

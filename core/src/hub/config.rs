@@ -1,7 +1,7 @@
 //! Everything a hub can be told, with its defaults, and the check that refuses nonsense.
 //!
 //! Invariants: a hub takes only [`HubChecked`]; the check names the first field that makes no sense and says why.
-//! Rules: U1, U2, U5, U6, U8, U9, P8; numbers from section 4.9 of the rules where nothing else is said.
+//! Rules: U1, U2, U4–U6, U8, U9, P8; numbers from section 4.9 of the rules where nothing else is said.
 
 use super::limit::Rate;
 use super::log::LogConfig;
@@ -68,6 +68,51 @@ impl Bulk {
     pub const DEFAULT: Self = Self { slow: Slow::DropOldest, most: 256, log: LogConfig::DEFAULT };
 }
 
+/// The limits of topics (rules U4, U6).
+///
+/// ```
+/// # use bowline::hub::{HubConfig, TopicsConfig};
+/// let newest_only = TopicsConfig { history: 1, ..TopicsConfig::DEFAULT };
+/// assert!(HubConfig { topics: newest_only, ..HubConfig::DEFAULT }.check().is_ok());
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct TopicsConfig {
+    /// Topics at once; smaller storage limits further, as with all of these. Default 4,096.
+    pub topics: usize,
+    /// Subscriptions of all sessions to all topics. Default 65,536.
+    pub subscriptions: usize,
+    /// Of these, one session's. Default 1,024.
+    pub per_session: u32,
+    /// Filters with a wildcard, of all sessions: a new topic is held against each of them. Default 16,384.
+    pub filters: usize,
+    /// Of these, one session's. Default 16.
+    pub filters_per_session: u32,
+    /// Items of one topic that are held for those behind and those who come later. From 1, which holds the newest alone.
+    /// Default 16.
+    pub history: u32,
+    /// Bytes of all items held. A larger item is refused. Default 16 MiB.
+    pub bytes: usize,
+    /// How long an item is held. Default 5 min.
+    pub age: Duration,
+    /// Whether the application is told who subscribes to what. Default no.
+    pub presence: bool,
+}
+
+impl TopicsConfig {
+    /// The documented default of every field.
+    pub const DEFAULT: Self = Self {
+        topics: 4096,
+        subscriptions: 65_536,
+        per_session: 1024,
+        filters: 16_384,
+        filters_per_session: 16,
+        history: 16,
+        bytes: 16 << 20,
+        age: Duration::from_secs(300),
+        presence: false,
+    };
+}
+
 /// How much one address or one identity may do (rule U8).
 ///
 /// ```
@@ -99,6 +144,9 @@ pub struct HubConfig {
     /// Of every session. The role must be acceptor and a connection ready when it is open: the hub itself sees to the
     /// greeting. `link.newcomer` follows from [`duplicate`](Self::duplicate).
     pub session: Config,
+    /// Of every session with a native peer; none: there are no native peers. As for [`session`](Self::session); a newcomer
+    /// always replaces (R8). Default none.
+    pub native: Option<Config>,
     /// Identities known at once, connected or not; smaller storage limits further. Default 4,096.
     pub sessions: usize,
     /// Connections at once, of every kind. Default 8,192.
@@ -128,6 +176,8 @@ pub struct HubConfig {
     pub tolerance: Duration,
     /// Broadcasts.
     pub bulk: Bulk,
+    /// Topics.
+    pub topics: TopicsConfig,
     /// More replacements of one identity than this within [`war_within`](Self::war_within), from other addresses, are a
     /// war. Default 3 (U2).
     pub war_most: u8,
@@ -157,6 +207,7 @@ impl HubConfig {
             },
             ..Config::DEFAULT
         },
+        native: None,
         sessions: 4096,
         connections: 8192,
         pending: 1024,
@@ -179,6 +230,7 @@ impl HubConfig {
         },
         tolerance: Duration::from_secs(300),
         bulk: Bulk::DEFAULT,
+        topics: TopicsConfig::DEFAULT,
         war_most: 3,
         war_within: Duration::from_secs(60),
         war_pause: Duration::from_secs(30),
@@ -212,6 +264,9 @@ impl HubConfig {
             ),
             (self.ticket_most >= Duration::from_secs(1), "ticket_most", "everybody would come back at once"),
             ((1..=256).contains(&self.bulk.most), "bulk.most", "from 1 to 256"),
+            (self.topics.history > 0, "topics.history", "nobody would get anything"),
+            (self.topics.bytes > 0, "topics.bytes", "nobody would get anything"),
+            (self.topics.age > none, "topics.age", "nobody would get anything"),
             (self.fleet_low <= self.fleet_high, "fleet_low", "above the high mark: it would oscillate"),
             (self.fleet_high <= 100, "fleet_high", "more than all"),
             (self.idle > none, "idle", "nobody is heard in no time"),
@@ -225,9 +280,21 @@ impl HubConfig {
             Duplicate::Refuse | Duplicate::Allow(_) => Newcomer::IsRefused,
         };
         let session = self.session.check()?;
+        let native = match self.native {
+            Some(native) if native.native.is_none() => {
+                return Err(ConfigError { field: "native.native", why: "a native peer is numbered" });
+            }
+            Some(native) if native.link.role != Role::Acceptor || native.link.ready != Ready::Open => {
+                return Err(ConfigError { field: "native.link", why: "a hub is dialled, and greets by itself" });
+            }
+            Some(native) => {
+                Some(Config { link: LinkConfig { newcomer: Newcomer::Replaces, ..native.link }, ..native }.check()?)
+            }
+            None => None,
+        };
         let later =
             Config { inbox: InboxConfig { after_loss: false, ..self.session.inbox }, ..self.session }.check()?;
-        Ok(HubChecked { hub: self, session, later })
+        Ok(HubChecked { hub: self, session, later, native })
     }
 }
 
@@ -244,6 +311,7 @@ pub struct HubChecked {
     hub: HubConfig,
     session: Checked,
     later: Checked,
+    native: Option<Checked>,
 }
 
 impl HubChecked {
@@ -255,8 +323,13 @@ impl HubChecked {
 
     /// For a session that begins so long after the hub: what an earlier hub had completed can only come again within the
     /// horizon.
-    pub(super) fn session(&self, since: Duration) -> Checked {
-        if since < self.hub.session.inbox.horizon { self.session } else { self.later }
+    ///
+    /// A native peer's says itself what it has sent before; `None`: there are no native peers here.
+    pub(super) fn session(&self, since: Duration, native: bool) -> Option<Checked> {
+        if native {
+            return self.native;
+        }
+        Some(if since < self.hub.session.inbox.horizon { self.session } else { self.later })
     }
 }
 
@@ -267,7 +340,7 @@ mod tests {
     #[test]
     fn u1_nonsense_is_refused_by_name() {
         type Change = fn(&mut HubConfig);
-        let cases: [(&str, Change); 10] = [
+        let cases: [(&str, Change); 13] = [
             ("session.link.role", |c| c.session.link.role = Role::Dialer),
             ("session.link.ready", |c| c.session.link.ready = Ready::Hello),
             ("sessions", |c| c.sessions = 0),
@@ -275,6 +348,9 @@ mod tests {
             ("hello", |c| c.hello = Duration::ZERO),
             ("ttl", |c| c.ttl = Duration::from_secs(599)),
             ("bulk.most", |c| c.bulk.most = 257),
+            ("topics.history", |c| c.topics.history = 0),
+            ("topics.bytes", |c| c.topics.bytes = 0),
+            ("topics.age", |c| c.topics.age = Duration::ZERO),
             ("fleet_low", |c| c.fleet_low = 81),
             ("fleet_high", |c| c.fleet_high = 101),
             ("outbox.capacity", |c| c.session.outbox.capacity = 0),
@@ -290,7 +366,7 @@ mod tests {
     fn u2_the_policy_decides_what_becomes_of_a_newcomer() {
         let newcomer = |duplicate| {
             let checked = HubConfig { duplicate, ..HubConfig::DEFAULT }.check().unwrap();
-            checked.session(Duration::ZERO).get().link.newcomer
+            checked.session(Duration::ZERO, false).unwrap().get().link.newcomer
         };
         assert_eq!(newcomer(Duplicate::Replace), Newcomer::Replaces);
         assert_eq!(newcomer(Duplicate::ProbeThenReplace), Newcomer::Probes);

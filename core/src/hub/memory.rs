@@ -4,6 +4,7 @@ use super::log::Entry;
 use super::peer::{Address, Conn, Peer};
 use super::replay::Nonce;
 use super::table::Cell;
+use super::topics::{Item, Member, Subscription, Topic, Wildcard};
 use crate::inbox::Seen;
 use crate::outbox::Slot;
 use crate::ring::Slots;
@@ -32,15 +33,30 @@ pub trait Memory<P>: Sized {
     type Addresses: Slots<Cell<Address>>;
     /// Of the broadcasts.
     type Log: Slots<Entry<P>>;
+    /// Of the topics.
+    type Topics: Slots<Cell<Topic>>;
+    /// Of their histories.
+    type Items: Slots<Cell<Item<P>>>;
+    /// Of who is subscribed to which of them.
+    type Subscriptions: Slots<Cell<Subscription>>;
+    /// Of the filters with a wildcard.
+    type Wildcards: Slots<Cell<Wildcard>>;
+    /// Of the sessions that are subscribed to anything.
+    type Members: Slots<Cell<Member>>;
 
     /// Empty storage for one session and its identity.
     fn session() -> (Self::Outbox, Self::Inbox, Self::Nonces);
-    /// Empty storage for all the rest.
+    /// Empty storage for what every hub has.
     fn hub() -> (Self::Peers, Self::Conns, Self::Addresses, Self::Log);
+    /// Empty storage for its topics.
+    fn topics() -> (Self::Topics, Self::Items);
+    /// Empty storage for who is subscribed to them.
+    fn subscribers() -> (Self::Subscriptions, Self::Wildcards, Self::Members);
 }
 
 /// Fixed memory: so many sessions, connections and addresses each; messages out, remembered messages and nonces a session;
-/// broadcasts.
+/// broadcasts; topics; items in all their histories together; subscriptions, and as many filters with wildcards and
+/// sessions that have any. Unless it is said otherwise there are no topics, and they take no memory.
 ///
 /// ```
 /// use bowline::hub::{Hub, Inline};
@@ -53,10 +69,22 @@ pub enum Inline<
     const IN: usize = 16,
     const NONCES: usize = 16,
     const LOG: usize = 16,
+    const TOPICS: usize = 0,
+    const ITEMS: usize = 0,
+    const SUBSCRIPTIONS: usize = 0,
 > {}
 
-impl<P, const SESSIONS: usize, const OUT: usize, const IN: usize, const NONCES: usize, const LOG: usize> Memory<P>
-    for Inline<SESSIONS, OUT, IN, NONCES, LOG>
+impl<
+    P,
+    const SESSIONS: usize,
+    const OUT: usize,
+    const IN: usize,
+    const NONCES: usize,
+    const LOG: usize,
+    const TOPICS: usize,
+    const ITEMS: usize,
+    const SUBSCRIPTIONS: usize,
+> Memory<P> for Inline<SESSIONS, OUT, IN, NONCES, LOG, TOPICS, ITEMS, SUBSCRIPTIONS>
 {
     type Outbox = [Option<Slot<P>>; OUT];
     type Inbox = [Option<Seen>; IN];
@@ -65,6 +93,11 @@ impl<P, const SESSIONS: usize, const OUT: usize, const IN: usize, const NONCES: 
     type Conns = [Option<Cell<Conn>>; SESSIONS];
     type Addresses = [Option<Cell<Address>>; SESSIONS];
     type Log = [Option<Entry<P>>; LOG];
+    type Topics = [Option<Cell<Topic>>; TOPICS];
+    type Items = [Option<Cell<Item<P>>>; ITEMS];
+    type Subscriptions = [Option<Cell<Subscription>>; SUBSCRIPTIONS];
+    type Wildcards = [Option<Cell<Wildcard>>; SUBSCRIPTIONS];
+    type Members = [Option<Cell<Member>>; SUBSCRIPTIONS];
 
     fn session() -> (Self::Outbox, Self::Inbox, Self::Nonces) {
         const { assert!(OUT > 0 && IN > 0 && NONCES > 0, "a session needs room for a message each way and a nonce") };
@@ -74,6 +107,14 @@ impl<P, const SESSIONS: usize, const OUT: usize, const IN: usize, const NONCES: 
     fn hub() -> (Self::Peers, Self::Conns, Self::Addresses, Self::Log) {
         const { assert!(SESSIONS > 0 && LOG > 0, "a hub needs room for a session and a broadcast") };
         ([const { None }; SESSIONS], [const { None }; SESSIONS], [const { None }; SESSIONS], [const { None }; LOG])
+    }
+
+    fn topics() -> (Self::Topics, Self::Items) {
+        ([const { None }; TOPICS], [const { None }; ITEMS])
+    }
+
+    fn subscribers() -> (Self::Subscriptions, Self::Wildcards, Self::Members) {
+        ([const { None }; SUBSCRIPTIONS], [const { None }; SUBSCRIPTIONS], [const { None }; SUBSCRIPTIONS])
     }
 }
 
@@ -99,12 +140,25 @@ impl<P> Memory<P> for Grows {
     type Conns = alloc::vec::Vec<Option<Cell<Conn>>>;
     type Addresses = alloc::vec::Vec<Option<Cell<Address>>>;
     type Log = alloc::vec::Vec<Option<Entry<P>>>;
+    type Topics = alloc::vec::Vec<Option<Cell<Topic>>>;
+    type Items = alloc::vec::Vec<Option<Cell<Item<P>>>>;
+    type Subscriptions = alloc::vec::Vec<Option<Cell<Subscription>>>;
+    type Wildcards = alloc::vec::Vec<Option<Cell<Wildcard>>>;
+    type Members = alloc::vec::Vec<Option<Cell<Member>>>;
 
     fn session() -> (Self::Outbox, Self::Inbox, Self::Nonces) {
         Default::default()
     }
 
     fn hub() -> (Self::Peers, Self::Conns, Self::Addresses, Self::Log) {
+        Default::default()
+    }
+
+    fn topics() -> (Self::Topics, Self::Items) {
+        Default::default()
+    }
+
+    fn subscribers() -> (Self::Subscriptions, Self::Wildcards, Self::Members) {
         Default::default()
     }
 }

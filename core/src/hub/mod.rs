@@ -4,10 +4,11 @@
 //!                    connect ─▶ hello ─▶ Verify … verified ─▶ Welcome
 //!   address ─limits─▶ Conn ──────────────────────────────────▶ Peer { identity, Session, nonces, limits }
 //!                      │ one cursor into the log                  │ outlives its connections by `ttl`
-//!   publish ─▶ Log ────┘                      send, request ──────┘
+//!   publish ─▶ Log ────┘        subscribe, send, request ─────────┘
+//!   publish_topic ─▶ Topics: a history each, and a cursor for each subscription
 //!                                   │
 //!   poll ─▶ events · connections to verify, greet, close · then each ready session in turn: sixteen of its frames, four
-//!           broadcasts, and the next one
+//!           broadcasts and items of topics, and the next one
 //! ```
 //!
 //! Every peer has an ordinary [`Session`](crate::Session) in the acceptor's role; the hub adds what many have and one has
@@ -23,7 +24,7 @@
 //! Field bugs: a reconnect whose predecessor's clean-up removes it (wire facts 2.10, 3); confirmations that wait for the
 //! next heartbeat (1) or kill the sender (2); messages that die with their connection (4); a newcomer who gets no game
 //! update (5); nonces forgotten too soon (7); a herd after a restart (9); a broadcast that waits for its slowest reader (11).
-//! Rules: U1–U3, U5–U10, R8, P8.
+//! Rules: U1–U10, R8, P8.
 
 mod admission;
 mod config;
@@ -34,11 +35,12 @@ mod peer;
 mod profile;
 mod replay;
 mod table;
+mod topics;
 mod traffic;
 mod turn;
 mod types;
 
-pub use config::{Bulk, Duplicate, HubChecked, HubConfig, Limits, Slow};
+pub use config::{Bulk, Duplicate, HubChecked, HubConfig, Limits, Slow, TopicsConfig};
 pub use limit::{Gcra, Rate, Tickets};
 pub use log::{Entry, Log, LogConfig, Pending, Published};
 #[cfg(feature = "alloc")]
@@ -48,11 +50,17 @@ pub use peer::{Address, Conn, Peer};
 pub use profile::{BETTENSOR_HUB, VILLAGE_HUB};
 pub use replay::{Nonce, Replay, Replayed, Stamp};
 pub use table::Cell;
+pub use topics::{
+    BadTopic, Item, Member, Position, Start, Subscribed, Subscription, Topic, TopicFilter, TopicHealth, TopicName,
+    TopicsFull, Wildcard,
+};
 pub use types::{
     ConnId, Denied, Health, Heard, HubEvent, HubOutput, HubStats, Identity, Publish, Sent, SessionId, Verdict, Why,
 };
 
-use crate::ids::Origin;
+use crate::ids::{Origin, Seq};
+use crate::marks::Report;
+use crate::resume::Greeting;
 use crate::time::{Instant, Timer, Timers};
 use core::fmt;
 use core::time::Duration;
@@ -106,6 +114,7 @@ pub struct Hub<P, M: Memory<P>> {
     conns: Table<Conn, M::Conns>,
     addresses: Table<Address, M::Addresses>,
     log: Log<P, M::Log>,
+    topics: topics::Topics<P, M>,
     /// The last broadcast that newcomers get.
     snapshot: Option<P>,
     handshakes: Gcra,
@@ -212,6 +221,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
             conns: Table::new(settings.connections, conns),
             addresses: Table::new(settings.addresses, addresses),
             log: Log::new(settings.bulk.log, log),
+            topics: topics::Topics::new(settings.topics, settings.sessions, seed, origin.epoch()),
             snapshot: None,
             handshakes: Gcra::new(),
             tickets: Tickets::new(),
@@ -242,8 +252,9 @@ impl<P, M: Memory<P>> Hub<P, M> {
             return Some(self.now);
         }
         let log = self.log.earliest().map(|(at, _)| at);
+        let topics = self.topics.earliest().map(|(at, _)| at);
         let drain = self.drain.as_ref().and_then(|drain| drain.step.at());
-        [self.peers.deadline(), self.conns.deadline(), self.addresses.deadline(), log, drain]
+        [self.peers.deadline(), self.conns.deadline(), self.addresses.deadline(), log, topics, drain]
             .into_iter()
             .flatten()
             .min()
@@ -297,6 +308,18 @@ impl<P, M: Memory<P>> Hub<P, M> {
     #[must_use]
     pub fn identity(&self, session: SessionId) -> Option<Identity> {
         self.peers.get(session.0).map(|peer| peer.identity)
+    }
+
+    /// What a native peer is told of this session: its numbers, what it has; with `resume` for whether it goes on.
+    #[must_use]
+    pub fn greeting(&self, session: SessionId, resume: bool) -> Option<Greeting> {
+        self.peers.get(session.0).map(|peer| peer.session.greeting(resume))
+    }
+
+    /// What this session has of a native peer's messages, and the lowest of its own that has not ended.
+    #[must_use]
+    pub fn marks(&self, session: SessionId) -> Option<(Report, Seq)> {
+        self.peers.get(session.0).map(|peer| (peer.session.report(), peer.session.outbox().una()))
     }
 
     /// The connection of this session, if there is one.
@@ -354,6 +377,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
             self.release_address(key);
         }
         self.log.tick(now);
+        self.topics.tick(now);
         if self.drain.as_mut().is_some_and(|drain| drain.step.fire(now)) {
             self.drain_step();
         }

@@ -15,6 +15,7 @@ use super::types::{Identity, Why};
 use crate::ids::LinkId;
 use crate::inbox::Seen;
 use crate::outbox::Slot;
+use crate::resume::Reason;
 use crate::ring::Slots;
 use crate::session::Session;
 use crate::time::{Instant, Timer};
@@ -27,6 +28,8 @@ pub struct Peer<P, O: Slots<Slot<P>>, I: Slots<Seen>, N: Slots<super::replay::No
     /// The session may have something to say.
     pub(super) dirty: bool,
     pub(super) conn: Option<(LinkId, Key)>,
+    /// Why its last greeting did not resume it, if it asked to.
+    pub(super) reason: Option<Reason>,
     /// Another connection, which waits for the verdict about the first.
     pub(super) knocking: Option<(LinkId, Key)>,
     /// Of its backlog and of its messages at the application, so many are in the sums of the hub.
@@ -38,6 +41,8 @@ pub struct Peer<P, O: Slots<Slot<P>>, I: Slots<Seen>, N: Slots<super::replay::No
     pub(super) war_told: bool,
     /// Broadcasts lost to it that the application was not told of yet.
     pub(super) lost: u32,
+    /// Where it is among those that are subscribed to topics.
+    pub(super) member: u32,
     pub(super) takeovers: u8,
     pub(super) takeovers_since: Instant,
     /// Until then nobody may take it over.
@@ -90,7 +95,7 @@ pub(super) enum ConnState {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Todo {
     Verify,
-    Welcome { resumed: bool },
+    Welcome { resumed: bool, reason: Option<Reason> },
     Close { why: Why, after: Duration },
     Drop,
 }

@@ -127,6 +127,16 @@ impl<T, S: Slots<Cell<T>>> Table<T, S> {
         self.len < self.most
     }
 
+    /// How many more would be taken.
+    pub(super) const fn room(&self) -> usize {
+        self.most.saturating_sub(self.len)
+    }
+
+    /// Whether one would ever be taken.
+    pub(super) const fn has_place(&self) -> bool {
+        self.most > 0
+    }
+
     /// Takes in an item that will be found by `hash`; hands it back if there is no place.
     pub(super) fn insert(&mut self, hash: u64, item: T) -> Result<Key, T> {
         if self.len >= self.most {
@@ -186,6 +196,16 @@ impl<T, S: Slots<Cell<T>>> Table<T, S> {
 
     pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         self.cell_mut(key.index).filter(|cell| cell.generation == key.generation)?.item.as_mut()
+    }
+
+    /// What lies in this cell, whoever it is: for lists through the cells.
+    pub(super) fn at(&self, index: u32) -> Option<&T> {
+        self.cell(index)?.item.as_ref()
+    }
+
+    /// The same, to change.
+    pub(super) fn at_mut(&mut self, index: u32) -> Option<&mut T> {
+        self.cell_mut(index)?.item.as_mut()
     }
 
     /// The item with this hash for which `is` holds.

@@ -33,6 +33,8 @@ enum Said {
     Ping(ConnId),
     Data(ConnId, u32),
     Broadcast(ConnId, u32),
+    Topic(ConnId, u64, u32),
+    Gap(ConnId, Option<u64>, u64),
     Respond(RequestId, crate::Answer),
     Post(SessionId, u32),
     Event(HubEvent),
@@ -53,16 +55,19 @@ impl Rig {
         while let Some(output) = self.hub.poll() {
             said.push(match output {
                 HubOutput::Verify { conn, .. } => Said::Verify(conn),
-                HubOutput::Welcome { conn, session, resumed } => Said::Welcome(conn, session, resumed),
+                HubOutput::Welcome { conn, session, resumed, .. } => Said::Welcome(conn, session, resumed),
                 HubOutput::Close { conn, why, after } => Said::Close(conn, why, after),
                 HubOutput::Drop { conn } => Said::Drop(conn),
                 HubOutput::Frame { conn, frame: Frame::Ack { id }, .. } => Said::Ack(conn, id),
                 HubOutput::Frame { conn, frame: Frame::Ping | Frame::Keepalive, .. } => Said::Ping(conn),
                 HubOutput::Frame { conn, frame: Frame::Data { payload, .. }, .. } => Said::Data(conn, *payload),
                 HubOutput::Broadcast { conn, payload } => Said::Broadcast(conn, *payload),
+                HubOutput::Topic { conn, position, payload, .. } => Said::Topic(conn, position.offset, *payload),
+                HubOutput::Gap { conn, from, to, .. } => Said::Gap(conn, from, to),
                 HubOutput::Respond { request, answer, .. } => Said::Respond(request, answer),
                 HubOutput::Post { session, payload, .. } => Said::Post(session, *payload),
                 HubOutput::Event(event) => Said::Event(event),
+                output => panic!("only a native session says {output:?}"),
             });
         }
         assert!(self.hub.deadline().is_none_or(|at| at > self.hub.now()), "rule 6");
@@ -440,7 +445,7 @@ fn u5_a_broadcast_goes_to_whom_it_is_for_and_nobody_waits() {
     rig.hub.writable(rig.now, conns[0].0, false);
     rig.drain();
     let sent = rig.hub.publish(rig.now, 7, 1, Publish::DEFAULT, |session, _| session != conns[4].1);
-    assert_eq!(sent, Sent { reached: 4, dropped: 0 });
+    assert_eq!(sent, Sent { reached: 4, refused: 0, dropped: 0 });
     let got: Vec<Said> = rig.drain();
     let expected: Vec<Said> = (1..4).map(|n| Said::Broadcast(conns[n].0, 7)).collect();
     assert_eq!(got, expected, "not to the one that reads nothing, nor to the one it was not for");
@@ -1042,4 +1047,47 @@ fn u3_whoever_takes_what_is_posted_keeps_its_session() {
         rig.later(Duration::from_secs(1800));
     }
     assert_eq!(rig.hub.find(who(1)), Some(session));
+}
+
+#[test]
+fn u4_a_subscription_survives_the_connection_and_ends_with_the_session() {
+    let mut rig = Rig::new(|config| {
+        config.topics.history = 2;
+        config.topics.presence = true;
+    });
+    let (topic, filter) = (TopicName::new("a.b").unwrap(), TopicFilter::new("a.*").unwrap());
+    let presence =
+        |session, present, subscribers| Said::Event(HubEvent::Presence { session, topic, present, subscribers });
+    let (conn, session) = rig.join(1);
+    assert!(rig.hub.subscribe(rig.now, session, &filter, Start::Now).unwrap().added);
+    assert_eq!(rig.hub.subscribe(rig.now, session, &topic.into(), Start::Now).unwrap().topics, 1);
+    assert_eq!(rig.drain(), [presence(session, true, 1)]);
+    let sent = rig.hub.publish_topic(rig.now, &topic, 1, 1);
+    assert_eq!(sent, Sent { reached: 1, refused: 0, dropped: 0 });
+    assert_eq!(rig.drain(), [Said::Topic(conn, 1, 1)]);
+    rig.hub.disconnected(rig.now, conn, Cause::Closed(1006));
+    for n in 2..=4 {
+        assert_eq!(rig.hub.publish_topic(rig.now, &topic, n, 1), Sent::default(), "it is away, not refused");
+    }
+    assert_eq!(rig.hub.subscribers(&topic), 1);
+    rig.drain();
+    let again = rig.arrive(who(1), 1);
+    let came: Vec<Said> =
+        rig.drain().into_iter().filter(|said| matches!(said, Said::Gap(..) | Said::Topic(..))).collect();
+    assert_eq!(came, [Said::Gap(again, Some(2), 2), Said::Topic(again, 3, 3), Said::Topic(again, 4, 4)]);
+    assert!(rig.hub.unsubscribe(rig.now, session, &topic.into()) && rig.hub.subscribers(&topic) == 1, "by the filter");
+    assert!(rig.hub.dismiss(rig.now, session));
+    rig.drain();
+    rig.hub.disconnected(rig.now, again, Cause::Closed(1008));
+    rig.drain();
+    let ended = Said::Event(HubEvent::Ended { session, identity: who(1), why: Why::Dismissed });
+    let order: Vec<&Said> = rig
+        .said
+        .iter()
+        .filter(|said| **said == ended || matches!(said, Said::Event(HubEvent::Presence { present: false, .. })))
+        .collect();
+    assert_eq!(order, [&presence(session, false, 0), &ended], "its end is told before the session's");
+    assert_eq!(rig.hub.subscribe(rig.now, session, &filter, Start::Now), Err(TopicsFull::NoSession));
+    rig.later(Duration::from_secs(301));
+    assert_eq!(rig.hub.topics().count(), 0, "nobody's, and empty: forgotten");
 }

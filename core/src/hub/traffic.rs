@@ -17,6 +17,7 @@ use super::{ConnId, Denied, Heard, Hub, Identity, Memory, Publish, Sent, Session
 use crate::cause::HttpOutcome;
 use crate::ids::{ContentKey, DeliveryId, MessageId, PostId, RequestId, Seq};
 use crate::inbox::{Answer, Arrival, Verdict};
+use crate::marks::Report;
 use crate::outbox::Policy;
 use crate::session::{Head, Refusal};
 use crate::time::Instant;
@@ -83,6 +84,45 @@ impl<P, M: Memory<P>> Hub<P, M> {
             }
             taken
         })
+    }
+
+    /// A native peer polls (H3), from whom the adapter has found out; the answer comes as [`HubOutput::Carry`] and
+    /// [`HubOutput::Respond`](super::HubOutput::Respond).
+    ///
+    /// # Errors
+    /// It was not looked at: why, and when to come back.
+    ///
+    /// [`HubOutput::Carry`]: super::HubOutput::Carry
+    pub fn polled(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        request: RequestId,
+        wait: Duration,
+        report: &Report,
+        una: Seq,
+    ) -> Result<(), Denied> {
+        self.enter(now, |hub| {
+            let (now, rate) = (hub.now, hub.config.get().per_identity.messages);
+            let gone = Denied { why: Why::Expired, after: Duration::ZERO };
+            let peer = hub.peers.get_mut(session.0).ok_or(gone)?;
+            peer.messages.take(now, rate, 1).map_err(|after| Denied { why: Why::Rate, after })?;
+            peer.session.polled(now, request, wait, report, una);
+            hub.renew(session.0);
+            hub.touched(session.0);
+            Ok(())
+        })
+    }
+
+    /// A native peer said with a request that all its messages below this one have ended.
+    pub fn advance(&mut self, now: Instant, session: SessionId, una: Seq) {
+        self.enter(now, |hub| {
+            let now = hub.now;
+            if let Some(peer) = hub.peers.get_mut(session.0) {
+                peer.session.advance(now, una);
+                hub.touched(session.0);
+            }
+        });
     }
 
     /// The peer gave up a request before it was answered.
@@ -276,14 +316,16 @@ impl<P, M: Memory<P>> Hub<P, M> {
     const fn count(&mut self, arrival: Arrival, http: bool) {
         let stats = &mut self.stats;
         match arrival {
-            Arrival::Deliver { .. } => {
+            Arrival::Deliver { .. } | Arrival::Ahead { .. } => {
                 stats.delivered = stats.delivered.saturating_add(1);
                 stats.delivered_http = stats.delivered_http.saturating_add(http as u64);
             }
             Arrival::Duplicate | Arrival::Answer(Answer::Done | Answer::Rejected) => {
                 stats.duplicates = stats.duplicates.saturating_add(1);
             }
-            Arrival::Full | Arrival::Reused | Arrival::Answer(Answer::Busy { .. } | Answer::Reused) => {}
+            Arrival::Full
+            | Arrival::Reused
+            | Arrival::Answer(Answer::Busy { .. } | Answer::Reused | Answer::Unknown | Answer::Polled) => {}
         }
     }
 

@@ -12,15 +12,18 @@
 
 use super::peer::{ConnState, Todo};
 use super::table::Key;
+use super::topics::Due;
 use super::{ConnId, Hub, HubEvent, HubOutput, Memory, SessionId, Slow, Why};
 use crate::ids::{LinkId, MessageId, PostId, RequestId, Seq};
 use crate::inbox::Answer;
 use crate::link::Ending;
+use crate::marks::{Beat, Report};
 use crate::outbox::{Outcome, Path};
+use crate::resume::Reason;
 use crate::session::{Event, Frame, Output};
 use core::time::Duration;
 
-/// Outputs of one session before the others get their turn, and broadcasts after them: reliable traffic goes before bulk,
+/// Outputs of one session before the others get their turn, and what many get (broadcasts, items of topics) after them: reliable traffic goes before bulk,
 /// four to one, but never instead of it.
 const OUTPUTS: u8 = 16;
 const BROADCASTS: u8 = 4;
@@ -36,15 +39,20 @@ pub(super) struct Turn {
 /// An output before its payload is borrowed.
 enum Step {
     Verify(Key),
-    Welcome(Key, SessionId, bool),
+    Welcome(Key, SessionId, bool, Option<Reason>),
     Close(Key, Why, Duration),
     Drop(Key),
     Ack(Key, Key, MessageId),
     Ping(Key, Key),
     Keepalive(Key, Key),
-    Data(Key, Key, Seq, MessageId),
+    Data(Key, Key, Seq, MessageId, Seq),
+    Marks(Key, Key, Report, Seq, Beat),
+    Nack(Key, Key, Seq, Duration),
+    CarryData(Key, RequestId, Seq, MessageId, Seq),
+    CarryMarks(Key, RequestId, Report, Seq),
     Broadcast(Key, u64),
     Snapshot(Key),
+    Topic(Key, Key, Due),
     Respond(Key, RequestId, Answer),
     Post(Key, PostId, MessageId, Duration),
     Event(HubEvent),
@@ -59,7 +67,11 @@ enum Said {
     Ack(LinkId, MessageId),
     Ping(LinkId),
     Keepalive(LinkId),
-    Data(LinkId, Seq, MessageId),
+    Data(LinkId, Seq, MessageId, Seq),
+    Marks(LinkId, Report, Seq, Beat),
+    Nack(LinkId, Seq, Duration),
+    CarryData(RequestId, Seq, MessageId, Seq),
+    CarryMarks(RequestId, Report, Seq),
     Post(PostId, MessageId, Duration),
     /// A session of a hub's never dials.
     Nothing,
@@ -70,13 +82,26 @@ impl Said {
         match *output {
             Output::Close { link, ending } => Self::Close(link, ending),
             Output::Refuse { link } => Self::Refuse(link),
-            Output::Connect { .. } => Self::Nothing,
+            Output::Connect { .. }
+            | Output::Greet { .. }
+            | Output::Poll { .. }
+            | Output::Carry {
+                frame: Frame::Ack { .. } | Frame::Ping | Frame::Keepalive | Frame::Nack { .. }, ..
+            } => Self::Nothing,
             Output::Event(event) => Self::Event(event),
             Output::Respond { request, answer } => Self::Respond(request, answer),
             Output::Frame { link, frame: Frame::Ack { id } } => Self::Ack(link, id),
             Output::Frame { link, frame: Frame::Ping } => Self::Ping(link),
             Output::Frame { link, frame: Frame::Keepalive } => Self::Keepalive(link),
-            Output::Frame { link, frame: Frame::Data { seq, id, .. } } => Self::Data(link, seq, id),
+            Output::Frame { link, frame: Frame::Data { seq, id, una, .. } } => Self::Data(link, seq, id, una),
+            Output::Frame { link, frame: Frame::Marks { report, una, beat } } => Self::Marks(link, report, una, beat),
+            Output::Frame { link, frame: Frame::Nack { seq, after } } => Self::Nack(link, seq, after),
+            Output::Carry { request, frame: Frame::Data { seq, id, una, .. } } => {
+                Self::CarryData(request, seq, id, una)
+            }
+            Output::Carry { request, frame: Frame::Marks { report, una, .. } } => {
+                Self::CarryMarks(request, report, una)
+            }
             Output::Post { post, id, deadline, .. } => Self::Post(post, id, deadline),
         }
     }
@@ -96,20 +121,33 @@ impl<P, M: Memory<P>> Hub<P, M> {
         Some(match step {
             Step::Event(event) => HubOutput::Event(event),
             Step::Verify(conn) => HubOutput::Verify { conn: ConnId(conn), identity: self.conns.get(conn)?.identity },
-            Step::Welcome(conn, session, resumed) => HubOutput::Welcome { conn: ConnId(conn), session, resumed },
+            Step::Welcome(conn, session, resumed, reason) => {
+                HubOutput::Welcome { conn: ConnId(conn), session, resumed, reason }
+            }
             Step::Close(conn, why, after) => HubOutput::Close { conn: ConnId(conn), why, after },
             Step::Drop(conn) => HubOutput::Drop { conn: ConnId(conn) },
             Step::Ack(conn, key, id) => self.frame(conn, key, Frame::Ack { id }),
             Step::Ping(conn, key) => self.frame(conn, key, Frame::Ping),
             Step::Keepalive(conn, key) => self.frame(conn, key, Frame::Keepalive),
-            Step::Data(conn, key, seq, id) => {
+            Step::Data(conn, key, seq, id, una) => {
                 let payload = self.peers.get(key)?.session.outbox().payload(seq)?;
-                self.frame(conn, key, Frame::Data { seq, id, payload })
+                self.frame(conn, key, Frame::Data { seq, id, una, payload })
+            }
+            Step::Marks(conn, key, report, una, beat) => self.frame(conn, key, Frame::Marks { report, una, beat }),
+            Step::Nack(conn, key, seq, after) => self.frame(conn, key, Frame::Nack { seq, after }),
+            Step::CarryData(key, request, seq, id, una) => {
+                let payload = self.peers.get(key)?.session.outbox().payload(seq)?;
+                HubOutput::Carry { session: SessionId(key), request, frame: Frame::Data { seq, id, una, payload } }
+            }
+            Step::CarryMarks(key, request, report, una) => {
+                let frame = Frame::Marks { report, una, beat: Beat::None };
+                HubOutput::Carry { session: SessionId(key), request, frame }
             }
             Step::Broadcast(conn, number) => {
                 HubOutput::Broadcast { conn: ConnId(conn), payload: self.log.get(number)? }
             }
             Step::Snapshot(conn) => HubOutput::Broadcast { conn: ConnId(conn), payload: self.snapshot.as_ref()? },
+            Step::Topic(conn, key, due) => self.topic_output(conn, key, due)?,
             Step::Respond(key, request, answer) => HubOutput::Respond { session: SessionId(key), request, answer },
             Step::Post(key, post, id, deadline) => {
                 let payload = self.peers.get(key)?.session.outbox().payload(post.seq)?;
@@ -123,7 +161,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
     }
 
     pub(super) fn has_event(&self) -> bool {
-        self.fleet_told != self.fleet_http || self.drained()
+        self.fleet_told != self.fleet_http || self.topics.has_presence() || self.drained()
     }
 
     fn drained(&self) -> bool {
@@ -136,6 +174,9 @@ impl<P, M: Memory<P>> Hub<P, M> {
         if self.fleet_told != self.fleet_http {
             self.fleet_told = self.fleet_http;
             return Some(HubEvent::Fleet { http: self.fleet_http });
+        }
+        if let Some(event) = self.next_presence() {
+            return Some(event);
         }
         if self.drained()
             && let Some(drain) = &mut self.drain
@@ -171,8 +212,8 @@ impl<P, M: Memory<P>> Hub<P, M> {
         let state = self.conns.get_mut(conn)?;
         match state.todo.take()? {
             Todo::Verify => Some(Step::Verify(conn)),
-            Todo::Welcome { resumed } => match state.state {
-                ConnState::Attached { peer, .. } => Some(Step::Welcome(conn, SessionId(peer), resumed)),
+            Todo::Welcome { resumed, reason } => match state.state {
+                ConnState::Attached { peer, .. } => Some(Step::Welcome(conn, SessionId(peer), resumed, reason)),
                 ConnState::Pending
                 | ConnState::Verifying { .. }
                 | ConnState::Knocking { .. }
@@ -215,7 +256,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
         }
         if turn.broadcasts > 0
             && let Some((_, conn)) = peer.conn
-            && let Some(step) = self.bulk(key, conn)
+            && let Some(step) = self.shared(key, conn, turn)
         {
             self.turn = Some(Turn { broadcasts: turn.broadcasts.saturating_sub(1), ..turn });
             return Some(step);
@@ -227,15 +268,21 @@ impl<P, M: Memory<P>> Hub<P, M> {
     /// Puts the session where it belongs after its turn: at the end of the ring, into the heap, or out.
     fn turn_over(&mut self, key: Key) -> Option<Step> {
         let peer = self.peers.get(key)?;
-        let more = peer
-            .conn
-            .and_then(|(_, conn)| self.conns.get(conn))
-            .is_some_and(|conn| conn.writable && (conn.snapshot || !conn.pending.is_empty()));
+        let more = peer.conn.and_then(|(_, conn)| self.conns.get(conn)).is_some_and(|conn| {
+            conn.writable && (conn.snapshot || !conn.pending.is_empty() || self.topics.waits_for(peer.member))
+        });
         if peer.dirty || more {
             self.peers.make_ready(key);
             return None;
         }
         if Self::has_left(peer) {
+            self.member_leaves(key);
+            if let Some(event) = self.next_presence() {
+                // Whoever was told that it is there is told first that it is not.
+                self.peers.make_ready(key);
+                return Some(Step::Event(event));
+            }
+            let peer = self.peers.get(key)?;
             let (identity, (why, _)) = (peer.identity, peer.leaving?);
             let (backlog, held) = peer.counted;
             self.backlog = self.backlog.saturating_sub(backlog);
@@ -255,6 +302,23 @@ impl<P, M: Memory<P>> Hub<P, M> {
             self.peers.set_deadline(key, due);
         }
         None
+    }
+
+    /// The next of what others get too: a broadcast, an item of a topic. They take turns.
+    fn shared(&mut self, key: Key, conn: Key, turn: Turn) -> Option<Step> {
+        if turn.broadcasts.is_multiple_of(2) {
+            self.bulk(key, conn).or_else(|| self.topic(key, conn))
+        } else {
+            self.topic(key, conn).or_else(|| self.bulk(key, conn))
+        }
+    }
+
+    /// The next item of a topic, or the word that some were missed.
+    fn topic(&mut self, key: Key, conn: Key) -> Option<Step> {
+        // Its connection may have just been closed for being slow.
+        let attached = |state: &ConnState| matches!(state, ConnState::Attached { .. });
+        self.conns.get(conn).filter(|conn| conn.writable && attached(&conn.state))?;
+        self.topical(key).map(|due| Step::Topic(conn, key, due))
     }
 
     /// The next broadcast for a connection, or the word that some were lost.
@@ -310,7 +374,11 @@ impl<P, M: Memory<P>> Hub<P, M> {
             Said::Ack(link, id) => Some(Step::Ack(conn_of(link)?, key, id)),
             Said::Ping(link) => Some(Step::Ping(conn_of(link)?, key)),
             Said::Keepalive(link) => Some(Step::Keepalive(conn_of(link)?, key)),
-            Said::Data(link, seq, id) => Some(Step::Data(conn_of(link)?, key, seq, id)),
+            Said::Data(link, seq, id, una) => Some(Step::Data(conn_of(link)?, key, seq, id, una)),
+            Said::Marks(link, report, una, beat) => Some(Step::Marks(conn_of(link)?, key, report, una, beat)),
+            Said::Nack(link, seq, after) => Some(Step::Nack(conn_of(link)?, key, seq, after)),
+            Said::CarryData(request, seq, id, una) => Some(Step::CarryData(key, request, seq, id, una)),
+            Said::CarryMarks(request, report, una) => Some(Step::CarryMarks(key, request, report, una)),
             Said::Post(post, id, deadline) => Some(Step::Post(key, post, id, deadline)),
         }
     }

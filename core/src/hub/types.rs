@@ -2,8 +2,10 @@
 
 use super::replay::Replayed;
 use super::table::Key;
+use super::topics::{Position, TopicName};
 use crate::ids::{MessageId, PostId, RequestId};
 use crate::inbox::{Answer, Arrival};
+use crate::resume::{Greeting, Reason};
 use crate::session::{Event, Frame};
 use core::fmt;
 use core::time::Duration;
@@ -147,11 +149,13 @@ pub enum Why {
     Dismissed,
     /// Its session has ended.
     Expired,
+    /// A later incarnation of it has been here (I3).
+    Fenced,
 }
 
 impl Why {
     /// Every reason there is.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Full,
         Self::Rate,
         Self::Flood,
@@ -169,6 +173,7 @@ impl Why {
         Self::TooLarge,
         Self::Dismissed,
         Self::Expired,
+        Self::Fenced,
     ];
 
     /// As a close code (rules U8, U9, R8).
@@ -177,7 +182,13 @@ impl Why {
         match self {
             Self::Full | Self::Rate | Self::Later | Self::Duplicate | Self::War | Self::Slow => 1013,
             Self::Draining | Self::Expired => 1012,
-            Self::Silent | Self::Impostor | Self::Replayed | Self::Unknown | Self::Flood | Self::Dismissed => 1008,
+            Self::Silent
+            | Self::Impostor
+            | Self::Replayed
+            | Self::Unknown
+            | Self::Flood
+            | Self::Dismissed
+            | Self::Fenced => 1008,
             Self::Replaced => crate::link::REPLACED,
             Self::Violation => 1002,
             Self::TooLarge => 1009,
@@ -193,7 +204,7 @@ impl Why {
             Self::Silent => 408,
             Self::Impostor | Self::Replayed => 401,
             Self::Unknown | Self::Dismissed => 403,
-            Self::Replaced | Self::Duplicate => 409,
+            Self::Replaced | Self::Duplicate | Self::Fenced => 409,
             Self::Violation => 400,
             Self::TooLarge => 413,
         }
@@ -220,6 +231,7 @@ impl fmt::Display for Why {
             Self::TooLarge => "frame too long",
             Self::Dismissed => "not wanted any more",
             Self::Expired => "session ended",
+            Self::Fenced => "an older self",
         })
     }
 }
@@ -256,6 +268,13 @@ pub enum Verdict {
     },
     /// It is not, or may not: [`Why::Impostor`], [`Why::Unknown`] or another reason.
     Refuse(Why),
+    /// It is, and may come in, and it is a native peer that has greeted.
+    Greeted {
+        /// What it says of itself.
+        greeting: Greeting,
+        /// Why it cannot be resumed, if the adapter knows a reason: it names a session that nobody knows, or that has ended.
+        known: Option<Reason>,
+    },
     /// Nobody can say at the moment; it should come back after this.
     Later(Duration),
 }
@@ -281,7 +300,7 @@ pub enum Heard {
     Stale,
 }
 
-/// How many a broadcast goes to.
+/// How many a broadcast, or an item of a topic, goes to.
 ///
 /// ```
 /// # use bowline::hub::Sent;
@@ -291,7 +310,11 @@ pub enum Heard {
 pub struct Sent {
     /// It waits for so many connections, and will be written to each as fast as that one reads.
     pub reached: u32,
-    /// So many are so far behind that they lost this one or an earlier one.
+    /// So many subscribers will never get it. All of them, if there is no place for such an item at all or for its topic;
+    /// else those whose filter matches a topic that began with it, and for whom no subscription was free. Subscribers who
+    /// are away are neither reached nor refused: it waits for them in history. Always 0 for a broadcast.
+    pub refused: u32,
+    /// So many are so far behind that they lost this one or an earlier one by it.
     pub dropped: u32,
 }
 
@@ -343,8 +366,10 @@ pub enum HubOutput<'a, P> {
         conn: ConnId,
         /// Its session.
         session: SessionId,
-        /// The session was there before.
+        /// The session was there before; a native peer's goes on without a loss, as it was asked to.
         resumed: bool,
+        /// Why a native peer's does not.
+        reason: Option<Reason>,
     },
     /// Send a close frame and report when the connection has ended.
     Close {
@@ -369,12 +394,49 @@ pub enum HubOutput<'a, P> {
         /// What.
         frame: Frame<'a, P>,
     },
+    /// Put a frame into the answer to this poll; [`Answer::Polled`] says that it is complete.
+    Carry {
+        /// Of this session.
+        session: SessionId,
+        /// Which.
+        request: RequestId,
+        /// What.
+        frame: Frame<'a, P>,
+    },
     /// Send a broadcast: the same for everyone, so it can be encoded once.
     Broadcast {
         /// On this connection.
         conn: ConnId,
         /// What.
         payload: &'a P,
+    },
+    /// Send an item of a topic: the same for every subscriber, so it can be encoded once.
+    Topic {
+        /// On this connection.
+        conn: ConnId,
+        /// Of this session.
+        session: SessionId,
+        /// Which topic.
+        topic: &'a TopicName,
+        /// Its place there.
+        position: Position,
+        /// What.
+        payload: &'a P,
+    },
+    /// Tell a subscriber what it has missed, before what follows.
+    Gap {
+        /// On this connection.
+        conn: ConnId,
+        /// Of this session.
+        session: SessionId,
+        /// Which topic.
+        topic: &'a TopicName,
+        /// Of the offsets.
+        epoch: u32,
+        /// The first missed. `None`: what it had is of another stream, so nobody knows how much it missed of that.
+        from: Option<u64>,
+        /// The last missed: the next item has the offset after it.
+        to: u64,
     },
     /// Answer a request.
     Respond {
@@ -418,7 +480,9 @@ pub enum HubEvent {
         /// What.
         event: Event,
     },
-    /// Broadcasts were lost to one that reads too slowly, or whose connection ended while they waited for it.
+    /// Broadcasts were lost to one that reads too slowly, or whose connection ended while they waited for it; or a topic
+    /// began that it has a filter for, and no subscription was free: it misses that topic until it subscribes again. (What
+    /// a subscriber misses of a topic, it is told itself, in its place: [`HubOutput::Gap`].)
     Lost {
         /// Which.
         session: SessionId,
@@ -438,6 +502,19 @@ pub enum HubEvent {
         identity: Identity,
         /// Why.
         why: Why,
+    },
+    /// A session is subscribed to a topic now, or not any more; only if the settings ask for it. One that is away stays
+    /// subscribed. What was taken back before it was told is not told; what a topic that was forgotten in between began
+    /// with is told again.
+    Presence {
+        /// Which.
+        session: SessionId,
+        /// To this one.
+        topic: TopicName,
+        /// Whether it is.
+        present: bool,
+        /// How many are, at the moment of telling.
+        subscribers: u32,
     },
     /// So few are connected that those who are not should be served by HTTP; or enough again (rule P8).
     Fleet {
@@ -528,4 +605,10 @@ pub struct HubStats {
     pub lost: u64,
     /// Copies that a newer broadcast made worthless.
     pub conflated: u64,
+    /// Items of topics published.
+    pub published: u64,
+    /// Copies of them given to the adapter.
+    pub topic_copies: u64,
+    /// Gaps told to subscribers.
+    pub gaps: u64,
 }

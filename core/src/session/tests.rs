@@ -62,8 +62,9 @@ fn drain(session: &mut Small) -> Vec<Did> {
             Output::Frame { link, frame: Frame::Ack { id } } => Did::Ack(link, id.bits()),
             Output::Frame { link, frame: Frame::Ping } => Did::Ping(link),
             Output::Frame { link, frame: Frame::Keepalive } => Did::Keepalive(link),
-            Output::Frame { link, frame: Frame::Data { seq, id, payload } } => Did::Data(link, seq, id, *payload),
+            Output::Frame { link, frame: Frame::Data { seq, id, payload, .. } } => Did::Data(link, seq, id, *payload),
             Output::Post { post, id, payload, deadline } => Did::Post(post, id, *payload, deadline),
+            output => panic!("only a native session says {output:?}"),
         });
         assert!(all.len() < 1000, "output without end: {all:?}");
     }
@@ -1193,11 +1194,11 @@ fn a_session_prints_readably() {
 #[test]
 #[cfg(target_pointer_width = "64")]
 fn u13_sizes_stay_what_they_are() {
-    assert!(size_of::<InlineSession<u32, 8>>() <= 11_100, "{}", size_of::<InlineSession<u32, 8>>());
+    assert!(size_of::<InlineSession<u32, 8>>() <= 11_500, "{}", size_of::<InlineSession<u32, 8>>());
     assert!(size_of::<Slot<u32>>() <= 104, "{}", size_of::<Slot<u32>>());
     assert!(size_of::<Seen>() <= 136, "{}", size_of::<Seen>());
-    assert!(size_of::<Output<'_, u32>>() <= 56, "{}", size_of::<Output<'_, u32>>());
-    assert!(size_of::<Input<u32>>() <= 64, "{}", size_of::<Input<u32>>());
+    assert!(size_of::<Output<'_, u32>>() <= 80, "{}", size_of::<Output<'_, u32>>());
+    assert!(size_of::<Input<u32>>() <= 136, "{}", size_of::<Input<u32>>());
     assert!(size_of::<Reply<u32>>() <= 24, "{}", size_of::<Reply<u32>>());
 }
 

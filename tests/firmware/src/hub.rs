@@ -78,6 +78,9 @@ fn drain(hub: &mut Small, seen: &mut Seen) {
             | HubOutput::Drop { .. }
             | HubOutput::Frame { .. }
             | HubOutput::Broadcast { .. }
+            | HubOutput::Carry { .. }
+            | HubOutput::Topic { .. }
+            | HubOutput::Gap { .. }
             | HubOutput::Respond { .. }
             | HubOutput::Event(_) => {}
         }

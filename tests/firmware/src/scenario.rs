@@ -140,7 +140,10 @@ impl Shell {
                 Output::Frame { link, frame: Frame::Data { id, payload, .. } } => all.data = Some((link, id, *payload)),
                 Output::Frame { frame: Frame::Ack { id }, .. } => all.ack = Some(id),
                 Output::Frame { link, frame: Frame::Ping } => all.ping = Some(link),
-                Output::Frame { frame: Frame::Keepalive, .. } => {}
+                Output::Frame { frame: Frame::Keepalive | Frame::Marks { .. } | Frame::Nack { .. }, .. }
+                | Output::Carry { .. }
+                | Output::Greet { .. }
+                | Output::Poll { .. } => {}
                 Output::Post { post, id, payload, .. } => all.post = Some((post, id, *payload)),
             }
         }

@@ -48,8 +48,9 @@ impl From<Output<'_, u32>> for Effect {
             Output::Frame { link, frame: Frame::Ack { id } } => Self::Ack(link, id),
             Output::Frame { link, frame: Frame::Ping } => Self::Ping(link),
             Output::Frame { link, frame: Frame::Keepalive } => Self::Keepalive(link),
-            Output::Frame { link, frame: Frame::Data { seq, id, payload } } => Self::Data(link, seq, id, *payload),
+            Output::Frame { link, frame: Frame::Data { seq, id, payload, .. } } => Self::Data(link, seq, id, *payload),
             Output::Post { post, id, payload, deadline } => Self::Post(post, id, *payload, deadline),
+            output => panic!("only a native session says {output:?}"),
         }
     }
 }

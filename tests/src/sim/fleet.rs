@@ -767,11 +767,15 @@ impl From<HubOutput<'_, u32>> for Said {
                     Frame::Ack { id } => Down::Ack(id),
                     Frame::Ping | Frame::Keepalive => Down::Ping,
                     Frame::Data { id, payload, .. } => Down::Data(id, *payload),
+                    Frame::Marks { .. } | Frame::Nack { .. } => unreachable!("no native peers here"),
                 },
             ),
             HubOutput::Broadcast { conn, payload } => Self::Down(conn, Down::Broadcast(*payload)),
+            HubOutput::Topic { .. } | HubOutput::Gap { .. } => unreachable!("nobody subscribes here"),
             HubOutput::Respond { request, answer, .. } => Self::Respond(request, answer),
-            HubOutput::Post { .. } => unreachable!("the hub has no HTTP path to its clients here"),
+            HubOutput::Post { .. } | HubOutput::Carry { .. } => {
+                unreachable!("the hub has no HTTP path to its clients here")
+            }
             HubOutput::Event(event) => Self::Event(event),
         }
     }

@@ -390,6 +390,7 @@ impl<'a> Run<'a> {
             }
             Reply::Arrival(Arrival::Answer(_) | Arrival::Full | Arrival::Reused) | Reply::Done | Reply::Stale => {}
             Reply::Accepted(Accepted::Refused) | Reply::Refused(..) => {}
+            Reply::Arrival(Arrival::Ahead { .. }) | Reply::Greeted(_) => panic!("N2: the peer is plain"),
         }
         if let (Input::Complete { delivery, verdict }, Reply::Done) = (input, reply) {
             let name = self.deliveries.iter().find(|(d, _)| d == delivery).and_then(|(_, name)| *name);
@@ -447,6 +448,7 @@ impl<'a> Run<'a> {
                             assert!(!self.settled.contains_key(&seq), "sent after its end");
                         }
                         Frame::Ack { .. } | Frame::Ping | Frame::Keepalive => {}
+                        Frame::Marks { .. } | Frame::Nack { .. } => panic!("N2: the peer is plain"),
                     }
                 }
                 Output::Post { post, id, .. } => {
@@ -459,6 +461,7 @@ impl<'a> Run<'a> {
                     assert!(self.waiting.remove(&request), "an answer to nobody");
                 }
                 Output::Event(_) | Output::Close { .. } | Output::Refuse { .. } => {}
+                Output::Carry { .. } | Output::Greet { .. } | Output::Poll { .. } => panic!("N2: the peer is plain"),
             }
         }
     }

@@ -767,7 +767,7 @@ impl World {
             match arrival {
                 Arrival::Deliver { delivery, maybe_dup } => self.deliver(to, payload, *delivery, *maybe_dup),
                 Arrival::Duplicate | Arrival::Full => {}
-                Arrival::Answer(_) | Arrival::Reused => panic!("{arrival:?} to a frame"),
+                Arrival::Answer(_) | Arrival::Reused | Arrival::Ahead { .. } => panic!("{arrival:?} to a frame"),
             }
         }
         if cell == Cell::Ping && self.wires[wire].sides[to] == Side::Open(link) {
@@ -922,7 +922,7 @@ impl World {
                 self.ledger.answered(to, number);
                 self.respond(request, answer);
             }
-            Arrival::Full | Arrival::Reused => panic!("{arrival:?} to a request"),
+            Arrival::Full | Arrival::Reused | Arrival::Ahead { .. } => panic!("{arrival:?} to a request"),
         }
     }
 
@@ -1007,6 +1007,7 @@ impl World {
             Event::Path { from, to } => assert_ne!(from, to, "a path changes to another one"),
             Event::Down { .. } | Event::RejectedButAcked { .. } | Event::HorizonShort { .. } => {}
             Event::IdReused { .. } => panic!("I5: no id is used twice here"),
+            Event::Turn { .. } | Event::Resumed { .. } | Event::Gap { .. } => panic!("N2: the peers are plain"),
         }
     }
 

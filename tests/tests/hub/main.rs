@@ -10,7 +10,9 @@ mod client;
 
 use bowline::Outcome;
 use bowline::wire::bettensor;
-use bowline_smol::hub::{Admission, Confirmation, Duplicate, Event, Hub, HubSetup, Publish, Rate, Target};
+use bowline_smol::hub::{
+    Admission, Confirmation, Duplicate, Event, Hotkey, Hub, HubSetup, Publish, Rate, Target, Validator,
+};
 use client::*;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
@@ -25,16 +27,16 @@ use tungstenite::{Bytes, Message};
 /// What came to the handler of predictions, by id.
 type Seen = Arc<Mutex<Vec<String>>>;
 
-fn setup() -> HubSetup {
+fn setup() -> HubSetup<Validator> {
     HubSetup::validator("127.0.0.1:0", keys(999_999)).unwrap().authorize(|_| Admission::accept())
 }
 
 /// A hub that notes and confirms every prediction.
-fn hub() -> (Hub, Seen) {
+fn hub() -> (Hub<Validator>, Seen) {
     hub_with(|setup| setup)
 }
 
-fn hub_with(change: impl FnOnce(HubSetup) -> HubSetup) -> (Hub, Seen) {
+fn hub_with(change: impl FnOnce(HubSetup<Validator>) -> HubSetup<Validator>) -> (Hub<Validator>, Seen) {
     let seen = Seen::default();
     let noted = Arc::clone(&seen);
     let setup = setup().on("prediction", move |message| {
@@ -502,7 +504,7 @@ fn u8_an_address_with_many_wrong_signatures_is_not_verified_any_more() {
 }
 
 /// Asks for a WebSocket and reads until the hub ends the connection.
-fn upgrade_to_the_end(hub: &Hub) -> String {
+fn upgrade_to_the_end(hub: &Hub<Validator>) -> String {
     let upgrade = "GET /ws HTTP/1.1\r\nHost: v\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     let mut stream = TcpStream::connect(hub.address()).unwrap();
@@ -596,7 +598,7 @@ fn floods_of_pings_fragments_and_heartbeats_end_their_own_connection() {
 
 #[test]
 fn two_hundred_miners_come_back_to_a_hub_that_was_killed() {
-    let many = |setup: HubSetup| {
+    let many = |setup: HubSetup<Validator>| {
         setup.authorize(|_| Admission::accept()).configure(|config| {
             config.per_address_connections = 1000;
             config.per_address.handshakes = Rate::UNLIMITED;
@@ -786,10 +788,10 @@ fn events_say_who_came_and_went() {
     let hotkey = keys(1).hotkey();
     for resumed in [false, true] {
         let miner = Client::join(hub.address(), 1);
-        let came = |event: &Event| matches!(event, Event::Connected { .. });
-        assert_eq!(block("the connection", events.find(came)), Some(Event::Connected { hotkey, resumed }));
+        let came = |event: &Event<Hotkey>| matches!(event, Event::Connected { .. });
+        assert_eq!(block("the connection", events.find(came)), Some(Event::Connected { peer: hotkey, resumed }));
         miner.cut();
-        let gone = |event: &Event| matches!(event, Event::Disconnected { hotkey: whose, .. } if *whose == hotkey);
+        let gone = |event: &Event<Hotkey>| matches!(event, Event::Disconnected { peer: whose, .. } if *whose == hotkey);
         assert!(block("its end", events.find(gone)).is_some());
     }
 }
@@ -870,7 +872,7 @@ fn encrypted_the_hub_is_the_same() {
 
 /// Whether the hub's end of a connection still belongs to a process; Linux tells.
 #[cfg(target_os = "linux")]
-fn is_open(hub: &Hub, miner: &TcpStream) -> bool {
+fn is_open(hub: &Hub<Validator>, miner: &TcpStream) -> bool {
     let (local, remote) = (hub.address().port(), miner.local_addr().unwrap().port());
     let (local, remote) = (format!(":{local:04X}"), format!(":{remote:04X}"));
     std::fs::read_to_string("/proc/net/tcp").unwrap().lines().any(|line| {

@@ -752,7 +752,9 @@ fn a_confirmation_before_the_prediction_was_sent_is_no_breach() {
     let mut heard = || wire.read(&names, &confirmation(&keys("0b"), "p", "success", "")).head;
     // Of a run before this one, perhaps.
     assert_eq!(heard(), Some(Head::Other));
-    let frame = wire.write(bowline::Frame::Data { seq: bowline::Seq::FIRST, id, payload: &outgoing }).unwrap();
+    let frame = wire
+        .write(bowline::Frame::Data { seq: bowline::Seq::FIRST, id, una: bowline::Seq::FIRST, payload: &outgoing })
+        .unwrap();
     assert_eq!(Said::check(keys("07").hotkey(), &frame).prediction_id(), "p");
     assert_eq!(wire.read(&names, &confirmation(&keys("0b"), "p", "success", "")).head, Some(Head::Ack { id }));
     wire.settled(id);

@@ -41,7 +41,7 @@ impl Default for Books {
 }
 
 impl Books {
-    async fn keep(self, message: Message) -> Result<String, String> {
+    async fn keep(self, message: Message<Hotkey>) -> Result<String, String> {
         let data: Value = message.json().map_err(|_| "no object".to_owned())?;
         let id = data["prediction_id"].as_str().ok_or("no id")?.to_owned();
         if id.starts_with("bad") {
@@ -88,9 +88,9 @@ impl Books {
 
 /// The hub, what it told, and its application.
 pub(crate) struct Validator {
-    pub(crate) hub: Hub,
+    pub(crate) hub: Hub<bowline_smol::hub::Validator>,
     pub(crate) books: Books,
-    pub(crate) events: Arc<Mutex<Vec<Event>>>,
+    pub(crate) events: Arc<Mutex<Vec<Event<Hotkey>>>>,
 }
 
 impl Validator {
@@ -124,7 +124,7 @@ impl Validator {
     }
 
     #[track_caller]
-    pub(crate) fn until_event(&self, what: &str, wanted: impl Fn(&Event) -> bool) {
+    pub(crate) fn until_event(&self, what: &str, wanted: impl Fn(&Event<Hotkey>) -> bool) {
         eventually(what, || self.events.lock().unwrap().iter().any(&wanted));
     }
 

@@ -321,7 +321,10 @@ impl<W: Speaks> Shared<W> {
                 Event::Settled { .. }
                 | Event::RejectedButAcked { .. }
                 | Event::HorizonShort { .. }
-                | Event::IdReused { .. } => {}
+                | Event::IdReused { .. }
+                | Event::Turn { .. }
+                | Event::Resumed { .. }
+                | Event::Gap { .. } => {}
             }
         }
     }

@@ -2,7 +2,9 @@
 //!
 //! Decided here: which settings are times. Every field is named, so that a new one cannot be forgotten.
 
-use bowline::{AckWait, BackoffConfig, Config, HeartbeatConfig, InboxConfig, LinkConfig, OutboxConfig, RouteConfig};
+use bowline::{
+    AckWait, BackoffConfig, Config, HeartbeatConfig, InboxConfig, LinkConfig, NativeConfig, OutboxConfig, RouteConfig,
+};
 use core::fmt;
 use core::time::Duration;
 
@@ -34,7 +36,7 @@ impl Scale {
 
     /// Multiplies every time in a session's settings.
     pub(crate) fn apply(self, config: &mut Config) {
-        let Config { link, heartbeat, outbox, inbox, route } = config;
+        let Config { link, heartbeat, outbox, inbox, route, native } = config;
         let LinkConfig {
             role: _,
             ready: _,
@@ -53,6 +55,9 @@ impl Scale {
         self.backoff(backoff);
         let HeartbeatConfig { interval, dead, keepalive, probe } = heartbeat;
         self.all([interval, dead, keepalive, probe]);
+        if let Some(NativeConfig { order: _, poll }) = native {
+            self.all([poll]);
+        }
         let OutboxConfig { capacity: _, bytes: _, proof: _, ack_wait, life, frame_limit: _, post_limit: _ } = outbox;
         match ack_wait {
             AckWait::Fixed(wait) => self.all([wait]),

@@ -41,7 +41,10 @@ pub(crate) fn event(who: Who, event: Event, said: &mut BTreeSet<String>) -> Note
         Event::Settled { .. }
         | Event::RejectedButAcked { .. }
         | Event::HorizonShort { .. }
-        | Event::IdReused { .. } => Note::new("other").field("node", node).field("what", format!("{event:?}")),
+        | Event::IdReused { .. }
+        | Event::Turn { .. }
+        | Event::Resumed { .. }
+        | Event::Gap { .. } => Note::new("other").field("node", node).field("what", format!("{event:?}")),
     }
 }
 

@@ -18,7 +18,7 @@ use crate::pipe::{self, Line, Out};
 use crate::words;
 use bowline::wire::bettensor;
 use bowline_smol::Hotkey;
-use bowline_smol::hub::{Confirmation, Delivery, Event, Hub, HubSetup, Publish, Receipt};
+use bowline_smol::hub::{Confirmation, Delivery, Event, Hub, HubSetup, Publish, Receipt, Validator};
 use core::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -87,17 +87,17 @@ struct Tally {
 }
 
 struct Shared {
-    hub: Hub,
+    hub: Hub<Validator>,
     out: Out,
     accept: bool,
-    waiting: Mutex<BTreeMap<(Hotkey, String), Delivery>>,
+    waiting: Mutex<BTreeMap<(Hotkey, String), Delivery<Validator>>>,
     answered: Condvar,
     tally: Mutex<Tally>,
     under_way: UnderWay,
 }
 
 /// Runs until an end.
-pub(super) fn run(args: &Args, setup: HubSetup) -> Result<ExitCode, Failure> {
+pub(super) fn run(args: &Args, setup: HubSetup<Validator>) -> Result<ExitCode, Failure> {
     let (tell, ends) = mpsc::channel();
     let _interrupt = Interrupt::listen(told(&tell, End::Interrupted), || ())?;
     let hub = Hub::start(setup)?;
@@ -157,7 +157,7 @@ impl Shared {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn waiting(&self) -> MutexGuard<'_, BTreeMap<(Hotkey, String), Delivery>> {
+    fn waiting(&self) -> MutexGuard<'_, BTreeMap<(Hotkey, String), Delivery<Validator>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -281,15 +281,15 @@ impl Shared {
         for event in stream::block_on(self.hub.events()) {
             let about = |kind, hotkey: Hotkey| Line::event(kind).field("hotkey", hotkey.to_string());
             let line = match event {
-                Event::Connected { hotkey, resumed } => about("connected", hotkey).field("resumed", resumed),
-                Event::Disconnected { hotkey, cause } => {
+                Event::Connected { peer: hotkey, resumed } => about("connected", hotkey).field("resumed", resumed),
+                Event::Disconnected { peer: hotkey, cause } => {
                     about("disconnected", hotkey).field("cause", words::cause(cause))
                 }
-                Event::Lost { hotkey, count } => about("lost", hotkey).field("count", count),
-                Event::War { hotkey } => about("war", hotkey),
-                Event::Ended { hotkey, why } => about("ended", hotkey).field("why", why.to_string()),
+                Event::Lost { peer: hotkey, count } => about("lost", hotkey).field("count", count),
+                Event::War { peer: hotkey } => about("war", hotkey),
+                Event::Ended { peer: hotkey, why } => about("ended", hotkey).field("why", why.to_string()),
                 Event::Fleet { http } => Line::event("fleet").field("http", http),
-                Event::Drained { .. } => continue,
+                Event::Presence { .. } | Event::Drained { .. } => continue,
             };
             self.out.write(line);
         }

@@ -9,13 +9,15 @@
 //!
 //! Invariant: the damage is drawn from a seed of its own, so every run does the same.
 
-use super::{Conformance, Written, decides, fits, said, text};
+use super::{Conformance, Written, decides, fits, said, segment, text};
 use crate::conformance::{Check, Report};
 use crate::http::{Bytes, Callback};
 use crate::wire::{Heard, Wire};
 use bowline::wire::KeyedHash;
 use bowline::{Frame, Head, SplitMix64};
 use core::fmt;
+use core::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
 
 /// So often is every frame damaged.
 const ROUNDS: usize = 500;
@@ -23,9 +25,12 @@ const ROUNDS: usize = 500;
 /// A damaged message may weigh so many times its frame, and so much more: no number in it may choose.
 const WEIGHT: (usize, usize) = (64, 4096);
 
-/// So many ids come in before a wire must have begun to forget: more than any inbox remembers unacknowledged by default,
-/// and twice what our own wires keep.
-const STRANGERS: u64 = 1 << 17;
+/// So many ids come in before a wire must have begun to forget: more than 65,536 of a peer's own spelling, which Gonka's
+/// keeps, and a thousand times what an inbox holds unacknowledged by default.
+const STRANGERS: u64 = 80_000;
+
+/// … and so many before it is first looked at: a wire that keeps no more is done soon.
+const FEW: u64 = 1_000;
 
 /// So many messages live and end.
 const LIVES: u64 = 300;
@@ -49,6 +54,9 @@ const PIECES: [&str; 16] = [
     "\u{202e}",
     "99999999999999999999",
 ];
+
+/// Bodies that no wire has a use for.
+const NO_MESSAGE: [&[u8]; 7] = [b"", b"\xff\xfe\xfd", b"{", b"[]", b"null", b"\0\0\0\0", b"no message at all"];
 
 impl<S: Wire, R: Wire> Conformance<'_, S, R> {
     pub(super) fn hostile(&self, report: &mut Report) {
@@ -87,17 +95,34 @@ impl<S: Wire, R: Wire> Conformance<'_, S, R> {
         }
     }
 
-    /// Damaged bodies cause no panic either.
+    /// Bodies that say nothing are refused; damaged ones cause no panic either.
     fn posts<W: Wire>(&self, wire: &W, frames: &[String], report: &mut Report) {
         let mut damage = Damage::new(0xbad_b0d1);
         for path in wire.routes().callbacks {
-            let segment = path.rsplit('/').next().unwrap_or_default();
+            let segment = segment(path);
+            for body in NO_MESSAGE {
+                let body = Bytes::from_static(body);
+                report.probe(Check::HttpGarbage, &text(&body), || {
+                    let callback = Callback { segment, idempotency_key: None, subprotocol: None, body: body.clone() };
+                    match wire.clone().request(&self.names, &callback) {
+                        Ok(heard) => Err(format!("{path} takes it for {}, and answers 2xx", said(heard.head))),
+                        Err(answer) => fits((400..500).contains(&answer.status), || {
+                            format!("{path} answers {}, as if it were not the sender's fault", answer.status)
+                        }),
+                    }
+                });
+            }
             for frame in frames {
                 for _ in 0..ROUNDS / 4 {
                     let body = damage.bytes(frame.as_bytes(), frames);
                     report.probe(Check::Mutation, &text(&body), || {
                         let key = Some(text(&body).chars().filter(char::is_ascii_graphic).take(64).collect());
-                        let callback = Callback { segment, idempotency_key: key, body: Bytes::from(body.clone()) };
+                        let callback = Callback {
+                            segment,
+                            idempotency_key: key,
+                            subprotocol: None,
+                            body: Bytes::from(body.clone()),
+                        };
                         wire.clone()
                             .request(&self.names, &callback)
                             .map_or(Ok(()), |heard| weight::<W>(&heard, body.len()))
@@ -113,21 +138,27 @@ impl<S: Wire, R: Wire> Conformance<'_, S, R> {
         let Some(sample) = self.samples.first() else { return Ok(()) };
         let written = self.written(sample, 1)?;
         let ours = written.id.to_string();
-        let mut size = 0;
-        for n in 0..STRANGERS.saturating_add(STRANGERS / 2) {
-            let other = if n % 2 == 0 { self.id(n).1.to_string() } else { format!("peer-{n:020}") };
+        let (mut known, mut size, mut look) = (0, 0, FEW);
+        for n in 0_u64.. {
+            let other = if n % 8 == 0 { self.id(n).1.to_string() } else { format!("peer-{n:020}") };
             let heard = receiver.read(&self.names, &written.frame.replace(&ours, &other));
             if let (Some(Head::Data { id: Some(id), .. }), Some(message)) = (heard.head, &heard.message) {
                 receiver.noted(id, message);
             }
-            if n == STRANGERS {
-                size = weigh(&receiver);
+            if n == look {
+                (known, size) = (n, weigh(&receiver));
+            }
+            if n == look.saturating_add(look / 4) {
+                let more = weigh(&receiver);
+                if more <= size.saturating_add(size / 16).saturating_add(256) {
+                    break;
+                }
+                let why = || format!("after {known} ids its Debug has {size} bytes, after {n} {more}");
+                fits(known < STRANGERS, why)?;
+                look = n.saturating_mul(4).min(STRANGERS);
             }
         }
-        let more = weigh(&receiver);
-        fits(more <= size.saturating_add(size / 8).saturating_add(1024), || {
-            format!("after {STRANGERS} ids its Debug has {size} bytes, after half as many again {more}")
-        })
+        Ok(())
     }
 
     /// Messages that are accepted, written and end leave nothing behind.
@@ -141,7 +172,7 @@ impl<S: Wire, R: Wire> Conformance<'_, S, R> {
                 outgoing.map_err(|why| format!("when message {n} begins, and all before have ended: {why}"))?;
             let (seq, id) = self.id(n);
             sender.accepted(id, &outgoing);
-            let _ = sender.write(Frame::Data { seq, id, payload: &outgoing });
+            let _ = sender.write(Frame::Data { seq, id, una: seq, payload: &outgoing });
             sender.settled(id);
             if n == 1 {
                 size = weigh(&sender);
@@ -194,7 +225,7 @@ fn acknowledgement<W: Wire>(wire: &mut W, head: Head) -> Option<String> {
 
 /// A panic here has been found and named by another check.
 fn quietly<T>(step: impl FnOnce() -> Result<T, String>) -> Result<T, ()> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(step)).unwrap_or(Err(String::new())).map_err(drop)
+    catch_unwind(AssertUnwindSafe(step)).unwrap_or(Err(String::new())).map_err(drop)
 }
 
 const fn most(bytes: usize) -> usize {
@@ -276,7 +307,11 @@ impl Damage {
                     bytes.splice(at..at, part);
                 }
                 4 => {
-                    let piece = PIECES[self.below(PIECES.len())];
+                    // A number that grows is what a reader that believes lengths falls for.
+                    let digit = bytes[at..].iter().position(u8::is_ascii_digit).unwrap_or_default();
+                    let grown = self.below(2) == 0;
+                    let at = if grown { at + digit } else { at };
+                    let piece = if grown { "99999999" } else { PIECES[self.below(PIECES.len())] };
                     bytes.splice(at..at, piece.bytes());
                 }
                 5 if !others.is_empty() => {

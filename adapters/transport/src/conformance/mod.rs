@@ -32,7 +32,8 @@ type Content<'a, T> = Box<dyn Fn(&T) -> Vec<u8> + 'a>;
 
 /// A wire, or both ends of one, and what its author knows about it.
 ///
-/// Every check starts from a copy of the wire as it was given.
+/// Every check starts from a copy of the wire as it was given: one that wants a greeting before anything else is given when
+/// it has had it.
 ///
 /// ```
 /// use bowline::GONKA_ML_NODE;
@@ -151,7 +152,6 @@ impl<'a, S: Wire, R: Wire> Conformance<'a, S, R> {
     }
 
     /// Runs all checks that apply; a few seconds at most without optimisation.
-    #[must_use]
     pub fn run(&self) -> Report {
         let mut report = Report::default();
         self.outgoing(&mut report);
@@ -175,7 +175,7 @@ impl<'a, S: Wire, R: Wire> Conformance<'a, S, R> {
         let outgoing = sender.prepare(kind, json).map_err(|why| format!("prepare refuses the sample: {why}"))?;
         let (seq, id) = self.id(n);
         sender.accepted(id, &outgoing);
-        let frame = sender.write(Frame::Data { seq, id, payload: &outgoing });
+        let frame = sender.write(Frame::Data { seq, id, una: seq, payload: &outgoing });
         let frame = frame.ok_or("write makes the WebSocket's ping of a message")?;
         Ok(Written { sender, outgoing, seq, id, frame })
     }
@@ -262,4 +262,9 @@ fn nothing<T>(heard: &Heard<T>) -> Result<(), String> {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The last part of a path.
+fn segment(path: &'static str) -> &'static str {
+    path.rsplit('/').next().unwrap_or_default()
 }

@@ -7,7 +7,7 @@
 //!
 //! Invariant: every case begins with fresh copies of both, so that no case depends on another.
 
-use super::{Conformance, Content, Written, fits, nothing, said, text};
+use super::{Conformance, Content, Written, fits, nothing, said, segment, text};
 use crate::conformance::{Check, Report};
 use crate::http::{Bytes, Callback, Target};
 use crate::wire::{Heard, Wire};
@@ -20,6 +20,9 @@ const FOREIGN: [&str; 6] = ["17", "017", "peer-a", "peer-A", "0", "x"];
 
 /// Fields that nobody knows, for the beginning and the end of an object.
 const UNKNOWN: &str = r#""x-unknown":{"a":[1,-2.5e3,{"b":null}],"c":"\"},{"},"x-other":[]"#;
+
+/// A message as it was read: its id, its content key, itself.
+type Got<T> = Result<(Option<MessageId>, Option<ContentKey>, T), String>;
 
 pub(super) struct Pair<'k, 'a, S: Wire, R: Wire> {
     pub(super) kit: &'k Conformance<'a, S, R>,
@@ -52,20 +55,17 @@ impl<'a, S: Wire, R: Wire> Pair<'_, 'a, S, R> {
         }
         self.quiet(report);
         self.limits(report);
-        if self.kit.fallback.is_some() {
-            self.http_garbage(report);
-        }
     }
 
     /// What the message is to the receiver: its id, its key, itself.
-    fn message(heard: Heard<R::Incoming>) -> Result<(Option<MessageId>, Option<ContentKey>, R::Incoming), String> {
+    fn message(heard: Heard<R::Incoming>) -> Got<R::Incoming> {
         match (heard.head, heard.message) {
             (Some(Head::Data { id, key }), Some(message)) => Ok((id, key, message)),
             (head, _) => Err(format!("the receiver takes it for {}", said(head))),
         }
     }
 
-    fn read(&self, frame: &str) -> Result<(Option<MessageId>, Option<ContentKey>, R::Incoming), String> {
+    fn read(&self, frame: &str) -> Got<R::Incoming> {
         Self::message(self.receiver.clone().read(&self.kit.names, frame))
     }
 
@@ -88,7 +88,8 @@ impl<'a, S: Wire, R: Wire> Pair<'_, 'a, S, R> {
     /// Written a second time, it is the same to a receiver that has seen the first.
     fn again(&self, sample: &(&S::Kind, Bytes)) -> Result<(), String> {
         let Written { mut sender, outgoing, seq, id, frame } = self.kit.written(sample, 1)?;
-        let second = sender.write(Frame::Data { seq, id, payload: &outgoing }).ok_or("the second write is a ping")?;
+        let second =
+            sender.write(Frame::Data { seq, id, una: seq, payload: &outgoing }).ok_or("the second write is a ping")?;
         let mut receiver = self.receiver.clone();
         let (first_id, first_key, message) = Self::message(receiver.read(&self.kit.names, &frame))?;
         if let Some(id) = first_id {
@@ -217,7 +218,7 @@ impl<'a, S: Wire, R: Wire> Pair<'_, 'a, S, R> {
         let route = route.ok_or_else(|| format!("posted to {}, served are {served:?}", target.path()))?;
         let size = S::size(&outgoing);
         fits(body.len() <= size, || format!("size says {size} bytes, the body has {}", body.len()))?;
-        Ok((Callback { segment: segment(route), idempotency_key: Some(id.to_string()), body }, id))
+        Ok((Callback { segment: segment(route), idempotency_key: Some(id.to_string()), subprotocol: None, body }, id))
     }
 
     fn http_round_trip(&self, sample: &(&S::Kind, Bytes), fallback: &str) -> Result<(), String> {
@@ -242,7 +243,8 @@ impl<'a, S: Wire, R: Wire> Pair<'_, 'a, S, R> {
             let body = said.body.map_or_else(Bytes::new, |(_, body)| body);
             let (outcome, _) = sender.posted(id, HttpOutcome::from_status(said.status, said.retry_after), &body);
             let agreed = match answer {
-                bowline::Answer::Done => outcome == HttpOutcome::Acked,
+                bowline::Answer::Done | bowline::Answer::Polled => outcome == HttpOutcome::Acked,
+                bowline::Answer::Unknown => outcome == HttpOutcome::Gone,
                 bowline::Answer::Busy { after } => {
                     [HttpOutcome::Busy { after }, HttpOutcome::InProgress { after }].contains(&outcome)
                 }
@@ -252,23 +254,6 @@ impl<'a, S: Wire, R: Wire> Pair<'_, 'a, S, R> {
         }
         Ok(())
     }
-
-    fn http_garbage(&self, report: &mut Report) {
-        for path in self.receiver.routes().callbacks {
-            for body in [&b""[..], b"\xff\xfe\xfd", b"{", b"[]", b"null", b"\0\0\0\0", b"no message at all"] {
-                let body = Bytes::from_static(body);
-                report.probe(Check::HttpGarbage, &text(&body), || {
-                    let callback = Callback { segment: segment(path), idempotency_key: None, body: body.clone() };
-                    match self.receiver.clone().request(&self.kit.names, &callback) {
-                        Ok(heard) => Err(format!("{path} takes it for {}", said(heard.head))),
-                        Err(answer) => fits((400..500).contains(&answer.status), || {
-                            format!("{path} answers {}, as if it were the receiver's fault", answer.status)
-                        }),
-                    }
-                });
-            }
-        }
-    }
 }
 
 impl<S: Wire> Written<S> {
@@ -277,11 +262,6 @@ impl<S: Wire> Written<S> {
         let ours = self.id.to_string();
         self.frame.contains(&ours).then(|| self.frame.replace(&ours, foreign))
     }
-}
-
-/// The last part of a path.
-fn segment(path: &'static str) -> &'static str {
-    path.rsplit('/').next().unwrap_or_default()
 }
 
 /// The same JSON object, spelled otherwise: with white space, with fields that nobody knows.

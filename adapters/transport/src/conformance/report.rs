@@ -4,26 +4,28 @@
 //! probe(check, frame, step) ──▶ cases + 1 ──▶ Ok │ Err(why) │ panic ──▶ Failure { check, why, frame }
 //! ```
 //!
-//! Invariants: a panic in a step is a failure like any other; of each check three failures are kept, and of each frame
-//! its first three hundred characters.
+//! Invariants: a panic in a step is a failure like any other; a check ends with its third failure; of each frame there are
+//! its first three hundred characters, without anything that a terminal would obey.
 
 use core::fmt;
+use core::panic::AssertUnwindSafe;
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::catch_unwind;
 
-/// So many failures of one check are kept: the first says it, the others help to see what they have in common.
+/// After so many failures a check is over: the first says it, the others help to see what they have in common.
 const KEPT: usize = 3;
 
 /// So much of a frame is shown, in characters.
 const SHOWN: usize = 300;
 
-/// What is checked.
+/// What is checked; there may be more with time.
 ///
 /// ```
 /// use bowline_transport::conformance::Check;
 /// assert_eq!(Check::RoundTrip.to_string(), "round trip");
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[non_exhaustive]
 pub enum Check {
     /// Samples are accepted and become frames; what must be refused is.
     Prepare,
@@ -105,9 +107,9 @@ impl fmt::Display for Check {
 pub struct Failure {
     /// Which check.
     pub check: Check,
-    /// What was seen.
+    /// What was seen, in at most 600 characters and their escapes.
     pub why: String,
-    /// The frame, body or sample it was seen on, cut to 300 characters.
+    /// The frame, body or sample it was seen on: its first 300 characters, those that do not print as escapes.
     pub frame: String,
 }
 
@@ -160,8 +162,11 @@ impl Report {
         assert!(self.passed(), "{self}");
     }
 
-    /// Does one case.
+    /// Does one case, unless the check has failed often enough: a wire that panics at everything would fill the terminal.
     pub(super) fn probe(&mut self, check: Check, frame: &str, step: impl FnOnce() -> Result<(), String>) {
+        if self.failures.iter().filter(|failure| failure.check == check).count() >= KEPT {
+            return;
+        }
         let cases = self.cases.entry(check).or_default();
         *cases = cases.saturating_add(1);
         // Every step works on copies of its own, or on what the caller throws away after a failure.
@@ -173,10 +178,20 @@ impl Report {
                 format!("panic: {}", said.or(panic.downcast_ref::<&str>().copied()).unwrap_or("without words"))
             }
         };
-        if self.failures.iter().filter(|failure| failure.check == check).count() < KEPT {
-            self.failures.push(Failure { check, why, frame: frame.chars().take(SHOWN).collect() });
+        self.failures.push(Failure { check, why: shown(&why, 2 * SHOWN), frame: shown(frame, SHOWN) });
+    }
+}
+
+/// Its beginning, with nothing in it that a terminal would obey.
+fn shown(text: &str, longest: usize) -> String {
+    let mut shown = String::new();
+    for letter in text.chars().take(longest) {
+        match letter {
+            '"' | '\'' | '\\' => shown.push(letter),
+            other => shown.extend(other.escape_debug()),
         }
     }
+    shown
 }
 
 impl fmt::Display for Report {

@@ -30,7 +30,7 @@ use core::time::Duration;
 use hyper::body::{Body, Incoming};
 use hyper::header::{
     ALLOW, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT,
-    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::rt::{Read, ReadBuf, Write};
 use hyper::server::conn::http1;
@@ -101,32 +101,35 @@ impl Default for Limits {
 /// ```
 /// use bowline_transport::http::{GONKA_CALLBACKS, Routes};
 /// let api_node = Routes { callbacks: GONKA_CALLBACKS, ..Routes::NONE };
-/// let ml_node = Routes { websocket: Some("/api/v1/pow/ws"), ..Routes::NONE };
+/// let ml_node = Routes { websockets: &["/api/v1/pow/ws"], ..Routes::NONE };
 /// # let _ = (api_node, ml_node);
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Routes<'a> {
-    /// The path at which a connection becomes a WebSocket.
-    pub websocket: Option<&'static str>,
+    /// The paths at which a connection becomes a WebSocket.
+    pub websockets: &'a [&'static str],
+    /// The subprotocols that are spoken there, the best first. Of those that a client offers the best is selected; whoever
+    /// offers none of them gets a WebSocket without.
+    pub subprotocols: &'a [&'static str],
     /// The paths at which messages are received.
     pub callbacks: &'a [&'static str],
     /// The paths at which something can be read; the handler is called with an empty body.
     pub pages: &'a [&'static str],
-    /// Whether the handler is asked before a connection becomes a WebSocket, with the last part of that path and an empty
-    /// body: 200 lets it, any other answer goes out instead.
+    /// Whether the handler is asked before a connection becomes a WebSocket, with the last part of that path, the
+    /// subprotocol and an empty body: 200 lets it, any other answer goes out instead.
     pub guarded: bool,
 }
 
 impl Routes<'_> {
     /// Nothing may be asked for.
-    pub const NONE: Self = Self { websocket: None, callbacks: &[], pages: &[], guarded: false };
+    pub const NONE: Self = Self { websockets: &[], subprotocols: &[], callbacks: &[], pages: &[], guarded: false };
 }
 
 /// A message that a peer posted.
 ///
 /// ```
 /// use bowline_transport::http::{Bytes, Callback};
-/// let posted = Callback { segment: "generated", idempotency_key: None, body: Bytes::from_static(b"{}") };
+/// let posted = Callback { body: Bytes::from_static(b"{}"), ..Callback::empty("generated") };
 /// assert_eq!(posted.segment, "generated");
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -137,13 +140,17 @@ pub struct Callback {
     /// that is anything else counts as none: the message is still recognised by its content, and losing it for a bad
     /// header would be worse.
     pub idempotency_key: Option<String>,
+    /// Of a request for a WebSocket: the subprotocol that will be selected.
+    pub subprotocol: Option<&'static str>,
     /// The body as it came, at most [`Limits::body_bytes`]; it may be no JSON at all.
     pub body: Bytes,
 }
 
 impl Callback {
-    fn empty(segment: &'static str) -> Self {
-        Self { segment, idempotency_key: None, body: Bytes::new() }
+    /// Without a body.
+    #[must_use]
+    pub const fn empty(segment: &'static str) -> Self {
+        Self { segment, idempotency_key: None, subprotocol: None, body: Bytes::new() }
     }
 }
 
@@ -194,7 +201,7 @@ impl Answer {
 /// ```
 #[derive(Debug)]
 pub enum Served<I> {
-    /// It is a WebSocket now: no subprotocol, no extension, the 101 is written.
+    /// It is a WebSocket now: the subprotocol that the handler was told, no extension; the 101 is written.
     Upgraded {
         /// The socket; its [`Deadline`] is [`Limits::head`] after the 101.
         io: I,
@@ -338,13 +345,11 @@ where
         // A refusal leaves the body unread, and then the connection cannot go on.
         let whole = request.body().is_end_stream();
         let refused = |response| if whole { response } else { last(response) };
-        if self.routes.websocket == Some(path) {
+        if let Some(segment) = segment(self.routes.websockets, path) {
             if *request.method() != Method::GET {
                 return refused(with(refusal(StatusCode::METHOD_NOT_ALLOWED, "only GET, to upgrade"), ALLOW, "GET"));
             }
-            let segment =
-                self.routes.websocket.filter(|_| self.routes.guarded).and_then(|path| path.rsplit('/').next());
-            return refused(self.upgrade(&request, segment).await);
+            return refused(self.upgrade(&request, self.routes.guarded.then_some(segment)).await);
         }
         if let Some(page) = segment(self.routes.pages, path) {
             return refused(match *request.method() {
@@ -368,7 +373,7 @@ where
         // Held until the answer is there: by then the body is the application's or gone.
         let mut room = Room(0);
         match collect(request.into_body(), self.limits.body_bytes, &mut room).await {
-            Ok(body) => reply((self.handler)(Callback { segment, idempotency_key, body }).await),
+            Ok(body) => reply((self.handler)(Callback { idempotency_key, body, ..Callback::empty(segment) }).await),
             Err(Unread::NoRoom) => {
                 let busy = Answer { retry_after: Some(Duration::from_secs(1)), ..Answer::error(503, "no room") };
                 last(reply(busy))
@@ -384,8 +389,9 @@ where
     async fn upgrade(&self, request: &Request<Incoming>, ask: Option<&'static str>) -> Response<Whole> {
         match accept_key(request) {
             Ok(accept) => {
+                let subprotocol = offered(request.headers(), self.routes.subprotocols);
                 if let Some(segment) = ask {
-                    let answer = (self.handler)(Callback::empty(segment)).await;
+                    let answer = (self.handler)(Callback { subprotocol, ..Callback::empty(segment) }).await;
                     if answer.status != 200 {
                         // Whoever wanted a WebSocket has nothing more to ask, and its place is wanted.
                         return last(reply(answer));
@@ -394,6 +400,9 @@ where
                 self.upgraded.store(true, Ordering::Relaxed);
                 let mut response = upgradable(response(StatusCode::SWITCHING_PROTOCOLS, Bytes::new()));
                 response.headers_mut().insert(SEC_WEBSOCKET_ACCEPT, accept);
+                if let Some(selected) = subprotocol {
+                    response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(selected));
+                }
                 response
             }
             Err(Misfit::NotAsked) => upgradable(refusal(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket")),
@@ -526,6 +535,15 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue
 fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     let mut lists = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     lists.any(|list| list.split(',').any(|item| item.trim().eq_ignore_ascii_case(token)))
+}
+
+/// The first of these subprotocols that the client offers. Their names are compared byte by byte.
+fn offered(headers: &HeaderMap, known: &[&'static str]) -> Option<&'static str> {
+    let is_offered = |known: &&&str| {
+        let mut lists = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+        lists.any(|list| list.split(',').any(|item| item.trim() == **known))
+    };
+    known.iter().find(is_offered).copied()
 }
 
 /// Whether this is the base64 of 16 bytes.

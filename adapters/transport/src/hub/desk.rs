@@ -1,15 +1,16 @@
-//! Where handlers run: a desk for each miner with something to handle, all of a desk's work in one task.
+//! Where handlers run: a desk for each peer with something to handle, all of a desk's work in one task.
 //!
 //! ```text
-//!  add ─▶ queue of its miner ─▶ at most an eighth of all places at once ─▶ Ok · Err · panic ─▶ complete, together
+//!  add ─▶ queue of its peer ─▶ at most an eighth of all places at once ─▶ Ok · Err · panic ─▶ complete, together
 //! ```
 //!
 //! What is done at the same time is confirmed at the same time, so that it leaves in one write. Invariants: a handler that
-//! panics ends its own message and nothing else; a miner's slow messages hold at most an eighth of the places.
+//! panics ends its own message and nothing else; a peer's slow messages hold at most an eighth of the places.
 
 use super::Hub;
 use super::message::{Message, Ticket, Verdict, Work};
 use super::setup::Handler;
+use super::wire::HubWire;
 use async_lock::{Semaphore, SemaphoreGuard};
 use bowline::hub::SessionId;
 use core::future::{pending, poll_fn};
@@ -21,34 +22,40 @@ use std::collections::{BTreeMap, VecDeque};
 use std::panic::catch_unwind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What a miner is told whose message made its handler panic.
+/// What a peer is told whose message made its handler panic.
 const PANICKED: &str = "Internal error";
 
-struct Job {
-    message: Message,
+struct Job<W: HubWire> {
+    message: Message<W::Peer>,
     ticket: Ticket,
-    handler: Handler,
+    handler: Handler<W>,
 }
 
-struct Desk {
-    queue: VecDeque<Job>,
+struct Desk<W: HubWire> {
+    queue: VecDeque<Job<W>>,
     more: Arc<Event>,
 }
 
-pub(super) struct Desks {
-    desks: Mutex<BTreeMap<SessionId, Desk>>,
+pub(super) struct Desks<W: HubWire> {
+    desks: Mutex<BTreeMap<SessionId, Desk<W>>>,
     places: Semaphore,
-    /// Of one miner's messages at once.
+    /// Of one peer's messages at once.
     each: usize,
 }
 
-impl Desks {
+impl<W: HubWire> Desks<W> {
     pub(super) fn new(at_once: usize) -> Self {
-        Self { desks: Mutex::default(), places: Semaphore::new(at_once), each: at_once.div_ceil(8) }
+        Self { desks: Mutex::new(BTreeMap::new()), places: Semaphore::new(at_once), each: at_once.div_ceil(8) }
     }
 
     /// Takes a message for its handler. True: its desk is to be run.
-    pub(super) fn add(&self, session: SessionId, message: Message, ticket: Ticket, handler: &Handler) -> bool {
+    pub(super) fn add(
+        &self,
+        session: SessionId,
+        message: Message<W::Peer>,
+        ticket: Ticket,
+        handler: &Handler<W>,
+    ) -> bool {
         let job = Job { message, ticket, handler: Arc::clone(handler) };
         let mut desks = self.lock();
         if let Some(desk) = desks.get_mut(&session) {
@@ -61,9 +68,9 @@ impl Desks {
     }
 
     /// Runs a desk until it is empty.
-    pub(super) async fn run(&self, hub: &Hub, session: SessionId) {
+    pub(super) async fn run(&self, hub: &Hub<W>, session: SessionId) {
         let Some(more) = self.lock().get(&session).map(|desk| Arc::clone(&desk.more)) else { return };
-        let mut works: Vec<Running<'_>> = Vec::new();
+        let mut works: Vec<Running<'_, W>> = Vec::new();
         loop {
             let listener = more.listen();
             while works.len() < self.each && self.waits(session) {
@@ -103,9 +110,9 @@ impl Desks {
     }
 
     /// Begins the next message.
-    fn take_up<'a>(&self, session: SessionId, place: SemaphoreGuard<'a>, works: &mut Vec<Running<'a>>) {
+    fn take_up<'a>(&self, session: SessionId, place: SemaphoreGuard<'a>, works: &mut Vec<Running<'a, W>>) {
         if let Some(Job { message, ticket, handler }) = self.next(session) {
-            works.push(Running { work: begin(message, &handler), ticket: Some(ticket), _place: place });
+            works.push(Running { work: begin::<W>(message, &handler), ticket: Some(ticket), _place: place });
         }
     }
 
@@ -113,7 +120,7 @@ impl Desks {
         self.lock().get(&session).is_some_and(|desk| !desk.queue.is_empty())
     }
 
-    fn next(&self, session: SessionId) -> Option<Job> {
+    fn next(&self, session: SessionId) -> Option<Job<W>> {
         self.lock().get_mut(&session)?.queue.pop_front()
     }
 
@@ -127,25 +134,25 @@ impl Desks {
         empty
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<SessionId, Desk>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<SessionId, Desk<W>>> {
         self.desks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-struct Running<'a> {
-    work: Work,
+struct Running<'a, W: HubWire> {
+    work: Work<W::Confirmation>,
     /// Taken when it is done.
     ticket: Option<Ticket>,
     _place: SemaphoreGuard<'a>,
 }
 
 /// The handler itself may panic, too, before there is a future.
-fn begin(message: Message, handler: &Handler) -> Work {
+fn begin<W: HubWire>(message: Message<W::Peer>, handler: &Handler<W>) -> Work<W::Confirmation> {
     catch_unwind(AssertUnwindSafe(|| handler(message))).unwrap_or_else(|_| Box::pin(async { Err(PANICKED.to_owned()) }))
 }
 
 /// Polls everything once; what is done.
-fn step(works: &mut [Running<'_>], cx: &mut Context<'_>) -> Vec<(Ticket, Verdict)> {
+fn step<W: HubWire>(works: &mut [Running<'_, W>], cx: &mut Context<'_>) -> Vec<(Ticket, Verdict<W::Confirmation>)> {
     let mut done = Vec::new();
     for running in works {
         let verdict = match catch_unwind(AssertUnwindSafe(|| Pin::new(&mut running.work).poll(cx))) {

@@ -6,138 +6,155 @@
 //! ```
 //!
 //! Invariants: the machine is drained after every input; a line is in its place exactly as long as its connection exists;
-//! what a session was told of its predictions is kept as long as the machine remembers them, and no longer.
+//! what a session was told of its messages is kept as long as the machine remembers them, and no longer.
 
 mod account;
 mod output;
 
 pub(super) use account::denied;
 
-use super::line::{self, Heard, Item, Line, Stage};
+use super::line::{self, Door, Frame, Item, Line, Stage};
 use super::message::{Message, Ticket};
 use super::metrics::Counters;
-use super::setup::HubSetup;
-use super::sign::Signer;
+use super::wire::{Complaint, Farewell, HubWire, Said, Text, Wish};
 use super::{Action, Admission, Event, Refused, SessionInfo};
 use crate::clock::Clock;
 use crate::http::{Answer, Target};
-use crate::keys::Hotkey;
 use crate::node::{Settlement, Stream};
-use crate::setup::{SetupError, origin, random};
+use crate::setup::{SetupError, random};
 use account::{Account, Asking};
 use async_channel::{Receiver, Sender};
 use bowline::hub::{
-    ConnId, Denied, Grows, Health, Heard as Outcome, Hub as Machine, HubStats, Identity, Publish, Sent, SessionId,
-    Verdict as Vote, Why,
+    ConnId, Denied, Grows, Health, Heard as Outcome, Hub as Machine, HubConfig, HubStats, Identity, Position, Publish,
+    Sent, SessionId, Stamp, Start, TopicFilter, TopicHealth, TopicName, Verdict as Vote, Why,
 };
 use bowline::wire::KeyedHash;
-use bowline::wire::bettensor::CLOSE_STOPPING;
-use bowline::wire::canonical::Uncanonical;
-use bowline::{Cause, HttpOutcome, Instant, Policy, PostId, RequestId, Seq};
+use bowline::{Cause, HttpOutcome, Instant, Origin, Policy, PostId, RequestId, Seq};
 use core::time::Duration;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use tungstenite::{Message as Text, Utf8Bytes};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// So many bytes of messages may be at the application; further ones are not taken.
 const HELD_BYTES: usize = 256 << 20;
 
-/// A signature is made anew for what was signed longer ago than this: receivers allow 300 s.
-const FRESH: Duration = Duration::from_secs(60);
-
-/// What is sent to miners, and its signed form.
+/// What is sent to peers, encoded.
 #[derive(Debug)]
-pub(super) struct Parcel {
-    kind: Box<str>,
-    data: Box<str>,
-    sealed: Mutex<(Instant, Utf8Bytes)>,
+pub(super) struct Parcel<W: HubWire> {
+    size: usize,
+    /// To encode it anew, where that is ever needed.
+    source: Option<(Box<str>, Box<str>)>,
+    encoded: Mutex<(Instant, Arc<W::Encoded>)>,
+    /// With its place in its topic's stream, once somebody wants that; `None`: as without.
+    placed: OnceLock<Option<W::Encoded>>,
 }
 
-impl Parcel {
-    pub(super) fn new(signer: &Signer, now: Instant, kind: &str, data: &str) -> Result<Self, Uncanonical> {
-        let frame = signer.message(kind, data)?;
-        Ok(Self { kind: kind.into(), data: data.into(), sealed: Mutex::new((now, frame)) })
+impl<W: HubWire> Parcel<W> {
+    pub(super) fn new(wire: &W, now: Instant, kind: &str, data: &str) -> Result<Self, Cow<'static, str>> {
+        let encoded = wire.encode(kind, data)?;
+        let source = W::SHELF_LIFE.map(|_| (kind.into(), data.into()));
+        Ok(Self {
+            size: W::size(&encoded),
+            source,
+            encoded: Mutex::new((now, Arc::new(encoded))),
+            placed: OnceLock::new(),
+        })
     }
 
-    /// Its signed form, made anew when it has become too old: once, for all who get it then.
-    fn frame(&self, signer: &Signer, now: Instant) -> Utf8Bytes {
-        let mut sealed = self.sealed.lock().unwrap_or_else(PoisonError::into_inner);
-        let (signed, frame) = &mut *sealed;
-        if now.since(*signed) > FRESH {
-            // It could be signed before, so it can be now.
-            if let Ok(anew) = signer.message(&self.kind, &self.data) {
-                (*signed, *frame) = (now, anew);
+    /// As it was encoded, anew when that was too long ago: once, for all who get it then.
+    fn fresh(&self, wire: &W, now: Instant) -> Arc<W::Encoded> {
+        let mut encoded = self.encoded.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, last) = &mut *encoded;
+        if let Some((kind, data)) = &self.source
+            && W::SHELF_LIFE.is_some_and(|life| now.since(*since) > life)
+        {
+            // It could be encoded before, so it can be now.
+            if let Ok(anew) = wire.encode(kind, data) {
+                (*since, *last) = (now, Arc::new(anew));
             }
         }
-        frame.clone()
+        Arc::clone(last)
+    }
+
+    fn frame(&self, wire: &W, now: Instant, to: &W::Peer) -> Text {
+        wire.frame(&self.fresh(wire, now), to)
+    }
+
+    /// The same with its place; a parcel is published on one topic, once.
+    fn placed(&self, wire: &W, now: Instant, to: &W::Peer, topic: &TopicName, at: Position) -> Text {
+        match self.placed.get_or_init(|| wire.placed(&self.fresh(wire, now), topic, at)) {
+            Some(placed) => wire.frame(placed, to),
+            None => self.frame(wire, now, to),
+        }
     }
 
     /// Its length, in bytes.
-    pub(super) fn size(&self) -> usize {
-        self.sealed.lock().unwrap_or_else(PoisonError::into_inner).1.len()
+    pub(super) const fn size(&self) -> usize {
+        self.size
     }
 }
 
-/// So long an answer of `authorize` holds for a miner's requests: it may have no connection that ends, and its session
+/// So long an answer of `authorize` holds for a peer's requests: it may have no connection that ends, and its session
 /// lives on for hours. A minute is five blocks of the chain; registrations change no more often than that.
 const BELIEVED: Duration = Duration::from_secs(60);
 
-/// What is known of a hotkey's registration.
+/// What is known of whether a peer may come in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Trust {
     /// Nothing.
     None,
-    /// It was registered some time ago.
+    /// It might some time ago.
     Old,
     Fresh,
 }
 
 /// What is let out when the lock is gone.
-pub(super) enum Effect {
-    Deliver { message: Message, ticket: Ticket },
-    Verify { line: Arc<Line> },
+pub(super) enum Effect<W: HubWire> {
+    Deliver { message: Message<W::Peer>, ticket: Ticket },
+    Verify { line: Arc<Line<W>> },
     Answer { request: Sender<Answer>, answer: Answer },
     Settle { receipt: Sender<Settlement>, settlement: Settlement },
-    Tell(Event),
-    Act(Action),
+    Tell(Event<W::Peer>),
+    Act(Action<W>),
 }
 
-pub(super) struct Engine {
+pub(super) struct Engine<W: HubWire> {
     clock: Clock,
-    machine: Machine<Arc<Parcel>, Grows>,
-    signer: Arc<Signer>,
+    machine: Machine<Arc<Parcel<W>>, Grows>,
+    wire: Arc<W>,
     names: KeyedHash,
-    /// By place. Without a line it was let in and is not a WebSocket yet.
-    lines: Vec<Option<(ConnId, Option<Arc<Line>>)>>,
-    accounts: Vec<Option<Account>>,
+    /// By place.
+    lines: Vec<Option<Door<W>>>,
+    accounts: Vec<Option<Account<W>>>,
     /// Lines with something to flush.
-    dirty: Vec<Arc<Line>>,
+    dirty: Vec<Arc<Line<W>>>,
     requests: BTreeMap<RequestId, Asking>,
     last_request: u64,
     receipts: BTreeMap<(SessionId, Seq), Sender<Settlement>>,
     held_bytes: usize,
-    /// So many predictions of a session are remembered.
+    /// So many messages of a session are remembered.
     remembered: usize,
     /// When the adapter will call by itself.
     armed: Option<Instant>,
     pub(super) drained: Option<u64>,
     pub(super) counters: Counters,
-    pub(super) effects: Vec<Effect>,
+    pub(super) effects: Vec<Effect<W>>,
 }
 
-impl Engine {
+impl<W: HubWire> Engine<W> {
     pub(super) fn new(
-        setup: &HubSetup,
+        config: HubConfig,
+        origin: Origin,
+        seed: Option<u64>,
         clock: Clock,
-        signer: Arc<Signer>,
+        wire: Arc<W>,
         names: KeyedHash,
     ) -> Result<Self, SetupError> {
-        let config = setup.config.check()?;
-        let origin = origin(setup.identity.as_deref(), setup.epoch);
+        let config = config.check()?;
         Ok(Self {
             clock,
-            machine: Machine::new(config, setup.seed.unwrap_or_else(random), origin, clock.now()),
-            signer,
+            machine: Machine::new(config, seed.unwrap_or_else(random), origin, clock.now()),
+            wire,
             names,
             lines: Vec::new(),
             accounts: Vec::new(),
@@ -158,8 +175,9 @@ impl Engine {
         self.clock.now()
     }
 
-    fn identity(&self, hotkey: &Hotkey) -> Identity {
-        identity(&self.names, &hotkey.to_string())
+    /// Who has this name.
+    fn identity(&self, peer: &W::Peer) -> Identity {
+        Identity::from_bits(self.names.content("peer", &peer.to_string()).bits())
     }
 
     pub(super) fn tick(&mut self) -> Option<std::time::Instant> {
@@ -179,13 +197,18 @@ impl Engine {
         sooner
     }
 
-    pub(super) fn connect(&mut self, address: u64) -> Result<ConnId, Denied> {
+    pub(super) fn connect(
+        &mut self,
+        address: u64,
+        path: &'static str,
+        subprotocol: Option<&'static str>,
+    ) -> Result<ConnId, Denied> {
         let admitted = self.machine.connect(self.now(), address);
         match admitted {
             Ok(conn) => {
                 grow(&mut self.lines, conn.place());
                 if let Some(slot) = self.lines.get_mut(conn.place()) {
-                    *slot = Some((conn, None));
+                    *slot = Some(Door { conn, path, subprotocol, line: None });
                 }
             }
             Err(denied) => self.counters.refuse(denied.why),
@@ -201,13 +224,14 @@ impl Engine {
         knocked
     }
 
-    pub(super) fn accepted(&mut self, conn: ConnId, stream: Box<dyn Stream>, early: &[u8]) -> Option<Arc<Line>> {
-        let (known, slot) = self.lines.get_mut(conn.place())?.as_mut()?;
-        if *known != conn {
-            return None;
+    pub(super) fn accepted(&mut self, conn: ConnId, stream: Box<dyn Stream>, early: &[u8]) -> Option<Arc<Line<W>>> {
+        let door = self.lines.get_mut(conn.place())?.as_mut().filter(|door| door.conn == conn)?;
+        let line = Arc::new(Line::new(door, stream, early));
+        door.line = Some(Arc::clone(&line));
+        if let Some(guest) = self.wire.guest() {
+            let stamp = line.welcome_guest(guest);
+            self.hello(&line, stamp);
         }
-        let line = Arc::new(Line::new(conn, stream, early));
-        *slot = Some(Arc::clone(&line));
         Some(line)
     }
 
@@ -221,29 +245,33 @@ impl Engine {
     /// Takes a connection out of its place. False: it was not there.
     fn forget(&mut self, conn: ConnId) -> bool {
         let Some(slot) = self.lines.get_mut(conn.place()) else { return false };
-        let Some((_, line)) = slot.take_if(|(known, _)| *known == conn) else { return false };
-        if let Some(line) = line {
+        let Some(door) = slot.take_if(|door| door.conn == conn) else { return false };
+        if let Some(line) = door.line {
             line.enter(Stage::Gone);
             self.effects.push(Effect::Act(Action::Drop(conn)));
         }
         true
     }
 
-    fn line(&self, conn: ConnId) -> Option<Arc<Line>> {
-        let (known, line) = self.lines.get(conn.place())?.as_ref()?;
-        line.as_ref().filter(|_| *known == conn).map(Arc::clone)
+    fn hello(&mut self, line: &Line<W>, stamp: Option<Stamp>) {
+        if let Some(peer) = line.peer() {
+            let identity = self.identity(peer);
+            self.machine.hello(self.now(), line::wall(), line.conn(), identity, stamp);
+        }
+    }
+
+    fn line(&self, conn: ConnId) -> Option<Arc<Line<W>>> {
+        let door = self.lines.get(conn.place())?.as_ref().filter(|door| door.conn == conn)?;
+        door.line.as_ref().map(Arc::clone)
     }
 
     /// What one turn of reading has brought.
-    pub(super) fn apply(&mut self, line: &Arc<Line>, items: Vec<Item>) {
+    pub(super) fn apply(&mut self, line: &Arc<Line<W>>, items: Vec<Item>) {
         let (wall, conn) = (line::wall(), line.conn());
         for item in items {
             let now = self.now();
             match item {
-                Item::Auth { address, stamp } => {
-                    let identity = identity(&self.names, &address);
-                    self.machine.hello(now, wall, conn, identity, Some(stamp));
-                }
+                Item::Hello { stamp } => self.hello(line, stamp),
                 Item::Stranger => self.machine.refuse(now, conn, Why::Impostor),
                 Item::Heard(heard) => self.heard(line, heard, wall),
                 Item::Broken { too_large } => {
@@ -255,40 +283,72 @@ impl Engine {
         }
     }
 
-    fn heard(&mut self, line: &Arc<Line>, heard: Heard, wall: i64) {
+    fn heard(&mut self, line: &Arc<Line<W>>, frame: Frame, wall: i64) {
         let (now, conn) = (self.now(), line.conn());
-        let Heard { mut head, bytes, stamp, reply, mut content } = heard;
+        let mut head = frame.head();
+        let Frame { heard, bytes, id } = frame;
         let text = bytes > 0;
         self.counters.frames_in = self.counters.frames_in.saturating_add(u64::from(text));
-        if content.is_some() && self.held_bytes > HELD_BYTES {
-            // As if the inbox were full: the miner sends it again.
-            (head, content) = (bowline::Head::Other, None);
+        let full = self.held_bytes > HELD_BYTES;
+        let (mut content, mut wish) = (None, None);
+        match heard.said {
+            // As if the inbox were full: the peer sends it again.
+            Said::Message(_) if full => head = bowline::Head::Other,
+            Said::Message(said) => content = Some(said),
+            Said::Subscribe(said) => wish = Some((true, said)),
+            Said::Unsubscribe(said) => wish = Some((false, said)),
+            Said::Other | Said::Malformed | Said::Pong => {}
         }
         let malformed = head == bowline::Head::Malformed;
-        match self.machine.received(now, wall, conn, head, bytes, stamp) {
-            Outcome::Noted | Outcome::Replayed(_) if malformed => self.misunderstood(line),
+        match self.machine.received(now, wall, conn, head, bytes, heard.stamp) {
+            Outcome::Noted | Outcome::Replayed(_) if malformed => self.misunderstood(line, heard.reply),
             Outcome::Noted => {
-                if let Some(reply) = reply {
-                    self.reply(line, Text::Text(reply));
+                let granted = wish.and_then(|(on, wish)| self.wish(line, on, wish));
+                if let Some(reply) = heard.reply.or(granted) {
+                    self.reply(line, reply);
                 }
             }
-            Outcome::Replayed(_) => self.misunderstood(line),
-            Outcome::Limited => self.reply(line, line::too_much()),
+            Outcome::Replayed(_) => self.misunderstood(line, None),
+            Outcome::Limited => self.complain(line, Complaint::TooMuch),
             Outcome::Arrival(session, arrival) => {
                 if let Some(content) = content {
-                    self.arrived(session, arrival, content, bytes);
+                    self.arrived(session, arrival, content, id, bytes);
                 }
             }
             Outcome::Stale => {}
         }
     }
 
-    fn misunderstood(&mut self, line: &Arc<Line>) {
-        self.counters.misunderstood(self.clock.now());
-        self.reply(line, Text::Text(line::bad_message()));
+    /// A peer's wish about topics. What it is answered.
+    fn wish(&mut self, line: &Line<W>, on: bool, wish: Wish) -> Option<Text> {
+        let Wish { filter, since, yes, no } = wish;
+        let session = self.machine.session_of(line.conn())?;
+        let granted = if on {
+            if since.is_some() {
+                line.keep_account();
+            }
+            self.machine.subscribe(self.now(), session, &filter, since.unwrap_or(Start::Now)).is_ok()
+        } else {
+            self.machine.unsubscribe(self.now(), session, &filter)
+        };
+        if granted { yes } else { no }
     }
 
-    pub(super) fn verified(&mut self, line: &Arc<Line>, admission: Result<Admission, Why>) {
+    fn misunderstood(&mut self, line: &Arc<Line<W>>, reply: Option<Text>) {
+        self.counters.misunderstood(self.clock.now());
+        match reply {
+            Some(reply) => self.reply(line, reply),
+            None => self.complain(line, Complaint::Malformed),
+        }
+    }
+
+    fn complain(&mut self, line: &Arc<Line<W>>, complaint: Complaint<'_>) {
+        if let Some(text) = line.peer().and_then(|peer| self.wire.complain(peer, complaint)) {
+            self.reply(line, text);
+        }
+    }
+
+    pub(super) fn verified(&mut self, line: &Arc<Line<W>>, admission: Result<Admission, Why>) {
         let vote = {
             let mut state = line.lock();
             match admission {
@@ -298,7 +358,7 @@ impl Engine {
                     Vote::Accept { http }
                 }
                 Ok(Admission::Refuse(why)) => {
-                    state.refusal = why;
+                    state.refusal = Some(why);
                     Vote::Refuse(Why::Unknown)
                 }
                 Ok(Admission::Later(after)) => Vote::Later(after),
@@ -308,10 +368,10 @@ impl Engine {
         self.machine.verified(self.now(), line::wall(), line.conn(), vote);
     }
 
-    /// How far this hotkey is believed to be registered. Whoever is told that the answer is old asks again; meanwhile the
+    /// How far this peer is believed to be welcome. Whoever is told that the answer is old asks again; meanwhile the
     /// others go by the old one.
-    pub(super) fn trust(&mut self, hotkey: &Hotkey) -> Trust {
-        let (now, session) = (self.now(), self.machine.find(self.identity(hotkey)));
+    pub(super) fn trust(&mut self, peer: &W::Peer) -> Trust {
+        let (now, session) = (self.now(), self.machine.find(self.identity(peer)));
         let account = session.and_then(|session| self.accounts.get_mut(session.place())?.as_mut());
         match account {
             None => Trust::None,
@@ -325,11 +385,11 @@ impl Engine {
 
     pub(super) fn send(
         &mut self,
-        hotkey: Hotkey,
-        parcel: Arc<Parcel>,
+        peer: &W::Peer,
+        parcel: Arc<Parcel<W>>,
         policy: Policy,
     ) -> Result<Receiver<Settlement>, Refused> {
-        let session = self.machine.find(self.identity(&hotkey)).ok_or(Refused::Unknown)?;
+        let session = self.machine.find(self.identity(peer)).ok_or(Refused::Unknown)?;
         let size = u32::try_from(parcel.size()).unwrap_or(u32::MAX);
         let sent = self.machine.send(self.now(), session, parcel, size, policy);
         let seq = sent.map_err(|(why, _)| Refused::Session(why))?;
@@ -338,24 +398,30 @@ impl Engine {
         Ok(settled)
     }
 
-    pub(super) fn adopt(&mut self, hotkey: Hotkey, receiver: Option<Target>) -> Result<(), Denied> {
-        let identity = self.identity(&hotkey);
+    pub(super) fn adopt(&mut self, peer: &W::Peer, receiver: Option<Target>) -> Result<(), Denied> {
+        let identity = self.identity(peer);
         let session = self.machine.adopt(self.now(), identity, receiver.is_some())?;
-        self.note(session, hotkey, receiver);
+        self.note(session, peer, receiver);
         Ok(())
     }
 
-    pub(super) fn publish(&mut self, parcel: &Arc<Parcel>, how: Publish, mut to: impl FnMut(&Hotkey) -> bool) -> Sent {
+    pub(super) fn publish(
+        &mut self,
+        parcel: &Arc<Parcel<W>>,
+        how: Publish,
+        mut to: impl FnMut(&W::Peer) -> bool,
+    ) -> Sent {
         let now = self.now();
         let size = u32::try_from(parcel.size()).unwrap_or(u32::MAX);
         let accounts = &self.accounts;
         let mut wanted = |session: SessionId| {
-            accounts.get(session.place()).and_then(Option::as_ref).is_some_and(|account| to(&account.hotkey))
+            accounts.get(session.place()).and_then(Option::as_ref).is_some_and(|account| to(&account.peer))
         };
         let mut sent = self.machine.publish(now, Arc::clone(parcel), size, how, |session, _| wanted(session));
         if self.machine.health().fleet_http {
-            let absent =
-                |account: &&Account| account.receiver.is_some() && self.machine.connection(account.session).is_none();
+            let absent = |account: &&Account<W>| {
+                account.receiver.is_some() && self.machine.connection(account.session).is_none()
+            };
             let absent: Vec<_> = accounts.iter().flatten().filter(absent).map(|account| account.session).collect();
             for session in absent.into_iter().filter(|session| wanted(*session)) {
                 // Nobody waits for its end; a full outbox is the same as a reader that is too slow, and is told as such.
@@ -366,12 +432,32 @@ impl Engine {
         sent
     }
 
+    pub(super) fn publish_topic(&mut self, topic: &TopicName, parcel: Arc<Parcel<W>>) -> Sent {
+        let size = u32::try_from(parcel.size()).unwrap_or(u32::MAX);
+        self.machine.publish_topic(self.now(), topic, parcel, size)
+    }
+
+    pub(super) fn subscribe(&mut self, peer: &W::Peer, filter: &TopicFilter, start: Start) -> Result<u32, Refused> {
+        let session = self.machine.find(self.identity(peer)).ok_or(Refused::Unknown)?;
+        let subscribed = self.machine.subscribe(self.now(), session, filter, start).map_err(Refused::Topics)?;
+        Ok(subscribed.topics)
+    }
+
+    pub(super) fn unsubscribe(&mut self, peer: &W::Peer, filter: &TopicFilter) -> bool {
+        let session = self.machine.find(self.identity(peer));
+        session.is_some_and(|session| self.machine.unsubscribe(self.now(), session, filter))
+    }
+
+    pub(super) fn topics(&self) -> Vec<TopicHealth> {
+        self.machine.topics().collect()
+    }
+
     pub(super) fn posted(&mut self, session: SessionId, post: PostId, outcome: HttpOutcome) {
         self.machine.posted(self.now(), session, post, outcome);
     }
 
-    pub(super) fn dismiss(&mut self, hotkey: Hotkey) -> bool {
-        let identity = self.identity(&hotkey);
+    pub(super) fn dismiss(&mut self, peer: &W::Peer) -> bool {
+        let identity = self.identity(peer);
         let mut known = false;
         // More than one, where several connections may live side by side.
         while let Some(session) = self.machine.find(identity) {
@@ -383,8 +469,8 @@ impl Engine {
         known
     }
 
-    pub(super) fn expect(&mut self, miners: Option<usize>) {
-        self.machine.expect(self.now(), miners);
+    pub(super) fn expect(&mut self, peers: Option<usize>) {
+        self.machine.expect(self.now(), peers);
     }
 
     pub(super) fn drain_all(&mut self, window: Duration, limit: Duration) {
@@ -399,9 +485,9 @@ impl Engine {
         self.machine.stats()
     }
 
-    pub(super) fn sessions(&self) -> Vec<SessionInfo> {
-        let info = |account: &Account| SessionInfo {
-            hotkey: account.hotkey,
+    pub(super) fn sessions(&self) -> Vec<SessionInfo<W::Peer>> {
+        let info = |account: &Account<W>| SessionInfo {
+            peer: account.peer.clone(),
             connected: self.machine.connection(account.session).is_some(),
             receiver: account.receiver.is_some(),
         };
@@ -412,10 +498,11 @@ impl Engine {
     pub(super) fn abandon(&mut self) {
         self.requests.clear();
         self.receipts.clear();
-        let lines: Vec<_> = self.lines.iter().flatten().map(|(conn, _)| *conn).collect();
+        let Farewell { reason, .. } = self.wire.farewell(Why::Draining, None);
+        let lines: Vec<_> = self.lines.iter().flatten().map(|door| door.conn).collect();
         for conn in lines {
             if let Some(line) = self.line(conn) {
-                line.lock().socket.close(1012, CLOSE_STOPPING);
+                line.lock().socket.close(1012, reason.as_ref());
             }
             self.forget(conn);
         }
@@ -429,21 +516,19 @@ fn grow<T>(table: &mut Vec<Option<T>>, place: usize) {
     }
 }
 
-/// Who has this address.
-fn identity(names: &KeyedHash, address: &str) -> Identity {
-    Identity::from_bits(names.content("hotkey", address).bits())
-}
-
-#[cfg(test)]
+#[cfg(all(test, feature = "sr25519"))]
 mod tests {
     use super::*;
+    use crate::hub::Validator;
     use crate::keys::Keypair;
 
     #[test]
     fn what_is_too_old_is_signed_anew_once_for_all() {
-        let signer = Signer::new(Keypair::from_seed_hex(&"07".repeat(32)).unwrap(), Duration::ZERO);
-        let parcel = Parcel::new(&signer, Instant::ZERO, "game_update", r#"{"games":[]}"#).unwrap();
-        let at = |span: Duration| parcel.frame(&signer, Instant::ZERO.after(span));
+        const FRESH: Duration = Duration::from_secs(60);
+        let keys = Keypair::from_seed_hex(&"07".repeat(32)).unwrap();
+        let (to, wire) = (keys.hotkey(), Validator::new(keys));
+        let parcel = Parcel::new(&wire, Instant::ZERO, "game_update", r#"{"games":[]}"#).unwrap();
+        let at = |span: Duration| parcel.frame(&wire, Instant::ZERO.after(span), &to);
         let first = at(Duration::ZERO);
         assert_eq!(at(FRESH), first);
         let second = at(FRESH + Duration::from_secs(1));
@@ -475,7 +560,7 @@ mod tests {
         let post = |id: &str| {
             let data = format!(r#"{{"prediction_id":"{id}"}}"#);
             let body = miner.seal(|stamp| Unsigned::message(stamp, &Kind::Prediction, &data).unwrap());
-            let asked = Callback { segment: "messages", idempotency_key: None, body: Bytes::from(body) };
+            let asked = Callback { body: Bytes::from(body), ..Callback::empty("messages") };
             let taking = async {
                 while let Ok(delivery) = messages.recv().await {
                     delivery.confirm("stored");

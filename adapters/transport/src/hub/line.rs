@@ -1,52 +1,65 @@
 //! One connection's socket, and what its frames say, found out before the hub's lock is taken.
 //!
 //! ```text
-//!  First ── auth frame ──▶ Asked ── welcome ──▶ Open ── close ──▶ Closing ──▶ gone
-//!    │ anything else         not read              │ at most 64 frames and 256 KiB a turn
-//!    └──▶ Refused            meanwhile             └──▶ what is no WebSocket: closed, the rest thrown away
+//!  First ── claim ──▶ Asked ── welcome ──▶ Open ── close ──▶ Closing ──▶ gone
+//!    │ anything else    ▲ not read            │ at most 64 frames and 4 of the longest a turn
+//!    └──▶ Refused       │ meanwhile           └──▶ what is no WebSocket: closed, the rest thrown away
+//!                     guest
 //! ```
 //!
-//! Decided here: whether a frame is an envelope that the authenticated hotkey has signed. Whether it is fresh, and what
-//! follows from it, is the machine's.
+//! Decided here: how much is read at once, and of whom. What a frame says is its [`HubWire`]'s; what follows from it, the
+//! machine's.
 
-use super::{Hub, sign::Signer};
-use crate::http::Bytes;
-use crate::keys::Hotkey;
+use super::Hub;
+use super::wire::{Claim, Complaint, Content, Heard, HubWire, Said, Text};
 use crate::node::Stream;
 use crate::socket::{Incoming, Socket};
 use bowline::hub::{ConnId, Stamp};
-use bowline::wire::bettensor::{self, AUTH_LIMIT, BAD_MESSAGE, Envelope, Frame, Kind, MINER_LIMIT, REFUSED, Seal};
-use bowline::wire::{KeyedHash, timestamp::Timestamp};
-use bowline::{Cause, Head, MessageId};
+use bowline::{Cause, Head};
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::borrow::Cow;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tungstenite::protocol::Role as Side;
-use tungstenite::{Message, Utf8Bytes};
-
-/// The longest frame, and the longest body of a request: a prediction has half a kilobyte.
-pub(super) const LONGEST_FRAME: usize = 64 * 1024;
 
 /// Read at once, and kept for every connection.
 const READ_BUFFER: usize = 2 * 1024;
 
-/// So many frames, and so many bytes, are read in one turn before the others get theirs.
+/// So many frames, and so many times the longest, are read in one turn before the others get theirs.
 const FRAMES_A_TURN: usize = 64;
-const BYTES_A_TURN: usize = 4 * LONGEST_FRAME;
+const LONGEST_A_TURN: usize = 4;
 
 /// A connection that was let in and became a WebSocket.
 ///
 /// ```
-/// fn its_name(line: &bowline_transport::hub::Line) -> u64 {
+/// use bowline_transport::hub::{HubWire, Line};
+/// fn its_name<W: HubWire>(line: &Line<W>) -> u64 {
 ///     line.conn().get()
 /// }
-/// # let _ = its_name;
 /// ```
 #[derive(Debug)]
-pub struct Line {
+pub struct Line<W: HubWire> {
     conn: ConnId,
-    state: Mutex<State>,
+    /// The last part of the path at which it was asked for.
+    path: &'static str,
+    subprotocol: Option<&'static str>,
+    /// It is ended when its connection ends: nobody could come back under that name.
+    guest: AtomicBool,
+    /// It keeps account of where it is in its topics.
+    placed: AtomicBool,
+    /// Who it says it is, or is.
+    peer: OnceLock<W::Peer>,
+    state: Mutex<State<W>>,
     /// Told when there is something to read for again.
     changed: event_listener::Event,
+}
+
+/// A connection that was let in, and its line as soon as it is a WebSocket.
+pub(super) struct Door<W: HubWire> {
+    pub(super) conn: ConnId,
+    /// The last part of the path at which it was asked for.
+    pub(super) path: &'static str,
+    pub(super) subprotocol: Option<&'static str>,
+    pub(super) line: Option<Arc<Line<W>>>,
 }
 
 /// What a turn of reading came to.
@@ -76,48 +89,33 @@ pub(super) enum Stage {
     Gone,
 }
 
-pub(super) struct State {
+pub(super) struct State<W: HubWire> {
     pub(super) socket: Socket,
     pub(super) stage: Stage,
     /// Something was written and not flushed.
     pub(super) dirty: bool,
-    /// Who it says it is, or is.
-    pub(super) who: Option<(Hotkey, Box<str>)>,
-    pub(super) claim: Option<Claim>,
+    pub(super) proof: Option<W::Proof>,
     /// Where it takes messages by HTTP, found out when it was let in.
     pub(super) receiver: Option<crate::http::Target>,
-    /// What it is told when it is refused.
-    pub(super) refusal: Cow<'static, str>,
+    /// What the application said when it refused it.
+    pub(super) refusal: Option<Cow<'static, str>>,
 }
 
-impl core::fmt::Debug for State {
+impl<W: HubWire> core::fmt::Debug for State<W> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("State").field("stage", &self.stage).field("who", &self.who).finish_non_exhaustive()
-    }
-}
-
-/// An auth frame's words and the signature they are said to have.
-pub(super) struct Claim {
-    said: String,
-    signature: Box<[u8; 64]>,
-}
-
-impl Claim {
-    pub(super) fn holds(&self, hotkey: &Hotkey) -> bool {
-        hotkey.verify(self.said.as_bytes(), &self.signature)
+        f.debug_struct("State").field("stage", &self.stage).finish_non_exhaustive()
     }
 }
 
 /// What came in, for the machine.
 pub(super) enum Item {
-    /// The first frame: who it says it is.
-    Auth {
-        address: Box<str>,
-        stamp: Stamp,
+    /// The first frame says who it is: the line knows.
+    Hello {
+        stamp: Option<Stamp>,
     },
     /// The first frame is none of that.
     Stranger,
-    Heard(Heard),
+    Heard(Frame),
     /// What came is no WebSocket, or too long; the close frame has been sent.
     Broken {
         too_large: bool,
@@ -125,43 +123,75 @@ pub(super) enum Item {
     Ended(Cause),
 }
 
-/// A frame of an authenticated peer.
-pub(super) struct Heard {
-    pub(super) head: Head,
+/// A frame of a known peer.
+pub(super) struct Frame {
+    pub(super) heard: Heard,
+    /// Its length; 0: it was no text.
     pub(super) bytes: u32,
-    pub(super) stamp: Option<Stamp>,
-    /// What is answered if the machine understands it.
-    pub(super) reply: Option<Utf8Bytes>,
-    pub(super) content: Option<Content>,
+    /// How its content is known again.
+    pub(super) id: Option<bowline::MessageId>,
 }
 
-impl Heard {
-    const fn of(head: Head, bytes: u32) -> Self {
-        Self { head, bytes, stamp: None, reply: None, content: None }
-    }
-}
-
-/// A message for the application.
-pub(super) struct Content {
-    pub(super) kind: Cow<'static, str>,
-    pub(super) data: Bytes,
-    pub(super) id: Option<(MessageId, Box<str>)>,
-}
-
-impl Line {
-    pub(super) fn new(conn: ConnId, stream: Box<dyn Stream>, early: &[u8]) -> Self {
+impl<W: HubWire> Line<W> {
+    pub(super) fn new(door: &Door<W>, stream: Box<dyn Stream>, early: &[u8]) -> Self {
+        let first = W::LONGEST_FIRST;
         let socket =
-            Socket::sized(bowline::LinkId::NONE, stream, early, Side::Server, AUTH_LIMIT, MINER_LIMIT, READ_BUFFER);
-        let state = State {
-            socket,
-            stage: Stage::First,
-            dirty: false,
-            who: None,
-            claim: None,
-            receiver: None,
-            refusal: REFUSED.into(),
-        };
-        Self { conn, state: Mutex::new(state), changed: event_listener::Event::new() }
+            Socket::sized(bowline::LinkId::NONE, stream, early, Side::Server, first, W::LONGEST_SENT, READ_BUFFER);
+        let state = State { socket, stage: Stage::First, dirty: false, proof: None, receiver: None, refusal: None };
+        Self {
+            conn: door.conn,
+            path: door.path,
+            subprotocol: door.subprotocol,
+            guest: AtomicBool::new(false),
+            placed: AtomicBool::new(false),
+            peer: OnceLock::new(),
+            state: Mutex::new(state),
+            changed: event_listener::Event::new(),
+        }
+    }
+
+    /// The subprotocol that was selected, if the client offered one that this hub speaks.
+    #[must_use]
+    pub const fn subprotocol(&self) -> Option<&'static str> {
+        self.subprotocol
+    }
+
+    pub(super) const fn path(&self) -> &'static str {
+        self.path
+    }
+
+    /// Who it is nobody needs to say, and nobody can say again.
+    pub(super) fn welcome_guest(&self, claim: Claim<W>) -> Option<Stamp> {
+        self.guest.store(true, Ordering::Relaxed);
+        self.introduce(claim)
+    }
+
+    pub(super) fn is_guest(&self) -> bool {
+        self.guest.load(Ordering::Relaxed)
+    }
+
+    /// From now on it gets what it is subscribed to with its place.
+    pub(super) fn keep_account(&self) {
+        self.placed.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn keeps_account(&self) -> bool {
+        self.placed.load(Ordering::Relaxed)
+    }
+
+    /// Who it is, or says it is, if it has said so.
+    pub(super) fn peer(&self) -> Option<&W::Peer> {
+        self.peer.get()
+    }
+
+    /// Who it says it is. From now on it is not read until that is found out.
+    pub(super) fn introduce(&self, claim: Claim<W>) -> Option<Stamp> {
+        let Claim { peer, proof, stamp } = claim;
+        let mut state = self.lock();
+        state.stage = Stage::Asked;
+        state.proof = Some(proof);
+        let _ = self.peer.set(peer);
+        stamp
     }
 
     /// Its name.
@@ -181,14 +211,14 @@ impl Line {
         }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State<W>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn enter(&self, stage: Stage) {
         let mut state = self.lock();
         if stage == Stage::Open {
-            state.socket.set_limit(LONGEST_FRAME);
+            state.socket.set_limit(W::LONGEST_FRAME);
         }
         state.stage = stage;
         drop(state);
@@ -196,61 +226,47 @@ impl Line {
     }
 
     /// Reads what there is, and finds out what it says.
-    fn read(&self, hub: &Hub, names: &KeyedHash) -> (Vec<Item>, Reading) {
+    fn read(&self, hub: &Hub<W>) -> (Vec<Item>, Reading) {
         let mut items = Vec::new();
         let mut texts = Vec::new();
-        let (reading, who) = {
+        let reading = {
             let mut state = self.lock();
             match state.stage {
                 Stage::Gone => return (items, Reading::Over),
                 Stage::Asked => return (items, Reading::Held),
-                Stage::First | Stage::Open | Stage::Closing => {}
+                Stage::First | Stage::Open | Stage::Closing => state.pull(&mut texts),
             }
-            let reading = state.pull(&mut texts);
-            (reading, state.who.clone())
         };
         for pulled in texts {
             items.push(match pulled {
-                Pulled::First(text) => self.first(&text, names),
-                Pulled::Text(text) => match &who {
-                    Some((hotkey, address)) => Item::Heard(hub.hear(text, hotkey, address, names)),
+                Pulled::First(text) => match hub.wire().claim(hub.names(), &text) {
+                    Some(claim) => Item::Hello { stamp: self.introduce(claim) },
                     None => Item::Stranger,
                 },
-                Pulled::Other(head) => Item::Heard(Heard::of(head, 0)),
+                Pulled::Text(text) => match self.peer() {
+                    Some(peer) => Item::Heard(hub.hear(text, peer)),
+                    None => Item::Stranger,
+                },
+                Pulled::Other(said) => Item::Heard(Frame { heard: Heard { said, ..Heard::OTHER }, bytes: 0, id: None }),
                 Pulled::Broken { too_large } => Item::Broken { too_large },
                 Pulled::Ended(cause) => Item::Ended(cause),
             });
         }
         (items, reading)
     }
-
-    /// The first frame. Whether its signature holds is found out later, a few at a time.
-    fn first(&self, text: &Utf8Bytes, names: &KeyedHash) -> Item {
-        let Ok(Frame::Auth(auth)) = bettensor::decode(text.as_str().as_bytes()) else { return Item::Stranger };
-        let (Ok(hotkey), Ok(said)) = (auth.hotkey.parse::<Hotkey>(), auth.signing_string()) else {
-            return Item::Stranger;
-        };
-        // In the format of its own that messages must name as their sender, too.
-        let address: Box<str> = auth.hotkey.into();
-        let stamp = stamp(&auth.seal, names);
-        let mut state = self.lock();
-        state.who = Some((hotkey, address.clone()));
-        state.claim = Some(Claim { said, signature: Box::new(auth.seal.signature) });
-        Item::Auth { address: hotkey.to_string().into(), stamp }
-    }
 }
 
 enum Pulled {
-    First(Utf8Bytes),
-    Text(Utf8Bytes),
-    Other(Head),
+    First(Text),
+    Text(Text),
+    Other(Said),
     Broken { too_large: bool },
     Ended(Cause),
 }
 
-impl State {
+impl<W: HubWire> State<W> {
     fn pull(&mut self, pulled: &mut Vec<Pulled>) -> Reading {
-        self.socket.allow(BYTES_A_TURN);
+        self.socket.allow(LONGEST_A_TURN * W::LONGEST_FRAME);
         for _ in 0..FRAMES_A_TURN {
             if self.socket.refused.is_some() {
                 // What still comes is thrown away: closing a socket with unread bytes would take the close frame back.
@@ -271,16 +287,16 @@ impl State {
                 Incoming::Text(text) => pulled.push(Pulled::Text(text)),
                 Incoming::Binary if self.stage == Stage::First => {
                     self.stage = Stage::Asked;
-                    pulled.push(Pulled::First(Utf8Bytes::default()));
+                    pulled.push(Pulled::First(Text::default()));
                     return Reading::Held;
                 }
-                Incoming::Binary => pulled.push(Pulled::Other(Head::Malformed)),
-                Incoming::Ping => pulled.push(Pulled::Other(Head::Other)),
-                Incoming::Pong => pulled.push(Pulled::Other(Head::Pong)),
+                Incoming::Binary => pulled.push(Pulled::Other(Said::Malformed)),
+                Incoming::Ping => pulled.push(Pulled::Other(Said::Other)),
+                Incoming::Pong => pulled.push(Pulled::Other(Said::Pong)),
                 Incoming::Nothing if self.socket.exhausted() => {
                     // Four of the longest messages, and not one of them has ended: a flood of empty fragments.
                     if pulled.is_empty() {
-                        pulled.push(Pulled::Other(Head::Malformed));
+                        pulled.push(Pulled::Other(Said::Malformed));
                     }
                     return self.enough(pulled);
                 }
@@ -303,35 +319,9 @@ impl State {
             return Reading::Again;
         }
         self.stage = Stage::Asked;
-        pulled.push(Pulled::First(Utf8Bytes::default()));
+        pulled.push(Pulled::First(Text::default()));
         Reading::Held
     }
-}
-
-fn stamp(seal: &Seal<'_>, names: &KeyedHash) -> Stamp {
-    let nonce = names.content("nonce", &seal.nonce).bits() & u128::from(u64::MAX);
-    Stamp { nonce: u64::try_from(nonce).unwrap_or_default(), issued: seal.timestamp.unix_micros() }
-}
-
-/// Whether an envelope is one that `who` has signed, and its stamp.
-pub(super) fn sealed(envelope: &Envelope<'_>, who: &Hotkey, names: &KeyedHash) -> Option<Stamp> {
-    let seal = envelope.seal.as_ref()?;
-    let said = envelope.signing_string().ok()?;
-    who.verify(said.as_bytes(), &seal.signature).then(|| stamp(seal, names))
-}
-
-/// The unsigned word for what is not signed as it should be.
-pub(super) fn bad_message() -> Utf8Bytes {
-    bettensor::encode_error(BAD_MESSAGE, now()).into()
-}
-
-/// The unsigned word for what is more than is allowed.
-pub(super) fn too_much() -> Message {
-    Message::text(bettensor::encode_error("Too many messages", now()))
-}
-
-pub(super) fn now() -> Timestamp {
-    Timestamp::from_unix_micros(wall())
 }
 
 /// Our wall clock, in microseconds since the epoch.
@@ -340,11 +330,10 @@ pub(super) fn wall() -> i64 {
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
-impl Hub {
+impl<W: HubWire> Hub<W> {
     /// For the adapter: reads what there is on this line and applies it.
-    pub fn readable(&self, line: &Arc<Line>) -> Reading {
-        let names = &self.names;
-        let (items, reading) = line.read(self, names);
+    pub fn readable(&self, line: &Arc<Line<W>>) -> Reading {
+        let (items, reading) = line.read(self);
         if items.is_empty() {
             return reading;
         }
@@ -353,52 +342,35 @@ impl Hub {
     }
 
     /// What a frame of this peer's says.
-    fn hear(&self, text: Utf8Bytes, who: &Hotkey, address: &str, names: &KeyedHash) -> Heard {
+    fn hear(&self, text: Text, peer: &W::Peer) -> Frame {
         let bytes = u32::try_from(text.len()).unwrap_or(u32::MAX);
-        let whole: Bytes = text.into();
-        let Ok(Frame::Envelope(envelope)) = bettensor::decode(&whole) else { return Heard::of(Head::Malformed, bytes) };
-        let ours = *envelope.sender == *address || envelope.sender.parse::<Hotkey>().is_ok_and(|sender| sender == *who);
-        let Some(stamp) = Some(()).filter(|()| ours).and_then(|()| sealed(&envelope, who, names)) else {
-            return Heard::of(Head::Malformed, bytes);
-        };
-        let heard = Heard { stamp: Some(stamp), ..Heard::of(Head::Other, bytes) };
-        match envelope.kind {
-            Kind::Heartbeat => Heard { reply: Some(self.signer.heartbeat_ack()), ..heard },
-            // Life, like a pong, but no proof that anything has arrived: it may be older than what was sent.
-            Kind::HeartbeatResponse => heard,
-            Kind::Confirmation | Kind::GameUpdate | Kind::HeartbeatAck | Kind::Welcome | Kind::Error => heard,
-            Kind::Prediction | Kind::Custom(_) => match self.content(&envelope, &whole, names) {
-                Ok(content) => {
-                    let id = content.id.as_ref().map(|(id, _)| *id);
-                    Heard { head: Head::Data { id, key: None }, content: Some(content), ..heard }
-                }
-                Err(why) => Heard { reply: Some(self.signer.error(&why)), ..heard },
-            },
+        let mut heard = self.wire().read(self.names(), peer, &text.into());
+        if let Said::Message(content) = &heard.said
+            && !self.takes(&content.kind)
+        {
+            heard.reply = self.wire().complain(peer, Complaint::Unhandled(&content.kind));
+            heard.said = Said::Other;
         }
+        let id = match &heard.said {
+            Said::Message(content) => self.id(content),
+            Said::Other | Said::Malformed | Said::Pong | Said::Subscribe(_) | Said::Unsubscribe(_) => None,
+        };
+        Frame { heard, bytes, id }
     }
 
-    /// The message in an envelope, or what is wrong with it.
-    pub(super) fn content(&self, envelope: &Envelope<'_>, whole: &Bytes, names: &KeyedHash) -> Result<Content, String> {
-        let id = bettensor::prediction_id(envelope.data).ok();
-        if envelope.kind == Kind::Prediction && id.is_none() {
-            return Err("A prediction needs a prediction_id".to_owned());
-        }
-        if !self.takes(&envelope.kind) {
-            return Err(match &envelope.kind {
-                Kind::Prediction => "No handler registered for predictions".to_owned(),
-                other => format!("Unknown message type: {}", other.as_str()),
-            });
-        }
-        let kind = match &envelope.kind {
-            Kind::Prediction => Cow::Borrowed("prediction"),
-            other => Cow::Owned(other.as_str().to_owned()),
-        };
-        let id = id.map(|id| (names.id(&id), id.into()));
-        Ok(Content { kind, data: whole.slice_ref(envelope.data.as_bytes()), id })
+    pub(super) fn id(&self, content: &Content) -> Option<bowline::MessageId> {
+        content.id.as_ref().map(|id| self.names().id(id))
     }
 }
 
-/// A line for a signer to greet on.
-pub(super) fn welcome(signer: &Signer) -> Message {
-    Message::Text(signer.welcome())
+impl Frame {
+    /// What the machine is told of it.
+    pub(super) const fn head(&self) -> Head {
+        match self.heard.said {
+            Said::Other | Said::Subscribe(_) | Said::Unsubscribe(_) => Head::Other,
+            Said::Malformed => Head::Malformed,
+            Said::Pong => Head::Pong,
+            Said::Message(_) => Head::Data { id: self.id, key: None },
+        }
+    }
 }

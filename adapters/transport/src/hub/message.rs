@@ -1,13 +1,13 @@
-//! What the application sees of a miner's message, and what it says to it.
+//! What the application sees of a peer's message, and what it says to it.
 //!
 //! ```text
-//!  handler(Message) ─▶ Ok(Confirmation) · Err(text) · panic        for the types that have one
+//!  handler(Message) ─▶ Ok(confirmation) · Err(text) · panic        for the types that have one
 //!  Delivery { Message } ─▶ confirm · reject · retry · dropped       for the others, if somebody reads them
 //! ```
 
 use super::Hub;
+use super::wire::HubWire;
 use crate::http::Bytes;
-use crate::keys::Hotkey;
 use bowline::hub::SessionId;
 use bowline::{DeliveryId, Instant, MessageId};
 use core::ops::Deref;
@@ -17,33 +17,33 @@ use std::borrow::Cow;
 use std::sync::Weak;
 
 /// What comes of a handler.
-pub(super) type Work = Pin<Box<dyn Future<Output = Result<Confirmation, String>> + Send>>;
+pub(super) type Work<C> = Pin<Box<dyn Future<Output = Result<C, String>> + Send>>;
 
-/// A miner's message.
+/// A peer's message.
 ///
 /// ```
 /// use bowline_transport::hub::Message;
 /// use serde::Deserialize;
 /// #[derive(Deserialize)]
 /// struct Prediction { home_score: u32 }
-/// fn home_score(message: &Message) -> Option<u32> {
+/// fn home_score<P>(message: &Message<P>) -> Option<u32> {
 ///     message.json::<Prediction>().ok().map(|prediction| prediction.home_score)
 /// }
-/// # let _ = home_score;
+/// # let _ = home_score::<u32>;
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Message {
-    pub(super) hotkey: Hotkey,
+pub struct Message<P> {
+    pub(super) peer: P,
     pub(super) kind: Cow<'static, str>,
     pub(super) data: Bytes,
     pub(super) maybe_dup: bool,
 }
 
-impl Message {
-    /// Who signed it.
+impl<P> Message<P> {
+    /// Whose it is.
     #[must_use]
-    pub const fn hotkey(&self) -> Hotkey {
-        self.hotkey
+    pub const fn peer(&self) -> &P {
+        &self.peer
     }
 
     /// Its type.
@@ -52,7 +52,7 @@ impl Message {
         &self.kind
     }
 
-    /// Its data, a JSON object as it came.
+    /// Its data, as it came.
     #[must_use]
     pub const fn data(&self) -> &Bytes {
         &self.data
@@ -73,54 +73,6 @@ impl Message {
     }
 }
 
-/// What the confirmation of a message says.
-///
-/// ```
-/// use bowline_transport::hub::Confirmation;
-/// let confirmation = Confirmation::new("stored").miner_stats(r#"{"rank":0.5}"#);
-/// assert_eq!(confirmation.message, "stored");
-/// ```
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Confirmation {
-    /// For people.
-    pub message: Cow<'static, str>,
-    /// The miner's statistics, a JSON object; left out if it is no JSON that can be signed.
-    pub miner_stats: Option<String>,
-}
-
-impl Confirmation {
-    /// With these words.
-    #[must_use]
-    pub fn new(message: impl Into<Cow<'static, str>>) -> Self {
-        Self { message: message.into(), miner_stats: None }
-    }
-
-    /// With statistics.
-    #[must_use]
-    pub fn miner_stats(mut self, json: impl Into<String>) -> Self {
-        self.miner_stats = Some(json.into());
-        self
-    }
-}
-
-impl From<()> for Confirmation {
-    fn from((): ()) -> Self {
-        Self::new("Prediction received")
-    }
-}
-
-impl From<&'static str> for Confirmation {
-    fn from(message: &'static str) -> Self {
-        Self::new(message)
-    }
-}
-
-impl From<String> for Confirmation {
-    fn from(message: String) -> Self {
-        Self::new(message)
-    }
-}
-
 /// Names a message at the application, until its end.
 #[derive(Clone, Debug)]
 pub(super) struct Ticket {
@@ -134,38 +86,37 @@ pub(super) struct Ticket {
 
 /// What became of a message.
 #[derive(Debug)]
-pub(super) enum Verdict {
-    Confirmed(Confirmation),
+pub(super) enum Verdict<C> {
+    Confirmed(C),
     Rejected(String),
     Retry,
 }
 
 /// A message of a type that no handler was named for; it should end with [`confirm`](Self::confirm),
 /// [`reject`](Self::reject) or [`retry`](Self::retry). Dropped without one of them it is given back, and comes again when
-/// the miner sends it again.
+/// the peer sends it again.
 ///
 /// ```
-/// # use bowline_transport::hub::Delivery;
-/// fn handle(delivery: Delivery) {
+/// # use bowline_transport::hub::{Delivery, HubWire};
+/// fn handle<W: HubWire<Confirmation = ()>>(delivery: Delivery<W>) {
 ///     if delivery.kind() == "odds" {
-///         delivery.confirm("noted");
+///         delivery.confirm(());
 ///     } else {
 ///         delivery.reject("what is that?");
 ///     }
 /// }
-/// # let _ = handle;
 /// ```
 #[must_use = "a message that is dropped is given back"]
 #[derive(Debug)]
-pub struct Delivery {
-    pub(super) message: Message,
+pub struct Delivery<W: HubWire> {
+    pub(super) message: Message<W::Peer>,
     pub(super) ticket: Option<Ticket>,
-    pub(super) hub: Weak<Hub>,
+    pub(super) hub: Weak<Hub<W>>,
 }
 
-impl Delivery {
+impl<W: HubWire> Delivery<W> {
     /// Processed. False: it came too late.
-    pub fn confirm(mut self, confirmation: impl Into<Confirmation>) -> bool {
+    pub fn confirm(mut self, confirmation: impl Into<W::Confirmation>) -> bool {
         self.end(Verdict::Confirmed(confirmation.into()))
     }
 
@@ -179,7 +130,7 @@ impl Delivery {
         self.end(Verdict::Retry)
     }
 
-    fn end(&mut self, verdict: Verdict) -> bool {
+    fn end(&mut self, verdict: Verdict<W::Confirmation>) -> bool {
         match (self.ticket.take(), self.hub.upgrade()) {
             (Some(ticket), Some(hub)) => hub.complete(vec![(ticket, verdict)]),
             _ => false,
@@ -187,15 +138,15 @@ impl Delivery {
     }
 }
 
-impl Deref for Delivery {
-    type Target = Message;
+impl<W: HubWire> Deref for Delivery<W> {
+    type Target = Message<W::Peer>;
 
-    fn deref(&self) -> &Message {
+    fn deref(&self) -> &Message<W::Peer> {
         &self.message
     }
 }
 
-impl Drop for Delivery {
+impl<W: HubWire> Drop for Delivery<W> {
     fn drop(&mut self) {
         if self.ticket.is_some() {
             self.end(Verdict::Retry);

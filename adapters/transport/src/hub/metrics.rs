@@ -1,6 +1,7 @@
 //! What is counted, as JSON and in the text format of Prometheus.
 
 use super::Hub;
+use super::wire::HubWire;
 use bowline::Instant;
 use bowline::hub::{Health, HubStats, Why};
 use core::time::Duration;
@@ -139,9 +140,9 @@ pub(super) fn text(health: &Health, stats: &HubStats, counters: &Counters) -> St
         gauges("connections", "Connections by state.", "state", states),
         gauge("active_connections", "Authenticated and lately heard from.", count(health.active)),
         gauge("sessions", "Identities known, connected or not.", count(health.sessions)),
-        gauge("backlog", "Messages accepted for miners and not ended.", count(health.backlog)),
+        gauge("backlog", "Messages accepted for peers and not ended.", count(health.backlog)),
         gauge("held", "Messages at the application.", count(health.held)),
-        gauge("fleet_http", "1 while absent miners are served by HTTP.", u64::from(health.fleet_http)),
+        gauge("fleet_http", "1 while absent peers are served by HTTP.", u64::from(health.fleet_http)),
         counters_by(
             "frames_total",
             "Frames by direction.",
@@ -154,7 +155,7 @@ pub(super) fn text(health: &Health, stats: &HubStats, counters: &Counters) -> St
             "path",
             [("websocket", by_websocket), ("http", stats.delivered_http)],
         ),
-        counters_by("messages_out_total", "Messages for single miners that have ended.", "result", sent),
+        counters_by("messages_out_total", "Messages for single peers that have ended.", "result", sent),
         counters_by("broadcast_copies_total", "Copies of broadcasts, by what became of them.", "result", copies),
         counter("broadcasts_total", "Broadcasts published.", stats.broadcasts),
         counter("duplicates_total", "Copies that were not handed over again.", stats.duplicates),
@@ -275,7 +276,7 @@ struct Fields {
     errors_per_minute: u64,
 }
 
-impl Hub {
+impl<W: HubWire> Hub<W> {
     /// How it stands as the original says it, and more behind that: `status` is `online`, `draining`, `offline` once it is
     /// over, or `disabled` if there are no WebSockets. `errors_per_minute` are messages that the application has rejected
     /// and frames that were not what they should be.

@@ -1,4 +1,4 @@
-//! Many miners and one validator: the hub's machine, its sockets and its HTTP, for whatever adapter waits for them.
+//! Many peers on one port: the hub's machine, its sockets and its HTTP, for whatever adapter waits for them.
 //!
 //! ```text
 //!            adapter                        Hub (shared)                      application
@@ -12,9 +12,11 @@
 //!                                         └─▶ Actions: Run, Watch, Post, Drop, Wake    after the lock is gone
 //! ```
 //!
-//! Frames are read and their signatures verified with the line's lock alone, and what they say is applied in one step for
-//! all that one read brought; what has to be written to one line leaves in one write. A broadcast is signed once and
-//! written to every line by whoever publishes; only a line that is full gets somebody who waits for it.
+//! Frames are read and what is signed in them is verified with the line's lock alone, and what they say is applied in one step for
+//! all that one read brought; what has to be written to one line leaves in one write. A broadcast is encoded once and
+//! written to every line by whoever publishes; only a line that is full gets somebody who waits for it. What frames say is
+//! the affair of a [`HubWire`]: [`Validator`](HubSetup::validator) is Bettensor's, with the feature `sr25519`;
+//! [`Village`](HubSetup::village) is AI Village's.
 //!
 //! Invariants: the engine's lock is taken before a line's, and neither while anything of the application's runs; an
 //! unauthenticated line is not read beyond its first frame; nothing waits without a limit; every request that was taken is
@@ -31,28 +33,34 @@ mod metrics;
 mod questions;
 mod request;
 mod setup;
-mod sign;
 mod types;
+#[cfg(feature = "sr25519")]
+mod validator;
+mod village;
+mod wire;
 
 pub use line::{Line, Reading};
-pub use message::{Confirmation, Delivery, Message};
+pub use message::{Delivery, Message};
 pub use metrics::Counters;
-pub use request::{ROUTES, Visit};
+pub use request::Visit;
 pub use setup::{Admission, HubSetup};
 pub use types::{Action, Event, Receipt, Refused, SessionInfo};
+#[cfg(feature = "sr25519")]
+pub use validator::{Confirmation, Proof, Validator};
+pub use village::{Name, Village};
+pub use wire::{Claim, Complaint, Content, Farewell, Gap, Heard, HubWire, Letter, Misread, Said, Text, Wish};
 
 use crate::channel::Security;
 use crate::clock::Clock;
 use crate::http::{Posted, Target};
-use crate::keys::Hotkey;
 use crate::node::Stream;
 use crate::setup::{SetupError, random_key};
 use async_channel::{Receiver, Sender};
 use async_lock::Semaphore;
-use bowline::hub::{ConnId, Health, HubStats, Publish, Sent, SessionId};
+use bowline::hub::{ConnId, Health, HubStats, Publish, Sent, SessionId, Start, TopicFilter, TopicHealth, TopicName};
 use bowline::wire::KeyedHash;
-use bowline::wire::bettensor::Kind;
 use bowline::{Cause, Policy, PostId, Refusal};
+use core::borrow::Borrow;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
@@ -62,7 +70,6 @@ use forgers::Forgers;
 use message::{Ticket, Verdict};
 use questions::Questions;
 use setup::{Authorize, Handler};
-use sign::Signer;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -82,37 +89,37 @@ const LONGEST_KIND: usize = bowline::wire::MAX_ID;
 /// The hub, shared by the application and the adapter that waits for its sockets.
 ///
 /// Applications use the `Hub` of an adapter, which wraps this one.
-pub struct Hub {
-    engine: Mutex<Engine>,
+pub struct Hub<W: HubWire> {
+    engine: Mutex<Engine<W>>,
     clock: Clock,
-    signer: Arc<Signer>,
+    wire: Arc<W>,
     security: Security,
     names: KeyedHash,
-    authorize: Authorize,
-    handlers: BTreeMap<String, Handler>,
-    desks: Desks,
+    authorize: Authorize<W::Peer>,
+    handlers: BTreeMap<String, Handler<W>>,
+    desks: Desks<W>,
     forgers: Forgers,
     deciding: Semaphore,
     /// For whoever is known already: no newcomer is in its way.
     renewing: Semaphore,
-    questions: Questions,
+    questions: Questions<W::Peer>,
     /// Somebody reads what no handler was named for.
     wanted: AtomicBool,
-    messages: (Sender<Delivery>, Receiver<Delivery>),
-    events: (Sender<Event>, Receiver<Event>),
-    act: Box<dyn Fn(Action) + Send + Sync>,
+    messages: (Sender<Delivery<W>>, Receiver<Delivery<W>>),
+    events: (Sender<Event<W::Peer>>, Receiver<Event<W::Peer>>),
+    act: Box<dyn Fn(Action<W>) + Send + Sync>,
     me: Weak<Self>,
     websocket: bool,
     over: AtomicBool,
     drained: event_listener::Event,
     most_hello: Duration,
-    /// What miners are told to spread their return over.
+    /// What peers are told to spread their return over.
     window: Duration,
-    /// No frame is longer: a miner's library would end the connection.
+    /// No frame is longer: a peer's library would end the connection.
     longest: usize,
 }
 
-impl Hub {
+impl<W: HubWire> Hub<W> {
     /// For the adapter: what to encrypt with.
     #[must_use]
     pub const fn security(&self) -> &Security {
@@ -123,19 +130,26 @@ impl Hub {
     ///
     /// # Errors
     /// A setting makes no sense.
-    pub fn new(setup: HubSetup, act: impl Fn(Action) + Send + Sync + 'static) -> Result<Arc<Self>, SetupError> {
+    pub fn new(setup: HubSetup<W>, act: impl Fn(Action<W>) + Send + Sync + 'static) -> Result<Arc<Self>, SetupError> {
         let authorize = setup.decider()?;
         let clock = Clock::start();
-        let signer = Arc::new(Signer::new(setup.keys.clone(), setup.config.reconnect_window));
         let names = KeyedHash::new(random_key());
         let security = setup.security.clone();
         #[cfg(feature = "tls")]
         let security = security.for_any_target()?;
-        let engine = Engine::new(&setup, clock, Arc::clone(&signer), names.clone())?;
+        let wire = Arc::new(setup.wire);
+        let engine = Engine::new(
+            setup.config,
+            crate::setup::origin(setup.identity.as_deref(), setup.epoch),
+            setup.seed,
+            clock,
+            Arc::clone(&wire),
+            names.clone(),
+        )?;
         Ok(Arc::new_cyclic(|me| Self {
             engine: Mutex::new(engine),
             clock,
-            signer,
+            wire,
             security,
             names,
             authorize,
@@ -144,7 +158,7 @@ impl Hub {
             handlers: setup.handlers,
             deciding: Semaphore::new(DECIDING),
             renewing: Semaphore::new(DECIDING),
-            questions: Questions::default(),
+            questions: Questions::new(),
             wanted: AtomicBool::new(false),
             messages: async_channel::bounded(MESSAGES),
             events: async_channel::bounded(EVENTS),
@@ -159,10 +173,12 @@ impl Hub {
         }))
     }
 
-    /// The validator's hotkey, as an address.
-    #[must_use]
-    pub fn hotkey(&self) -> &str {
-        self.signer.address()
+    pub(self) fn wire(&self) -> &W {
+        &self.wire
+    }
+
+    pub(self) const fn names(&self) -> &KeyedHash {
+        &self.names
     }
 
     /// For the adapter: lets time pass. When to call again if nothing else happens.
@@ -172,7 +188,7 @@ impl Hub {
 
     /// For the adapter: the connection that [`request`](Self::request) let in is a WebSocket now. `None`: it is not wanted
     /// any more.
-    pub fn accepted(&self, conn: ConnId, stream: Box<dyn Stream>, early: &[u8]) -> Option<Arc<Line>> {
+    pub fn accepted(&self, conn: ConnId, stream: Box<dyn Stream>, early: &[u8]) -> Option<Arc<Line<W>>> {
         self.with(|engine| engine.accepted(conn, stream, early))
     }
 
@@ -182,7 +198,7 @@ impl Hub {
     }
 
     /// For the adapter: a line that was full can be written. False: nobody needs to wait for it any more.
-    pub fn writable(&self, line: &Arc<Line>) -> bool {
+    pub fn writable(&self, line: &Arc<Line<W>>) -> bool {
         self.with(|engine| engine.writable(line))
     }
 
@@ -191,26 +207,26 @@ impl Hub {
         self.with(|engine| engine.posted(session, post, posted.outcome));
     }
 
-    /// Sends a message to one miner, connected or not: it is kept for as long as the session lives, and posted if there is
-    /// no connection and the miner takes messages by HTTP.
+    /// Sends a message to one peer, connected or not: it is kept for as long as the session lives, and posted if there is
+    /// no connection and the peer takes messages by HTTP.
     ///
     /// # Errors
     /// Why not.
-    pub fn send(&self, hotkey: Hotkey, kind: &str, data: &str) -> Result<Receipt, Refused> {
+    pub fn send(&self, peer: impl Borrow<W::Peer>, kind: &str, data: &str) -> Result<Receipt, Refused> {
         let parcel = self.parcel(kind, data)?;
-        self.with(|engine| engine.send(hotkey, parcel, Policy::DEFAULT)).map(Receipt)
+        self.with(|engine| engine.send(peer.borrow(), parcel, Policy::DEFAULT)).map(Receipt)
     }
 
-    /// Makes a session for a hotkey that is known by other means, so that messages can be sent to it before it has ever
+    /// Makes a session for a peer that is known by other means, so that messages can be sent to it before it has ever
     /// been connected.
     ///
     /// # Errors
     /// There is no place for it.
-    pub fn adopt(&self, hotkey: Hotkey, receiver: Option<Target>) -> Result<(), Refused> {
-        self.with(|engine| engine.adopt(hotkey, receiver)).map_err(|_| Refused::Full)
+    pub fn adopt(&self, peer: impl Borrow<W::Peer>, receiver: Option<Target>) -> Result<(), Refused> {
+        self.with(|engine| engine.adopt(peer.borrow(), receiver)).map_err(|_| Refused::Full)
     }
 
-    /// Sends to every connected miner; while too few are connected, also by HTTP to those that take it.
+    /// Sends to every connected peer; while too few are connected, also by HTTP to those that take it.
     ///
     /// # Errors
     /// Why not.
@@ -218,7 +234,7 @@ impl Hub {
         self.publish_to(kind, data, how, |_| true)
     }
 
-    /// Sends to every miner for which `to` says so. It is asked under the hub's lock: it must not call the hub.
+    /// Sends to every peer for which `to` says so. It is asked under the hub's lock: it must not call the hub.
     ///
     /// # Errors
     /// Why not.
@@ -227,7 +243,7 @@ impl Hub {
         kind: &str,
         data: &str,
         how: Publish,
-        to: impl FnMut(&Hotkey) -> bool,
+        to: impl FnMut(&W::Peer) -> bool,
     ) -> Result<Sent, Refused> {
         let parcel = self.parcel(kind, data)?;
         if parcel.size() > self.longest {
@@ -236,16 +252,52 @@ impl Hub {
         Ok(self.with(|engine| engine.publish(&parcel, how, to)))
     }
 
+    /// Publishes on a topic: to every subscriber, and to its history for those who are behind, away, or come later and ask
+    /// for it.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn publish_topic(&self, topic: &str, kind: &str, data: &str) -> Result<Sent, Refused> {
+        let topic = TopicName::new(topic).map_err(Refused::Topic)?;
+        let parcel = self.parcel(kind, data)?;
+        if parcel.size() > self.longest {
+            return Err(Refused::Session(Refusal::TooLarge));
+        }
+        Ok(self.with(|engine| engine.publish_topic(&topic, parcel)))
+    }
+
+    /// Subscribes a peer that has a session to a topic, or with a wildcard to several, as it could itself. How many there
+    /// are now.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn subscribe(&self, peer: impl Borrow<W::Peer>, topics: &str, start: Start) -> Result<u32, Refused> {
+        let filter = TopicFilter::new(topics).map_err(Refused::Topic)?;
+        self.with(|engine| engine.subscribe(peer.borrow(), &filter, start))
+    }
+
+    /// Takes such a subscription back. False: there was none.
+    pub fn unsubscribe(&self, peer: impl Borrow<W::Peer>, topics: &str) -> bool {
+        let Ok(filter) = TopicFilter::new(topics) else { return false };
+        self.with(|engine| engine.unsubscribe(peer.borrow(), &filter))
+    }
+
+    /// Every topic there is.
+    #[must_use]
+    pub fn topics(&self) -> Vec<TopicHealth> {
+        self.lock().topics()
+    }
+
     /// The messages of types without a handler. From the first call on they are taken; before, they are answered with
     /// an error.
-    pub fn messages(&self) -> &Receiver<Delivery> {
+    pub fn messages(&self) -> &Receiver<Delivery<W>> {
         self.wanted.store(true, Ordering::Relaxed);
         &self.messages.1
     }
 
     /// What happens. If nobody reads, the oldest of 256 are dropped.
     #[must_use]
-    pub const fn events(&self) -> &Receiver<Event> {
+    pub const fn events(&self) -> &Receiver<Event<W::Peer>> {
         &self.events.1
     }
 
@@ -276,20 +328,21 @@ impl Hub {
 
     /// Every session there is.
     #[must_use]
-    pub fn sessions(&self) -> Vec<SessionInfo> {
+    pub fn sessions(&self) -> Vec<SessionInfo<W::Peer>> {
         self.lock().sessions()
     }
 
-    /// Does not want this miner any more: its connection is closed with 1008, what it was to get is abandoned. False: it
+    /// Does not want this peer any more: its connection is closed with 1008, what it was to get is abandoned. False: it
     /// has no session. If `authorize` is being asked about it, what that answers does not count.
-    pub fn dismiss(&self, hotkey: Hotkey) -> bool {
-        self.questions.fall(hotkey);
-        self.with(|engine| engine.dismiss(hotkey))
+    pub fn dismiss(&self, peer: impl Borrow<W::Peer>) -> bool {
+        let peer = peer.borrow();
+        self.questions.fall(peer);
+        self.with(|engine| engine.dismiss(peer))
     }
 
-    /// So many miners are expected: the whole of which the connected share is taken (P8).
-    pub fn expect(&self, miners: Option<usize>) {
-        self.with(|engine| engine.expect(miners));
+    /// So many peers are expected: the whole of which the connected share is taken (P8).
+    pub fn expect(&self, peers: Option<usize>) {
+        self.with(|engine| engine.expect(peers));
     }
 
     /// Begins to go down in order (U9): everybody new is told to come back within `window`, connections are closed in
@@ -327,30 +380,30 @@ impl Hub {
         self.drained.notify(usize::MAX);
     }
 
-    fn complete(&self, ends: Vec<(Ticket, Verdict)>) -> bool {
-        // Signed before the lock.
+    fn complete(&self, ends: Vec<(Ticket, Verdict<W::Confirmation>)>) -> bool {
+        // Encoded, and perhaps signed, before the lock.
         let ends: Vec<_> = ends.into_iter().map(|(ticket, verdict)| self.word(ticket, verdict)).collect();
         self.with(|engine| engine.complete(ends))
     }
 
-    fn parcel(&self, kind: &str, data: &str) -> Result<Arc<Parcel>, Refused> {
+    fn parcel(&self, kind: &str, data: &str) -> Result<Arc<Parcel<W>>, Refused> {
         if kind.is_empty() || kind.len() > LONGEST_KIND {
             return Err(Refused::Kind);
         }
-        Parcel::new(&self.signer, self.clock.now(), kind, data).map(Arc::new).map_err(Refused::Data)
+        Parcel::new(&*self.wire, self.clock.now(), kind, data).map(Arc::new).map_err(Refused::Data)
     }
 
     /// Whether messages of this type are taken.
-    fn takes(&self, kind: &Kind<'_>) -> bool {
-        self.wanted.load(Ordering::Relaxed) || self.handlers.contains_key(kind.as_str())
+    fn takes(&self, kind: &str) -> bool {
+        self.wanted.load(Ordering::Relaxed) || self.handlers.contains_key(kind)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Engine> {
+    fn lock(&self) -> MutexGuard<'_, Engine<W>> {
         self.engine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Applies something, does what follows from it, and lets its effects out when the lock is gone.
-    fn with<R>(&self, apply: impl FnOnce(&mut Engine) -> R) -> R {
+    fn with<R>(&self, apply: impl FnOnce(&mut Engine<W>) -> R) -> R {
         let (answer, effects, wake) = {
             let mut engine = self.lock();
             let answer = apply(&mut engine);
@@ -366,7 +419,7 @@ impl Hub {
         answer
     }
 
-    fn tell(&self, effect: Effect) {
+    fn tell(&self, effect: Effect<W>) {
         match effect {
             Effect::Deliver { message, ticket } => self.deliver(message, ticket),
             Effect::Verify { line } => {
@@ -390,7 +443,7 @@ impl Hub {
         }
     }
 
-    fn deliver(&self, message: Message, ticket: Ticket) {
+    fn deliver(&self, message: Message<W::Peer>, ticket: Ticket) {
         match self.handlers.get(message.kind()) {
             Some(handler) => {
                 let Some(hub) = self.me.upgrade() else { return };
@@ -408,7 +461,7 @@ impl Hub {
     }
 }
 
-impl fmt::Debug for Hub {
+impl<W: HubWire> fmt::Debug for Hub<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Hub").field("health", &self.health()).finish_non_exhaustive()
     }

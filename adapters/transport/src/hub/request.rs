@@ -1,22 +1,21 @@
-//! What is asked by HTTP: to become a WebSocket, to take a message, how the hub stands.
+//! What is asked by HTTP: to become a WebSocket, to take a message, how the hub stands. Where, says the wire's routes.
 //!
 //! ```text
-//!  GET /ws            admission, before the 101      refused: 429 or 503 with Retry-After, 404 without WebSockets
-//!  POST /ws/messages  one signed envelope            200 and the signed confirmation · 400 401 403 409 422 429 503
-//!  GET /ws/health     status, connections, active_connections, uptime, and more behind them
-//!  GET /metrics       Prometheus
+//!  a WebSocket    admission, before the 101      refused: 429 or 503 with Retry-After, 404 without WebSockets
+//!  a callback     one message                    200 and its confirmation · 400 401 403 409 422 429 503
+//!  …/health, …/stats   status, connections, active_connections, uptime, and more behind them
+//!  …/metrics      Prometheus
 //! ```
 
 use super::engine::{Trust, denied};
-use super::line::{LONGEST_FRAME, Line, sealed};
+use super::line::Line;
 use super::questions::Question;
+use super::wire::{Complaint, HubWire, Letter, Misread, Said};
 use super::{Admission, Hub};
 use crate::http::{Answer, Callback, Limits, Routes, Target};
-use crate::keys::Hotkey;
 use async_lock::Semaphore;
 use bowline::RequestId;
 use bowline::hub::{ConnId, Denied, SessionId, Why};
-use bowline::wire::bettensor::{self, Frame};
 use core::net::IpAddr;
 use core::panic::AssertUnwindSafe;
 use core::pin::Pin;
@@ -24,14 +23,6 @@ use core::task::{Context, Poll};
 use core::time::Duration;
 use std::panic::catch_unwind;
 use std::sync::{Arc, Mutex, PoisonError};
-
-/// What a hub's listener serves.
-pub const ROUTES: Routes<'static> = Routes {
-    websocket: Some(bettensor::PATH),
-    callbacks: &["/ws/messages"],
-    pages: &[bettensor::HEALTH_PATH, "/metrics"],
-    guarded: true,
-};
 
 /// One accepted socket, until it is a WebSocket or over.
 ///
@@ -78,16 +69,23 @@ const fn number(address: IpAddr) -> u64 {
     }
 }
 
-impl Hub {
+impl<W: HubWire> Hub<W> {
     /// The limits of a hub's requests.
-    pub const LIMITS: Limits = Limits { body_bytes: LONGEST_FRAME as u64, ..Limits::DEFAULT };
+    pub const LIMITS: Limits = Limits { body_bytes: W::LONGEST_FRAME as u64, ..Limits::DEFAULT };
+
+    /// For the adapter: what may be asked.
+    #[must_use]
+    pub fn routes(&self) -> Routes<'static> {
+        self.wire().routes()
+    }
 
     /// For the adapter: answers a request; one to become a WebSocket is let in with 200.
     pub async fn request(&self, visit: &Visit, callback: Callback) -> Answer {
-        if callback.segment == "ws" {
-            return self.admit(visit);
+        let routes = self.wire().routes();
+        if is_one(routes.websockets, callback.segment) {
+            return self.admit(visit, callback.segment, callback.subprotocol);
         }
-        let page = callback.segment != "messages";
+        let page = is_one(routes.pages, callback.segment);
         // How it stands may be asked to the end, when every other request is refused; that is no refusal to be counted.
         let knocked = self.with(|engine| match page && engine.health().draining {
             true => Ok(()),
@@ -97,17 +95,26 @@ impl Hub {
             return denied(refused);
         }
         match callback.segment {
-            "health" => Answer { body: Some(("application/json", self.health_json().into())), ..Answer::OK },
-            "metrics" => Answer { body: Some(("text/plain; version=0.0.4", self.metrics().into())), ..Answer::OK },
+            "health" | "stats" if page => {
+                Answer { body: Some(("application/json", self.health_json().into())), ..Answer::OK }
+            }
+            "metrics" if page => {
+                Answer { body: Some(("text/plain; version=0.0.4", self.metrics().into())), ..Answer::OK }
+            }
+            _ if page => Answer::status(404),
             _ => self.message(visit.address, callback).await,
         }
     }
 
-    fn admit(&self, visit: &Visit) -> Answer {
+    fn admit(&self, visit: &Visit, path: &'static str, subprotocol: Option<&'static str>) -> Answer {
         if !self.websocket {
-            return Answer::error(404, "WebSockets are switched off; POST /ws/messages");
+            let why = match self.wire().routes().callbacks {
+                [path, ..] => format!("WebSockets are switched off; POST {path}"),
+                [] => "WebSockets are switched off".to_owned(),
+            };
+            return Answer::error(404, why);
         }
-        match self.with(|engine| engine.connect(visit.address)) {
+        match self.with(|engine| engine.connect(visit.address, path, subprotocol)) {
             Ok(conn) => {
                 *visit.admitted.lock().unwrap_or_else(PoisonError::into_inner) = Some(conn);
                 Answer::OK
@@ -120,32 +127,31 @@ impl Hub {
         if let Err(after) = self.forgers.may(self.clock.now(), address) {
             return self.refuse(Why::Rate, after);
         }
-        let envelope = match bettensor::decode(&callback.body) {
-            Ok(Frame::Envelope(envelope)) => envelope,
-            Ok(_) => return Answer::error(400, "not an envelope"),
-            Err(why) => return Answer::error(400, why.to_string()),
+        let Letter { peer, heard } = match self.wire().letter(self.names(), &callback.body) {
+            Ok(letter) => letter,
+            Err(Misread::Malformed(why)) => return Answer::error(400, why),
+            Err(Misread::Forged) => {
+                self.forgers.caught(self.clock.now(), address);
+                return self.refuse(Why::Impostor, Duration::ZERO);
+            }
         };
-        let Ok(hotkey) = envelope.sender.parse::<Hotkey>() else {
-            return Answer::error(400, "the sender is no hotkey");
-        };
-        let Some(stamp) = sealed(&envelope, &hotkey, &self.names) else {
-            self.forgers.caught(self.clock.now(), address);
-            return self.refuse(Why::Impostor, Duration::ZERO);
-        };
-        let content = match self.content(&envelope, &callback.body, &self.names) {
-            Ok(content) => content,
-            Err(why) => return Answer::error(400, why),
+        let content = match heard.said {
+            Said::Message(content) if self.takes(&content.kind) => content,
+            Said::Message(content) => return Answer::error(400, Complaint::Unhandled(&content.kind).to_string()),
+            Said::Other | Said::Malformed | Said::Pong | Said::Subscribe(_) | Said::Unsubscribe(_) => {
+                return Answer::error(400, "not a message");
+            }
         };
         let (mut receiver, mut question) = (None, None);
-        let trust = self.lock().trust(&hotkey);
+        let trust = self.lock().trust(&peer);
         if trust != Trust::Fresh {
-            let asked = self.questions.open(hotkey);
+            let asked = self.questions.open(peer.clone());
             let gate = if trust == Trust::Old { &self.renewing } else { &self.deciding };
-            match self.decide(hotkey, gate).await {
+            match self.decide(peer.clone(), gate).await {
                 Admission::Accept { receiver: found } => receiver = found,
                 Admission::Refuse(why) => {
                     if trust == Trust::Old {
-                        self.dismiss(hotkey);
+                        self.dismiss(&peer);
                     }
                     self.lock().counters.refuse(Why::Unknown);
                     return Answer::error(403, why);
@@ -156,25 +162,25 @@ impl Hub {
             }
             question = Some(asked);
         }
-        self.take(hotkey, receiver, question, content, callback.body.len(), stamp).await
+        self.take(peer, receiver, question, content, callback.body.len(), heard.stamp).await
     }
 
     async fn take(
         &self,
-        hotkey: Hotkey,
+        peer: W::Peer,
         receiver: Option<Target>,
-        question: Option<Question<'_>>,
-        content: super::line::Content,
+        question: Option<Question<'_, W::Peer>>,
+        content: super::Content,
         bytes: usize,
-        stamp: bowline::hub::Stamp,
+        stamp: Option<bowline::hub::Stamp>,
     ) -> Answer {
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let (bytes, id) = (u32::try_from(bytes).unwrap_or(u32::MAX), self.id(&content));
         let taken = self.with(|engine| {
             if question.as_ref().is_some_and(|question| !question.stands()) {
                 engine.counters.refuse(Why::Dismissed);
                 return Err(denied(Denied { why: Why::Dismissed, after: Duration::ZERO }));
             }
-            engine.request(hotkey, receiver, content, bytes, stamp)
+            engine.request(peer, receiver, content, id, bytes, stamp)
         });
         // It is answered; the application may take as long as it likes.
         drop(question);
@@ -192,32 +198,36 @@ impl Hub {
         denied(Denied { why, after })
     }
 
-    /// Finds out who a newcomer is: the signature first, then what the application says.
-    pub(super) async fn verify(&self, line: &Arc<Line>) {
-        let (claim, hotkey) = {
-            let mut state = line.lock();
-            (state.claim.take(), state.who.as_ref().map(|(hotkey, _)| *hotkey))
+    /// Finds out who a newcomer is: what it shows first, then what the application says.
+    pub(super) async fn verify(&self, line: &Arc<Line<W>>) {
+        let proof = line.lock().proof.take();
+        let (Some(proof), Some(peer)) = (proof, line.peer()) else { return };
+        let question = self.questions.open(peer.clone());
+        let admission = match self.wire().holds(peer, &proof) {
+            true => Ok(self.decide(peer.clone(), &self.deciding).await),
+            false => Err(Why::Impostor),
         };
-        let (Some(claim), Some(hotkey)) = (claim, hotkey) else { return };
-        let question = self.questions.open(hotkey);
-        let admission =
-            if claim.holds(&hotkey) { Ok(self.decide(hotkey, &self.deciding).await) } else { Err(Why::Impostor) };
         self.with(|engine| {
             let admission = if question.stands() { admission } else { Err(Why::Dismissed) };
             engine.verified(line, admission);
         });
     }
 
-    /// What the application says of a hotkey. If it panics, it has not said anything yet.
-    async fn decide(&self, hotkey: Hotkey, gate: &Semaphore) -> Admission {
+    /// What the application says of a peer. If it panics, it has not said anything yet.
+    async fn decide(&self, peer: W::Peer, gate: &Semaphore) -> Admission {
         const LATER: Admission = Admission::Later(Duration::from_secs(5));
-        // Nobody waits here whose signature is wrong, and no request of whoever is known.
+        // Nobody waits here whose proof is wrong, and no request of whoever is known.
         let _pass = gate.acquire().await;
-        match catch_unwind(AssertUnwindSafe(|| (self.authorize)(hotkey))) {
+        match catch_unwind(AssertUnwindSafe(|| (self.authorize)(peer))) {
             Ok(deciding) => Calm(deciding).await.unwrap_or(LATER),
             Err(_) => LATER,
         }
     }
+}
+
+/// Whether this segment is the last part of one of these paths.
+fn is_one(paths: &[&'static str], segment: &str) -> bool {
+    paths.iter().any(|path| path.rsplit('/').next() == Some(segment))
 }
 
 /// A future whose panic is an answer: none.
@@ -236,22 +246,21 @@ impl<F: Future + Unpin> Future for Calm<F> {
 }
 
 /// A request whose waiting is cancelled leaves its session.
-struct Gone<'a> {
-    hub: &'a Hub,
+struct Gone<'a, W: HubWire> {
+    hub: &'a Hub<W>,
     session: SessionId,
     request: RequestId,
 }
 
-impl Drop for Gone<'_> {
+impl<W: HubWire> Drop for Gone<'_, W> {
     fn drop(&mut self) {
         self.hub.with(|engine| engine.request_gone(self.session, self.request));
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "sr25519"))]
 mod tests {
     use super::*;
-    use crate::http::Bytes;
     use crate::hub::HubSetup;
     use crate::keys::Keypair;
 
@@ -270,7 +279,7 @@ mod tests {
         let setup = setup.configure(|config| config.hello = Duration::from_millis(20));
         let hub = Hub::new(setup, |_| {}).unwrap();
         let visit = Visit::new(IpAddr::from([127, 0, 0, 1]));
-        let asked = Callback { segment: "ws", idempotency_key: None, body: Bytes::new() };
+        let asked = Callback::empty("ws");
         assert_eq!(smol::block_on(hub.request(&visit, asked)).status, 200);
         // Nobody says that it is a WebSocket now, and its time to say who it is passes.
         while hub.health().pending > 0 {

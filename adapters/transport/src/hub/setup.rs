@@ -1,12 +1,12 @@
-//! What a hub is told before it starts: where, with which keys, whom to let in, and who handles what.
+//! What a hub is told before it starts: where, on which wire, whom to let in, and who handles what.
 
-use super::message::{Confirmation, Message, Work};
+use super::message::{Message, Work};
+use super::wire::HubWire;
 use crate::channel::Security;
 use crate::http::Target;
-use crate::keys::{Hotkey, Keypair};
 use crate::setup::{SetupError, resolve};
 use bowline::ConfigError;
-use bowline::hub::{BETTENSOR_HUB, HubConfig};
+use bowline::hub::HubConfig;
 use core::fmt;
 use core::future::{IntoFuture, Ready, ready};
 use core::net::SocketAddr;
@@ -16,7 +16,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// What the application says about a hotkey whose signature holds. It is a future of itself, so a closure may answer at
+/// What the application says about a peer that is who it says it is. It is a future of itself, so a closure may answer at
 /// once or later.
 ///
 /// ```
@@ -25,8 +25,8 @@ use std::sync::Arc;
 /// let known = Admission::accept();
 /// let elsewhere = Admission::Refuse("banned until Monday".into());
 /// let not_synced_yet = Admission::Later(Duration::from_secs(5));
-/// assert_ne!(known, Admission::unregistered());
-/// # let _ = (elsewhere, not_synced_yet);
+/// assert_ne!(known, elsewhere);
+/// # let _ = not_synced_yet;
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Admission {
@@ -47,12 +47,6 @@ impl Admission {
     pub const fn accept() -> Self {
         Self::Accept { receiver: None }
     }
-
-    /// It is not in the metagraph, said as the original says it.
-    #[must_use]
-    pub const fn unregistered() -> Self {
-        Self::Refuse(Cow::Borrowed(bowline::wire::bettensor::REFUSED_UNKNOWN))
-    }
 }
 
 impl IntoFuture for Admission {
@@ -65,8 +59,9 @@ impl IntoFuture for Admission {
 }
 
 pub(super) type Deciding = Pin<Box<dyn Future<Output = Admission> + Send>>;
-pub(super) type Authorize = Arc<dyn Fn(Hotkey) -> Deciding + Send + Sync>;
-pub(super) type Handler = Arc<dyn Fn(Message) -> Work + Send + Sync>;
+pub(super) type Authorize<P> = Arc<dyn Fn(P) -> Deciding + Send + Sync>;
+pub(super) type Handler<W> =
+    Arc<dyn Fn(Message<<W as HubWire>::Peer>) -> Work<<W as HubWire>::Confirmation> + Send + Sync>;
 
 /// Everything a hub is told before it starts.
 ///
@@ -87,13 +82,13 @@ pub(super) type Handler = Arc<dyn Fn(Message) -> Work + Send + Sync>;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
-pub struct HubSetup {
+pub struct HubSetup<W: HubWire> {
     pub(super) config: HubConfig,
     pub(super) listen: SocketAddr,
-    pub(super) keys: Keypair,
+    pub(super) wire: W,
     pub(super) websocket: bool,
-    pub(super) authorize: Option<Authorize>,
-    pub(super) handlers: BTreeMap<String, Handler>,
+    pub(super) authorize: Option<Authorize<W::Peer>>,
+    pub(super) handlers: BTreeMap<String, Handler<W>>,
     pub(super) at_once: usize,
     pub(super) identity: Option<String>,
     pub(super) epoch: Option<u32>,
@@ -101,16 +96,16 @@ pub struct HubSetup {
     pub(super) security: Security,
 }
 
-impl HubSetup {
-    /// Bettensor's validator, listening on `address` with these keys; port 0 lets the system choose.
+impl<W: HubWire> HubSetup<W> {
+    /// A hub that speaks this wire with these settings, listening on `address`; port 0 lets the system choose.
     ///
     /// # Errors
     /// The address makes no sense, or its name is unknown.
-    pub fn validator(address: &str, keys: Keypair) -> Result<Self, SetupError> {
+    pub fn with(address: &str, wire: W, config: HubConfig) -> Result<Self, SetupError> {
         Ok(Self {
-            config: BETTENSOR_HUB,
+            config,
             listen: resolve(address)?,
-            keys,
+            wire,
             websocket: true,
             authorize: None,
             handlers: BTreeMap::new(),
@@ -122,32 +117,32 @@ impl HubSetup {
         })
     }
 
-    /// Who decides whether a hotkey is registered. It is asked only if the signature holds, at most 64 times at once, and
+    /// Who decides who may come in. It is asked only about who is who it says it is, at most 64 times at once, and
     /// has ten seconds (`hello`) to answer. It is asked for every connection, and for a request if it has said nothing
-    /// about that hotkey for a minute: as many of those at once again, and refused then, the miner is dismissed. A hub
+    /// about that peer for a minute: as many of those at once again, and refused then, the peer is dismissed. A hub
     /// without it does not start.
     #[must_use]
     pub fn authorize<F, A>(mut self, decide: F) -> Self
     where
-        F: Fn(Hotkey) -> A + Send + Sync + 'static,
+        F: Fn(W::Peer) -> A + Send + Sync + 'static,
         A: IntoFuture<Output = Admission> + 'static,
         A::IntoFuture: Send,
     {
-        self.authorize = Some(Arc::new(move |hotkey| Box::pin(decide(hotkey).into_future())));
+        self.authorize = Some(Arc::new(move |peer| Box::pin(decide(peer).into_future())));
         self
     }
 
-    /// Who handles messages of this type. It says what the miner's confirmation is to say, or the error; if it panics, that
+    /// Who handles messages of this type. It says what the peer is to be told, or the error; if it panics, that
     /// is an error too. It must not block its thread. A later handler of the same type replaces an earlier one.
     #[must_use]
     pub fn on<F, R, C, E>(mut self, kind: &str, handle: F) -> Self
     where
-        F: Fn(Message) -> R + Send + Sync + 'static,
+        F: Fn(Message<W::Peer>) -> R + Send + Sync + 'static,
         R: Future<Output = Result<C, E>> + Send + 'static,
-        C: Into<Confirmation>,
+        C: Into<W::Confirmation>,
         E: fmt::Display,
     {
-        let handler: Handler = Arc::new(move |message| {
+        let handler: Handler<W> = Arc::new(move |message| {
             let work = handle(message);
             Box::pin(async move { work.await.map(Into::into).map_err(|why| why.to_string()) })
         });
@@ -155,22 +150,21 @@ impl HubSetup {
         self
     }
 
-    /// So many messages may be at the handlers at once, and of one miner at most an eighth of them. Default 256.
+    /// So many messages may be at the handlers at once, and of one peer at most an eighth of them. Default 256.
     #[must_use]
     pub const fn handle_at_once(mut self, messages: usize) -> Self {
         self.at_once = if messages == 0 { 1 } else { messages };
         self
     }
 
-    /// Whether miners may connect by WebSocket; without it the hub lives on HTTP alone. Default true.
+    /// Whether peers may connect by WebSocket; without it the hub lives on HTTP alone. Default true.
     #[must_use]
     pub const fn enabled(mut self, websocket: bool) -> Self {
         self.websocket = websocket;
         self
     }
 
-    /// Changes the settings; see [`HubConfig`] for the meaning and default of each, [`BETTENSOR_HUB`] for what is different
-    /// here.
+    /// Changes the settings; see [`HubConfig`] for the meaning and default of each.
     #[must_use]
     pub fn configure(mut self, change: impl FnOnce(&mut HubConfig)) -> Self {
         change(&mut self.config);
@@ -198,7 +192,7 @@ impl HubSetup {
         self
     }
 
-    /// With which certificate to listen, whom to trust where a miner's receiver has an `https://` address, and whether miners
+    /// With which certificate to listen, whom to trust where a peer's receiver has an `https://` address, and whether peers
     /// must show certificates.
     ///
     /// # Errors
@@ -215,14 +209,14 @@ impl HubSetup {
         self.listen
     }
 
-    pub(super) fn decider(&self) -> Result<Authorize, SetupError> {
-        let missing = ConfigError { field: "authorize", why: "nobody could say who is registered" };
+    pub(super) fn decider(&self) -> Result<Authorize<W::Peer>, SetupError> {
+        let missing = ConfigError { field: "authorize", why: "nobody could say who may come in" };
         self.authorize.clone().ok_or_else(|| missing.into())
     }
 }
 
-impl fmt::Debug for HubSetup {
+impl<W: HubWire> fmt::Debug for HubSetup<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HubSetup").field("listen", &self.listen).field("keys", &self.keys).finish_non_exhaustive()
+        f.debug_struct("HubSetup").field("listen", &self.listen).field("wire", &self.wire).finish_non_exhaustive()
     }
 }

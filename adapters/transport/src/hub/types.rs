@@ -1,25 +1,27 @@
 //! What a hub asks of its adapter, and what it tells the application.
 
 use super::Line;
+use super::wire::HubWire;
 use crate::http::{Bytes, Target};
-use crate::keys::Hotkey;
 use crate::node::Settlement;
 use async_channel::Receiver;
-use bowline::hub::{ConnId, SessionId, Why};
-use bowline::wire::canonical::Uncanonical;
+use bowline::hub::{BadTopic, ConnId, SessionId, TopicName, TopicsFull, Why};
 use bowline::{Cause, MessageId, Outcome, PostId, Refusal};
 use core::fmt;
 use core::pin::Pin;
 use core::time::Duration;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// What the adapter should do.
 ///
 /// ```
-/// use bowline_transport::hub::Action;
-/// assert!(matches!(Action::Wake, Action::Wake));
+/// use bowline_transport::hub::{Action, HubWire};
+/// fn is_urgent<W: HubWire>(action: &Action<W>) -> bool {
+///     matches!(action, Action::Wake)
+/// }
 /// ```
-pub enum Action {
+pub enum Action<W: HubWire> {
     /// Run this to its end, or until this time is over.
     Run {
         /// What.
@@ -28,7 +30,7 @@ pub enum Action {
         limit: Option<Duration>,
     },
     /// Call [`Hub::writable`](super::Hub::writable) whenever this line can be written, until it says that it is enough.
-    Watch(Arc<Line>),
+    Watch(Arc<Line<W>>),
     /// Forget this connection and close its socket.
     Drop(ConnId),
     /// Post and report by [`Hub::posted`](super::Hub::posted).
@@ -54,42 +56,53 @@ pub enum Action {
 ///
 /// ```
 /// use bowline_transport::hub::Event;
-/// assert_ne!(Event::Fleet { http: true }, Event::Fleet { http: false });
+/// assert_ne!(Event::<u32>::Fleet { http: true }, Event::Fleet { http: false });
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Event {
-    /// A miner is connected and authenticated.
+pub enum Event<P> {
+    /// A peer is connected and authenticated.
     Connected {
         /// Which.
-        hotkey: Hotkey,
+        peer: P,
         /// Its session was there before.
         resumed: bool,
     },
-    /// A miner's connection has ended; its session goes on.
+    /// A peer's connection has ended; its session goes on.
     Disconnected {
         /// Which.
-        hotkey: Hotkey,
+        peer: P,
         /// Why.
         cause: Cause,
     },
     /// Broadcasts were lost to one that reads too slowly.
     Lost {
         /// Which.
-        hotkey: Hotkey,
+        peer: P,
         /// How many.
         count: u32,
     },
-    /// Two places fight for one hotkey; for a while nobody else may take it over.
+    /// Two places fight for one name; for a while nobody else may take it over.
     War {
         /// Which.
-        hotkey: Hotkey,
+        peer: P,
     },
     /// A session has ended; its messages were settled before.
     Ended {
         /// Whose.
-        hotkey: Hotkey,
+        peer: P,
         /// Why.
         why: Why,
+    },
+    /// A peer is subscribed to a topic now, or not any more; only told if `topics.presence` is set.
+    Presence {
+        /// Which.
+        peer: P,
+        /// To what.
+        topic: TopicName,
+        /// Whether it is.
+        present: bool,
+        /// How many are.
+        subscribers: u32,
     },
     /// So few are connected that those who are not are served by HTTP; or enough again (rule P8).
     Fleet {
@@ -103,34 +116,40 @@ pub enum Event {
     },
 }
 
-/// Why a message for a miner was not accepted.
+/// Why a message for a peer was not accepted.
 ///
 /// ```
 /// use bowline_transport::hub::Refused;
-/// assert_eq!(Refused::Unknown.to_string(), "this hotkey has no session");
+/// assert_eq!(Refused::Unknown.to_string(), "this peer has no session");
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Refused {
     /// By the session: full, too large, closed.
     Session(Refusal),
-    /// This hotkey has no session: it has never been connected, or its session has ended.
+    /// This peer has no session: it has never been connected, or its session has ended.
     Unknown,
     /// There is no place for another session, or the hub is going down.
     Full,
     /// A type of 1 to 64 bytes is needed.
     Kind,
-    /// It is no data that could be signed.
-    Data(Uncanonical),
+    /// That is no topic's name, or no filter.
+    Topic(BadTopic),
+    /// There is no place for another subscription.
+    Topics(TopicsFull),
+    /// It is nothing that could be said on this wire, and why.
+    Data(Cow<'static, str>),
 }
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Session(refusal) => refusal.fmt(f),
-            Self::Unknown => f.write_str("this hotkey has no session"),
+            Self::Unknown => f.write_str("this peer has no session"),
             Self::Full => f.write_str("no place for another session"),
             Self::Kind => f.write_str("no type of 1 to 64 bytes"),
-            Self::Data(why) => why.fmt(f),
+            Self::Topic(why) => why.fmt(f),
+            Self::Topics(why) => why.fmt(f),
+            Self::Data(why) => f.write_str(why),
         }
     }
 }
@@ -150,7 +169,7 @@ impl core::error::Error for Refused {}
 pub struct Receipt(pub(super) Receiver<Settlement>);
 
 impl Receipt {
-    /// Waits for the end: a miner's pong behind the message, its answer by HTTP, or no way to it any more.
+    /// Waits for the end: a peer's pong behind the message, its answer by HTTP, or no way to it any more.
     pub async fn settled(self) -> Settlement {
         self.0.recv().await.unwrap_or(Settlement { outcome: Outcome::Abandoned, took: Duration::ZERO })
     }
@@ -160,15 +179,15 @@ impl Receipt {
 ///
 /// ```
 /// # use bowline_transport::hub::SessionInfo;
-/// fn connected(sessions: &[SessionInfo]) -> usize {
+/// fn connected(sessions: &[SessionInfo<String>]) -> usize {
 ///     sessions.iter().filter(|session| session.connected).count()
 /// }
 /// # let _ = connected;
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct SessionInfo {
+pub struct SessionInfo<P> {
     /// Whose.
-    pub hotkey: Hotkey,
+    pub peer: P,
     /// Whether it has a connection.
     pub connected: bool,
     /// Whether it takes messages by HTTP.

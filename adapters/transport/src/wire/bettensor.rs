@@ -323,7 +323,9 @@ impl Wire for Bettensor {
         match frame {
             Frame::Data { payload, .. } => Some(self.message(payload)),
             // Nothing that comes in has an id, and there is no keep-alive in the profile: both would be life signs.
-            Frame::Ping | Frame::Keepalive | Frame::Ack { .. } => Some(self.keys.seal(Unsigned::heartbeat)),
+            Frame::Ping | Frame::Keepalive | Frame::Ack { .. } | Frame::Marks { .. } | Frame::Nack { .. } => {
+                Some(self.keys.seal(Unsigned::heartbeat))
+            }
         }
     }
 

@@ -58,8 +58,8 @@ pub struct Batch {
 ///
 /// ```
 /// use bowline_transport::{Gonka, Wire};
-/// assert!(Gonka::ML_NODE.routes().websocket.is_some());
-/// assert!(Gonka::API_NODE.routes().websocket.is_none());
+/// assert!(!Gonka::ML_NODE.routes().websockets.is_empty());
+/// assert!(Gonka::API_NODE.routes().websockets.is_empty());
 /// ```
 #[derive(Clone, Debug)]
 pub struct Gonka {
@@ -92,7 +92,7 @@ impl Wire for Gonka {
 
     fn routes(&self) -> Routes<'static> {
         match self.direction {
-            Direction::Send => Routes { websocket: Some(gonka::PATH), ..Routes::NONE },
+            Direction::Send => Routes { websockets: &[gonka::PATH], ..Routes::NONE },
             Direction::Receive => Routes { callbacks: GONKA_CALLBACKS, ..Routes::NONE },
         }
     }
@@ -139,7 +139,8 @@ impl Wire for Gonka {
                 let spelled = self.spelled.remove(&id).unwrap_or_else(|| id.to_string());
                 Some(gonka::encode_ack(&spelled))
             }
-            Frame::Ping => None,
+            // The last two are a native peer's alone.
+            Frame::Ping | Frame::Marks { .. } | Frame::Nack { .. } => None,
             Frame::Keepalive => Some(gonka::KEEPALIVE.into()),
             Frame::Data { id, payload, .. } => {
                 // Checked when it was accepted.
@@ -165,7 +166,7 @@ impl Wire for Gonka {
     fn answer(&self, answer: bowline::Answer) -> Answer {
         let status = Answer::status(answer.status());
         match answer {
-            bowline::Answer::Done => status,
+            bowline::Answer::Done | bowline::Answer::Unknown | bowline::Answer::Polled => status,
             bowline::Answer::Rejected => Answer { error: Some("this batch can never be processed".into()), ..status },
             bowline::Answer::Reused => Answer { error: Some("this id was used for another batch".into()), ..status },
             bowline::Answer::Busy { after } => Answer { retry_after: Some(after), ..status },

@@ -117,8 +117,14 @@ const LONGEST: usize = 16 << 20;
 ///     }
 /// }
 ///
-/// let bytes = Bytes::from_static(br#"{"sensor":4,"celsius":21.5}"#);
-/// assert_eq!(Thermometer.prepare(&(), &bytes), Ok(Reading { sensor: 4, celsius: 21.5 }));
+/// // Both ends agree, and nothing that comes in does harm: the same checks that our own wires pass.
+/// use bowline_transport::conformance::Conformance;
+/// Conformance::pair(Thermometer, Thermometer, |reading| serde_json::to_vec(reading).unwrap())
+///     .sample(&(), r#"{"sensor":4,"celsius":21.5}"#)
+///     .sample(&(), r#"{"sensor":65535,"celsius":-1.7976931348623157e308}"#)
+///     .refused(&(), r#"{"sensor":4}"#)
+///     .run()
+///     .assert();
 /// ```
 pub trait Wire: Clone + fmt::Debug + Send + 'static {
     /// What tells one sort of message from another; `()` where there is one sort.
@@ -138,7 +144,7 @@ pub trait Wire: Clone + fmt::Debug + Send + 'static {
 
     /// What peers may ask of our listener. Default: a WebSocket at `/`.
     fn routes(&self) -> Routes<'static> {
-        Routes { websocket: Some("/"), ..Routes::NONE }
+        Routes { websockets: &["/"], ..Routes::NONE }
     }
 
     /// What a visitor of our listener may cost before it is a WebSocket.
@@ -206,7 +212,11 @@ pub trait Wire: Clone + fmt::Debug + Send + 'static {
         let status = Answer::status(answer.status());
         match answer {
             bowline::Answer::Busy { after } => Answer { retry_after: Some(after), ..status },
-            bowline::Answer::Done | bowline::Answer::Rejected | bowline::Answer::Reused => status,
+            bowline::Answer::Done
+            | bowline::Answer::Rejected
+            | bowline::Answer::Reused
+            | bowline::Answer::Unknown
+            | bowline::Answer::Polled => status,
         }
     }
 
@@ -219,7 +229,7 @@ pub trait Wire: Clone + fmt::Debug + Send + 'static {
         id: MessageId,
         outgoing: &Self::Outgoing,
     ) -> (Target, Bytes, usize) {
-        let frame = self.write(Frame::Data { seq, id, payload: outgoing });
+        let frame = self.write(Frame::Data { seq, id, una: seq, payload: outgoing });
         (fallback.clone(), frame.unwrap_or_default().into(), 0)
     }
 

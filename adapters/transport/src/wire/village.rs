@@ -268,7 +268,7 @@ impl Wire for Village {
             Frame::Data { payload, .. } => payload.clone(),
             Frame::Ping => PING.into(),
             // Nothing that comes in has an id, and there is no keep-alive in the profile: both would be life signs.
-            Frame::Keepalive | Frame::Ack { .. } => PONG.into(),
+            Frame::Keepalive | Frame::Ack { .. } | Frame::Marks { .. } | Frame::Nack { .. } => PONG.into(),
         })
     }
 

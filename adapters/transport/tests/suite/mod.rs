@@ -22,7 +22,7 @@ use std::time::Instant;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 const WEBSOCKET: &str = "/api/v1/pow/ws";
-const ROUTES: Routes<'_> = Routes { websocket: Some(WEBSOCKET), callbacks: GONKA_CALLBACKS, ..Routes::NONE };
+const ROUTES: Routes<'_> = Routes { websockets: &[WEBSOCKET], callbacks: GONKA_CALLBACKS, ..Routes::NONE };
 
 /// The example of RFC 6455, section 1.3, offering what is never taken up.
 const UPGRADE: &str = "GET /api/v1/pow/ws HTTP/1.1\r\nHost: node\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -276,7 +276,11 @@ pub(crate) fn callbacks_arrive_with_their_key_and_body<D: Driver>() {
                 let seen = server.seen();
                 assert_eq!(
                     seen,
-                    Callback { segment: seen.segment, idempotency_key: key.map(str::to_owned), body: body.into() }
+                    Callback {
+                        idempotency_key: key.map(str::to_owned),
+                        body: body.into(),
+                        ..Callback::empty(seen.segment)
+                    }
                 );
                 assert_eq!(seen.segment, segment);
                 server.done();

@@ -14,7 +14,7 @@ use super::super::scale::Scale;
 use super::ledger::{Id, Ledger, id, name};
 use bowline::SplitMix64;
 use bowline_cli::proxy::{Fault, Proxy};
-use bowline_smol::hub::{Admission, Event, Hub, HubSetup, HubStats, Publish, Rate, Sent, Target};
+use bowline_smol::hub::{Admission, Event, Hub, HubSetup, HubStats, Publish, Rate, Sent, Target, Validator};
 use bowline_smol::{Hotkey, Keypair, Miner, Settings, Setup, SetupError};
 use bowline_transport::{Receipt, SendError};
 use core::net::{Ipv4Addr, SocketAddr};
@@ -43,7 +43,7 @@ const SETTINGS: Settings = Settings {
 };
 
 /// Something that a hub told, and when.
-pub(super) type Told = (Instant, Event);
+pub(super) type Told = (Instant, Event<Hotkey>);
 
 /// Everything that runs.
 pub(super) struct World {
@@ -51,7 +51,7 @@ pub(super) struct World {
     seed: u64,
     validator: Keypair,
     address: SocketAddr,
-    hub: Option<Hub>,
+    hub: Option<Hub<Validator>>,
     /// It is ending, on a thread of its own.
     ending: Option<JoinHandle<(u64, HubStats)>>,
     /// How many hubs there have been.

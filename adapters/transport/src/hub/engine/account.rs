@@ -3,54 +3,54 @@
 use super::{BELIEVED, Effect, Engine, HELD_BYTES, grow};
 use crate::http::{Answer, Target};
 use crate::hub::Hub;
-use crate::hub::line::{self, Content};
+use crate::hub::line;
 use crate::hub::message::{Message, Ticket, Verdict};
-use crate::hub::sign::Signer;
-use crate::keys::Hotkey;
+use crate::hub::wire::{Content, HubWire, Text};
 use async_channel::{Receiver, Sender};
 use bowline::hub::{Denied, SessionId, Stamp, Why};
 use bowline::{Answer as Said, Arrival, Instant, MessageId, RequestId, Verdict as Decision};
 use core::time::Duration;
 use std::collections::VecDeque;
-use tungstenite::Utf8Bytes;
 
-/// Whether it was a success, the words for the miner, its statistics.
-type Word = (bool, Box<str>, Option<Box<str>>);
+/// What the application said of a message, or why it never can be processed.
+type Word<C> = Result<C, Box<str>>;
 
-/// What a session was told of a prediction.
-pub(super) struct Told {
+/// What a session was told of a message.
+pub(super) struct Told<C> {
     id: MessageId,
     name: Box<str>,
-    /// Success and words; until there are any, a plain word of reception.
-    word: Option<Word>,
-    /// Signed when it was decided, until it is sent.
-    frame: Option<Utf8Bytes>,
+    /// Until there is one, a plain word of reception.
+    word: Option<Word<C>>,
+    /// Encoded when it was decided, until it is sent.
+    frame: Option<Text>,
 }
 
-impl Told {
-    fn sign(&mut self, signer: &Signer) -> Utf8Bytes {
+impl<C: From<()>> Told<C> {
+    fn encode<W: HubWire<Confirmation = C>>(&mut self, wire: &W) -> Option<Text> {
         if let Some(frame) = self.frame.take() {
-            return frame;
+            return Some(frame);
         }
         match &self.word {
-            Some((success, message, stats)) => signer.confirmation(&self.name, *success, message, stats.as_deref()),
-            None => signer.confirmation(&self.name, true, "Prediction received", None),
+            Some(word) => wire.confirmation(&self.name, word.as_ref().map_err(|why| &**why)),
+            None => wire.confirmation(&self.name, Ok(&C::from(()))),
         }
     }
 }
 
 /// What is known of a session beside the machine.
-pub(super) struct Account {
+pub(super) struct Account<W: HubWire> {
     pub(super) session: SessionId,
-    pub(super) hotkey: Hotkey,
+    pub(super) peer: W::Peer,
     pub(super) receiver: Option<Target>,
+    /// It ends with its connection.
+    pub(super) guest: bool,
     /// So long what `authorize` said last holds for requests.
     pub(super) believed: Instant,
-    told: VecDeque<Told>,
+    told: VecDeque<Told<W::Confirmation>>,
 }
 
-impl Account {
-    /// Forgets as the machine does: what was decided first, what its miner has not heard yet only after that, and what
+impl<W: HubWire> Account<W> {
+    /// Forgets as the machine does: what was decided first, what its peer has not heard yet only after that, and what
     /// the application still has not at all. Decided ones stand in the order of their decisions.
     fn make_room(&mut self, most: usize) {
         if self.told.len() < most {
@@ -62,7 +62,7 @@ impl Account {
     }
 
     /// The application has decided about it, or given it back: then there is nothing to tell.
-    fn decided(&mut self, id: MessageId, word: Option<Word>, frame: Option<Utf8Bytes>) {
+    fn decided(&mut self, id: MessageId, word: Option<Word<W::Confirmation>>, frame: Option<Text>) {
         let at = self.told.iter().position(|told| told.id == id);
         if let Some(mut told) = at.and_then(|at| self.told.remove(at))
             && word.is_some()
@@ -79,35 +79,40 @@ pub(super) struct Asking {
     pub(super) id: Option<MessageId>,
 }
 
-/// A verdict and its signed form.
-pub(in crate::hub) struct End {
+/// A verdict and its encoded form.
+pub(in crate::hub) struct End<C> {
     ticket: Ticket,
     verdict: Decision,
-    word: Option<Word>,
-    frame: Option<Utf8Bytes>,
+    word: Option<Word<C>>,
+    frame: Option<Text>,
 }
 
-impl Hub {
-    /// What a verdict says, signed.
-    pub(in crate::hub) fn word(&self, ticket: Ticket, verdict: Verdict) -> End {
+impl<W: HubWire> Hub<W> {
+    /// What a verdict says, encoded.
+    pub(in crate::hub) fn word(&self, ticket: Ticket, verdict: Verdict<W::Confirmation>) -> End<W::Confirmation> {
         let (verdict, word) = match verdict {
-            Verdict::Confirmed(said) => {
-                (Decision::Done, Some((true, said.message.into(), said.miner_stats.map(Into::into))))
-            }
-            Verdict::Rejected(why) => (Decision::Reject, Some((false, why.into(), None))),
+            Verdict::Confirmed(said) => (Decision::Done, Some(Ok(said))),
+            Verdict::Rejected(why) => (Decision::Reject, Some(Err(why.into_boxed_str()))),
             Verdict::Retry => (Decision::Retry { after: Duration::ZERO }, None),
         };
-        let word: Option<Word> = word;
-        let frame = ticket.id.as_ref().zip(word.as_ref()).map(|((_, id), (success, message, stats))| {
-            self.signer.confirmation(id, *success, message, stats.as_deref())
+        let frame = ticket.name().zip(word.as_ref()).and_then(|(id, word): (_, &Word<W::Confirmation>)| {
+            self.wire().confirmation(id, word.as_ref().map_err(|why| &**why))
         });
         End { ticket, verdict, word, frame }
     }
 }
 
-impl Engine {
-    pub(super) fn arrived(&mut self, session: SessionId, arrival: Arrival, content: Content, bytes: u32) {
-        let Content { kind, data, id } = content;
+impl<W: HubWire> Engine<W> {
+    pub(super) fn arrived(
+        &mut self,
+        session: SessionId,
+        arrival: Arrival,
+        content: Content,
+        id: Option<MessageId>,
+        bytes: u32,
+    ) {
+        let Content { kind, data, id: name } = content;
+        let id = id.zip(name);
         let Some(account) = self.accounts.get_mut(session.place()).and_then(Option::as_mut) else { return };
         if let Some((id, name)) = &id
             && matches!(arrival, Arrival::Deliver { .. } | Arrival::Duplicate | Arrival::Answer(_))
@@ -117,7 +122,7 @@ impl Engine {
             account.told.push_back(Told { id: *id, name: name.clone(), word: None, frame: None });
         }
         if let Arrival::Deliver { delivery, maybe_dup } = arrival {
-            let message = Message { hotkey: account.hotkey, kind, data, maybe_dup };
+            let message = Message { peer: account.peer.clone(), kind, data, maybe_dup };
             let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
             let ticket = Ticket { session, delivery, id, bytes, arrived: self.clock.now() };
             self.held_bytes = self.held_bytes.saturating_add(bytes);
@@ -128,11 +133,12 @@ impl Engine {
     /// A message came by a request. The answer, or the place where it will be.
     pub(in crate::hub) fn request(
         &mut self,
-        hotkey: Hotkey,
+        peer: W::Peer,
         receiver: Option<Target>,
         content: Content,
+        id: Option<MessageId>,
         bytes: u32,
-        stamp: Stamp,
+        stamp: Option<Stamp>,
     ) -> Result<(SessionId, RequestId, Receiver<Answer>), Answer> {
         if self.held_bytes > HELD_BYTES {
             self.counters.refuse(Why::Full);
@@ -140,11 +146,10 @@ impl Engine {
         }
         self.last_request = self.last_request.saturating_add(1);
         let request = RequestId(self.last_request);
-        let id = content.id.as_ref().map(|(id, _)| *id);
-        let identity = self.identity(&hotkey);
+        let identity = self.identity(&peer);
         let (session, arrival) = self
             .machine
-            .request(self.now(), line::wall(), identity, request, id, None, bytes, Some(stamp))
+            .request(self.now(), line::wall(), identity, request, id, None, bytes, stamp)
             .map_err(|refused| {
                 self.counters.refuse(refused.why);
                 denied(refused)
@@ -153,8 +158,8 @@ impl Engine {
             // Who has never been connected is posted to all the same.
             let _ = self.machine.adopt(self.now(), identity, true);
         }
-        self.note(session, hotkey, receiver);
-        self.arrived(session, arrival, content, bytes);
+        self.note(session, &peer, receiver);
+        self.arrived(session, arrival, content, id, bytes);
         match arrival {
             Arrival::Answer(said) => Err(self.answer(session, id, said)),
             Arrival::Full => {
@@ -162,7 +167,7 @@ impl Engine {
                 Err(denied(Denied { why: Why::Full, after: Duration::from_secs(1) }))
             }
             Arrival::Reused => Err(Answer::error(422, "this id was used for another message")),
-            Arrival::Deliver { .. } | Arrival::Duplicate => {
+            Arrival::Deliver { .. } | Arrival::Ahead { .. } | Arrival::Duplicate => {
                 let (answer, answered) = async_channel::bounded(1);
                 self.requests.insert(request, Asking { answer, id });
                 Ok((session, request, answered))
@@ -183,24 +188,25 @@ impl Engine {
                 None => Answer::status(said.status()),
             },
             Said::Reused => Answer::error(422, "this id was used for another message"),
+            Said::Unknown | Said::Polled => Answer::status(said.status()),
             Said::Busy { after } => Answer { retry_after: Some(after), ..Answer::error(503, "still at work") },
         }
     }
 
-    /// The signed confirmation of a prediction; none if the machine has outlived its name.
-    pub(super) fn confirmation(&mut self, session: SessionId, id: MessageId) -> Option<Utf8Bytes> {
+    /// The confirmation of a message; none if the machine has outlived its name.
+    pub(super) fn confirmation(&mut self, session: SessionId, id: MessageId) -> Option<Text> {
         let account = self.accounts.get_mut(session.place())?.as_mut()?;
         let told = account.told.iter_mut().find(|told| told.id == id)?;
-        Some(told.sign(&self.signer))
+        told.encode(&*self.wire)
     }
 
-    pub(in crate::hub) fn complete(&mut self, ends: Vec<End>) -> bool {
+    pub(in crate::hub) fn complete(&mut self, ends: Vec<End<W::Confirmation>>) -> bool {
         let mut open = true;
         for End { ticket, verdict, word, frame } in ends {
             let now = self.now();
-            let Ticket { session, delivery, id, bytes, arrived } = ticket;
+            let Ticket { session, delivery, id, bytes, arrived, .. } = ticket;
             self.held_bytes = self.held_bytes.saturating_sub(bytes);
-            let success = word.as_ref().map(|(success, ..)| *success);
+            let success = word.as_ref().map(Result::is_ok);
             if let Some((id, _)) = id
                 && let Some(account) = self.accounts.get_mut(session.place()).and_then(Option::as_mut)
             {
@@ -213,12 +219,13 @@ impl Engine {
     }
 
     /// Notes whose session this is, and where it takes messages by HTTP if that is known.
-    pub(super) fn note(&mut self, session: SessionId, hotkey: Hotkey, receiver: Option<Target>) {
+    pub(super) fn note(&mut self, session: SessionId, peer: &W::Peer, receiver: Option<Target>) {
         let believed = self.now().after(BELIEVED);
         grow(&mut self.accounts, session.place());
         let Some(slot) = self.accounts.get_mut(session.place()) else { return };
         slot.take_if(|account| account.session != session);
-        let new = || Account { session, hotkey, receiver: None, believed, told: VecDeque::new() };
+        let new =
+            || Account { session, peer: peer.clone(), receiver: None, guest: false, believed, told: VecDeque::new() };
         let account = slot.get_or_insert_with(new);
         if receiver.is_some() {
             account.receiver = receiver;

@@ -1,25 +1,23 @@
 //! What the machine says, done: frames into lines, effects for later, and every line that was touched flushed once.
 
 use super::account::Asking;
-use super::{BELIEVED, Effect, Engine};
+use super::{BELIEVED, Effect, Engine, Parcel};
 use crate::http::Bytes;
-use crate::hub::line::{self, Line, Stage};
+use crate::hub::line::{Line, Stage};
+use crate::hub::wire::{Farewell, Gap, HubWire, Text};
 use crate::hub::{Action, Event};
 use crate::node::Settlement;
 use crate::socket::Wrote;
-use bowline::hub::{ConnId, HubEvent, HubOutput, SessionId, Why};
-use bowline::wire::bettensor::{
-    CLOSE_REPLACED, CLOSE_STOPPING, CLOSE_UNKNOWN, REFUSED, REFUSED_UNKNOWN, encode_refusal,
-};
-use bowline::{Cause, Event as Word, Frame, HttpOutcome};
+use bowline::hub::{ConnId, HubEvent, HubOutput, Position, SessionId, Start, TopicName, Why};
+use bowline::{Cause, Event as Word, Frame, HttpOutcome, Instant};
 use core::time::Duration;
 use std::sync::Arc;
-use tungstenite::Message as Text;
+use tungstenite::Message as Wire;
 
 /// A close frame's reason, which may have 123 bytes.
 const LONGEST_REASON: usize = 120;
 
-impl Engine {
+impl<W: HubWire> Engine<W> {
     /// Does what the machine says until it says nothing more, and flushes what was written.
     pub(in crate::hub) fn settle(&mut self) {
         loop {
@@ -47,26 +45,36 @@ impl Engine {
                     self.effects.push(Effect::Verify { line });
                 }
             }
-            HubOutput::Welcome { conn, session, resumed } => self.welcome(conn, session, resumed),
+            HubOutput::Welcome { conn, session, resumed, .. } => self.welcome(conn, session, resumed),
             HubOutput::Close { conn, why, after } => self.close(conn, why, after),
             HubOutput::Drop { conn } => {
                 self.forget(conn);
             }
             HubOutput::Frame { conn, session, frame } => match frame {
                 Frame::Data { payload, .. } => {
-                    let text = Text::Text(payload.frame(&self.signer, now));
-                    self.write_to(conn, text);
+                    let parcel = Arc::clone(payload);
+                    self.write_parcel(conn, &parcel, now, None);
                 }
                 Frame::Ack { id } => {
-                    if let Some(frame) = self.confirmation(session, id) {
-                        self.write_to(conn, Text::Text(frame));
+                    if let (Some(frame), Some(line)) = (self.confirmation(session, id), self.line(conn)) {
+                        self.write(&line, Wire::Text(frame));
                     }
                 }
-                Frame::Ping | Frame::Keepalive => self.write_to(conn, Text::Ping(Bytes::new())),
+                Frame::Ping | Frame::Keepalive => self.ping(conn),
+                Frame::Marks { .. } | Frame::Nack { .. } => {}
             },
+            HubOutput::Carry { .. } => {}
             HubOutput::Broadcast { conn, payload } => {
-                let text = Text::Text(payload.frame(&self.signer, now));
-                self.write_to(conn, text);
+                let parcel = Arc::clone(payload);
+                self.write_parcel(conn, &parcel, now, None);
+            }
+            HubOutput::Topic { conn, topic, position, payload, .. } => {
+                let (topic, parcel) = (*topic, Arc::clone(payload));
+                self.write_parcel(conn, &parcel, now, Some((&topic, position)));
+            }
+            HubOutput::Gap { conn, topic, epoch, from, to, .. } => {
+                let gap = Gap { topic: *topic, epoch, from, to };
+                self.write_gap(conn, &gap);
             }
             HubOutput::Respond { session, request, answer } => {
                 if let Some(Asking { answer: waiting, id }) = self.requests.remove(&request) {
@@ -75,10 +83,10 @@ impl Engine {
                 }
             }
             HubOutput::Post { session, post, id, payload, deadline } => {
-                let body = payload.frame(&self.signer, now);
                 let account = self.accounts.get(session.place()).and_then(Option::as_ref);
-                match account.and_then(|account| account.receiver.as_ref()) {
-                    Some(receiver) => {
+                match account.and_then(|account| Some((account, account.receiver.as_ref()?))) {
+                    Some((account, receiver)) => {
+                        let body = payload.frame(&self.wire, now, &account.peer);
                         let target = receiver.join("ws").join("messages");
                         let post = Action::Post { session, post, id, target, body: body.into(), deadline };
                         self.effects.push(Effect::Act(post));
@@ -93,19 +101,26 @@ impl Engine {
 
     fn welcome(&mut self, conn: ConnId, session: SessionId, resumed: bool) {
         let Some(line) = self.line(conn) else { return };
-        let (who, receiver) = {
-            let mut state = line.lock();
-            (state.who.as_ref().map(|(hotkey, _)| *hotkey), state.receiver.take())
-        };
-        let Some(hotkey) = who else { return };
-        self.note(session, hotkey, receiver);
+        let receiver = line.lock().receiver.take();
+        let Some(peer) = line.peer() else { return };
+        self.note(session, peer, receiver);
         if let Some(account) = self.accounts.get_mut(session.place()).and_then(Option::as_mut) {
             account.believed = self.clock.now().after(BELIEVED);
         }
         line.enter(Stage::Open);
-        let welcome = line::welcome(&self.signer);
-        self.write(&line, welcome);
-        self.effects.push(Effect::Tell(Event::Connected { hotkey, resumed }));
+        let guest = line.is_guest();
+        if let Some(account) = self.accounts.get_mut(session.place()).and_then(Option::as_mut) {
+            account.guest = guest;
+        }
+        if let Some(welcome) = self.wire.welcome(peer, self.machine.reconnect_window()) {
+            self.write(&line, Wire::Text(welcome));
+        }
+        let wire = Arc::clone(&self.wire);
+        for topic in wire.topics(line.path()) {
+            // Full is what somebody who asks is told; who does not ask looks at what it gets.
+            let _ = self.machine.subscribe(self.now(), session, topic, Start::Now);
+        }
+        self.effects.push(Effect::Tell(Event::Connected { peer: peer.clone(), resumed }));
     }
 
     fn close(&mut self, conn: ConnId, why: Why, after: Duration) {
@@ -117,20 +132,15 @@ impl Engine {
         };
         let mut state = line.lock();
         let known = state.stage == Stage::Open;
-        let (refusal, reason): (Option<&str>, String) = match why {
-            Why::Impostor | Why::Replayed if !known => (Some(REFUSED), REFUSED.into()),
-            Why::Unknown if state.refusal == REFUSED_UNKNOWN => (Some(REFUSED_UNKNOWN), CLOSE_UNKNOWN.into()),
-            Why::Unknown => (Some(&state.refusal), shortened(&state.refusal).into()),
-            Why::Replaced => (None, CLOSE_REPLACED.into()),
-            Why::Draining => (None, CLOSE_STOPPING.into()),
-            _ => (None, why.to_string()),
-        };
-        let refusal = refusal.filter(|_| !known).map(|refusal| Text::text(encode_refusal(refusal)));
+        let Farewell { frame, reason } = self.wire.farewell(why, state.refusal.as_deref());
         if !state.socket.closed() {
-            if let Some(refusal) = refusal {
-                let _ = state.socket.write(refusal);
+            if let Some(frame) = frame.filter(|_| !known) {
+                let _ = state.socket.write(Wire::Text(frame));
             }
-            let reason = if after.is_zero() { reason } else { format!("retry-after={:.1}", after.as_secs_f64()) };
+            let reason = match after.is_zero() {
+                true => shortened(&reason).to_owned(),
+                false => format!("retry-after={:.1}", after.as_secs_f64()),
+            };
             state.socket.close(why.code(), reason);
         }
         drop(state);
@@ -142,7 +152,7 @@ impl Engine {
 
     fn event(&mut self, event: HubEvent) {
         let whose = |session: SessionId| {
-            self.accounts.get(session.place()).and_then(Option::as_ref).map(|account| account.hotkey)
+            self.accounts.get(session.place()).and_then(Option::as_ref).map(|account| account.peer.clone())
         };
         let told = match event {
             HubEvent::Session { session, event: Word::Settled { seq, outcome, took } } => {
@@ -152,17 +162,32 @@ impl Engine {
                 None
             }
             HubEvent::Session { session, event: Word::Down { cause, .. } } => {
-                whose(session).map(|hotkey| Event::Disconnected { hotkey, cause })
+                let account = self.accounts.get(session.place()).and_then(Option::as_ref);
+                if account.is_some_and(|account| account.guest && account.session == session) {
+                    // Nobody can come back under that name.
+                    self.machine.dismiss(self.clock.now(), session);
+                }
+                whose(session).map(|peer| Event::Disconnected { peer, cause })
             }
             HubEvent::Session { .. } => None,
-            HubEvent::Lost { session, count } => whose(session).map(|hotkey| Event::Lost { hotkey, count }),
-            HubEvent::War { session } => whose(session).map(|hotkey| Event::War { hotkey }),
+            HubEvent::Lost { session, count } => whose(session).map(|peer| Event::Lost { peer, count }),
+            HubEvent::Presence { session, topic, present, subscribers } => {
+                whose(session).map(|peer| Event::Presence { peer, topic, present, subscribers })
+            }
+            HubEvent::War { session } => whose(session).map(|peer| Event::War { peer }),
             HubEvent::Ended { session, why, .. } => {
-                let hotkey = whose(session);
+                let account = self.accounts.get(session.place()).and_then(Option::as_ref);
+                // A guest was dismissed for having gone.
+                let why = if account.is_some_and(|account| account.guest) && why == Why::Dismissed {
+                    Why::Expired
+                } else {
+                    why
+                };
+                let peer = whose(session);
                 if let Some(slot) = self.accounts.get_mut(session.place()) {
                     slot.take_if(|account| account.session == session);
                 }
-                hotkey.map(|hotkey| Event::Ended { hotkey, why })
+                peer.map(|peer| Event::Ended { peer, why })
             }
             HubEvent::Fleet { http } => Some(Event::Fleet { http }),
             HubEvent::Drained { abandoned } => {
@@ -173,22 +198,43 @@ impl Engine {
         self.effects.extend(told.map(Effect::Tell));
     }
 
-    fn write_to(&mut self, conn: ConnId, message: Text) {
-        if let Some(line) = self.line(conn) {
-            self.write(&line, message);
+    /// A message, with its place if it is an item of a topic.
+    fn write_parcel(&mut self, conn: ConnId, parcel: &Parcel<W>, now: Instant, at: Option<(&TopicName, Position)>) {
+        let Some(line) = self.line(conn) else { return };
+        let Some(peer) = line.peer() else { return };
+        let frame = match at.filter(|_| line.keeps_account()) {
+            Some((topic, position)) => parcel.placed(&self.wire, now, peer, topic, position),
+            None => parcel.frame(&self.wire, now, peer),
+        };
+        self.write(&line, Wire::Text(frame));
+    }
+
+    /// Whoever does not keep account could make nothing of it.
+    fn write_gap(&mut self, conn: ConnId, gap: &Gap) {
+        let Some(line) = self.line(conn).filter(|line| line.keeps_account()) else { return };
+        if let Some(frame) = line.peer().and_then(|peer| self.wire.gap(peer, gap)) {
+            self.write(&line, Wire::Text(frame));
         }
     }
 
+    fn ping(&mut self, conn: ConnId) {
+        let Some(line) = self.line(conn) else { return };
+        if let Some(ping) = line.peer().and_then(|peer| self.wire.ping(peer)) {
+            self.write(&line, Wire::Text(ping));
+        }
+        self.write(&line, Wire::Ping(Bytes::new()));
+    }
+
     /// Answers what came in, unless the line is full: whoever does not read does not get to fill our memory.
-    pub(super) fn reply(&mut self, line: &Arc<Line>, message: Text) {
+    pub(super) fn reply(&mut self, line: &Arc<Line<W>>, text: Text) {
         let full = line.lock().socket.blocked;
         if !full {
-            self.write(line, message);
+            self.write(line, Wire::Text(text));
         }
     }
 
     /// Puts a frame into a line; it leaves when the line is flushed, or when there is much of it.
-    fn write(&mut self, line: &Arc<Line>, message: Text) {
+    fn write(&mut self, line: &Arc<Line<W>>, message: Wire) {
         let mut state = line.lock();
         if matches!(state.stage, Stage::Closing | Stage::Gone) {
             return;
@@ -207,7 +253,7 @@ impl Engine {
         }
     }
 
-    fn flush(&mut self, line: &Arc<Line>) {
+    fn flush(&mut self, line: &Arc<Line<W>>) {
         let mut state = line.lock();
         state.dirty = false;
         if state.stage == Stage::Gone || state.socket.blocked {
@@ -222,7 +268,7 @@ impl Engine {
         }
     }
 
-    fn blocked(&mut self, line: &Arc<Line>) {
+    fn blocked(&mut self, line: &Arc<Line<W>>) {
         let was = core::mem::replace(&mut line.lock().socket.blocked, true);
         if !was {
             self.machine.writable(self.now(), line.conn(), false);
@@ -231,7 +277,7 @@ impl Engine {
     }
 
     /// A line that was full can be written. True: it is full again.
-    pub(in crate::hub) fn writable(&mut self, line: &Arc<Line>) -> bool {
+    pub(in crate::hub) fn writable(&mut self, line: &Arc<Line<W>>) -> bool {
         let mut state = line.lock();
         if state.stage == Stage::Gone {
             return false;

@@ -1,0 +1,314 @@
+//! AI Village's hub: viewers whom nobody knows, and the topics they look at.
+//!
+//! ```text
+//!  connects at /ws, /ws/p2p-fog ─▶ a guest of a new name ─▶ connection_established, subscribed to that path's topics
+//!  subscribe, unsubscribe ─▶ answered in the words it was asked in      ping ─▶ pong      what is no JSON ─▶ error
+//!  publish_topic ─▶ written once, to each with its own connection_id; with its position to whoever asked for one
+//! ```
+//!
+//! Every connection is a peer of its own, named by its `connection_id`, and ends with it: what a viewer missed it gets from
+//! the history of the topics, if it says which event was its last (`since`). Other types than these are the application's:
+//! with a handler, or read from the hub's messages; without either they are ignored, as the original does.
+//!
+//! Field bugs (wire facts 3.6): a broadcast that waits for its slowest reader (2), a `custom` message that ends the
+//! connection (3), a binary frame that leaks it (4); and 3.2, subscriptions that were dropped without a word.
+
+use super::line::wall;
+use super::setup::{Admission, HubSetup};
+use super::wire::{Claim, Complaint, Content, Gap, Heard, HubWire, Said, Text, Wish};
+use super::{Hub, Refused};
+use crate::http::{Bytes, Routes};
+use crate::setup::{SetupError, random_key};
+use bowline::ConfigError;
+use bowline::hub::{Position, Sent, Start, TopicFilter, TopicName, VILLAGE_HUB};
+use bowline::wire::KeyedHash;
+use bowline::wire::aivillage::{
+    self, Event, FEATURES, HUB_LIMIT, INVALID_JSON, Json, MAX_NAME, Malformed, Notice, PATH, PATH_P2P_FOG, Request,
+    Since, TOPICS, TOPICS_P2P_FOG, Unaddressed, encode_answer,
+};
+use bowline::wire::timestamp::Timestamp;
+use core::fmt;
+use core::time::Duration;
+use std::borrow::Cow;
+use std::sync::Arc;
+
+/// AI Village's side of the hub. Made by [`HubSetup::village`].
+///
+/// ```
+/// use bowline_transport::hub::{HubSetup, HubWire, Village};
+/// let setup: HubSetup<Village> = HubSetup::village("127.0.0.1:0")?;
+/// assert_eq!(Village::LONGEST_FRAME, 64 * 1024);
+/// # let _ = setup;
+/// # Ok::<(), bowline_transport::SetupError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Village {
+    /// What whoever connects is subscribed to, by path.
+    topics: [(&'static str, Vec<TopicFilter>); 2],
+}
+
+/// Who somebody is at a hub of AI Village's: 1 to 64 bytes of text.
+///
+/// ```
+/// use bowline_transport::hub::Name;
+/// let name: Name = "viewer-7".parse()?;
+/// assert_eq!(name.as_str(), "viewer-7");
+/// assert!("".parse::<Name>().is_err());
+/// # Ok::<(), &str>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(Arc<str>);
+
+impl Name {
+    /// A name that nobody has.
+    fn new() -> Self {
+        // As the original spells it: a UUID of version 4.
+        let bits = u128::from_be_bytes(random_key()) & !(0xf << 76 | 0x3 << 62) | 0x4 << 76 | 0x2 << 62;
+        let hex = format!("{bits:032x}");
+        let part = |range: core::ops::Range<usize>| hex.get(range).unwrap_or_default();
+        Self([part(0..8), part(8..12), part(12..16), part(16..20), part(20..32)].join("-").into())
+    }
+
+    /// Its text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl core::str::FromStr for Name {
+    type Err = &'static str;
+
+    fn from_str(name: &str) -> Result<Self, &'static str> {
+        match name.len() {
+            1..=MAX_NAME => Ok(Self(name.into())),
+            _ => Err("a name has 1 to 64 bytes"),
+        }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl HubWire for Village {
+    type Peer = Name;
+    type Proof = ();
+    type Confirmation = ();
+    type Encoded = Unaddressed;
+
+    const LONGEST_FRAME: usize = HUB_LIMIT;
+
+    fn routes(&self) -> Routes<'static> {
+        Routes {
+            websockets: &[PATH, PATH_P2P_FOG],
+            pages: &["/health", "/ws/health", "/stats", "/metrics"],
+            guarded: true,
+            ..Routes::NONE
+        }
+    }
+
+    fn guest(&self) -> Option<Claim<Self>> {
+        Some(Claim { peer: Name::new(), proof: (), stamp: None })
+    }
+
+    fn holds(&self, _: &Name, (): &()) -> bool {
+        true
+    }
+
+    fn topics(&self, path: &str) -> &[TopicFilter] {
+        self.topics.iter().find(|(known, _)| is_last(known, path)).map_or(&[], |(_, topics)| topics)
+    }
+
+    fn read(&self, _: &KeyedHash, peer: &Name, text: &Bytes) -> Heard {
+        let request = match aivillage::decode_request(text) {
+            Ok(request) => request,
+            Err(why) => return Heard { reply: Some(misread(peer, why)), ..Heard::MALFORMED },
+        };
+        let answer = |on, topic: &str, dialect, success| {
+            Some(encode_answer(dialect, on, topic, success, now(), peer.as_str()).into())
+        };
+        match request {
+            Request::Ping => {
+                let pong = to(peer, &Event::Pong { server_time: now().naive().into() });
+                Heard { reply: Some(pong), ..Heard::OTHER }
+            }
+            // Life, but no proof that anything has arrived: it may be older than what was sent.
+            Request::Pong | Request::Authenticate | Request::GetStatus => Heard::OTHER,
+            Request::Subscribe { topic, dialect, since } => match TopicFilter::new(&topic) {
+                Ok(filter) => {
+                    let since = since.map(|since| match since {
+                        Since::Oldest => Start::Oldest,
+                        Since::After { epoch, offset } => Start::After(Position { epoch, offset }),
+                    });
+                    let (yes, no) = (answer(true, &topic, dialect, true), answer(true, &topic, dialect, false));
+                    Heard { said: Said::Subscribe(Wish { filter, since, yes, no }), ..Heard::OTHER }
+                }
+                Err(_) => Heard { reply: answer(true, &topic, dialect, false), ..Heard::OTHER },
+            },
+            Request::Unsubscribe { topic, dialect } => match TopicFilter::new(&topic) {
+                Ok(filter) => {
+                    let (yes, no) = (answer(false, &topic, dialect, true), answer(false, &topic, dialect, false));
+                    Heard { said: Said::Unsubscribe(Wish { filter, since: None, yes, no }), ..Heard::OTHER }
+                }
+                Err(_) => Heard { reply: answer(false, &topic, dialect, false), ..Heard::OTHER },
+            },
+            Request::Message { kind, data } => {
+                let content =
+                    Content { kind: kind.into_owned().into(), data: text.slice_ref(data.as_bytes()), id: None };
+                Heard { said: Said::Message(content), ..Heard::OTHER }
+            }
+        }
+    }
+
+    fn encode(&self, kind: &str, data: &str) -> Result<Unaddressed, Cow<'static, str>> {
+        let data = Json::parse(data).ok().filter(|data| data.as_str().starts_with('{')).ok_or("not a JSON object")?;
+        Ok(Unaddressed::new(now(), &Event::Custom { kind: kind.into(), data }))
+    }
+
+    fn size(encoded: &Unaddressed) -> usize {
+        encoded.size().saturating_add(MAX_NAME)
+    }
+
+    fn frame(&self, encoded: &Unaddressed, to: &Name) -> Text {
+        encoded.to(to.as_str()).into()
+    }
+
+    fn placed(&self, encoded: &Unaddressed, topic: &TopicName, at: Position) -> Option<Unaddressed> {
+        let Position { epoch, offset } = at;
+        Some(encoded.at(&aivillage::Position { topic: topic.as_str().into(), epoch, offset }))
+    }
+
+    fn gap(&self, peer: &Name, gap: &Gap) -> Option<Text> {
+        let Gap { topic, epoch, from, to: last } = gap;
+        let gap = Notice::Gap { topic: topic.as_str().into(), epoch: *epoch, from: from.unwrap_or(1), to: *last };
+        Some(to(peer, &Event::Notice(gap)))
+    }
+
+    fn welcome(&self, peer: &Name, _: Duration) -> Option<Text> {
+        let features = Json::parse(FEATURES).unwrap_or_default();
+        let server_time = now().naive().into();
+        Some(to(peer, &Event::ConnectionEstablished { connection_id: peer.as_str().into(), server_time, features }))
+    }
+
+    fn complain(&self, peer: &Name, complaint: Complaint<'_>) -> Option<Text> {
+        match complaint {
+            Complaint::Malformed => Some(error(peer, INVALID_JSON)),
+            Complaint::TooMuch => Some(error(peer, "Too many messages")),
+            Complaint::Unhandled(_) => None,
+        }
+    }
+
+    fn ping(&self, peer: &Name) -> Option<Text> {
+        Some(to(peer, &Event::Ping { server_time: now().naive().into() }))
+    }
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_unix_micros(wall())
+}
+
+fn to(peer: &Name, event: &Event<'_>) -> Text {
+    Unaddressed::new(now(), event).to(peer.as_str()).into()
+}
+
+fn error(peer: &Name, why: &str) -> Text {
+    to(peer, &Event::Error { error: why.into() })
+}
+
+fn misread(peer: &Name, why: Malformed) -> Text {
+    match why {
+        Malformed::Json | Malformed::Object => error(peer, INVALID_JSON),
+        Malformed::Twice | Malformed::Kind | Malformed::Topic | Malformed::Since | Malformed::Data => {
+            error(peer, &why.to_string())
+        }
+    }
+}
+
+/// Whether this is the last part of the path.
+fn is_last(path: &str, part: &str) -> bool {
+    path.rsplit('/').next() == Some(part)
+}
+
+impl HubSetup<Village> {
+    /// AI Village's hub, listening on `address`; port 0 lets the system choose. Everybody may come in, unless
+    /// [`authorize`](Self::authorize) says otherwise.
+    ///
+    /// ```
+    /// use bowline_transport::hub::HubSetup;
+    /// let setup = HubSetup::village("127.0.0.1:0")?
+    ///     .on("custom", |message| async move {
+    ///         println!("{} says {}", message.peer(), String::from_utf8_lossy(message.data()));
+    ///         Ok::<_, String>(())
+    ///     });
+    /// # let _ = setup;
+    /// # Ok::<(), bowline_transport::SetupError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The address makes no sense, or its name is unknown.
+    pub fn village(address: &str) -> Result<Self, SetupError> {
+        let topics = |names: &[&str]| names.iter().filter_map(|name| TopicFilter::new(name).ok()).collect();
+        let topics = [(PATH, topics(&TOPICS)), (PATH_P2P_FOG, topics(&TOPICS_P2P_FOG))];
+        Ok(Self::with(address, Village { topics }, VILLAGE_HUB)?.authorize(|_| Admission::accept()))
+    }
+
+    /// What whoever connects at this path is subscribed to without asking. Default: `training`, `models` and `system` at
+    /// `/ws`, `p2p` and `fog` at `/ws/p2p-fog`.
+    ///
+    /// # Errors
+    /// There is no such path.
+    pub fn auto_subscribe(
+        mut self,
+        path: &str,
+        topics: impl IntoIterator<Item = TopicFilter>,
+    ) -> Result<Self, SetupError> {
+        let known = self.wire.topics.iter_mut().find(|(known, _)| *known == path);
+        let why = ConfigError { field: "auto_subscribe", why: "neither /ws nor /ws/p2p-fog" };
+        known.ok_or(why)?.1 = topics.into_iter().collect();
+        Ok(self)
+    }
+}
+
+impl Hub<Village> {
+    /// Publishes an event on the topic that the original has for its type; one of a type that it does not publish, on
+    /// `system`.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn publish_event(&self, event: &Event<'_>) -> Result<Sent, Refused> {
+        self.publish_topic(aivillage::topic_of(event.kind()).unwrap_or("system"), event.kind(), &event.data())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_has_a_name_like_that_of_the_original() {
+        let name = Name::new();
+        assert_ne!(name, Name::new());
+        let places: Vec<_> = name.as_str().match_indices('-').map(|(at, _)| at).collect();
+        assert_eq!((name.as_str().len(), places), (36, vec![8, 13, 18, 23]));
+        assert_eq!(name.as_str().as_bytes().get(14), Some(&b'4'));
+        assert!(matches!(name.as_str().as_bytes().get(19), Some(b'8' | b'9' | b'a' | b'b')));
+    }
+
+    #[test]
+    fn a_topic_is_where_its_path_says() {
+        let setup = HubSetup::village("127.0.0.1:0").unwrap();
+        let names = |part: &str| setup.wire.topics(part).iter().map(TopicFilter::to_string).collect::<Vec<_>>();
+        assert_eq!(names("ws"), ["training", "models", "system"]);
+        assert_eq!(names("p2p-fog"), ["p2p", "fog"]);
+        assert_eq!(names("elsewhere"), [""; 0]);
+    }
+}

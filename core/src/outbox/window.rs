@@ -1,0 +1,211 @@
+//! The outbox of a numbered sender: what the receiver's marks say, and how much it may still send.
+//!
+//! ```text
+//!            una                    credit            next
+//!  ended ──── ┆ ▪ arrived  ▫ sent … ┆ waits ………………… ┆
+//!                 │            └─ arrived: no timer, no copy, on no connection
+//!                 └─ completed: ended
+//! ```
+//!
+//! Rules: F2, R6, S3, S4, S7, S8, S10, T2, H3.
+
+use super::{Ack, Answer, End, Outbox, Outcome, Path, Posting, Rejection, Slot, as_u64};
+use crate::ids::{LinkId, Seq};
+use crate::marks::{Report, WINDOW};
+use crate::ring::Slots;
+use crate::time::{Instant, Timer};
+use core::time::Duration;
+
+/// After a resume so many messages go before the first mark of the new connection (R6): a quarter of the window.
+const BURST: u64 = 16;
+
+/// Stands for a connection on which the peer asked for a message again: it was sent, but on none that is left.
+const ASKED_ON: LinkId = LinkId::from_number(u64::MAX);
+
+impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
+    /// The lowest number that has not ended; that of the next message if all have.
+    #[must_use]
+    pub fn una(&self) -> Seq {
+        let ended = self.ring.iter().position(|slot| slot.end == End::Open);
+        self.head.plus(as_u64(ended.unwrap_or(self.ring.len())))
+    }
+
+    /// The number of the next message.
+    #[must_use]
+    pub fn next(&self) -> Seq {
+        self.head.plus(as_u64(self.ring.len()))
+    }
+
+    /// The first number that was never sent, on any path.
+    #[must_use]
+    pub fn unsent(&self) -> Seq {
+        let sent = |slot: &Slot<P>| slot.sent_on != LinkId::NONE || slot.post != Posting::Never || slot.polled > 0;
+        let last = (0..self.ring.len()).rev().find(|offset| self.ring.get(*offset).is_some_and(sent));
+        self.head.plus(as_u64(last.map_or(0, |offset| offset.saturating_add(1))))
+    }
+
+    /// No number above this one may be sent (S10).
+    pub(super) fn allowed(&self) -> Seq {
+        if self.credit == Seq::LAST { Seq::LAST } else { self.credit.min(self.una().plus(WINDOW.saturating_sub(1))) }
+    }
+
+    /// The receiver's marks have come, on `link` or by HTTP ([`LinkId::NONE`]).
+    pub fn on_report(&mut self, now: Instant, link: LinkId, report: &Report) -> Ack {
+        if report.top() >= self.next() || report.base > self.next() {
+            return Ack::NeverSent;
+        }
+        let never_sent =
+            |slot: &Slot<P>| slot.sent_on == LinkId::NONE && slot.post == Posting::Never && slot.polled == 0;
+        let lied = |(offset, slot): (usize, &Slot<P>)| {
+            slot.end == End::Open && never_sent(slot) && report.of(self.head.plus(as_u64(offset))).0
+        };
+        if self.ring.iter().enumerate().any(lied) {
+            return Ack::NeverSent;
+        }
+        let mut said = Ack::Unknown;
+        let mut latest = None;
+        for offset in 0..self.ring.len() {
+            let seq = self.head.plus(as_u64(offset));
+            let (arrived, done, rejected) = report.of(seq);
+            let Some(slot) = self.ring.get_mut(offset).filter(|slot| slot.end == End::Open) else { continue };
+            if !arrived {
+                // By HTTP marks are the whole truth: it was given back, and the word was for a connection that is gone.
+                if link == LinkId::NONE && slot.answer == Answer::Arrived {
+                    slot.answer = Answer::None;
+                }
+                continue;
+            }
+            // One sample a report: of what was sent last (T2). What went another way besides is none (T5).
+            if let Answer::Awaited { since: Some(since), .. } = slot.answer
+                && slot.sent_on == link
+                && slot.post == Posting::Never
+            {
+                latest = latest.max(Some(since));
+            }
+            if done {
+                let path = if slot.post == Posting::Never && slot.polled == 0 { Path::WebSocket } else { Path::Http };
+                let outcome = if rejected { Outcome::Rejected(Rejection::ByPeer) } else { Outcome::Delivered { path } };
+                self.settle(now, seq, outcome);
+                said = Ack::Settled;
+            } else if slot.answer != Answer::Arrived {
+                let late = slot.answer == Answer::Late && !slot.by_http;
+                slot.answer = Answer::Arrived;
+                slot.by_http = false;
+                self.late = self.late.saturating_sub(usize::from(late));
+                said = Ack::Settled;
+            }
+        }
+        if let Some(sent) = latest {
+            self.rtt.sample(now.since(sent));
+        }
+        self.set_credit(report.limit());
+        said
+    }
+
+    /// The peer asks for a message again, after this (S8): it has not arrived, whatever was said before.
+    pub fn on_nack(&mut self, now: Instant, seq: Seq, after: Duration) -> Ack {
+        if seq < self.head {
+            return Ack::Unknown;
+        }
+        let Some(slot) = self.slot_mut(seq) else { return Ack::NeverSent };
+        if slot.end != End::Open {
+            return Ack::Unknown;
+        }
+        if slot.sent_on == LinkId::NONE && slot.post == Posting::Never && slot.polled == 0 {
+            return Ack::NeverSent;
+        }
+        let late = slot.answer == Answer::Late && !slot.by_http;
+        let mut from = Timer::disarmed();
+        let at = now.after(after.min(LONGEST));
+        if at > now {
+            from.arm(at);
+        }
+        slot.answer = Answer::Asked { from };
+        slot.sent_on = ASKED_ON;
+        slot.polled = 0;
+        self.late = self.late.saturating_sub(usize::from(late));
+        if at > now {
+            self.wake.arm_by(at);
+        }
+        self.rescan();
+        Ack::Settled
+    }
+
+    /// A connection begins, or HTTP without one: what the receiver has is what its marks say and nothing else; and until
+    /// its first marks a few messages must do (R6).
+    pub fn on_greeting(&mut self, now: Instant, report: Option<&Report>, win: u16) -> Ack {
+        for offset in 0..self.ring.len() {
+            if let Some(slot) = self.ring.get_mut(offset)
+                && slot.answer == Answer::Arrived
+            {
+                slot.answer = Answer::None;
+            }
+        }
+        let said = report.map_or(Ack::Unknown, |report| self.on_report(now, LinkId::NONE, report));
+        let una = self.una();
+        let first = una.plus(BURST.min(u64::from(win))).get().saturating_sub(1);
+        self.set_credit(Seq::from_number(first));
+        said
+    }
+
+    /// A poll has come: what is given from now on goes into its answer (H3).
+    pub const fn begin_poll(&mut self) {
+        self.polls = self.polls.saturating_add(1);
+        self.post_from = 0;
+    }
+
+    /// The next message for the answer to the poll.
+    pub fn take_polled(&mut self, now: Instant) -> Option<Seq> {
+        let allowed = self.allowed();
+        for offset in 0..self.ring.len() {
+            let seq = self.head.plus(as_u64(offset));
+            if seq > allowed {
+                return None;
+            }
+            let polls = self.polls;
+            let limit = self.frame_limit();
+            let Some(slot) = self.ring.get_mut(offset) else { continue };
+            let waits = match &slot.answer {
+                Answer::Arrived | Answer::Awaited { .. } => true,
+                Answer::Asked { from } => from.at().is_some_and(|at| at > now),
+                Answer::None | Answer::Late => false,
+            };
+            if slot.end == End::Open && !waits && slot.polled != polls && slot.size <= limit {
+                slot.polled = polls;
+                return Some(seq);
+            }
+        }
+        None
+    }
+
+    /// Whether [`take_polled`](Self::take_polled) would give one.
+    #[must_use]
+    pub fn has_polled(&self, now: Instant) -> bool {
+        let allowed = self.allowed();
+        self.ring.iter().enumerate().any(|(offset, slot)| {
+            let waits = match &slot.answer {
+                Answer::Arrived | Answer::Awaited { .. } => true,
+                Answer::Asked { from } => from.at().is_some_and(|at| at > now),
+                Answer::None | Answer::Late => false,
+            };
+            self.head.plus(as_u64(offset)) <= allowed
+                && slot.end == End::Open
+                && !waits
+                && slot.polled != self.polls
+                && slot.size <= self.frame_limit()
+        })
+    }
+
+    /// Sends nothing until somebody is there who says how much he takes.
+    pub const fn no_credit(&mut self) {
+        self.credit = Seq::from_number(0);
+    }
+
+    fn set_credit(&mut self, limit: Seq) {
+        self.credit = limit.min(Seq::from_number(Seq::LAST.get().saturating_sub(1)));
+        self.rescan();
+    }
+}
+
+/// Nobody is asked to wait longer (B4).
+const LONGEST: Duration = Duration::from_secs(600);
