@@ -3,10 +3,10 @@
 
 use bowline::wire::KeyedHash;
 use bowline::wire::gonka::{self, Kind};
-use bowline::{BETTENSOR_MINER, Config, Frame, GONKA_ML_NODE, Head, MessageId, Seq, VILLAGE_VIEWER};
+use bowline::{BETTENSOR_MINER, Config, Frame, GONKA_ML_NODE, Head, MessageId, Seq};
 use bowline_transport::conformance::{Check, Conformance, Report};
 use bowline_transport::http::{Answer, Bytes, Callback, Limits, Routes, Target};
-use bowline_transport::{Bettensor, Gonka, Heard, Keypair, Refused, Village, Wire};
+use bowline_transport::{Bettensor, Gonka, Heard, Keypair, Refused, Wire};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -71,36 +71,6 @@ fn the_miner_of_bettensor_passes_from_its_side() {
     for check in [Check::Size, Check::Mutation, Check::Garbage, Check::Memory, Check::Recorded, Check::HttpGarbage] {
         assert!(report.cases(check) > 0, "{check}");
     }
-}
-
-#[test]
-fn the_viewer_of_ai_village_passes_from_its_side() {
-    let vectors = include_str!("../vectors/aivillage.jsonl");
-    let events = [
-        "connection_established",
-        "ping",
-        "pong",
-        "error",
-        "training_started",
-        "training_progress",
-        "training_completed",
-        "model_created",
-        "system_metrics",
-        "subscription_response",
-    ];
-    let mut kit = Conformance::alone(Village::viewer())
-        .sample("custom", r#"{"note":"é\"\\\u0000","list":[1e300,null,{}]}"#)
-        .sample("x", "{}")
-        .refused("subscribe", r#"{"topic":"t"}"#)
-        .refused("custom", "no data")
-        .ignored(r#"{"type":"heartbeat"}"#)
-        .settings(VILLAGE_VIEWER);
-    for frame in recorded(vectors, "server->client", &events) {
-        kit = kit.recorded(frame);
-    }
-    let report = kit.run();
-    report.assert();
-    assert!(report.cases(Check::Quiet) > events.len());
 }
 
 #[test]
