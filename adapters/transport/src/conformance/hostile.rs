@@ -18,7 +18,7 @@ use bowline::{Frame, Head, SplitMix64};
 use core::fmt;
 
 /// So often is every frame damaged.
-const ROUNDS: usize = 500;
+pub(super) const ROUNDS: usize = 500;
 
 /// A damaged message may weigh so many times its frame, and so much more: no number in it may choose.
 const WEIGHT: (usize, usize) = (64, 4096);
@@ -54,7 +54,8 @@ const PIECES: [&str; 16] = [
 ];
 
 /// Bodies that no wire has a use for.
-const NO_MESSAGE: [&[u8]; 7] = [b"", b"\xff\xfe\xfd", b"{", b"[]", b"null", b"\0\0\0\0", b"no message at all"];
+pub(super) const NO_MESSAGE: [&[u8]; 7] =
+    [b"", b"\xff\xfe\xfd", b"{", b"[]", b"null", b"\0\0\0\0", b"no message at all"];
 
 impl<S: Wire, R: Wire> Conformance<'_, S, R> {
     pub(super) fn hostile(&self, report: &mut Report) {
@@ -224,7 +225,7 @@ fn acknowledgement<W: Wire>(wire: &mut W, head: Head) -> Option<String> {
     }
 }
 
-const fn most(bytes: usize) -> usize {
+pub(super) const fn most(bytes: usize) -> usize {
     bytes.saturating_mul(WEIGHT.0).saturating_add(WEIGHT.1)
 }
 
@@ -250,7 +251,7 @@ fn weigh(wire: &impl fmt::Debug) -> usize {
 }
 
 /// Texts that no wire has a use for.
-fn garbage(damage: &mut Damage) -> Vec<String> {
+pub(super) fn garbage(damage: &mut Damage) -> Vec<String> {
     let mut garbage: Vec<String> =
         ["", " ", "\0", "{", "}", "\"", "[]", "[[]]", "null", "-", "1e999", "\u{feff}{}", "\"\\ud800\""]
             .map(Into::into)
@@ -267,10 +268,10 @@ fn garbage(damage: &mut Damage) -> Vec<String> {
     garbage
 }
 
-struct Damage(SplitMix64);
+pub(super) struct Damage(SplitMix64);
 
 impl Damage {
-    const fn new(seed: u64) -> Self {
+    pub(super) const fn new(seed: u64) -> Self {
         Self(SplitMix64::new(seed))
     }
 
@@ -291,7 +292,7 @@ impl Damage {
     }
 
     /// The frame, damaged in one to four places.
-    fn bytes(&mut self, frame: &[u8], others: &[String]) -> Vec<u8> {
+    pub(super) fn bytes(&mut self, frame: &[u8], others: &[String]) -> Vec<u8> {
         let mut bytes = frame.to_vec();
         for _ in 0..=self.below(4) {
             let (at, range) = (self.below(bytes.len() + 1), self.range(bytes.len()));

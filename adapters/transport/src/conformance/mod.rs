@@ -16,9 +16,13 @@
 //! the process, as it would in service.
 
 mod hostile;
+#[cfg(feature = "hub")]
+mod hub;
 mod pair;
 mod report;
 
+#[cfg(feature = "hub")]
+pub use hub::HubConformance;
 pub use report::{Check, Failure, Report};
 
 use crate::http::Bytes;
