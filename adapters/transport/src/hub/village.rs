@@ -162,8 +162,12 @@ impl HubWire for Village {
                 Err(_) => Heard { reply: answer(false, &topic, dialect, false), ..Heard::OTHER },
             },
             Request::Message { kind, data } => {
-                let content =
-                    Content { kind: kind.into_owned().into(), data: text.slice_ref(data.as_bytes()), id: None };
+                // Without data it is the codec's own `{}`, which lies in no frame.
+                let data = match data {
+                    "{}" => Bytes::from_static(b"{}"),
+                    data => text.slice_ref(data.as_bytes()),
+                };
+                let content = Content { kind: kind.into_owned().into(), data, id: None };
                 Heard { said: Said::Message(content), ..Heard::OTHER }
             }
         }

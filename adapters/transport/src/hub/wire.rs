@@ -257,7 +257,7 @@ impl Heard {
 pub enum Said {
     /// Nothing the engine has to do with; it is life.
     Other,
-    /// It is not understood; sixteen of these in a row end the connection.
+    /// It is not understood; sixteen of these without a message between them end the connection.
     Malformed,
     /// The answer to a ping: what was sent before that has arrived.
     Pong,
