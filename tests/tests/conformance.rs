@@ -78,20 +78,22 @@ fn the_miner_of_bettensor_passes_from_its_side() {
 #[test]
 fn the_validator_of_bettensor_passes() {
     let vectors = include_str!("../vectors/bettensor.jsonl");
-    let keys = |seed: &str| Keypair::from_seed_hex(&seed.repeat(32)).unwrap();
-    let setup = HubSetup::validator("127.0.0.1:0", keys("07")).unwrap();
-    let mut kit = HubConformance::new(setup.wire(), keys("08").hotkey())
+    let keys = Keypair::from_seed_hex(&"07".repeat(32)).unwrap();
+    let setup = HubSetup::validator("127.0.0.1:0", keys).unwrap();
+    // The miner that was recorded.
+    let miner = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY";
+    let mut kit = HubConformance::new(setup.wire(), miner.parse().unwrap())
         .sample("game_update", r#"{"games":[{"game_id":"é\"\\","odds":1.95,"active":true}]}"#)
         .sample("own", "{}")
         .refused("game_update", "no data");
-    for frame in recorded(vectors, "miner->validator", &["auth", "prediction", "heartbeat"]) {
-        kit = kit.recorded(frame);
+    for frame in recorded(vectors, "miner->validator", &["prediction", "heartbeat"]) {
+        if frame.contains(miner) && frame.contains("signature") {
+            kit = kit.recorded(frame);
+        }
     }
     let report = kit.run();
-    // What others signed is not this miner's: it is known by the codec's own tests.
-    let failed: Vec<_> = report.failures().iter().filter(|failure| failure.check != Check::Recorded).collect();
-    assert!(failed.is_empty(), "{report}");
-    assert!(report.cases(Check::Mutation) > 0 && report.cases(Check::Size) == 2);
+    report.assert();
+    assert!(report.cases(Check::Recorded) >= 2 && report.cases(Check::Size) == 2);
 }
 
 #[test]
