@@ -99,6 +99,12 @@ pub struct HubSetup<W: HubWire> {
 }
 
 impl<W: HubWire> HubSetup<W> {
+    /// The wire, for the checks of [`HubConformance`](crate::conformance::HubConformance).
+    #[must_use]
+    pub const fn wire(&self) -> &W {
+        &self.wire
+    }
+
     /// A hub that speaks this wire with these settings, listening on `address`; port 0 lets the system choose.
     ///
     /// # Errors
