@@ -18,7 +18,7 @@ pub(super) const BEYOND: usize = 256;
 #[derive(Clone, Debug)]
 pub(super) struct Cursor {
     /// The last one before which nothing is missing; at first, what the application wants.
-    pub(super) since: Option<Since>,
+    pub(super) since: Since,
     /// Delivered already, beyond a hole.
     pub(super) beyond: BTreeSet<u64>,
     /// The hole has been asked for on this connection.
@@ -34,13 +34,13 @@ pub(super) enum Place {
 }
 
 impl Cursor {
-    pub(super) const fn new(since: Option<Since>) -> Self {
+    pub(super) const fn new(since: Since) -> Self {
         Self { since, beyond: BTreeSet::new(), asked: false }
     }
 
     pub(super) fn place(&self, epoch: u32, offset: u64) -> Place {
         match self.since {
-            Some(Since::After { epoch: known, offset: last }) if known == epoch => {
+            Since::After { epoch: known, offset: last } if known == epoch => {
                 if offset <= last || self.beyond.contains(&offset) {
                     Place::Copy
                 } else if offset == last.saturating_add(1) {
@@ -50,22 +50,22 @@ impl Cursor {
                 }
             }
             // The first of its topic, or of another run: a hub that knew of a gap has said so before.
-            Some(Since::After { .. } | Since::Oldest) | None => Place::Next,
+            Since::After { .. } | Since::Oldest | Since::Now => Place::Next,
         }
     }
 
     /// Up to this nothing is missing any more.
     pub(super) fn reached(&mut self, epoch: u32, mut offset: u64) {
         match self.since {
-            Some(Since::After { epoch: known, offset: last }) if known == epoch => offset = offset.max(last),
-            _ => self.beyond.clear(),
+            Since::After { epoch: known, offset: last } if known == epoch => offset = offset.max(last),
+            Since::After { .. } | Since::Oldest | Since::Now => self.beyond.clear(),
         }
         self.beyond = self.beyond.split_off(&offset.saturating_add(1));
         while self.beyond.first() == Some(&offset.saturating_add(1)) {
             self.beyond.pop_first();
             offset = offset.saturating_add(1);
         }
-        self.since = Some(Since::After { epoch, offset });
+        self.since = Since::After { epoch, offset };
         self.asked &= !self.beyond.is_empty();
     }
 

@@ -173,9 +173,10 @@ impl Native {
     }
 
     fn asking(&self, topic: &str) -> String {
-        let reached = self.cursors.get(topic).and_then(|cursor| cursor.since).map(|since| match since {
-            From::Oldest => Since::Oldest,
-            From::After { epoch, offset } => Since::After(Position { epoch, offset }),
+        let reached = self.cursors.get(topic).and_then(|cursor| match cursor.since {
+            From::Now => None,
+            From::Oldest => Some(Since::Oldest),
+            From::After { epoch, offset } => Some(Since::After(Position { epoch, offset })),
         });
         let since = reached.or_else(|| self.filters.get(topic).copied().flatten());
         Frame::Subscribe { topic: topic.into(), since }.encode()
@@ -197,7 +198,7 @@ impl Native {
             if self.cursors.len() >= TOPICS.saturating_mul(2) {
                 return None;
             }
-            self.cursors.insert(topic.to_owned(), Cursor::new(None));
+            self.cursors.insert(topic.to_owned(), Cursor::new(From::Now));
         }
         self.cursors.get_mut(topic)
     }
@@ -257,9 +258,9 @@ impl Native {
                 // From now on means from there on, also if the connection ends before the first event.
                 if let Some(Position { epoch, offset }) = at
                     && self.filters.get(&*topic) == Some(&None)
-                    && let Some(cursor) = self.cursor(&topic).filter(|cursor| cursor.since.is_none())
+                    && let Some(cursor) = self.cursor(&topic).filter(|cursor| cursor.since == From::Now)
                 {
-                    cursor.since = Some(From::After { epoch, offset });
+                    cursor.since = From::After { epoch, offset };
                 }
                 Heard::of(Head::Other)
             }

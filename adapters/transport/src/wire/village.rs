@@ -28,7 +28,6 @@ use bowline::wire::aivillage::{
     self, Event, MAX_NAME, Malformed, Notice, ORIGINAL_LIMIT, PING, PONG, Position, Request, Since, encode_subscribe,
 };
 use bowline::{Frame, Head};
-use core::fmt;
 use std::collections::BTreeMap;
 
 /// So many topics are subscribed to, or followed by their positions.
@@ -72,16 +71,10 @@ impl News {
 /// use bowline_transport::{Village, Wire};
 /// assert_eq!(Village::viewer().longest_frame(), 16 << 20);
 /// ```
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Village {
     topics: BTreeMap<String, Cursor>,
     ready: bool,
-}
-
-impl fmt::Debug for Village {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Village").field("topics", &self.topics.len()).field("ready", &self.ready).finish()
-    }
 }
 
 impl Village {
@@ -111,7 +104,7 @@ impl Village {
         if let Some(known) = self.topics.get_mut(topic) {
             known.reached(epoch, offset);
         } else if self.topics.len() < TOPICS {
-            self.topics.insert(topic.to_owned(), Cursor::new(Some(Since::After { epoch, offset })));
+            self.topics.insert(topic.to_owned(), Cursor::new(Since::After { epoch, offset }));
         }
     }
 
