@@ -1,6 +1,5 @@
 //! A hub and a native peer that was written in Python from PROTOCOL.md alone, over real sockets.
 
-#[expect(dead_code, reason = "every test binary uses another part of it")]
 #[path = "real/mod.rs"]
 mod real;
 
@@ -260,7 +259,10 @@ fn n1_a_plain_peer_and_a_native_one_at_one_hub_hear_of_the_same_topic() {
     assert_eq!(sent.reached, 2);
     let (one, other) = (next(&mut plain, "training_progress"), next(&mut native, "event"));
     assert_eq!(one["data"], other["data"]);
-    assert_eq!((&other["kind"], &other["topic"], &other["offset"]), (&json!("training_progress"), &json!("training"), &json!(1)));
+    assert_eq!(
+        (&other["kind"], &other["topic"], &other["offset"]),
+        (&json!("training_progress"), &json!("training"), &json!(1))
+    );
     assert_eq!(one.as_object().unwrap().len(), 5, "a plain peer gets the five keys it knows");
     let everybody = hub.publish("status_update", r#"{"status":"fine"}"#, Publish::DEFAULT).unwrap();
     assert_eq!(everybody.reached, 2);
