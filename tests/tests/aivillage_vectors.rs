@@ -353,6 +353,7 @@ fn w3_2_subscriptions_are_requests_in_both_spellings() {
         (r#"{"type":"subscribe","channel":"y","topic":"x"}"#, subscribe("x", Dialect::Service, None)),
         (r#"{"type":"subscribe","channel":"x","topic":null,"since":null}"#, subscribe("x", Dialect::Flat, None)),
         (r#"{"type":"subscribe","topic":"x","since":"oldest"}"#, subscribe("x", Dialect::Service, Some(Since::Oldest))),
+        (r#"{"type":"subscribe","topic":"x","since":"now"}"#, subscribe("x", Dialect::Service, Some(Since::Now))),
         (
             r#"{"type":"subscribe","topic":"x","since":{"offset":12,"epoch":7,"z":0}}"#,
             subscribe("x", Dialect::Service, after),

@@ -219,7 +219,7 @@ impl Node<Bettensor> {
 /// ```no_run
 /// use bowline_blocking::{Setup, Viewer};
 ///
-/// let viewer = Viewer::start(Setup::viewer("ws://village:8000")?.topic("training", None)?)?;
+/// let viewer = Viewer::start(Setup::viewer("ws://village:8000")?)?;
 /// for message in viewer.messages() {
 ///     println!("{:?}", message.content().event());
 ///     message.complete();

@@ -233,7 +233,7 @@ impl Node<Bettensor> {
 /// use bowline_smol::{Setup, Viewer};
 ///
 /// # smol::block_on(async {
-/// let viewer = Viewer::start(Setup::viewer("ws://village:8000")?.topic("training", None)?)?;
+/// let viewer = Viewer::start(Setup::viewer("ws://village:8000")?)?;
 /// while let Some(message) = viewer.receive().await {
 ///     println!("{:?}", message.content().event());
 ///     message.complete();
