@@ -6,7 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bowline::hub::{BETTENSOR_HUB, Bulk, Duplicate, HubConfig, Rate, Slow, TopicsConfig, VILLAGE_HUB, Why};
+use bowline::wire::aivillage::{self, Dialect, Request, Unaddressed};
 use bowline::wire::gonka::{self, Kind};
+use bowline::wire::timestamp::Timestamp;
 use bowline::{
     AckWait, Answer, BETTENSOR_MINER, BackoffConfig, Cause, Class, Config, GONKA_API_NODE, GONKA_ML_NODE,
     HeartbeatConfig, Hedge, HttpOutcome, InboxConfig, Jitter, LinkConfig, Newcomer, On, OnReject, OutboxConfig, Proof,
@@ -490,13 +492,22 @@ fn own_rows(rows: &[Row]) -> String {
     if spelt.is_empty() { "none".to_owned() } else { spelt.join(", ") }
 }
 
+/// The examples of the section with this number.
+fn examples(section: u8) -> Vec<&'static str> {
+    let start = PAGE.find(&format!("\n## {section}. ")).unwrap();
+    let text = PAGE[start + 1..].split("\n## ").next().unwrap_or_default();
+    text.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap_or_default().trim_end()).collect()
+}
+
+fn vectors(file: &str) -> Vec<Value> {
+    file.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
 #[test]
 fn the_examples_are_recorded_messages_and_the_codec_takes_them() {
-    let rows: Vec<Value> = VECTORS.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let examples: Vec<&str> =
-        PAGE.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap_or_default()).collect();
-    assert!(examples.len() >= 4, "the examples are gone");
-    for example in examples {
+    let rows = vectors(VECTORS);
+    assert!(examples(2).len() >= 4, "the examples are gone");
+    for example in examples(2) {
         let value: Value = serde_json::from_str(example).unwrap();
         if value == serde_json::from_str::<Value>(gonka::KEEPALIVE).unwrap() {
             assert_eq!(gonka::decode(example.as_bytes()), Ok(gonka::Frame::Other));
@@ -517,6 +528,55 @@ fn the_examples_are_recorded_messages_and_the_codec_takes_them() {
     }
     assert!(PAGE.contains(gonka::CLOSE_TAKEN) && PAGE.contains(&gonka::CLOSE_CODE.to_string()));
     assert_eq!(classify(GONKA_API_NODE.link.rows, Cause::Closed(gonka::CLOSE_CODE)), Class::Wait);
+}
+
+#[test]
+fn the_examples_of_ai_village_are_recorded_messages_or_ours_and_the_codec_writes_them() {
+    let rows = vectors(include_str!("../vectors/aivillage.jsonl"));
+    let mut ours = 0;
+    for example in examples(7) {
+        let value: Value = serde_json::from_str(example).unwrap();
+        if !rows.iter().any(|row| row["json"] == value) {
+            assert!(["\"since\"", "\"position\"", "\"gap\""].iter().any(|word| example.contains(word)), "{example}");
+            ours += 1;
+        }
+        let again = match aivillage::decode_request(example.as_bytes()).unwrap() {
+            Request::Subscribe { topic, dialect: Dialect::Service, since } => {
+                aivillage::encode_subscribe(&topic, since)
+            }
+            Request::Subscribe { .. } => continue,
+            _ => {
+                let frame = aivillage::decode(example.as_bytes()).unwrap();
+                let Some(time) = frame.timestamp.as_deref() else { continue };
+                let time = Timestamp::parse(&format!("{time}+00:00")).unwrap();
+                let event = Unaddressed::new(time, &frame.event().unwrap());
+                let event = frame.position.as_ref().map_or(event.clone(), |position| event.at(position));
+                event.to(frame.connection_id.as_deref().unwrap())
+            }
+        };
+        assert_eq!(again, example);
+    }
+    assert_eq!((ours, examples(7).len()), (3, 10));
+    for said in [aivillage::PATH, aivillage::PATH_P2P_FOG, aivillage::INVALID_JSON] {
+        assert!(PAGE.contains(said), "PROTOCOL.md does not mention {said:?}");
+    }
+}
+
+#[test]
+fn the_table_of_ai_villages_events_is_the_codes() {
+    let rows = table(&["type", "topic", "data"]);
+    assert_eq!(rows.len(), 18);
+    for row in rows {
+        let kind = unquoted(&row[0]);
+        assert_eq!(aivillage::topic_of(kind).unwrap_or("–"), row[1], "{kind}");
+        let event = aivillage::Event::read(kind, "{}").unwrap();
+        let data = event.data();
+        let fields: BTreeMap<&str, Value> = serde_json::from_str(&data).unwrap();
+        let told: BTreeSet<&str> =
+            if row[2].starts_with("any") { BTreeSet::new() } else { unquoted(&row[2]).split(", ").collect() };
+        assert_eq!(fields.keys().copied().collect::<BTreeSet<_>>(), told, "{kind}");
+        assert_eq!(matches!(event, aivillage::Event::Custom { .. }), kind == "custom");
+    }
 }
 
 #[test]
