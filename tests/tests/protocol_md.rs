@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use bowline::hub::{BETTENSOR_HUB, Bulk, Duplicate, HubConfig, Rate, Slow, TopicsConfig, VILLAGE_HUB, Why};
 use bowline::wire::aivillage::{self, Dialect, Request, Unaddressed};
 use bowline::wire::gonka::{self, Kind};
+use bowline::wire::native;
 use bowline::wire::timestamp::Timestamp;
 use bowline::{
     AckWait, Answer, BETTENSOR_MINER, BackoffConfig, Cause, Class, Config, GONKA_API_NODE, GONKA_ML_NODE,
@@ -19,6 +20,7 @@ use serde_json::Value;
 
 const PAGE: &str = include_str!("../../PROTOCOL.md");
 const VECTORS: &str = include_str!("../vectors/gonka.jsonl");
+const NATIVE: &str = include_str!("../vectors/native.jsonl");
 
 /// The rules that hold today. R1–R6, R9, R10, S4, S10, H3, P7, L7 and U11–U13 are later work.
 const RULES: &[(&str, &[u8])] = &[
@@ -492,11 +494,14 @@ fn own_rows(rows: &[Row]) -> String {
     if spelt.is_empty() { "none".to_owned() } else { spelt.join(", ") }
 }
 
-/// The examples of the section with this number.
-fn examples(section: u8) -> Vec<&'static str> {
-    let start = PAGE.find(&format!("\n## {section}. ")).unwrap();
-    let text = PAGE[start + 1..].split("\n## ").next().unwrap_or_default();
+/// The JSON examples in a part of the page.
+fn examples(text: &'static str) -> Vec<&'static str> {
     text.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap_or_default().trim_end()).collect()
+}
+
+/// The section with this number.
+fn section(number: u8) -> &'static str {
+    PAGE.split(&format!("\n## {number}.")).nth(1).unwrap().split("\n## ").next().unwrap()
 }
 
 fn vectors(file: &str) -> Vec<Value> {
@@ -504,10 +509,50 @@ fn vectors(file: &str) -> Vec<Value> {
 }
 
 #[test]
+fn the_native_frames_are_those_of_the_page() {
+    let rows = vectors(NATIVE);
+    let frames: Vec<&str> =
+        rows.iter().filter(|row| row["exact"] == true).filter_map(|row| row["frame"].as_str()).collect();
+    let examples = examples(section(8));
+    assert_eq!(examples.len(), 2);
+    for example in examples {
+        assert!(frames.contains(&example.trim()), "no such frame in tests/vectors/native.jsonl:\n{example}");
+    }
+    let members = |kind: &str| -> BTreeSet<String> {
+        let values = frames.iter().map(|frame| serde_json::from_str::<Value>(frame).unwrap());
+        let of_kind = values.filter(|value| value["type"] == kind && value.get("wait").is_none());
+        let all = of_kind.flat_map(|value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>());
+        all.filter(|name| name != "type").collect()
+    };
+    let quoted = |text: &str| -> Vec<String> { text.split('`').skip(1).step_by(2).map(str::to_owned).collect() };
+    let ack = members("ack");
+    for row in table(&["frame", "members", "who"]) {
+        let outside: String =
+            row[1].split('(').map(|part| part.split_once(')').map_or(part, |(_, rest)| rest)).collect();
+        let mut told: BTreeSet<String> = quoted(&outside).into_iter().collect();
+        if told.remove("ack") {
+            told.extend(ack.clone());
+        }
+        for kind in quoted(&row[0]).iter().filter(|_| row[1] != "see 8.2") {
+            assert_eq!(members(kind), told, "the members of {kind} in PROTOCOL.md and in tests/vectors/native.jsonl");
+        }
+    }
+    let told: BTreeSet<String> = table(&["member of `hello`"]).iter().flat_map(|row| quoted(&row[0])).collect();
+    assert_eq!(members("hello"), told);
+    for constant in [native::SUBPROTOCOL, native::PATH, native::HELLO, native::MESSAGES, native::POLL] {
+        assert!(section(8).contains(constant), "section 8 does not mention {constant}");
+    }
+    let reasons: Vec<String> =
+        table(&["reason", "resume was asked for, but"]).iter().map(|row| unquoted(&row[0]).to_owned()).collect();
+    assert_eq!(reasons, bowline::Reason::ALL.map(bowline::Reason::as_str));
+}
+
+#[test]
 fn the_examples_are_recorded_messages_and_the_codec_takes_them() {
     let rows = vectors(VECTORS);
-    assert!(examples(2).len() >= 4, "the examples are gone");
-    for example in examples(2) {
+    let examples = examples(section(2));
+    assert!(examples.len() >= 4, "the examples are gone");
+    for example in examples {
         let value: Value = serde_json::from_str(example).unwrap();
         if value == serde_json::from_str::<Value>(gonka::KEEPALIVE).unwrap() {
             assert_eq!(gonka::decode(example.as_bytes()), Ok(gonka::Frame::Other));
@@ -534,7 +579,7 @@ fn the_examples_are_recorded_messages_and_the_codec_takes_them() {
 fn the_examples_of_ai_village_are_recorded_messages_or_ours_and_the_codec_writes_them() {
     let rows = vectors(include_str!("../vectors/aivillage.jsonl"));
     let mut ours = 0;
-    for example in examples(7) {
+    for example in examples(section(7)) {
         let value: Value = serde_json::from_str(example).unwrap();
         if !rows.iter().any(|row| row["json"] == value) {
             assert!(["\"since\"", "\"position\"", "\"gap\""].iter().any(|word| example.contains(word)), "{example}");
@@ -556,7 +601,7 @@ fn the_examples_of_ai_village_are_recorded_messages_or_ours_and_the_codec_writes
         };
         assert_eq!(again, example);
     }
-    assert_eq!((ours, examples(7).len()), (3, 10));
+    assert_eq!((ours, examples(section(7)).len()), (3, 10));
     for said in [aivillage::PATH, aivillage::PATH_P2P_FOG, aivillage::INVALID_JSON] {
         assert!(PAGE.contains(said), "PROTOCOL.md does not mention {said:?}");
     }

@@ -356,3 +356,52 @@ mod of_a_hub_with_history {
         viewer.stop();
     }
 }
+
+mod of_ours {
+    use super::*;
+    use bowline_cli::proxy::{Fault, Proxy};
+    use bowline_smol::hub::{Hub, HubSetup};
+
+    with_both! {
+        misses_nothing_and_is_told_what_it_does,
+    }
+
+    fn misses_nothing_and_is_told_what_it_does(adapter: Adapter) {
+        let hub = Hub::start(HubSetup::village("127.0.0.1:0").unwrap()).unwrap();
+        let proxy = Proxy::start(hub.address()).unwrap();
+        let setup = Setup::viewer(&proxy.addr().to_string()).unwrap().drain(DRAIN).configure(hasty);
+        let viewer = Viewer::start(adapter, setup);
+        eventually("it is greeted", || viewer.status().state == State::Up);
+        // What is proved was said behind its subscriptions.
+        let receipt = viewer.send("custom", "{}");
+        let delivered = Outcome::Delivered { path: Path::WebSocket };
+        assert_eq!(begin("the pong behind it", move || receipt.wait().outcome).wait(), delivered);
+        let publish = |numbers: core::ops::RangeInclusive<u64>| {
+            for n in numbers {
+                hub.publish_topic("training", "training_progress", &progress(n).to_string()).unwrap();
+            }
+        };
+        let expect = |numbers: core::ops::RangeInclusive<u64>| {
+            for n in numbers {
+                assert_eq!(viewer.numbered(), ("training".to_owned(), n));
+            }
+        };
+        publish(1..=3);
+        expect(1..=3);
+        proxy.set(Fault::Refuse);
+        publish(4..=6);
+        proxy.set(Fault::Calm);
+        expect(4..=6);
+        publish(7..=7);
+        expect(7..=7);
+        // History holds sixteen.
+        proxy.set(Fault::Refuse);
+        publish(8..=37);
+        proxy.set(Fault::Calm);
+        assert_eq!(viewer.numbered(), ("gap in training".to_owned(), 21));
+        expect(22..=37);
+        let last = viewer.stop();
+        assert_eq!((last.stats.malformed, last.stats.violations), (0, 0));
+        drop(proxy);
+    }
+}

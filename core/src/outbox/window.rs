@@ -154,8 +154,9 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         self.post_from = 0;
     }
 
-    /// The next message for the answer to the poll.
-    pub fn take_polled(&mut self, now: Instant) -> Option<Seq> {
+    /// The next message for the answer to the poll, and how many bytes are left then: together they are no longer than the
+    /// longest message.
+    pub fn take_polled(&mut self, now: Instant, left: u32) -> Option<(Seq, u32)> {
         let allowed = self.allowed();
         for offset in 0..self.ring.len() {
             let seq = self.head.plus(as_u64(offset));
@@ -171,8 +172,9 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
                 Answer::None | Answer::Late => false,
             };
             if slot.end == End::Open && !waits && slot.polled != polls && slot.size <= limit {
+                let left = left.min(limit).checked_sub(slot.size)?;
                 slot.polled = polls;
-                return Some(seq);
+                return Some((seq, left));
             }
         }
         None

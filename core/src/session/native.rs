@@ -99,6 +99,8 @@ struct Waiting {
 struct Carrying {
     request: RequestId,
     marks: bool,
+    /// As much as one message may have, for all together.
+    left: u32,
 }
 
 impl Native {
@@ -460,11 +462,12 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
                 return None;
             }
             let request = native.poll.take()?.request;
-            native.carrying = Some(Carrying { request, marks: !live });
+            native.carrying = Some(Carrying { request, marks: !live, left: u32::MAX });
         }
         let carrying = native.carrying.as_mut()?;
         let request = carrying.request;
-        if !live && let Some(seq) = self.outbox.take_polled(now) {
+        if !live && let Some((seq, left)) = self.outbox.take_polled(now, carrying.left) {
+            carrying.left = left;
             self.stats.frames = self.stats.frames.saturating_add(1);
             return Some((request, Carry::Data(seq)));
         }

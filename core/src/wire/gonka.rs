@@ -34,7 +34,7 @@ use core::fmt;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{MAX_ID, WHITE, text};
+use super::{MAX_ID, WHITE, escape, text};
 use crate::MessageId;
 
 /// The WebSocket endpoint of an ML node.
@@ -221,14 +221,7 @@ pub fn encode_batch(kind: Kind, id: MessageId, batch: &str) -> String {
 #[must_use]
 pub fn encode_ack(id: &str) -> String {
     let mut frame = String::from(r#"{"type":"ack","id":""#);
-    for c in id.chars() {
-        match c {
-            '"' => frame.push_str(r#"\""#),
-            '\\' => frame.push_str(r"\\"),
-            '\0'..='\u{1f}' => frame.push_str(&alloc::format!("\\u{:04x}", u32::from(c))),
-            _ => frame.push(c),
-        }
-    }
+    escape(&mut frame, id);
     frame.push_str(r#""}"#);
     frame
 }

@@ -22,10 +22,13 @@ pub mod aivillage;
 pub mod bettensor;
 pub mod canonical;
 pub mod gonka;
+pub mod native;
 pub mod timestamp;
 
 use alloc::borrow::Cow;
+use alloc::string::String;
 use core::fmt;
+use core::fmt::Write as _;
 use core::hash::Hasher;
 
 use serde_json::value::RawValue;
@@ -113,6 +116,32 @@ impl fmt::Debug for KeyedHash {
     }
 }
 
+/// A string of at most `longest` bytes; copied only if it is written with escapes.
+fn text(raw: &RawValue, longest: usize) -> Option<Cow<'_, str>> {
+    // The longest spelling of a byte, \u0041, has six; so a long string is refused before it is unescaped.
+    if raw.get().len() > longest.saturating_mul(6).saturating_add(2) {
+        return None;
+    }
+    let plain = serde_json::from_str(raw.get()).map(Cow::Borrowed);
+    let text: Cow<'_, str> = plain.or_else(|_| serde_json::from_str(raw.get()).map(Cow::Owned)).ok()?;
+    (text.len() <= longest).then_some(text)
+}
+
+/// Writes a text as it stands between the quotes of a JSON string.
+fn escape(out: &mut String, text: &str) {
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str(r#"\""#),
+            '\\' => out.push_str(r"\\"),
+            '\0'..='\u{1f}' => {
+                // Writing to a `String` cannot fail.
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
+            _ => out.push(c),
+        }
+    }
+}
+
 /// Where in a JSON text a byte stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum At {
@@ -131,17 +160,6 @@ impl At {
             (Self::String, _) => Self::String,
         }
     }
-}
-
-/// A string of at most `longest` bytes; copied only if it is written with escapes.
-fn text(raw: &RawValue, longest: usize) -> Option<Cow<'_, str>> {
-    // The longest spelling of a byte, \u0041, has six; so a long string is refused before it is unescaped.
-    if raw.get().len() > longest.saturating_mul(6).saturating_add(2) {
-        return None;
-    }
-    let plain = serde_json::from_str(raw.get()).map(Cow::Borrowed);
-    let text: Cow<'_, str> = plain.or_else(|_| serde_json::from_str(raw.get()).map(Cow::Owned)).ok()?;
-    (text.len() <= longest).then_some(text)
 }
 
 #[cfg(test)]

@@ -108,7 +108,7 @@ const LONGEST: usize = 16 << 20;
 ///             Frame::Data { id, payload, .. } => Some(format!("R {id} {} {}", payload.sensor, payload.celsius)),
 ///             Frame::Ack { id } => Some(format!("A {id}")),
 ///             Frame::Keepalive => Some("K".into()),
-///             Frame::Ping => None, // the WebSocket's own will do
+///             _ => None, // the WebSocket's own ping will do
 ///         }
 ///     }
 ///
