@@ -33,6 +33,7 @@
 pub mod io;
 mod turn;
 
+pub use bowline::wire::aivillage;
 pub use bowline::wire::gonka::Kind;
 pub use bowline_transport::{
     Gonka, Message, News, Receipt, Refused, Reply, SendError, Settlement, Setup, SetupError, Status, Village,

@@ -40,6 +40,7 @@ pub mod hub;
 mod io;
 mod turn;
 
+pub use bowline::wire::aivillage;
 pub use bowline::wire::gonka::Kind;
 pub use bowline_transport::{
     Gonka, Message, News, Receipt, Refused, Reply, SendError, Settlement, Setup, SetupError, Status, Village,
