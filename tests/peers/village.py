@@ -132,6 +132,7 @@ class Village:
             del self.history[topic][:count]
         elif word == "train":  # with a date, which nothing can write
             self.sessions["sess-1"] = {"started_at": datetime.now()}
+            tell("training")
         else:
             for client in list(self.clients.values()):
                 if word == "raw":

@@ -263,6 +263,7 @@ mod of_the_original {
         };
         let Some((mut peer, viewer)) = viewing(adapter, "as it is", |setup| setup.configure(brief)) else { return };
         peer.tell(value!(["train"]));
+        peer.saw("training");
         let receipt = viewer.send("custom", r#"{"request":"training_status"}"#);
         assert_eq!(peer.saw("mute")["why"], "TypeError");
         assert_eq!(begin("its end", move || receipt.wait().outcome).wait(), Outcome::Expired);
