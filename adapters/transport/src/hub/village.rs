@@ -128,6 +128,10 @@ impl HubWire for Village {
         self.topics.iter().find(|(known, _)| is_last(known, path)).map_or(&[], |(_, topics)| topics)
     }
 
+    fn named(&self, cid: &str) -> Option<Name> {
+        Some(Name(cid.into()))
+    }
+
     fn read(&self, _: &KeyedHash, peer: &Name, text: &Bytes) -> Heard {
         let request = match aivillage::decode_request(text) {
             Ok(request) => request,
@@ -163,8 +167,12 @@ impl HubWire for Village {
                 Err(_) => Heard { reply: answer(false, &topic, dialect, false), ..Heard::OTHER },
             },
             Request::Message { kind, data } => {
-                let content =
-                    Content { kind: kind.into_owned().into(), data: text.slice_ref(data.as_bytes()), id: None };
+                // Without data it is the codec's own `{}`, which lies in no frame.
+                let data = match data {
+                    "{}" => Bytes::from_static(b"{}"),
+                    data => text.slice_ref(data.as_bytes()),
+                };
+                let content = Content { kind: kind.into_owned().into(), data, id: None };
                 Heard { said: Said::Message(content), ..Heard::OTHER }
             }
         }
