@@ -150,6 +150,7 @@ impl HubWire for Village {
             Request::Subscribe { topic, dialect, since } => match TopicFilter::new(&topic) {
                 Ok(filter) => {
                     let since = since.map(|since| match since {
+                        Since::Now => Start::Now,
                         Since::Oldest => Start::Oldest,
                         Since::After { epoch, offset } => Start::After(Position { epoch, offset }),
                     });

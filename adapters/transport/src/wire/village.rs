@@ -71,7 +71,7 @@ impl News {
 #[derive(Clone, Debug)]
 struct Cursor {
     /// The last one before which nothing is missing; at first, what the application wants.
-    since: Option<Since>,
+    since: Since,
     /// Delivered already, beyond a hole.
     beyond: BTreeSet<u64>,
     /// The hole has been asked for on this connection.
@@ -87,13 +87,13 @@ enum Place {
 }
 
 impl Cursor {
-    const fn new(since: Option<Since>) -> Self {
+    const fn new(since: Since) -> Self {
         Self { since, beyond: BTreeSet::new(), asked: false }
     }
 
     fn place(&self, epoch: u32, offset: u64) -> Place {
         match self.since {
-            Some(Since::After { epoch: known, offset: last }) if known == epoch => {
+            Since::After { epoch: known, offset: last } if known == epoch => {
                 if offset <= last || self.beyond.contains(&offset) {
                     Place::Copy
                 } else if offset == last.saturating_add(1) {
@@ -103,22 +103,22 @@ impl Cursor {
                 }
             }
             // The first of its topic, or of another run: a hub that knew of a gap has said so before.
-            Some(Since::After { .. } | Since::Oldest) | None => Place::Next,
+            Since::After { .. } | Since::Oldest | Since::Now => Place::Next,
         }
     }
 
     /// Up to this nothing is missing any more.
     fn reached(&mut self, epoch: u32, mut offset: u64) {
         match self.since {
-            Some(Since::After { epoch: known, offset: last }) if known == epoch => offset = offset.max(last),
-            _ => self.beyond.clear(),
+            Since::After { epoch: known, offset: last } if known == epoch => offset = offset.max(last),
+            Since::After { .. } | Since::Oldest | Since::Now => self.beyond.clear(),
         }
         self.beyond = self.beyond.split_off(&offset.saturating_add(1));
         while self.beyond.first() == Some(&offset.saturating_add(1)) {
             self.beyond.pop_first();
             offset = offset.saturating_add(1);
         }
-        self.since = Some(Since::After { epoch, offset });
+        self.since = Since::After { epoch, offset };
         self.asked &= !self.beyond.is_empty();
     }
 }
@@ -143,7 +143,7 @@ impl Village {
     }
 
     /// Subscribes to this topic; false: it is no name, or there are too many.
-    pub(crate) fn subscribe(&mut self, topic: &str, since: Option<Since>) -> bool {
+    pub(crate) fn subscribe(&mut self, topic: &str, since: Since) -> bool {
         let takes =
             (1..=MAX_NAME).contains(&topic.len()) && (self.topics.len() < TOPICS || self.topics.contains_key(topic));
         if takes {
@@ -154,7 +154,7 @@ impl Village {
 
     /// What is asked for on every connection.
     fn subscriptions(&self) -> Vec<String> {
-        self.topics.iter().map(|(topic, cursor)| encode_subscribe(topic, cursor.since)).collect()
+        self.topics.iter().map(|(topic, cursor)| encode_subscribe(topic, Some(cursor.since))).collect()
     }
 
     /// Everything up to this has been delivered, or is known to be lost.
@@ -162,7 +162,7 @@ impl Village {
         if let Some(known) = self.topics.get_mut(topic) {
             known.reached(epoch, offset);
         } else if self.topics.len() < TOPICS {
-            self.topics.insert(topic.to_owned(), Cursor::new(Some(Since::After { epoch, offset })));
+            self.topics.insert(topic.to_owned(), Cursor::new(Since::After { epoch, offset }));
         }
     }
 
@@ -175,7 +175,7 @@ impl Village {
             match cursor.place(*epoch, *offset) {
                 Place::Copy => return Heard::of(Head::Other),
                 Place::Beyond if !core::mem::replace(&mut cursor.asked, true) => {
-                    say.push(encode_subscribe(topic, cursor.since));
+                    say.push(encode_subscribe(topic, Some(cursor.since)));
                 }
                 Place::Next | Place::Beyond => {}
             }
@@ -285,7 +285,7 @@ mod tests {
 
     fn wire() -> Village {
         let mut wire = Village::viewer();
-        assert!(wire.subscribe("training", None));
+        assert!(wire.subscribe("training", Since::Now));
         wire
     }
 
@@ -325,7 +325,7 @@ mod tests {
     #[test]
     fn it_is_ready_when_greeted_and_subscribes_on_every_connection() {
         let mut wire = wire();
-        for (said, asked) in [(encode_subscribe("training", None), 12), (since(12), 13)] {
+        for (said, asked) in [(encode_subscribe("training", Some(Since::Now)), 12), (since(12), 13)] {
             assert_eq!(wire.greet(), None);
             let heard = read(&mut wire, &greeting());
             assert!(heard.greeting && heard.message.is_none());
@@ -409,7 +409,7 @@ mod tests {
             event(&mut wire, "training", 7, 3 + 2 * n);
         }
         assert!(wire.topics["training"].beyond.len() <= BEYOND);
-        assert_ne!(wire.topics["training"].since, Some(Since::After { epoch: 7, offset: 1 }), "the hole is given up");
+        assert_ne!(wire.topics["training"].since, Since::After { epoch: 7, offset: 1 }, "the hole is given up");
     }
 
     #[test]
