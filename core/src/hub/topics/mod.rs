@@ -169,7 +169,6 @@ impl<P, M: Memory<P>> Topics<P, M> {
         while self.items.at(self.oldest.first).is_some_and(|oldest| oldest.forget <= now) {
             self.forget(self.oldest.first, NOBODY);
         }
-        self.rearm();
     }
 
     /// Takes the next thing that a session is to get. The subscriptions of a session take turns.
@@ -702,6 +701,7 @@ impl<P, M: Memory<P>> Topics<P, M> {
         if let Some(item) = self.items.key(index).and_then(|key| self.items.remove(key)) {
             self.bytes = self.bytes.saturating_sub(u64::from(item.size));
         }
+        self.rearm();
         if topic != but {
             self.settle(topic, false);
         }
