@@ -1090,3 +1090,48 @@ fn u4_a_subscription_survives_the_connection_and_ends_with_the_session() {
     rig.later(Duration::from_secs(301));
     assert_eq!(rig.hub.topics().count(), 0, "nobody's, and empty: forgotten");
 }
+
+/// Cells of tables that a publication and its delivery look at, with so many receivers among so many sessions, each of
+/// which is subscribed to something.
+fn cells_touched(receivers: u64, sessions: u64) -> u64 {
+    let mut config = HubConfig::DEFAULT;
+    (config.sessions, config.connections, config.pending) = (20_000, 20_000, 20_000);
+    (config.handshakes, config.addresses) = (Rate::UNLIMITED, 20_000);
+    let mut hub: Hub<u32, Grows> = Hub::new(config.check().unwrap(), 1, Origin::new(9, 1), Instant::ZERO);
+    let (now, topic) = (at(1), TopicName::new("news").unwrap());
+    for n in 0..sessions {
+        let conn = hub.connect(now, n).unwrap();
+        assert!(hub.hello(now, 0, conn, who(n), None) && hub.verified(now, 0, conn, Verdict::Accept { http: false }));
+        let session = hub.session_of(conn).unwrap();
+        let other = TopicName::new(&std::format!("other.{}", n % 100)).unwrap();
+        hub.subscribe(now, session, &other.into(), Start::Now).unwrap();
+        if n % (sessions / receivers) == 0 {
+            hub.subscribe(now, session, &topic.into(), Start::Now).unwrap();
+        }
+    }
+    while hub.poll().is_some() {}
+    let touched = |hub: &Hub<u32, Grows>| {
+        hub.topics.touched() + hub.peers.touched.get() + hub.conns.touched.get() + hub.addresses.touched.get()
+    };
+    let before = touched(&hub);
+    for n in 0..10 {
+        assert_eq!(u64::from(hub.publish_topic(now, &topic, n, 1).reached), receivers);
+        let mut came = 0;
+        while let Some(output) = hub.poll() {
+            came += u64::from(matches!(output, HubOutput::Topic { .. }));
+        }
+        assert_eq!(came, receivers);
+    }
+    touched(&hub) - before
+}
+
+#[test]
+fn u4_publishing_costs_by_receivers_and_not_by_sessions() {
+    let few = cells_touched(10, 100);
+    for sessions in [1000, 10_000] {
+        let many = cells_touched(10, sessions);
+        assert!(many < few * 3 / 2, "ten receivers: {few} cells among 100 sessions, {many} among {sessions}");
+    }
+    let more = cells_touched(100, 1000);
+    assert!(more > few * 5, "it does count: {few} {more}");
+}

@@ -62,6 +62,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
             };
             let sent = hub.topics.publish(hub.now, topic, payload, size, tell);
             hub.stats.published = hub.stats.published.saturating_add(1);
+            hub.stats.refused_copies = hub.stats.refused_copies.saturating_add(u64::from(sent.refused));
             sent
         })
     }
@@ -86,12 +87,6 @@ impl<P, M: Memory<P>> Hub<P, M> {
     /// Every topic there is, and how it stands.
     pub fn topics(&self) -> impl Iterator<Item = TopicHealth> {
         self.topics.all()
-    }
-
-    /// So many subscriptions publishing has looked at since the hub began: what topics cost, whatever the clock says.
-    #[must_use]
-    pub const fn topic_steps(&self) -> u64 {
-        self.topics.steps()
     }
 
     fn member(&self, key: Key) -> u32 {

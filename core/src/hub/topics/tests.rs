@@ -522,7 +522,7 @@ fn config(seed: u64) -> TopicsConfig {
 #[test]
 fn u4_each_offset_comes_once_in_order_or_in_a_gap() {
     let (mut gaps, mut given, mut forgotten, mut full) = (0, 0, 0, 0);
-    for seed in 0..192 {
+    for seed in 0..96 {
         let config = config(seed);
         let limits = Limits {
             topics: config.topics,
@@ -532,18 +532,18 @@ fn u4_each_offset_comes_once_in_order_or_in_a_gap() {
             members: 5,
         };
         let mut rig: Rig<Grows> = Rig::new(seed, config, limits);
-        rig.run(600);
+        rig.run(500);
         gaps += rig.gaps;
         given += rig.given;
         forgotten += rig.forgotten;
         full += rig.full;
     }
-    assert!(gaps > 1000 && given > 10_000 && forgotten > 1000 && full > 1000, "{gaps} {given} {forgotten} {full}");
+    assert!(gaps > 500 && given > 5000 && forgotten > 500 && full > 500, "{gaps} {given} {forgotten} {full}");
 }
 
 #[test]
 fn u4_fixed_memory_keeps_the_same_promises() {
-    for seed in 0..64 {
+    for seed in 0..48 {
         let limits = Limits { topics: 4, items: 5, subscriptions: 6, filters: 6, members: 5 };
         let mut rig: Rig<Inline<5, 1, 1, 1, 1, 4, 5, 6>> = Rig::new(seed, config(seed & !3), limits);
         rig.limits.subscriptions = rig.limits.subscriptions.min(rig.config.subscriptions);
