@@ -228,12 +228,12 @@ impl<P, M: Memory<P>> Topics<P, M> {
         })
     }
 
-    fn hash(&self, text: &str) -> u64 {
-        text.bytes().fold(self.seed, |hash, byte| mix(hash ^ u64::from(byte)))
+    fn hash(&self, text: &[u8]) -> u64 {
+        text.iter().fold(self.seed, |hash, byte| mix(hash ^ u64::from(*byte)))
     }
 
     fn find(&self, name: &TopicName) -> Option<u32> {
-        self.topics.find(self.hash(name.as_str()), |topic| topic.name == *name).map(Key::index)
+        self.topics.find(self.hash(name.as_bytes()), |topic| topic.name == *name).map(Key::index)
     }
 
     /// So many sessions have a filter that matches this name.
@@ -247,7 +247,7 @@ impl<P, M: Memory<P>> Topics<P, M> {
         if !self.topics.has_room() {
             self.evict();
         }
-        let topic = self.topics.insert(self.hash(name.as_str()), Topic::new(*name, self.floor)).ok()?.index();
+        let topic = self.topics.insert(self.hash(name.as_bytes()), Topic::new(*name, self.floor)).ok()?.index();
         for wildcard in 0..self.wildcards.span() {
             let Some(member) = self.wildcards.at(wildcard).filter(|one| one.filter.matches(name)).map(|one| one.member)
             else {

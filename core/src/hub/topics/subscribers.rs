@@ -162,7 +162,7 @@ impl<P, M: Memory<P>> Topics<P, M> {
                 return Err(TopicsFull::Share);
             }
             let one = Wildcard { member, filter: *filter, of_member: Links::OUT };
-            let hash = self.hash(filter.as_str());
+            let hash = self.hash(filter.as_bytes());
             let index = self.wildcards.insert(hash, one).map_err(|_| TopicsFull::Filters)?.index();
             if let Some(member) = self.members.at_mut(member) {
                 member.filters = member.filters.saturating_add(1);
@@ -235,7 +235,7 @@ impl<P, M: Memory<P>> Topics<P, M> {
 
     fn wildcard(&self, member: u32, filter: &TopicFilter) -> Option<u32> {
         let is = |one: &Wildcard| one.member == member && one.filter == *filter;
-        self.wildcards.find(self.hash(filter.as_str()), is).map(Key::index)
+        self.wildcards.find(self.hash(filter.as_bytes()), is).map(Key::index)
     }
 
     /// The topics that a filter matches.
