@@ -1139,3 +1139,45 @@ fn u4_publishing_costs_by_receivers_and_not_by_sessions() {
     let more = cells_touched(100, 1000);
     assert!(more > few * 5, "it does count: {few} {more}");
 }
+
+#[test]
+fn u7_broadcasts_and_topics_take_turns_and_so_does_each_topic() {
+    let mut rig = Rig::new(|_| {});
+    let (conn, session) = rig.join(1);
+    rig.hub.subscribe(rig.now, session, &TopicFilter::new("*").unwrap(), Start::Now).unwrap();
+    for n in 0..3 {
+        rig.hub.publish(rig.now, 100 + n, 1, Publish::DEFAULT, |_, _| true);
+    }
+    for (topic, n) in [("busy", 1), ("busy", 2), ("busy", 3), ("quiet", 1)] {
+        rig.hub.publish_topic(rig.now, &TopicName::new(topic).unwrap(), n, 1);
+    }
+    let quiet = rig.hub.topics().find(|topic| topic.name.as_str() == "quiet").unwrap().newest.offset;
+    let order = [
+        Said::Broadcast(conn, 100),
+        Said::Topic(conn, 1, 1),
+        Said::Broadcast(conn, 101),
+        Said::Topic(conn, quiet, 1),
+        Said::Broadcast(conn, 102),
+        Said::Topic(conn, 2, 2),
+        Said::Topic(conn, 3, 3),
+    ];
+    assert_eq!(rig.drain(), order);
+}
+
+#[test]
+fn u4_whoever_finds_no_place_at_a_new_topic_is_counted_and_told_of() {
+    let mut rig = Rig::new(|config| config.topics.per_session = 1);
+    let (conn, session) = rig.join(1);
+    let [first, second] = ["first", "second"].map(|name| TopicName::new(name).unwrap());
+    rig.hub.subscribe(rig.now, session, &TopicFilter::new("*").unwrap(), Start::Now).unwrap();
+    assert_eq!(rig.hub.publish_topic(rig.now, &first, 1, 1), Sent { reached: 1, refused: 0, dropped: 0 });
+    assert_eq!(rig.hub.publish_topic(rig.now, &second, 2, 1), Sent { reached: 0, refused: 1, dropped: 0 });
+    let lost = Said::Event(HubEvent::Lost { session, count: 1 });
+    assert_eq!(rig.drain(), [lost, Said::Topic(conn, 1, 1)]);
+    assert_eq!(rig.hub.subscribe(rig.now, session, &second.into(), Start::Oldest), Err(TopicsFull::Share));
+    // Longer than all that may be held: nobody gets it, and there is no hole.
+    assert_eq!(rig.hub.publish_topic(rig.now, &first, 3, 17 << 20), Sent { reached: 0, refused: 1, dropped: 0 });
+    assert_eq!(rig.hub.publish_topic(rig.now, &first, 4, 1).reached, 1);
+    assert_eq!(rig.drain(), [Said::Topic(conn, 2, 4)]);
+    assert_eq!(rig.hub.stats().refused_copies, 2);
+}
