@@ -225,7 +225,7 @@ fn topics() {
                         hub.publish_topic(Moment::ZERO, &news, u64::from(n), 1000)
                     } else {
                         let every = *sessions / RECEIVERS;
-                        let to = |_, who: Identity| who.bits() % every as u128 == 0;
+                        let to = |_, who: Identity| who.bits().is_multiple_of(every as u128);
                         hub.publish(Moment::ZERO, u64::from(n), 1000, Publish::DEFAULT, to)
                     };
                     assert_eq!(sent.reached as usize, RECEIVERS);
