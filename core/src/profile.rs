@@ -158,6 +158,9 @@ pub const VILLAGE_VIEWER: Config = Config {
     heartbeat: HeartbeatConfig { interval: seconds(30), dead: seconds(300), ..HeartbeatConfig::DEFAULT },
     outbox: OutboxConfig {
         proof: Proof::Pong,
+        // The original never answers again where a training goes on (wire facts 3.6.3): what it is asked then would be
+        // asked anew on every connection, and end it.
+        life: Some(seconds(60)),
         // What a hub of ours reads from a client: 64 KiB.
         frame_limit: 64 << 10,
         post_limit: 64 << 10,

@@ -1,12 +1,15 @@
 //! The codec of AI Village against what the original systems sent and did (`vectors/aivillage.jsonl`), against frames
 //! written to hurt it, and against chance. Names of tests carry the number of the fault in the wire facts they are about.
 
+use bowline::VILLAGE_VIEWER;
 use bowline::wire::aivillage::{
     self, Dialect, Event, FEATURES, INVALID_JSON, Json, MAX_NAME, Malformed, Notice, PING, PONG, Position, Request,
     Since, Unaddressed, decode, decode_request, encode_answer, encode_message, encode_refusal, encode_status,
     encode_subscribe, encode_unsubscribe, topic_of,
 };
 use bowline::wire::timestamp::Timestamp;
+use bowline_transport::Village;
+use bowline_transport::conformance::{Check, Conformance};
 use proptest::prelude::*;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -188,6 +191,24 @@ fn check_flat(row: &Row, kind: &str, frame: &aivillage::Frame<'_>) {
         | ("phase_update" | "connection" | "heartbeat" | "system_metrics" | "echo", Event::Custom { .. }) => {}
         unknown => panic!("{unknown:?}"),
     }
+}
+
+#[test]
+fn the_viewer_passes_the_conformance_kit() {
+    let viewer = Conformance::alone(Village::viewer())
+        .sample("custom", r#"{"request":"training_status"}"#)
+        .sample("custom", "{}")
+        .sample("é\"\\", r#" {"é😀":[1e-07,-0,{"x":null}]} "#)
+        .refused("subscribe", r#"{"topic":"x"}"#)
+        .refused("ping", "{}")
+        .refused("", "{}")
+        .refused("custom", "[]")
+        .json()
+        .settings(VILLAGE_VIEWER);
+    let frames = rows().into_iter().filter(|row| row.direction == "server->client" && row.transport == "ws-text");
+    let report = frames.fold(viewer, |viewer, row| viewer.recorded(row.frame)).run();
+    report.assert();
+    assert!(report.cases(Check::Recorded) >= 19 && report.cases(Check::Mutation) > 0);
 }
 
 #[test]

@@ -4,10 +4,12 @@
 use bowline::wire::KeyedHash;
 use bowline::wire::gonka::{self, Kind};
 use bowline::{BETTENSOR_MINER, Config, Frame, GONKA_ML_NODE, Head, MessageId, Seq};
-use bowline_transport::conformance::{Check, Conformance, Report};
+use bowline_transport::conformance::{Check, Conformance, HubConformance, Report};
 use bowline_transport::http::{Answer, Bytes, Callback, Limits, Routes, Target};
+use bowline_transport::hub::{self, Claim, Content, HubSetup, HubWire, Letter, Misread, Said, Text};
 use bowline_transport::{Bettensor, Gonka, Heard, Keypair, Refused, Wire};
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 #[path = "../../adapters/smol/examples/device/wire.rs"]
@@ -74,6 +76,145 @@ fn the_miner_of_bettensor_passes_from_its_side() {
 }
 
 #[test]
+fn the_validator_of_bettensor_passes() {
+    let vectors = include_str!("../vectors/bettensor.jsonl");
+    let keys = Keypair::from_seed_hex(&"07".repeat(32)).unwrap();
+    let setup = HubSetup::validator("127.0.0.1:0", keys).unwrap();
+    // The miner that was recorded.
+    let miner = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY";
+    let mut kit = HubConformance::new(setup.wire(), miner.parse().unwrap())
+        .sample("game_update", r#"{"games":[{"game_id":"é\"\\","odds":1.95,"active":true}]}"#)
+        .sample("own", "{}")
+        .refused("game_update", "no data");
+    for frame in recorded(vectors, "miner->validator", &["prediction", "heartbeat"]) {
+        if frame.contains(miner) && frame.contains("signature") {
+            kit = kit.recorded(frame);
+        }
+    }
+    let report = kit.run();
+    report.assert();
+    assert!(report.cases(Check::Recorded) >= 2 && report.cases(Check::Size) == 2);
+}
+
+#[test]
+fn the_hub_of_ai_village_passes() {
+    let vectors = include_str!("../vectors/aivillage.jsonl");
+    let setup = HubSetup::village("127.0.0.1:0").unwrap();
+    let mut kit = HubConformance::new(setup.wire(), "a viewer".parse().unwrap())
+        .sample("training_progress", r#"{"session_id":"é\"\\","progress":1e-300}"#)
+        .sample("x", "{}")
+        .refused("training_progress", "no data");
+    for frame in
+        recorded(vectors, "client->server", &["ping", "pong", "subscribe", "unsubscribe", "custom", "get_status"])
+    {
+        kit = kit.recorded(frame);
+    }
+    let report = kit.run();
+    report.assert();
+    assert!(report.cases(Check::Recorded) > 5 && report.cases(Check::Mutation) > 0);
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum HubFault {
+    None,
+    Short,
+    TakesAll,
+    Deaf,
+    Panics,
+    Talkative,
+    Trusting,
+    TakesAnyLetter,
+}
+
+/// A hub to which a device says its name, and then what it measures.
+#[derive(Debug)]
+struct Lines(HubFault);
+
+impl HubWire for Lines {
+    type Peer = String;
+    type Proof = ();
+    type Confirmation = ();
+    type Encoded = (usize, String);
+
+    const LONGEST_FRAME: usize = 4096;
+
+    fn routes(&self) -> Routes<'static> {
+        Routes { websockets: &["/devices"], ..Routes::NONE }
+    }
+
+    fn claim(&self, _: &KeyedHash, text: &str) -> Option<Claim<Self>> {
+        let name = text.strip_prefix("I am ").or((self.0 == HubFault::Trusting).then_some(text))?;
+        Some(Claim { peer: name.to_owned(), proof: (), stamp: None })
+    }
+
+    fn holds(&self, _: &String, (): &()) -> bool {
+        true
+    }
+
+    fn read(&self, _: &KeyedHash, _: &String, text: &Bytes) -> hub::Heard {
+        let line = core::str::from_utf8(text).unwrap();
+        if self.0 == HubFault::Panics && line.len() > 9 {
+            let _ = &line[8..9];
+        }
+        let reply = (self.0 == HubFault::Talkative && line.len() < 1000).then(|| line.repeat(100).repeat(100).into());
+        match line.strip_prefix("M ") {
+            Some(_) if self.0 != HubFault::Deaf => {
+                let content = Content { kind: "measured".into(), data: text.slice(2..), id: None };
+                hub::Heard { said: Said::Message(content), reply, ..hub::Heard::OTHER }
+            }
+            _ => hub::Heard::MALFORMED,
+        }
+    }
+
+    fn letter(&self, names: &KeyedHash, body: &Bytes) -> Result<Letter<String>, Misread> {
+        let malformed = || Misread::Malformed("no line".into());
+        core::str::from_utf8(body).map_err(|_| malformed())?;
+        let heard = self.read(names, &String::new(), body);
+        let takes = matches!(heard.said, Said::Message(_)) || self.0 == HubFault::TakesAnyLetter;
+        if takes { Ok(Letter { peer: "post".into(), heard }) } else { Err(malformed()) }
+    }
+
+    fn encode(&self, kind: &str, data: &str) -> Result<Self::Encoded, Cow<'static, str>> {
+        if data.contains('\n') && self.0 != HubFault::TakesAll {
+            return Err("more than a line".into());
+        }
+        let line = format!("{kind} {data}");
+        Ok((if self.0 == HubFault::Short { data.len() } else { line.len() }, line))
+    }
+
+    fn size((size, _): &Self::Encoded) -> usize {
+        *size
+    }
+
+    fn frame(&self, (_, line): &Self::Encoded, _: &String) -> Text {
+        line.as_str().into()
+    }
+}
+
+#[test]
+fn a_hub_s_wire_that_is_broken_in_one_place_fails_the_check_of_that_place() {
+    for (fault, checks) in [
+        (HubFault::None, &[][..]),
+        (HubFault::Short, &[Check::Size]),
+        (HubFault::TakesAll, &[Check::Prepare]),
+        (HubFault::Deaf, &[Check::Recorded]),
+        (HubFault::Panics, &[Check::Mutation, Check::Garbage]),
+        (HubFault::Talkative, &[Check::Mutation]),
+        (HubFault::Trusting, &[Check::Garbage]),
+        (HubFault::TakesAnyLetter, &[Check::HttpGarbage]),
+    ] {
+        let wire = Lines(fault);
+        let report = HubConformance::new(&wire, "device".into())
+            .sample("set", "21.5")
+            .refused("set", "1\n2")
+            .recorded("M 21.5 degrees")
+            .run();
+        let failed: BTreeSet<Check> = report.failures().iter().map(|failure| failure.check).collect();
+        assert_eq!(failed, checks.iter().copied().collect(), "{fault:?}: {report}");
+    }
+}
+
+#[test]
 fn the_wire_of_the_example_passes() {
     let report = Conformance::pair(Thermometer, Thermometer, |reading| serde_json::to_vec(reading).unwrap())
         .sample(&(), r#"{"sensor":4,"celsius":21.5}"#)
@@ -105,6 +246,7 @@ enum Fault {
     WrongWord,
     ForgetsSpelling,
     KeepaliveIsAMessage,
+    AnswersAnswers,
     TooLong,
     StrictFields,
     KeyOfBytes,
@@ -230,6 +372,9 @@ impl Wire for Notes {
             Some("tick") if self.is(Fault::KeepaliveIsAMessage) => {
                 Some(Heard::message(None, None, Note { id: "".into(), json: Bytes::new(), bytes: 1 }))
             }
+            Some("tick") if self.is(Fault::AnswersAnswers) => {
+                Some(Heard { say: vec![text.into()], ..Heard::of(Head::Other) })
+            }
             Some("tick") => Some(Heard::of(Head::Other)),
             Some(_) if self.is(Fault::LateVersionIsAnOffence) => None,
             Some(_) => Some(Heard::of(Head::Other)),
@@ -328,6 +473,7 @@ fn a_wire_that_is_broken_in_one_place_fails_the_check_of_that_place() {
         (Fault::WrongWord, &[Check::Acknowledge, Check::Tolerance]),
         (Fault::ForgetsSpelling, &[Check::Echo]),
         (Fault::KeepaliveIsAMessage, &[Check::Quiet]),
+        (Fault::AnswersAnswers, &[Check::Quiet]),
         (Fault::TooLong, &[Check::Limit]),
         (Fault::StrictFields, &[Check::Tolerance]),
         (Fault::KeyOfBytes, &[Check::Tolerance]),

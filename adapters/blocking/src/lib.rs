@@ -7,7 +7,7 @@
 //!                            └── a thread per connection to our listener (64 at most)
 //! ```
 //!
-//! A protocol of one's own is a [`Wire`](bowline_transport::Wire) with a [`Setup::dialer`] or [`Setup::acceptor`]; all calls
+//! A protocol of one's own is a [`Wire`] with a [`Setup::dialer`] or [`Setup::acceptor`]; all calls
 //! are the same, and what came in is [`Message::content`].
 //!
 //! With the feature `tls`, `wss://` and `https://` are encrypted, and `Setup::tls` says whom to trust and what to show.

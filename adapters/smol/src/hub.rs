@@ -51,7 +51,7 @@ use crate::io::{Io, Socket};
 use crate::turn::{BREATH, connect, lock};
 use bowline::HttpOutcome;
 use bowline::hub::ConnId;
-use bowline_transport::http::{self, Answer, Deadline, Post, Served, Timed};
+use bowline_transport::http::{self, Answer, Callback, Deadline, Post, Served, Timed};
 use bowline_transport::hub::{Action, Hub as Shared, Line, Reading, Visit};
 use core::borrow::Borrow;
 use core::future::pending;
@@ -70,9 +70,6 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 /// one is closed unheard.
 const VISITORS: usize = 2048;
 const OF_ONE: usize = 256;
-
-/// A request is answered within this: as long as the application has to say who it is from, and then to handle it.
-const ANSWER: Duration = Duration::from_secs(15);
 
 /// A hub and its tasks, on smol's global executor. Dropped, it is closed at once.
 ///
@@ -490,7 +487,7 @@ impl<W: HubWire> Drop for Visitor<W> {
 }
 
 async fn serve<W: HubWire>(hub: Arc<Shared<W>>, visitor: Visitor<W>, socket: Socket) {
-    let limits = Shared::<W>::LIMITS;
+    let limits = hub.limits();
     let deadline = Deadline::after(limits.head);
     if socket.get_ref().set_nodelay(true).is_err() {
         return;
@@ -498,9 +495,10 @@ async fn serve<W: HubWire>(hub: Arc<Shared<W>>, visitor: Visitor<W>, socket: Soc
     let Ok(io) = Io::new(Arc::clone(&socket), |socket| hub.security().accept(socket)) else { return };
     let visit = &visitor.visit;
     let io = Timed::new(FuturesIo::new(io), SmolTimer::new(), deadline.clone());
-    let answer = |callback| {
-        let busy = async {
-            Timer::after(ANSWER).await;
+    let answer = |callback: Callback| {
+        let patience = Shared::<W>::patience(callback.path);
+        let busy = async move {
+            Timer::after(patience).await;
             Answer { retry_after: Some(Duration::from_secs(5)), ..Answer::error(503, "it takes too long") }
         };
         hub.request(visit, callback).or(busy)

@@ -10,7 +10,7 @@
 //! Every future of this crate may be dropped at any await: what was accepted stays accepted, and what was not taken
 //! stays where it was.
 //!
-//! A protocol of one's own is a [`Wire`](bowline_transport::Wire) with a [`Setup::dialer`] or [`Setup::acceptor`]; all calls
+//! A protocol of one's own is a [`Wire`] with a [`Setup::dialer`] or [`Setup::acceptor`]; all calls
 //! are the same, and what came in is [`Message::content`].
 //!
 //! With the feature `tls`, `wss://` and `https://` are encrypted, and `Setup::tls` says whom to trust and what to show.

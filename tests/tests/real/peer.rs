@@ -40,6 +40,19 @@ pub(crate) fn python(name: &str, scenario: &str) -> Option<Peer> {
     python_with(name, scenario, &[])
 }
 
+/// A Python peer that reads a port and a scenario of its arguments.
+#[track_caller]
+pub(crate) fn python_at(name: &str, port: u16, arguments: &[&str]) -> Option<Peer> {
+    // Whether there is a Python at all is asked by the one that waits for its first line.
+    let python = env::var("BOWLINE_PYTHON").unwrap_or_else(|_| "python3".into());
+    static KNOWN: OnceLock<bool> = OnceLock::new();
+    if !works(&KNOWN, Command::new(&python).args(["-c", "import websockets.asyncio.client"])) {
+        return missing(format!("{python} with the package websockets, 13 or newer"));
+    }
+    let port = port.to_string();
+    Some(Peer::start(Command::new(python).args(["-B", &script(name), &port]).args(arguments)))
+}
+
 /// With something in its environment.
 #[track_caller]
 pub(crate) fn python_with(name: &str, scenario: &str, environment: &[(&str, &str)]) -> Option<Peer> {

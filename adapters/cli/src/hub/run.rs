@@ -287,6 +287,8 @@ impl Shared {
                 }
                 Event::Lost { peer: hotkey, count } => about("lost", hotkey).field("count", count),
                 Event::War { peer: hotkey } => about("war", hotkey),
+                // Only native peers are numbered, and there are none here.
+                Event::Gap { .. } => continue,
                 Event::Ended { peer: hotkey, why } => about("ended", hotkey).field("why", why.to_string()),
                 Event::Fleet { http } => Line::event("fleet").field("http", http),
                 Event::Presence { .. } | Event::Drained { .. } => continue,

@@ -9,18 +9,16 @@
 //!
 //! Invariant: the damage is drawn from a seed of its own, so every run does the same.
 
-use super::{Conformance, Written, decides, fits, said, segment, text};
+use super::{Conformance, Written, decides, fits, quietly, said, segment, text};
 use crate::conformance::{Check, Report};
 use crate::http::{Bytes, Callback};
 use crate::wire::{Heard, Wire};
 use bowline::wire::KeyedHash;
 use bowline::{Frame, Head, SplitMix64};
 use core::fmt;
-use core::panic::AssertUnwindSafe;
-use std::panic::catch_unwind;
 
 /// So often is every frame damaged.
-const ROUNDS: usize = 500;
+pub(super) const ROUNDS: usize = 500;
 
 /// A damaged message may weigh so many times its frame, and so much more: no number in it may choose.
 const WEIGHT: (usize, usize) = (64, 4096);
@@ -56,7 +54,8 @@ const PIECES: [&str; 16] = [
 ];
 
 /// Bodies that no wire has a use for.
-const NO_MESSAGE: [&[u8]; 7] = [b"", b"\xff\xfe\xfd", b"{", b"[]", b"null", b"\0\0\0\0", b"no message at all"];
+pub(super) const NO_MESSAGE: [&[u8]; 7] =
+    [b"", b"\xff\xfe\xfd", b"{", b"[]", b"null", b"\0\0\0\0", b"no message at all"];
 
 impl<S: Wire, R: Wire> Conformance<'_, S, R> {
     pub(super) fn hostile(&self, report: &mut Report) {
@@ -103,7 +102,7 @@ impl<S: Wire, R: Wire> Conformance<'_, S, R> {
             for body in NO_MESSAGE {
                 let body = Bytes::from_static(body);
                 report.probe(Check::HttpGarbage, &text(&body), || {
-                    let callback = Callback { segment, idempotency_key: None, subprotocol: None, body: body.clone() };
+                    let callback = Callback { path, body: body.clone(), ..Callback::empty(segment) };
                     match wire.clone().request(&self.names, &callback) {
                         Ok(heard) => Err(format!("{path} takes it for {}, and answers 2xx", said(heard.head))),
                         Err(answer) => fits((400..500).contains(&answer.status), || {
@@ -118,10 +117,10 @@ impl<S: Wire, R: Wire> Conformance<'_, S, R> {
                     report.probe(Check::Mutation, &text(&body), || {
                         let key = Some(text(&body).chars().filter(char::is_ascii_graphic).take(64).collect());
                         let callback = Callback {
-                            segment,
+                            path,
                             idempotency_key: key,
-                            subprotocol: None,
                             body: Bytes::from(body.clone()),
+                            ..Callback::empty(segment)
                         };
                         wire.clone()
                             .request(&self.names, &callback)
@@ -197,6 +196,9 @@ fn end<W: Wire>(wire: &W, names: &KeyedHash, frames: &[String], seed: u64, repor
             report.probe(Check::Mutation, &damaged, || {
                 let heard = copy.read(names, &damaged);
                 weight::<W>(&heard, damaged.len())?;
+                if let Some(message) = &heard.message {
+                    copy.delivered(message);
+                }
                 if let (Some(head @ Head::Data { id: Some(id), .. }), Some(message)) = (heard.head, &heard.message) {
                     copy.noted(id, message);
                     let ack = acknowledgement(&mut copy, head).unwrap_or_default();
@@ -223,18 +225,15 @@ fn acknowledgement<W: Wire>(wire: &mut W, head: Head) -> Option<String> {
     }
 }
 
-/// A panic here has been found and named by another check.
-fn quietly<T>(step: impl FnOnce() -> Result<T, String>) -> Result<T, ()> {
-    catch_unwind(AssertUnwindSafe(step)).unwrap_or(Err(String::new())).map_err(drop)
-}
-
-const fn most(bytes: usize) -> usize {
+pub(super) const fn most(bytes: usize) -> usize {
     bytes.saturating_mul(WEIGHT.0).saturating_add(WEIGHT.1)
 }
 
 fn weight<W: Wire>(heard: &Heard<W::Incoming>, bytes: usize) -> Result<(), String> {
     let weight = heard.message.as_ref().map_or(0, |message| W::describe(message).1);
-    fits(weight <= most(bytes), || format!("{bytes} bytes of a peer's became a message of {weight}"))
+    fits(weight <= most(bytes), || format!("{bytes} bytes of a peer's became a message of {weight}"))?;
+    let said: usize = heard.say.iter().map(String::len).sum();
+    fits(said <= most(bytes), || format!("{bytes} bytes of a peer's are answered with {said}"))
 }
 
 /// How much the wire shows of itself.
@@ -252,7 +251,7 @@ fn weigh(wire: &impl fmt::Debug) -> usize {
 }
 
 /// Texts that no wire has a use for.
-fn garbage(damage: &mut Damage) -> Vec<String> {
+pub(super) fn garbage(damage: &mut Damage) -> Vec<String> {
     let mut garbage: Vec<String> =
         ["", " ", "\0", "{", "}", "\"", "[]", "[[]]", "null", "-", "1e999", "\u{feff}{}", "\"\\ud800\""]
             .map(Into::into)
@@ -269,10 +268,10 @@ fn garbage(damage: &mut Damage) -> Vec<String> {
     garbage
 }
 
-struct Damage(SplitMix64);
+pub(super) struct Damage(SplitMix64);
 
 impl Damage {
-    const fn new(seed: u64) -> Self {
+    pub(super) const fn new(seed: u64) -> Self {
         Self(SplitMix64::new(seed))
     }
 
@@ -293,7 +292,7 @@ impl Damage {
     }
 
     /// The frame, damaged in one to four places.
-    fn bytes(&mut self, frame: &[u8], others: &[String]) -> Vec<u8> {
+    pub(super) fn bytes(&mut self, frame: &[u8], others: &[String]) -> Vec<u8> {
         let mut bytes = frame.to_vec();
         for _ in 0..=self.below(4) {
             let (at, range) = (self.below(bytes.len() + 1), self.range(bytes.len()));

@@ -16,9 +16,13 @@
 //! the process, as it would in service.
 
 mod hostile;
+#[cfg(feature = "hub")]
+mod hub;
 mod pair;
 mod report;
 
+#[cfg(feature = "hub")]
+pub use hub::HubConformance;
 pub use report::{Check, Failure, Report};
 
 use crate::http::Bytes;
@@ -26,6 +30,11 @@ use crate::node::Refused;
 use crate::wire::{Heard, Wire};
 use bowline::wire::KeyedHash;
 use bowline::{Config, Frame, Head, MessageId, Origin, Seq};
+use core::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
+
+/// After so many answers to answers it is a loop.
+const ANSWERS: usize = 8;
 
 /// The content of a message as JSON, for comparing.
 type Content<'a, T> = Box<dyn Fn(&T) -> Vec<u8> + 'a>;
@@ -156,6 +165,7 @@ impl<'a, S: Wire, R: Wire> Conformance<'a, S, R> {
         let mut report = Report::default();
         self.outgoing(&mut report);
         self.understood(&mut report);
+        self.quiet(&mut report);
         if let Some((receiver, content)) = &self.receiver {
             pair::Pair { kit: self, receiver, content }.run(&mut report);
         }
@@ -206,6 +216,34 @@ impl<'a, S: Wire, R: Wire> Conformance<'a, S, R> {
         }
     }
 
+    /// What an end says that is no message: it means nothing of the kind to the other, and answers to it come to an end. A
+    /// peer that sends back what it gets must not keep a wire talking either.
+    fn quiet(&self, report: &mut Report) {
+        let names = &self.names;
+        let samples = self.samples.iter().filter_map(|sample| quietly(|| self.written(sample, 1)).ok());
+        let known = self.recorded.iter().chain(&self.answers).chain(&self.ignored).cloned();
+        for frame in samples.map(|written| written.frame).chain(known) {
+            report.probe(Check::Quiet, &frame, || silence(names, &self.sender, &self.sender, &frame));
+            if let Some((receiver, _)) = &self.receiver {
+                report.probe(Check::Quiet, &frame, || silence(names, &self.sender, receiver, &frame));
+                report.probe(Check::Quiet, &frame, || silence(names, receiver, receiver, &frame));
+            }
+        }
+        for frame in asides(&self.sender) {
+            report.probe(Check::Quiet, &frame, || silence(names, &self.sender, &self.sender, &frame));
+            if let Some((receiver, _)) = &self.receiver {
+                report.probe(Check::Quiet, &frame, || nothing(&receiver.clone().read(names, &frame)));
+                report.probe(Check::Quiet, &frame, || silence(names, &self.sender, receiver, &frame));
+            }
+        }
+        if let Some((receiver, _)) = &self.receiver {
+            for frame in asides(receiver) {
+                report.probe(Check::Quiet, &frame, || nothing(&self.sender.clone().read(names, &frame)));
+                report.probe(Check::Quiet, &frame, || silence(names, receiver, &self.sender, &frame));
+            }
+        }
+    }
+
     /// Frames that the author knows.
     fn understood(&self, report: &mut Report) {
         let names = &self.names;
@@ -225,6 +263,20 @@ impl<'a, S: Wire, R: Wire> Conformance<'a, S, R> {
             }
         }
     }
+}
+
+/// What the ends say to each other unasked after this first frame, which the second end reads: it must come to an end.
+fn silence<A: Wire, B: Wire>(names: &KeyedHash, one: &A, other: &B, first: &str) -> Result<(), String> {
+    let (mut one, mut other) = (one.clone(), other.clone());
+    let mut frames = vec![first.to_owned()];
+    let mut last = String::new();
+    for _ in 0..ANSWERS {
+        let answers: Vec<String> = frames.iter().flat_map(|frame| other.read(names, frame).say).collect();
+        frames = answers.iter().flat_map(|frame| one.read(names, frame).say).take(ANSWERS).collect();
+        let Some(said) = frames.last().or(answers.last()) else { return Ok(()) };
+        last.clone_from(said);
+    }
+    Err(format!("answers are answered without end: {last}"))
 }
 
 /// A message on its way, and the sender that remembers it.
@@ -258,6 +310,17 @@ fn nothing<T>(heard: &Heard<T>) -> Result<(), String> {
     let head = heard.head;
     let nothing = !decides(head) && !matches!(head, Some(Head::Data { .. } | Head::Malformed));
     fits(nothing && heard.message.is_none(), || format!("it should say nothing, and is {}", said(head)))
+}
+
+/// What a wire says beside messages and their acknowledgements.
+fn asides<W: Wire>(wire: &W) -> Vec<String> {
+    let mut wire = wire.clone();
+    [wire.greet(), wire.write(Frame::Ping), wire.write(Frame::Keepalive)].into_iter().flatten().collect()
+}
+
+/// A panic here has been found and named by another check.
+fn quietly<T>(step: impl FnOnce() -> Result<T, String>) -> Result<T, ()> {
+    catch_unwind(AssertUnwindSafe(step)).unwrap_or(Err(String::new())).map_err(drop)
 }
 
 fn text(bytes: &[u8]) -> String {

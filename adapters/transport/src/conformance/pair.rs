@@ -7,7 +7,7 @@
 //!
 //! Invariant: every case begins with fresh copies of both, so that no case depends on another.
 
-use super::{Conformance, Content, Written, fits, nothing, said, segment, text};
+use super::{Conformance, Content, Written, fits, said, segment, text};
 use crate::conformance::{Check, Report};
 use crate::http::{Bytes, Callback, Target};
 use crate::wire::{Heard, Wire};
@@ -53,7 +53,6 @@ impl<'a, S: Wire, R: Wire> Pair<'_, 'a, S, R> {
                 report.probe(Check::HttpAnswer, &name, || self.http_answer(sample));
             }
         }
-        self.quiet(report);
         self.limits(report);
     }
 
@@ -179,20 +178,6 @@ impl<'a, S: Wire, R: Wire> Pair<'_, 'a, S, R> {
         }
     }
 
-    fn quiet(&self, report: &mut Report) {
-        let names = &self.kit.names;
-        let mut sender = self.kit.sender.clone();
-        let ours = [sender.greet(), sender.write(Frame::Ping), sender.write(Frame::Keepalive)];
-        for frame in ours.into_iter().flatten() {
-            report.probe(Check::Quiet, &frame, || nothing(&self.receiver.clone().read(names, &frame)));
-        }
-        let mut receiver = self.receiver.clone();
-        let theirs = [receiver.greet(), receiver.write(Frame::Ping), receiver.write(Frame::Keepalive)];
-        for frame in theirs.into_iter().flatten() {
-            report.probe(Check::Quiet, &frame, || nothing(&self.kit.sender.clone().read(names, &frame)));
-        }
-    }
-
     fn limits(&self, report: &mut Report) {
         let Some(config) = self.kit.settings else { return };
         report.probe(Check::Limit, "the sender's settings", || {
@@ -218,7 +203,10 @@ impl<'a, S: Wire, R: Wire> Pair<'_, 'a, S, R> {
         let route = route.ok_or_else(|| format!("posted to {}, served are {served:?}", target.path()))?;
         let size = S::size(&outgoing);
         fits(body.len() <= size, || format!("size says {size} bytes, the body has {}", body.len()))?;
-        Ok((Callback { segment: segment(route), idempotency_key: Some(id.to_string()), subprotocol: None, body }, id))
+        Ok((
+            Callback { path: route, idempotency_key: Some(id.to_string()), body, ..Callback::empty(segment(route)) },
+            id,
+        ))
     }
 
     fn http_round_trip(&self, sample: &(&S::Kind, Bytes), fallback: &str) -> Result<(), String> {

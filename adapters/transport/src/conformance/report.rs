@@ -45,7 +45,7 @@ pub enum Check {
     Acknowledge,
     /// An id of a peer's own spelling is acknowledged in that spelling, every time.
     Echo,
-    /// Greeting, ping and keepalive are no message, no acknowledgement and no offence.
+    /// Greeting, ping and keepalive are no message, no acknowledgement and no offence; answers to answers come to an end.
     Quiet,
     /// What the sender's settings let through is within what the receiver reads.
     Limit,

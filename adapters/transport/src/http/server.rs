@@ -21,6 +21,7 @@
 //! unanswered; an idempotency key that fills a log.
 
 use super::{Bytes, Deadline, Whole};
+use bowline::wire::native::CLIENT;
 use core::convert::Infallible;
 use core::fmt::Write as _;
 use core::future::poll_fn;
@@ -29,8 +30,8 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 use hyper::body::{Body, Incoming};
 use hyper::header::{
-    ALLOW, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT,
-    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    ALLOW, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+    SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::rt::{Read, ReadBuf, Write};
 use hyper::server::conn::http1;
@@ -136,12 +137,18 @@ impl Routes<'_> {
 pub struct Callback {
     /// What it was posted as, the last part of the path: `"generated"`, `"validated"`.
     pub segment: &'static str,
+    /// The whole path.
+    pub path: &'static str,
     /// The peer's `Idempotency-Key`: 1 to 64 visible ASCII characters, without the quotes that some senders add. A key
     /// that is anything else counts as none: the message is still recognised by its content, and losing it for a bad
     /// header would be worse.
     pub idempotency_key: Option<String>,
     /// Of a request for a WebSocket: the subprotocol that will be selected.
     pub subprotocol: Option<&'static str>,
+    /// The credentials of `Authorization: Bearer`, of at most 64 visible characters.
+    pub bearer: Option<String>,
+    /// `Bowline-Client`: who a native peer is, of at most 64 visible characters.
+    pub client: Option<String>,
     /// The body as it came, at most [`Limits::body_bytes`]; it may be no JSON at all.
     pub body: Bytes,
 }
@@ -150,7 +157,15 @@ impl Callback {
     /// Without a body.
     #[must_use]
     pub const fn empty(segment: &'static str) -> Self {
-        Self { segment, idempotency_key: None, subprotocol: None, body: Bytes::new() }
+        Self {
+            segment,
+            path: segment,
+            idempotency_key: None,
+            subprotocol: None,
+            bearer: None,
+            client: None,
+            body: Bytes::new(),
+        }
     }
 }
 
@@ -345,20 +360,20 @@ where
         // A refusal leaves the body unread, and then the connection cannot go on.
         let whole = request.body().is_end_stream();
         let refused = |response| if whole { response } else { last(response) };
-        if let Some(segment) = segment(self.routes.websockets, path) {
+        if let Some((path, segment)) = segment(self.routes.websockets, path) {
             if *request.method() != Method::GET {
                 return refused(with(refusal(StatusCode::METHOD_NOT_ALLOWED, "only GET, to upgrade"), ALLOW, "GET"));
             }
-            return refused(self.upgrade(&request, self.routes.guarded.then_some(segment)).await);
+            return refused(self.upgrade(&request, self.routes.guarded.then_some((path, segment))).await);
         }
-        if let Some(page) = segment(self.routes.pages, path) {
+        if let Some((_, page)) = segment(self.routes.pages, path) {
             return refused(match *request.method() {
                 Method::GET | Method::HEAD => self.read(page).await,
                 _ => with(refusal(StatusCode::METHOD_NOT_ALLOWED, "only GET"), ALLOW, "GET"),
             });
         }
         match segment(self.routes.callbacks, path) {
-            Some(segment) if request.method() == Method::POST => self.receive(segment, request).await,
+            Some(named) if request.method() == Method::POST => self.receive(named, request).await,
             Some(_) => refused(with(refusal(StatusCode::METHOD_NOT_ALLOWED, "only POST"), ALLOW, "POST")),
             None => refused(refusal(StatusCode::NOT_FOUND, "no such path")),
         }
@@ -368,12 +383,22 @@ where
         reply((self.handler)(Callback::empty(page)).await)
     }
 
-    async fn receive(&self, segment: &'static str, request: Request<Incoming>) -> Response<Whole> {
+    async fn receive(
+        &self,
+        (path, segment): (&'static str, &'static str),
+        request: Request<Incoming>,
+    ) -> Response<Whole> {
         let idempotency_key = idempotency_key(request.headers());
+        let bearer =
+            word(request.headers(), &AUTHORIZATION).and_then(|said| said.strip_prefix("Bearer ").map(Into::into));
+        let client = word(request.headers(), &HeaderName::from_static(CLIENT)).map(Into::into);
         // Held until the answer is there: by then the body is the application's or gone.
         let mut room = Room(0);
         match collect(request.into_body(), self.limits.body_bytes, &mut room).await {
-            Ok(body) => reply((self.handler)(Callback { idempotency_key, body, ..Callback::empty(segment) }).await),
+            Ok(body) => {
+                let callback = Callback { path, idempotency_key, bearer, client, body, ..Callback::empty(segment) };
+                reply((self.handler)(callback).await)
+            }
             Err(Unread::NoRoom) => {
                 let busy = Answer { retry_after: Some(Duration::from_secs(1)), ..Answer::error(503, "no room") };
                 last(reply(busy))
@@ -386,12 +411,12 @@ where
         }
     }
 
-    async fn upgrade(&self, request: &Request<Incoming>, ask: Option<&'static str>) -> Response<Whole> {
+    async fn upgrade(&self, request: &Request<Incoming>, ask: Option<(&'static str, &'static str)>) -> Response<Whole> {
         match accept_key(request) {
             Ok(accept) => {
                 let subprotocol = offered(request.headers(), self.routes.subprotocols);
-                if let Some(segment) = ask {
-                    let answer = (self.handler)(Callback { subprotocol, ..Callback::empty(segment) }).await;
+                if let Some((path, segment)) = ask {
+                    let answer = (self.handler)(Callback { path, subprotocol, ..Callback::empty(segment) }).await;
                     if answer.status != 200 {
                         // Whoever wanted a WebSocket has nothing more to ask, and its place is wanted.
                         return last(reply(answer));
@@ -415,9 +440,15 @@ where
     }
 }
 
-/// The last part of `path`, if it is one of these.
-fn segment(paths: &[&'static str], path: &str) -> Option<&'static str> {
-    paths.iter().find(|known| **known == path)?.rsplit('/').next()
+/// `path` and its last part, if it is one of these.
+fn segment(paths: &[&'static str], path: &str) -> Option<(&'static str, &'static str)> {
+    let known = paths.iter().find(|known| **known == path)?;
+    Some((known, known.rsplit('/').next()?))
+}
+
+/// A header that occurs once and has at most 80 visible characters.
+fn word<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    only(headers, name)?.to_str().ok().filter(|text| text.len() <= 80)
 }
 
 /// Why a request is no handshake.

@@ -9,6 +9,7 @@
 //! what a session was told of its messages is kept as long as the machine remembers them, and no longer.
 
 mod account;
+mod native;
 mod output;
 
 pub(super) use account::denied;
@@ -29,10 +30,10 @@ use bowline::hub::{
     Sent, SessionId, Stamp, Start, TopicFilter, TopicHealth, TopicName, Verdict as Vote, Why,
 };
 use bowline::wire::KeyedHash;
-use bowline::{Cause, HttpOutcome, Instant, Origin, Policy, PostId, RequestId, Seq};
+use bowline::{Cause, DeliveryId, HttpOutcome, Instant, Origin, Policy, PostId, RequestId, Seq};
 use core::time::Duration;
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// So many bytes of messages may be at the application; further ones are not taken.
@@ -42,20 +43,30 @@ const HELD_BYTES: usize = 256 << 20;
 #[derive(Debug)]
 pub(super) struct Parcel<W: HubWire> {
     size: usize,
-    /// To encode it anew, where that is ever needed.
+    /// To encode it anew, where that is ever needed, and for native peers.
     source: Option<(Box<str>, Box<str>)>,
+    /// As native peers get it.
+    native: OnceLock<Text>,
     encoded: Mutex<(Instant, Arc<W::Encoded>)>,
     /// With its place in its topic's stream, once somebody wants that; `None`: as without.
     placed: OnceLock<Option<W::Encoded>>,
 }
 
 impl<W: HubWire> Parcel<W> {
-    pub(super) fn new(wire: &W, now: Instant, kind: &str, data: &str) -> Result<Self, Cow<'static, str>> {
+    /// `natives`: there are native peers.
+    pub(super) fn new(
+        wire: &W,
+        now: Instant,
+        kind: &str,
+        data: &str,
+        natives: bool,
+    ) -> Result<Self, Cow<'static, str>> {
         let encoded = wire.encode(kind, data)?;
-        let source = W::SHELF_LIFE.map(|_| (kind.into(), data.into()));
+        let source = (natives || W::SHELF_LIFE.is_some()).then(|| (kind.into(), data.into()));
         Ok(Self {
             size: W::size(&encoded),
             source,
+            native: OnceLock::new(),
             encoded: Mutex::new((now, Arc::new(encoded))),
             placed: OnceLock::new(),
         })
@@ -88,6 +99,11 @@ impl<W: HubWire> Parcel<W> {
         }
     }
 
+    /// What it says.
+    fn source(&self) -> Option<(&str, &str)> {
+        self.source.as_ref().map(|(kind, data)| (&**kind, &**data))
+    }
+
     /// Its length, in bytes.
     pub(super) const fn size(&self) -> usize {
         self.size
@@ -112,6 +128,7 @@ pub(super) enum Trust {
 pub(super) enum Effect<W: HubWire> {
     Deliver { message: Message<W::Peer>, ticket: Ticket },
     Verify { line: Arc<Line<W>> },
+    Reauth { line: Arc<Line<W>>, auth: String },
     Answer { request: Sender<Answer>, answer: Answer },
     Settle { receipt: Sender<Settlement>, settlement: Settlement },
     Tell(Event<W::Peer>),
@@ -131,6 +148,15 @@ pub(super) struct Engine<W: HubWire> {
     requests: BTreeMap<RequestId, Asking>,
     last_request: u64,
     receipts: BTreeMap<(SessionId, Seq), Sender<Settlement>>,
+    /// Native sessions by the name that is theirs alone, and those that have ended.
+    sids: BTreeMap<Box<str>, SessionId>,
+    ended: VecDeque<Box<str>>,
+    /// Numbered messages that came before one that is missing.
+    ahead: BTreeMap<(SessionId, DeliveryId), (Message<W::Peer>, Ticket)>,
+    native_horizon: Duration,
+    native_beat: (Duration, Duration),
+    /// Whether messages of this type are taken.
+    takes: Box<dyn Fn(&str) -> bool + Send>,
     held_bytes: usize,
     /// So many messages of a session are remembered.
     remembered: usize,
@@ -149,8 +175,10 @@ impl<W: HubWire> Engine<W> {
         clock: Clock,
         wire: Arc<W>,
         names: KeyedHash,
+        takes: Box<dyn Fn(&str) -> bool + Send>,
     ) -> Result<Self, SetupError> {
         let config = config.check()?;
+        let native = config.get().native.unwrap_or(bowline::NATIVE_PEER);
         Ok(Self {
             clock,
             machine: Machine::new(config, seed.unwrap_or_else(random), origin, clock.now()),
@@ -162,6 +190,12 @@ impl<W: HubWire> Engine<W> {
             requests: BTreeMap::new(),
             last_request: 0,
             receipts: BTreeMap::new(),
+            sids: BTreeMap::new(),
+            ended: VecDeque::new(),
+            ahead: BTreeMap::new(),
+            native_horizon: native.inbox.horizon,
+            native_beat: (native.heartbeat.interval, native.heartbeat.dead),
+            takes,
             held_bytes: 0,
             remembered: config.get().session.inbox.capacity,
             armed: None,
@@ -228,7 +262,7 @@ impl<W: HubWire> Engine<W> {
         let door = self.lines.get_mut(conn.place())?.as_mut().filter(|door| door.conn == conn)?;
         let line = Arc::new(Line::new(door, stream, early));
         door.line = Some(Arc::clone(&line));
-        if let Some(guest) = self.wire.guest() {
+        if let Some(guest) = self.wire.guest().filter(|_| !line.is_native()) {
             let stamp = line.welcome_guest(guest);
             self.hello(&line, stamp);
         }
@@ -274,6 +308,7 @@ impl<W: HubWire> Engine<W> {
                 Item::Hello { stamp } => self.hello(line, stamp),
                 Item::Stranger => self.machine.refuse(now, conn, Why::Impostor),
                 Item::Heard(heard) => self.heard(line, heard, wall),
+                Item::Native { heard, bytes, takes } => self.native_heard(line, heard, bytes, takes, wall),
                 Item::Broken { too_large } => {
                     let why = if too_large { Why::TooLarge } else { Why::Violation };
                     self.machine.refuse(now, conn, why);
@@ -527,7 +562,7 @@ mod tests {
         const FRESH: Duration = Duration::from_secs(60);
         let keys = Keypair::from_seed_hex(&"07".repeat(32)).unwrap();
         let (to, wire) = (keys.hotkey(), Validator::new(keys));
-        let parcel = Parcel::new(&wire, Instant::ZERO, "game_update", r#"{"games":[]}"#).unwrap();
+        let parcel = Parcel::new(&wire, Instant::ZERO, "game_update", r#"{"games":[]}"#, false).unwrap();
         let at = |span: Duration| parcel.frame(&wire, Instant::ZERO.after(span), &to);
         let first = at(Duration::ZERO);
         assert_eq!(at(FRESH), first);

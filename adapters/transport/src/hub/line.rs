@@ -11,10 +11,12 @@
 //! machine's.
 
 use super::Hub;
+use super::native::{self, Hello};
 use super::wire::{Claim, Complaint, Content, Heard, HubWire, Said, Text};
 use crate::node::Stream;
 use crate::socket::{Incoming, Socket};
 use bowline::hub::{ConnId, Stamp};
+use bowline::wire::native::{FRAME_LIMIT, Refusal, SUBPROTOCOL};
 use bowline::{Cause, Head};
 use core::panic::AssertUnwindSafe;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -97,6 +99,9 @@ pub(super) struct State<W: HubWire> {
     /// Something was written and not flushed.
     pub(super) dirty: bool,
     pub(super) proof: Option<W::Proof>,
+    /// A native client's first frame, until it is found out who that is; and why it is refused.
+    pub(super) hello: Option<Hello>,
+    pub(super) refused: Option<Refusal>,
     /// Where it takes messages by HTTP, found out when it was let in.
     pub(super) receiver: Option<crate::http::Target>,
     /// What the application said when it refused it.
@@ -118,6 +123,12 @@ pub(super) enum Item {
     /// The first frame is none of that.
     Stranger,
     Heard(Frame),
+    /// A frame of a native peer; `takes`: somebody takes messages of its type.
+    Native {
+        heard: native::Heard,
+        bytes: u32,
+        takes: bool,
+    },
     /// What came is no WebSocket, or too long; the close frame has been sent.
     Broken {
         too_large: bool,
@@ -136,10 +147,20 @@ pub(super) struct Frame {
 
 impl<W: HubWire> Line<W> {
     pub(super) fn new(door: &Door<W>, stream: Box<dyn Stream>, early: &[u8]) -> Self {
-        let first = W::LONGEST_FIRST;
+        let native = door.subprotocol == Some(SUBPROTOCOL);
+        let first = if native { native::LONGEST_HELLO } else { W::LONGEST_FIRST };
         let socket =
             Socket::sized(bowline::LinkId::NONE, stream, early, Side::Server, first, W::LONGEST_SENT, READ_BUFFER);
-        let state = State { socket, stage: Stage::First, dirty: false, proof: None, receiver: None, refusal: None };
+        let state = State {
+            socket,
+            stage: Stage::First,
+            dirty: false,
+            proof: None,
+            hello: None,
+            refused: None,
+            receiver: None,
+            refusal: None,
+        };
         Self {
             conn: door.conn,
             path: door.path,
@@ -156,6 +177,16 @@ impl<W: HubWire> Line<W> {
     #[must_use]
     pub const fn subprotocol(&self) -> Option<&'static str> {
         self.subprotocol
+    }
+
+    /// It speaks the native wire.
+    pub(super) fn is_native(&self) -> bool {
+        self.subprotocol == Some(SUBPROTOCOL)
+    }
+
+    /// Who a native peer says it is.
+    pub(super) fn cid(&self) -> Option<String> {
+        self.peer().map(ToString::to_string)
     }
 
     pub(super) const fn path(&self) -> &'static str {
@@ -196,6 +227,18 @@ impl<W: HubWire> Line<W> {
         stamp
     }
 
+    fn longest(&self) -> usize {
+        if self.is_native() { FRAME_LIMIT } else { W::LONGEST_FRAME }
+    }
+
+    /// A native client has said who it is.
+    fn introduce_native(&self, peer: W::Peer, hello: Hello) {
+        let mut state = self.lock();
+        state.stage = Stage::Asked;
+        state.hello = Some(hello);
+        let _ = self.peer.set(peer);
+    }
+
     /// Its name.
     #[must_use]
     pub const fn conn(&self) -> ConnId {
@@ -220,7 +263,7 @@ impl<W: HubWire> Line<W> {
     pub(super) fn enter(&self, stage: Stage) {
         let mut state = self.lock();
         if stage == Stage::Open {
-            state.socket.set_limit(W::LONGEST_FRAME);
+            state.socket.set_limit(self.longest());
         }
         state.stage = stage;
         drop(state);
@@ -236,11 +279,30 @@ impl<W: HubWire> Line<W> {
             match state.stage {
                 Stage::Gone => return (items, Reading::Over),
                 Stage::Asked => return (items, Reading::Held),
-                Stage::First | Stage::Open | Stage::Closing => state.pull(&mut texts),
+                Stage::First | Stage::Open | Stage::Closing => state.pull(&mut texts, self.longest()),
             }
         };
         for pulled in texts {
             items.push(match pulled {
+                Pulled::First(text) if self.is_native() => match Hello::read(text.as_bytes()) {
+                    Some(hello) => match hub.wire().named(&hello.caller.cid) {
+                        Some(peer) => {
+                            self.introduce_native(peer, hello);
+                            Item::Hello { stamp: None }
+                        }
+                        None => Item::Stranger,
+                    },
+                    None => Item::Stranger,
+                },
+                Pulled::Text(text) if self.is_native() => {
+                    let bytes = u32::try_from(text.len()).unwrap_or(u32::MAX);
+                    let heard = native::read(&text.into());
+                    let takes = match &heard {
+                        native::Heard::Message { content, .. } => hub.takes(&content.kind),
+                        _ => true,
+                    };
+                    Item::Native { heard, bytes, takes }
+                }
                 Pulled::First(text) => match hub.wire().claim(hub.names(), &text) {
                     Some(claim) => Item::Hello { stamp: self.introduce(claim) },
                     None => Item::Stranger,
@@ -267,8 +329,8 @@ enum Pulled {
 }
 
 impl<W: HubWire> State<W> {
-    fn pull(&mut self, pulled: &mut Vec<Pulled>) -> Reading {
-        self.socket.allow(LONGEST_A_TURN * W::LONGEST_FRAME);
+    fn pull(&mut self, pulled: &mut Vec<Pulled>, longest: usize) -> Reading {
+        self.socket.allow(LONGEST_A_TURN * longest);
         for _ in 0..FRAMES_A_TURN {
             if self.socket.refused.is_some() {
                 // What still comes is thrown away: closing a socket with unread bytes would take the close frame back.

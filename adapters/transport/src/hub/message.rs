@@ -9,7 +9,7 @@ use super::Hub;
 use super::wire::HubWire;
 use crate::http::Bytes;
 use bowline::hub::SessionId;
-use bowline::{DeliveryId, Instant, MessageId};
+use bowline::{DeliveryId, Instant, MessageId, Seq};
 use core::ops::Deref;
 use core::pin::Pin;
 use serde::Deserialize;
@@ -80,6 +80,8 @@ pub(super) struct Ticket {
     pub(super) delivery: DeliveryId,
     /// The id it is confirmed by, if it has one.
     pub(super) id: Option<(MessageId, Box<str>)>,
+    /// Its number, if it has one.
+    pub(super) seq: Option<Seq>,
     pub(super) bytes: usize,
     pub(super) arrived: Instant,
 }

@@ -30,6 +30,7 @@ mod forgers;
 mod line;
 mod message;
 mod metrics;
+mod native;
 mod questions;
 mod request;
 mod setup;
@@ -42,6 +43,7 @@ mod wire;
 pub use line::{Line, Reading};
 pub use message::{Delivery, Message};
 pub use metrics::Counters;
+pub use native::Caller;
 pub use request::Visit;
 pub use setup::{Admission, HubSetup};
 pub use types::{Action, Event, Receipt, Refused, SessionInfo};
@@ -68,9 +70,11 @@ use desk::Desks;
 use engine::{Effect, Engine, Parcel};
 use forgers::Forgers;
 use message::{Ticket, Verdict};
+use native::Call;
 use questions::Questions;
+use request::Paths;
 use setup::{Authorize, Handler};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// So many events wait for a reader; then the oldest are dropped.
@@ -99,6 +103,8 @@ pub struct Hub<W: HubWire> {
     security: Security,
     names: KeyedHash,
     authorize: Authorize<W::Peer>,
+    native: Option<Call>,
+    routes: Paths,
     handlers: BTreeMap<String, Handler<W>>,
     desks: Desks<W>,
     forgers: Forgers,
@@ -107,7 +113,7 @@ pub struct Hub<W: HubWire> {
     renewing: Semaphore,
     questions: Questions<W::Peer>,
     /// Somebody reads what no handler was named for.
-    wanted: AtomicBool,
+    wanted: Arc<AtomicBool>,
     messages: Pipe<Delivery<W>>,
     events: Pipe<Event<W::Peer>>,
     act: Box<dyn Fn(Action<W>) + Send + Sync>,
@@ -140,7 +146,13 @@ impl<W: HubWire> Hub<W> {
         let security = setup.security.clone();
         #[cfg(feature = "tls")]
         let security = security.for_any_target()?;
+        let routes = Paths::new(setup.wire.routes(), setup.native.is_some());
         let wire = Arc::new(setup.wire);
+        let wanted = Arc::new(AtomicBool::new(false));
+        let takes = {
+            let (wanted, kinds) = (Arc::clone(&wanted), setup.handlers.keys().cloned().collect::<BTreeSet<_>>());
+            Box::new(move |kind: &str| wanted.load(Ordering::Relaxed) || kinds.contains(kind))
+        };
         let engine = Engine::new(
             setup.config,
             crate::setup::origin(setup.identity.as_deref(), setup.epoch),
@@ -148,6 +160,7 @@ impl<W: HubWire> Hub<W> {
             clock,
             Arc::clone(&wire),
             names.clone(),
+            takes,
         )?;
         Ok(Arc::new_cyclic(|me| Self {
             engine: Mutex::new(engine),
@@ -156,13 +169,15 @@ impl<W: HubWire> Hub<W> {
             security,
             names,
             authorize,
+            native: setup.native,
+            routes,
             desks: Desks::new(setup.at_once),
             forgers: Forgers::default(),
             handlers: setup.handlers,
             deciding: Semaphore::new(DECIDING),
             renewing: Semaphore::new(DECIDING),
             questions: Questions::new(),
-            wanted: AtomicBool::new(false),
+            wanted,
             messages: async_channel::bounded(MESSAGES),
             events: async_channel::bounded(EVENTS),
             act: Box::new(act),
@@ -393,7 +408,9 @@ impl<W: HubWire> Hub<W> {
         if kind.is_empty() || kind.len() > LONGEST_KIND {
             return Err(Refused::Kind);
         }
-        Parcel::new(&*self.wire, self.clock.now(), kind, data).map(Arc::new).map_err(Refused::Data)
+        Parcel::new(&*self.wire, self.clock.now(), kind, data, self.native.is_some())
+            .map(Arc::new)
+            .map_err(Refused::Data)
     }
 
     /// Whether messages of this type are taken.
@@ -428,6 +445,11 @@ impl<W: HubWire> Hub<W> {
             Effect::Verify { line } => {
                 let Some(hub) = self.me.upgrade() else { return };
                 let job = Box::pin(async move { hub.verify(&line).await });
+                (self.act)(Action::Run { job, limit: Some(self.most_hello) });
+            }
+            Effect::Reauth { line, auth } => {
+                let Some(hub) = self.me.upgrade() else { return };
+                let job = Box::pin(async move { hub.reauth(&line, auth).await });
                 (self.act)(Action::Run { job, limit: Some(self.most_hello) });
             }
             Effect::Answer { request, answer } => {

@@ -10,12 +10,14 @@
 use super::engine::{Trust, denied};
 use super::line::Line;
 use super::questions::Question;
+use super::setup::Deciding;
 use super::wire::{Complaint, HubWire, Letter, Misread, Said};
 use super::{Admission, Hub};
 use crate::http::{Answer, Callback, Limits, Routes, Target};
 use async_lock::Semaphore;
 use bowline::RequestId;
 use bowline::hub::{ConnId, Denied, SessionId, Why};
+use bowline::wire::native::{FRAME_LIMIT, HELLO, MAX_WAIT, MESSAGES, PATH, POLL, SUBPROTOCOL};
 use core::net::IpAddr;
 use core::panic::AssertUnwindSafe;
 use core::pin::Pin;
@@ -70,20 +72,34 @@ const fn number(address: IpAddr) -> u64 {
 }
 
 impl<W: HubWire> Hub<W> {
-    /// The limits of a hub's requests.
-    pub const LIMITS: Limits = Limits { body_bytes: W::LONGEST_FRAME as u64, ..Limits::DEFAULT };
+    /// For the adapter: the limits of a hub's requests.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        let longest = if self.native.is_some() { W::LONGEST_FRAME.max(FRAME_LIMIT) } else { W::LONGEST_FRAME };
+        Limits { body_bytes: u64::try_from(longest).unwrap_or(u64::MAX), ..Limits::DEFAULT }
+    }
+
+    /// For the adapter: how long an answer may take. As long as the application has to say who it is from, and then to
+    /// handle it; a poll waits for longer.
+    #[must_use]
+    pub fn patience(path: &str) -> Duration {
+        if path == POLL { MAX_WAIT.saturating_add(Duration::from_secs(3)) } else { Duration::from_secs(15) }
+    }
 
     /// For the adapter: what may be asked.
     #[must_use]
-    pub fn routes(&self) -> Routes<'static> {
-        self.wire().routes()
+    pub fn routes(&self) -> Routes<'_> {
+        self.routes.get()
     }
 
     /// For the adapter: answers a request; one to become a WebSocket is let in with 200.
     pub async fn request(&self, visit: &Visit, callback: Callback) -> Answer {
-        let routes = self.wire().routes();
+        let routes = self.routes();
         if is_one(routes.websockets, callback.segment) {
-            return self.admit(visit, callback.segment, callback.subprotocol);
+            return match (callback.path, callback.subprotocol) {
+                (PATH, None) => Answer::error(400, "the subprotocol bowline.1 is spoken here"),
+                (_, subprotocol) => self.admit(visit, callback.segment, subprotocol),
+            };
         }
         let page = is_one(routes.pages, callback.segment);
         // How it stands may be asked to the end, when every other request is refused; that is no refusal to be counted.
@@ -102,13 +118,14 @@ impl<W: HubWire> Hub<W> {
                 Answer { body: Some(("text/plain; version=0.0.4", self.metrics().into())), ..Answer::OK }
             }
             _ if page => Answer::status(404),
+            _ if NATIVE.contains(&callback.path) => self.native_request(visit.address, callback).await,
             _ => self.message(visit.address, callback).await,
         }
     }
 
     fn admit(&self, visit: &Visit, path: &'static str, subprotocol: Option<&'static str>) -> Answer {
         if !self.websocket {
-            let why = match self.wire().routes().callbacks {
+            let why = match self.routes().callbacks {
                 [path, ..] => format!("WebSockets are switched off; POST {path}"),
                 [] => "WebSockets are switched off".to_owned(),
             };
@@ -193,13 +210,17 @@ impl<W: HubWire> Hub<W> {
         }
     }
 
-    fn refuse(&self, why: Why, after: Duration) -> Answer {
+    pub(super) fn refuse(&self, why: Why, after: Duration) -> Answer {
         self.lock().counters.refuse(why);
         denied(Denied { why, after })
     }
 
     /// Finds out who a newcomer is: what it shows first, then what the application says.
     pub(super) async fn verify(&self, line: &Arc<Line<W>>) {
+        let hello = line.lock().hello.take();
+        if let Some(hello) = hello {
+            return self.verify_native(line, hello).await;
+        }
         let proof = line.lock().proof.take();
         let (Some(proof), Some(peer)) = (proof, line.peer()) else { return };
         let question = self.questions.open(peer.clone());
@@ -215,12 +236,47 @@ impl<W: HubWire> Hub<W> {
 
     /// What the application says of a peer. If it panics, it has not said anything yet.
     async fn decide(&self, peer: W::Peer, gate: &Semaphore) -> Admission {
-        const LATER: Admission = Admission::Later(Duration::from_secs(5));
         // Nobody waits here whose proof is wrong, and no request of whoever is known.
+        self.calmly(|| (self.authorize)(peer), gate).await
+    }
+
+    pub(super) async fn calmly(&self, ask: impl FnOnce() -> Deciding, gate: &Semaphore) -> Admission {
+        const LATER: Admission = Admission::Later(Duration::from_secs(5));
         let _pass = gate.acquire().await;
-        match catch_unwind(AssertUnwindSafe(|| (self.authorize)(peer))) {
+        match catch_unwind(AssertUnwindSafe(ask)) {
             Ok(deciding) => Calm(deciding).await.unwrap_or(LATER),
             Err(_) => LATER,
+        }
+    }
+}
+
+/// Where a native client asks by HTTP.
+const NATIVE: [&str; 3] = [HELLO, MESSAGES, POLL];
+
+/// What may be asked: what the wire says, and what native peers ask besides.
+pub(super) struct Paths {
+    wire: Routes<'static>,
+    websockets: Vec<&'static str>,
+    callbacks: Vec<&'static str>,
+    native: bool,
+}
+
+impl Paths {
+    pub(super) fn new(wire: Routes<'static>, native: bool) -> Self {
+        let (mut websockets, mut callbacks) = (wire.websockets.to_vec(), wire.callbacks.to_vec());
+        if native {
+            websockets.push(PATH);
+            callbacks.extend(NATIVE);
+        }
+        Self { wire, websockets, callbacks, native }
+    }
+
+    fn get(&self) -> Routes<'_> {
+        Routes {
+            websockets: &self.websockets,
+            subprotocols: if self.native { &[SUBPROTOCOL] } else { self.wire.subprotocols },
+            callbacks: &self.callbacks,
+            ..self.wire
         }
     }
 }
@@ -246,10 +302,10 @@ impl<F: Future + Unpin> Future for Calm<F> {
 }
 
 /// A request whose waiting is cancelled leaves its session.
-struct Gone<'a, W: HubWire> {
-    hub: &'a Hub<W>,
-    session: SessionId,
-    request: RequestId,
+pub(super) struct Gone<'a, W: HubWire> {
+    pub(super) hub: &'a Hub<W>,
+    pub(super) session: SessionId,
+    pub(super) request: RequestId,
 }
 
 impl<W: HubWire> Drop for Gone<'_, W> {

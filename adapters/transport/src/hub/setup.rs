@@ -1,6 +1,7 @@
 //! What a hub is told before it starts: where, on which wire, whom to let in, and who handles what.
 
 use super::message::{Message, Work};
+use super::native::{Call, Caller};
 use super::wire::HubWire;
 use crate::channel::Security;
 use crate::http::Target;
@@ -88,6 +89,7 @@ pub struct HubSetup<W: HubWire> {
     pub(super) wire: W,
     pub(super) websocket: bool,
     pub(super) authorize: Option<Authorize<W::Peer>>,
+    pub(super) native: Option<Call>,
     pub(super) handlers: BTreeMap<String, Handler<W>>,
     pub(super) at_once: usize,
     pub(super) identity: Option<String>,
@@ -97,6 +99,12 @@ pub struct HubSetup<W: HubWire> {
 }
 
 impl<W: HubWire> HubSetup<W> {
+    /// The wire, for the checks of [`HubConformance`](crate::conformance::HubConformance).
+    #[must_use]
+    pub const fn wire(&self) -> &W {
+        &self.wire
+    }
+
     /// A hub that speaks this wire with these settings, listening on `address`; port 0 lets the system choose.
     ///
     /// # Errors
@@ -108,6 +116,7 @@ impl<W: HubWire> HubSetup<W> {
             wire,
             websocket: true,
             authorize: None,
+            native: None,
             handlers: BTreeMap::new(),
             at_once: 256,
             identity: None,
@@ -129,6 +138,20 @@ impl<W: HubWire> HubSetup<W> {
         A::IntoFuture: Send,
     {
         self.authorize = Some(Arc::new(move |peer| Box::pin(decide(peer).into_future())));
+        self
+    }
+
+    /// Lets native peers in, on the same port (PROTOCOL.md, section 8): whom, says `decide`, as for
+    /// [`authorize`](Self::authorize). Without it there are none.
+    #[must_use]
+    pub fn native<F, A>(mut self, decide: F) -> Self
+    where
+        F: Fn(Caller) -> A + Send + Sync + 'static,
+        A: IntoFuture<Output = Admission> + 'static,
+        A::IntoFuture: Send,
+    {
+        self.config.native.get_or_insert(bowline::NATIVE_PEER);
+        self.native = Some(Arc::new(move |caller| Box::pin(decide(caller).into_future())));
         self
     }
 

@@ -81,6 +81,15 @@ pub enum Event<P> {
         /// How many.
         count: u32,
     },
+    /// Numbered messages of a native peer that will never come: they ended there, or its memory of them is lost.
+    Gap {
+        /// Whose.
+        peer: P,
+        /// The first.
+        from: u64,
+        /// The last; nobody knows it if the peer began anew.
+        to: Option<u64>,
+    },
     /// Two places fight for one name; for a while nobody else may take it over.
     War {
         /// Which.

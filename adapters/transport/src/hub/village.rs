@@ -129,6 +129,10 @@ impl HubWire for Village {
         self.topics.iter().find(|(known, _)| is_last(known, path)).map_or(&[], |(_, topics)| topics)
     }
 
+    fn named(&self, cid: &str) -> Option<Name> {
+        Some(Name(cid.into()))
+    }
+
     fn read(&self, _: &KeyedHash, peer: &Name, text: &Bytes) -> Heard {
         let request = match aivillage::decode_request(text) {
             Ok(request) => request,

@@ -135,6 +135,12 @@ pub trait HubWire: Debug + Send + Sync + Sized + 'static {
     /// Whether the peer is who it says it is. Only then the application is asked whether it may come in.
     fn holds(&self, peer: &Self::Peer, proof: &Self::Proof) -> bool;
 
+    /// The peer that a native client of this name is (PROTOCOL.md, section 8); `None`: none can be.
+    fn named(&self, cid: &str) -> Option<Self::Peer> {
+        let _ = cid;
+        None
+    }
+
     /// What a text frame of this peer's says.
     fn read(&self, names: &KeyedHash, peer: &Self::Peer, text: &Bytes) -> Heard;
 

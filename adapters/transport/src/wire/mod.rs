@@ -108,7 +108,8 @@ const LONGEST: usize = 16 << 20;
 ///             Frame::Data { id, payload, .. } => Some(format!("R {id} {} {}", payload.sensor, payload.celsius)),
 ///             Frame::Ack { id } => Some(format!("A {id}")),
 ///             Frame::Keepalive => Some("K".into()),
-///             _ => None, // the WebSocket's own ping will do
+///             // The WebSocket's own; the others are for numbered peers.
+///             Frame::Ping | Frame::Marks { .. } | Frame::Nack { .. } => None,
 ///         }
 ///     }
 ///

@@ -27,7 +27,6 @@ use bowline::wire::aivillage::{
     self, Event, MAX_NAME, Malformed, Notice, ORIGINAL_LIMIT, PING, PONG, Position, Request, Since, encode_subscribe,
 };
 use bowline::{Frame, Head};
-use core::fmt;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// So many topics are subscribed to, or followed by their positions.
@@ -130,16 +129,10 @@ impl Cursor {
 /// use bowline_transport::{Village, Wire};
 /// assert_eq!(Village::viewer().longest_frame(), 16 << 20);
 /// ```
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Village {
     topics: BTreeMap<String, Cursor>,
     ready: bool,
-}
-
-impl fmt::Debug for Village {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Village").field("topics", &self.topics.len()).field("ready", &self.ready).finish()
-    }
 }
 
 impl Village {

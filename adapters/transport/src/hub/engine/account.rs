@@ -5,10 +5,11 @@ use crate::http::{Answer, Target};
 use crate::hub::Hub;
 use crate::hub::line;
 use crate::hub::message::{Message, Ticket, Verdict};
+use crate::hub::native::Pass;
 use crate::hub::wire::{Content, HubWire, Text};
 use async_channel::{Receiver, Sender};
 use bowline::hub::{Denied, SessionId, Stamp, Why};
-use bowline::{Answer as Said, Arrival, Instant, MessageId, RequestId, Verdict as Decision};
+use bowline::{Answer as Said, Arrival, Instant, MessageId, RequestId, Seq, Verdict as Decision};
 use core::time::Duration;
 use std::collections::VecDeque;
 
@@ -46,6 +47,8 @@ pub(super) struct Account<W: HubWire> {
     pub(super) guest: bool,
     /// So long what `authorize` said last holds for requests.
     pub(super) believed: Instant,
+    /// Of a native session.
+    pub(super) pass: Option<Pass>,
     told: VecDeque<Told<W::Confirmation>>,
 }
 
@@ -77,6 +80,10 @@ impl<W: HubWire> Account<W> {
 pub(super) struct Asking {
     pub(super) answer: Sender<Answer>,
     pub(super) id: Option<MessageId>,
+    /// Of a native message: its number, and why nobody takes it if nobody does.
+    pub(super) seq: Option<(Seq, String)>,
+    /// What goes into the answer to a poll.
+    pub(super) carried: Vec<String>,
 }
 
 /// A verdict and its encoded form.
@@ -124,7 +131,7 @@ impl<W: HubWire> Engine<W> {
         if let Arrival::Deliver { delivery, maybe_dup } = arrival {
             let message = Message { peer: account.peer.clone(), kind, data, maybe_dup };
             let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-            let ticket = Ticket { session, delivery, id, bytes, arrived: self.clock.now() };
+            let ticket = Ticket { session, delivery, id, seq: None, bytes, arrived: self.clock.now() };
             self.held_bytes = self.held_bytes.saturating_add(bytes);
             self.effects.push(Effect::Deliver { message, ticket });
         }
@@ -144,8 +151,7 @@ impl<W: HubWire> Engine<W> {
             self.counters.refuse(Why::Full);
             return Err(denied(Denied { why: Why::Full, after: Duration::from_secs(1) }));
         }
-        self.last_request = self.last_request.saturating_add(1);
-        let request = RequestId(self.last_request);
+        let request = self.next_request();
         let identity = self.identity(&peer);
         let (session, arrival) = self
             .machine
@@ -169,7 +175,7 @@ impl<W: HubWire> Engine<W> {
             Arrival::Reused => Err(Answer::error(422, "this id was used for another message")),
             Arrival::Deliver { .. } | Arrival::Ahead { .. } | Arrival::Duplicate => {
                 let (answer, answered) = async_channel::bounded(1);
-                self.requests.insert(request, Asking { answer, id });
+                self.requests.insert(request, Asking { answer, id, seq: None, carried: Vec::new() });
                 Ok((session, request, answered))
             }
         }
@@ -204,9 +210,12 @@ impl<W: HubWire> Engine<W> {
         let mut open = true;
         for End { ticket, verdict, word, frame } in ends {
             let now = self.now();
-            let Ticket { session, delivery, id, bytes, arrived, .. } = ticket;
+            let Ticket { session, delivery, id, seq, bytes, arrived } = ticket;
             self.held_bytes = self.held_bytes.saturating_sub(bytes);
             let success = word.as_ref().map(Result::is_ok);
+            if let (Some(seq), Some(Err(why))) = (seq, &word) {
+                self.say_rejected(session, seq, why);
+            }
             if let Some((id, _)) = id
                 && let Some(account) = self.accounts.get_mut(session.place()).and_then(Option::as_mut)
             {
@@ -224,8 +233,15 @@ impl<W: HubWire> Engine<W> {
         grow(&mut self.accounts, session.place());
         let Some(slot) = self.accounts.get_mut(session.place()) else { return };
         slot.take_if(|account| account.session != session);
-        let new =
-            || Account { session, peer: peer.clone(), receiver: None, guest: false, believed, told: VecDeque::new() };
+        let new = || Account {
+            session,
+            peer: peer.clone(),
+            receiver: None,
+            guest: false,
+            believed,
+            pass: None,
+            told: VecDeque::new(),
+        };
         let account = slot.get_or_insert_with(new);
         if receiver.is_some() {
             account.receiver = receiver;

@@ -1,14 +1,15 @@
 //! What the machine says, done: frames into lines, effects for later, and every line that was touched flushed once.
 
 use super::account::Asking;
-use super::{BELIEVED, Effect, Engine, Parcel};
+use super::{BELIEVED, Effect, Engine, Parcel, native};
 use crate::http::Bytes;
-use crate::hub::line::{Line, Stage};
+use crate::hub::line::{Door, Line, Stage};
 use crate::hub::wire::{Farewell, Gap, HubWire, Text};
 use crate::hub::{Action, Event};
 use crate::node::Settlement;
 use crate::socket::Wrote;
 use bowline::hub::{ConnId, HubEvent, HubOutput, Position, SessionId, Start, TopicName, Why};
+use bowline::wire::native::SUBPROTOCOL;
 use bowline::{Cause, Event as Word, Frame, HttpOutcome, Instant};
 use core::time::Duration;
 use std::sync::Arc;
@@ -45,10 +46,19 @@ impl<W: HubWire> Engine<W> {
                     self.effects.push(Effect::Verify { line });
                 }
             }
-            HubOutput::Welcome { conn, session, resumed, .. } => self.welcome(conn, session, resumed),
+            HubOutput::Welcome { conn, session, resumed, reason } => match self.line(conn) {
+                Some(line) if line.is_native() => self.welcome_native(&line, session, resumed, reason),
+                _ => self.welcome(conn, session, resumed),
+            },
             HubOutput::Close { conn, why, after } => self.close(conn, why, after),
             HubOutput::Drop { conn } => {
                 self.forget(conn);
+            }
+            HubOutput::Frame { conn, frame, .. } if is_native(&self.lines, conn) => {
+                let frame = Self::native_frame(&frame);
+                if let (Some(frame), Some(line)) = (frame, self.line(conn)) {
+                    self.write(&line, Wire::Text(frame));
+                }
             }
             HubOutput::Frame { conn, session, frame } => match frame {
                 Frame::Data { payload, .. } => {
@@ -63,7 +73,11 @@ impl<W: HubWire> Engine<W> {
                 Frame::Ping | Frame::Keepalive => self.ping(conn),
                 Frame::Marks { .. } | Frame::Nack { .. } => {}
             },
-            HubOutput::Carry { .. } => {}
+            HubOutput::Carry { request, frame, .. } => {
+                if let Some(frame) = Self::native_frame(&frame) {
+                    self.carry(request, frame.as_str().to_owned());
+                }
+            }
             HubOutput::Broadcast { conn, payload } => {
                 let parcel = Arc::clone(payload);
                 self.write_parcel(conn, &parcel, now, None);
@@ -77,8 +91,13 @@ impl<W: HubWire> Engine<W> {
                 self.write_gap(conn, &gap);
             }
             HubOutput::Respond { session, request, answer } => {
-                if let Some(Asking { answer: waiting, id }) = self.requests.remove(&request) {
-                    let answer = self.answer(session, id, answer);
+                if let Some(Asking { answer: waiting, id, seq, carried }) = self.requests.remove(&request) {
+                    let native = self.accounts.get(session.place()).and_then(Option::as_ref);
+                    let answer = if native.is_some_and(|account| account.pass.is_some()) {
+                        self.native_answer(session, answer, seq, carried)
+                    } else {
+                        self.answer(session, id, answer)
+                    };
                     self.effects.push(Effect::Answer { request: waiting, answer });
                 }
             }
@@ -132,7 +151,16 @@ impl<W: HubWire> Engine<W> {
         };
         let mut state = line.lock();
         let known = state.stage == Stage::Open;
-        let Farewell { frame, reason } = self.wire.farewell(why, state.refusal.as_deref());
+        let Farewell { mut frame, reason } = self.wire.farewell(why, state.refusal.as_deref());
+        if line.is_native() {
+            let window = self.machine.reconnect_window();
+            frame = native::farewell(why, after, state.refused, known, window);
+            if let Some(frame) = frame.take_if(|_| known)
+                && !state.socket.closed()
+            {
+                let _ = state.socket.write(Wire::Text(frame));
+            }
+        }
         if !state.socket.closed() {
             if let Some(frame) = frame.filter(|_| !known) {
                 let _ = state.socket.write(Wire::Text(frame));
@@ -169,6 +197,13 @@ impl<W: HubWire> Engine<W> {
                 }
                 whose(session).map(|peer| Event::Disconnected { peer, cause })
             }
+            HubEvent::Session { session, event: Word::Turn { delivery } } => {
+                self.turn(session, delivery);
+                None
+            }
+            HubEvent::Session { session, event: Word::Gap { from, to, .. } } => {
+                whose(session).map(|peer| Event::Gap { peer, from: from.get(), to: to.map(bowline::Seq::get) })
+            }
             HubEvent::Session { .. } => None,
             HubEvent::Lost { session, count } => whose(session).map(|peer| Event::Lost { peer, count }),
             HubEvent::Presence { session, topic, present, subscribers } => {
@@ -184,8 +219,9 @@ impl<W: HubWire> Engine<W> {
                     why
                 };
                 let peer = whose(session);
-                if let Some(slot) = self.accounts.get_mut(session.place()) {
-                    slot.take_if(|account| account.session == session);
+                let slot = self.accounts.get_mut(session.place());
+                if let Some(account) = slot.and_then(|slot| slot.take_if(|account| account.session == session)) {
+                    self.forget_native(session, &account);
                 }
                 peer.map(|peer| Event::Ended { peer, why })
             }
@@ -202,6 +238,10 @@ impl<W: HubWire> Engine<W> {
     fn write_parcel(&mut self, conn: ConnId, parcel: &Parcel<W>, now: Instant, at: Option<(&TopicName, Position)>) {
         let Some(line) = self.line(conn) else { return };
         let Some(peer) = line.peer() else { return };
+        if line.is_native() {
+            self.write(&line, Wire::Text(parcel.event(at)));
+            return;
+        }
         let frame = match at.filter(|_| line.keeps_account()) {
             Some((topic, position)) => parcel.placed(&self.wire, now, peer, topic, position),
             None => parcel.frame(&self.wire, now, peer),
@@ -211,6 +251,9 @@ impl<W: HubWire> Engine<W> {
 
     /// Whoever does not keep account could make nothing of it.
     fn write_gap(&mut self, conn: ConnId, gap: &Gap) {
+        if is_native(&self.lines, conn) {
+            return self.native_gap(conn, gap);
+        }
         let Some(line) = self.line(conn).filter(|line| line.keeps_account()) else { return };
         if let Some(frame) = line.peer().and_then(|peer| self.wire.gap(peer, gap)) {
             self.write(&line, Wire::Text(frame));
@@ -234,7 +277,7 @@ impl<W: HubWire> Engine<W> {
     }
 
     /// Puts a frame into a line; it leaves when the line is flushed, or when there is much of it.
-    fn write(&mut self, line: &Arc<Line<W>>, message: Wire) {
+    pub(super) fn write(&mut self, line: &Arc<Line<W>>, message: Wire) {
         let mut state = line.lock();
         if matches!(state.stage, Stage::Closing | Stage::Gone) {
             return;
@@ -306,6 +349,12 @@ impl<W: HubWire> Engine<W> {
             }
         }
     }
+}
+
+/// Whether a native peer is at the other end.
+fn is_native<W: HubWire>(lines: &[Option<Door<W>>], conn: ConnId) -> bool {
+    let door = lines.get(conn.place()).and_then(Option::as_ref).filter(|door| door.conn == conn);
+    door.is_some_and(|door| door.subprotocol == Some(SUBPROTOCOL))
 }
 
 /// As much of a reason as a close frame carries.

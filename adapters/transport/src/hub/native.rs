@@ -1,0 +1,324 @@
+//! Native peers at a hub of whatever wire: on the same port, with the same handlers, topics and names (PROTOCOL.md,
+//! section 8).
+//!
+//! ```text
+//!  subprotocol bowline.1 ─▶ Line ─▶ hello ─▶ Verify ─▶ who may come in? ─▶ whose session is it? ─▶ welcome, or refused
+//!                                └▶ heard: numbered messages, marks, wishes about topics, reauth
+//!  POST hello, messages, poll ─▶ token ─▶ the same machine ─▶ welcome · marks · a batch
+//! ```
+//!
+//! A native line is a line like any other; what differs is how its frames are read and written. What a peer of the hub's
+//! own wire is told by its words, a native one is told by marks.
+//!
+//! Decided here: whether a token is a session's. Invariants: a token is compared without telling how much of it is right;
+//! one that was used makes its predecessor worthless; no session is touched by whoever could not show that it is its own.
+//! Rules: H1–H3, I3, R1–R3, R9, S8.
+
+use super::line::Line;
+use super::setup::Deciding;
+use super::wire::{Content, HubWire, Text};
+use super::{Admission, Hub};
+use crate::http::{Answer, Bytes, Callback};
+use bowline::hub::{Start, TopicFilter, Why};
+use bowline::wire::KeyedHash;
+use bowline::wire::native::{self, Frame, Refusal, Since};
+use bowline::{Beat, Greeting, Head, MessageId, Nack, Origin, Seq};
+use core::time::Duration;
+use std::sync::Arc;
+
+/// The longest first frame.
+pub(super) const LONGEST_HELLO: usize = 16 * 1024;
+
+/// A native client that wants to come in, as the application sees it.
+///
+/// ```
+/// use bowline_transport::hub::Caller;
+/// let caller = Caller { cid: "sensor-7".into(), auth: Some("a secret".into()) };
+/// assert_eq!(caller.cid, "sensor-7");
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// Who it says it is: 1 to 64 visible characters.
+    pub cid: String,
+    /// What it shows for it, at most 4 KiB; the application knows what that should be.
+    pub auth: Option<String>,
+}
+
+impl core::fmt::Debug for Caller {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Caller").field("cid", &self.cid).finish_non_exhaustive()
+    }
+}
+
+/// Who decides about native clients.
+pub(super) type Call = Arc<dyn Fn(Caller) -> Deciding + Send + Sync>;
+
+/// A client's hello.
+#[derive(Debug)]
+pub(super) struct Hello {
+    pub(super) caller: Caller,
+    /// `sid` and token.
+    pub(super) ticket: Option<(Box<str>, Box<str>)>,
+    pub(super) greeting: Greeting,
+}
+
+impl Hello {
+    pub(super) fn read(text: &[u8]) -> Option<Self> {
+        let Ok(Frame::Hello(hello)) = native::decode(text) else { return None };
+        Some(Self {
+            caller: Caller { cid: hello.cid.into_owned(), auth: hello.auth.map(Into::into) },
+            ticket: hello.ticket.map(|ticket| (ticket.sid.into(), ticket.token.into())),
+            greeting: hello.greeting,
+        })
+    }
+}
+
+/// What a native session is shown for its own: its name, its token, and the one before, until the new one was used.
+#[derive(Debug)]
+pub(super) struct Pass {
+    pub(super) sid: Box<str>,
+    token: Box<str>,
+    before: Option<Box<str>>,
+}
+
+impl Pass {
+    pub(super) fn new() -> Self {
+        Self { sid: word(), token: word(), before: None }
+    }
+
+    /// A new token; the last one counts until this one is used, for the word of it may be lost (R9).
+    pub(super) fn rotate(&mut self) {
+        self.before = Some(core::mem::replace(&mut self.token, word()));
+    }
+
+    pub(super) fn ticket(&self) -> native::Ticket<'_> {
+        native::Ticket { sid: (&*self.sid).into(), token: (&*self.token).into() }
+    }
+
+    /// Whether this is the token, or still the one before. Hashes are compared: how much of a guess is right nobody learns
+    /// by how long it takes.
+    pub(super) fn admits(&mut self, names: &KeyedHash, token: &str) -> bool {
+        let hash = |token: &str| names.content("token", token);
+        let shown = hash(token);
+        if shown == hash(&self.token) {
+            self.before = None;
+            return true;
+        }
+        self.before.as_deref().is_some_and(|before| shown == hash(before))
+    }
+}
+
+/// 128 bits that nobody guesses, as text.
+fn word() -> Box<str> {
+    format!("{:032x}", u128::from_be_bytes(crate::setup::random_key())).into()
+}
+
+/// What a native frame says.
+pub(super) enum Heard {
+    /// To the session alone.
+    Head(Head),
+    Message {
+        seq: Seq,
+        una: Seq,
+        content: Content,
+    },
+    Wish {
+        on: bool,
+        topic: String,
+        since: Option<Start>,
+    },
+    Reauth(String),
+    Malformed,
+}
+
+impl Heard {
+    pub(super) const fn head(&self) -> Head {
+        match self {
+            Self::Head(head) => *head,
+            Self::Message { seq, una, .. } => Head::Numbered { seq: *seq, una: *una },
+            Self::Wish { .. } | Self::Reauth(_) => Head::Other,
+            Self::Malformed => Head::Malformed,
+        }
+    }
+}
+
+pub(super) fn read(text: &Bytes) -> Heard {
+    match native::decode(text) {
+        Ok(Frame::Data { seq, una, kind, data }) => Heard::Message { seq, una, content: content(text, &kind, data) },
+        Ok(Frame::Marks { report, una, beat }) => Heard::Head(Head::Marks { report, una, beat }),
+        Ok(Frame::Nack { seq, nack, .. }) => Heard::Head(Head::Nack { seq, nack }),
+        Ok(Frame::Subscribe { topic, since }) => {
+            let since = since.map(|since| match since {
+                Since::Oldest => Start::Oldest,
+                Since::After(at) => Start::After(bowline::hub::Position {
+                    epoch: u32::try_from(at.epoch).unwrap_or(u32::MAX),
+                    offset: at.offset,
+                }),
+            });
+            Heard::Wish { on: true, topic: topic.into_owned(), since }
+        }
+        Ok(Frame::Unsubscribe { topic }) => Heard::Wish { on: false, topic: topic.into_owned(), since: None },
+        Ok(Frame::Reauth { auth }) => Heard::Reauth(auth.into_owned()),
+        // Of no consequence: an error is never answered, and everything else is a hub's word.
+        Ok(_) => Heard::Head(Head::Other),
+        Err(_) => Heard::Malformed,
+    }
+}
+
+fn content(whole: &Bytes, kind: &str, data: &str) -> Content {
+    Content { kind: kind.to_owned().into(), data: whole.slice_ref(data.as_bytes()), id: None }
+}
+
+/// A frame of ours.
+pub(super) fn text(frame: &Frame<'_>) -> Text {
+    frame.encode().into()
+}
+
+/// A refusal, for a machine's reason.
+pub(super) const fn refusal(why: Why) -> Option<Refusal> {
+    match why {
+        Why::Fenced => Some(Refusal::Resume(bowline::Reason::Epoch)),
+        Why::Unknown => Some(Refusal::Auth),
+        _ => None,
+    }
+}
+
+/// A filter as a native peer spells it; the syntax is that of the hub's.
+pub(super) fn filter(topic: &str) -> Option<TopicFilter> {
+    TopicFilter::new(topic).ok()
+}
+
+/// What is asked of a native session by HTTP.
+enum Asked<'a> {
+    Message { seq: Seq, una: Seq, id: MessageId, content: Content },
+    Poll(&'a native::Poll),
+}
+
+impl<W: HubWire> Hub<W> {
+    /// Finds out whether a native client may come in.
+    pub(super) async fn verify_native(&self, line: &Arc<Line<W>>, hello: Hello) {
+        let Some(peer) = line.peer() else { return };
+        let question = self.questions.open(peer.clone());
+        let admission = self.call(hello.caller.clone()).await;
+        self.with(|engine| {
+            let admission = if question.stands() { Ok(admission) } else { Err(Why::Dismissed) };
+            engine.called(line, &hello, admission);
+        });
+    }
+
+    async fn call(&self, caller: Caller) -> Admission {
+        match &self.native {
+            Some(call) => self.calmly(|| call(caller), &self.deciding).await,
+            None => Admission::Refuse("no native peers here".into()),
+        }
+    }
+
+    /// A native peer shows again who it is (R9).
+    pub(super) async fn reauth(&self, line: &Arc<Line<W>>, auth: String) {
+        let Some(cid) = line.cid() else { return };
+        let admission = self.call(Caller { cid, auth: Some(auth) }).await;
+        self.with(|engine| engine.reauthenticated(line, &admission));
+    }
+
+    /// For whatever is asked below `/bowline/1/`.
+    pub(super) async fn native_request(&self, address: u64, callback: Callback) -> Answer {
+        if let Err(after) = self.forgers.may(self.clock.now(), address) {
+            return self.refuse(Why::Rate, after);
+        }
+        match callback.path {
+            native::HELLO => self.hello(&callback.body).await,
+            native::MESSAGES => {
+                let Ok(Frame::Data { seq, una, kind, data }) = native::decode(&callback.body) else {
+                    return Answer::error(400, "no data frame");
+                };
+                let Some(id) = callback.idempotency_key.as_deref().and_then(MessageId::parse_uuid) else {
+                    return Answer::error(400, "an Idempotency-Key is needed: the message's id");
+                };
+                let content = content(&callback.body, &kind, data);
+                self.ask(address, &callback, Asked::Message { seq, una, id, content }).await
+            }
+            _ => match native::Poll::decode(&callback.body) {
+                Ok(poll) => self.ask(address, &callback, Asked::Poll(&poll)).await,
+                Err(why) => Answer::error(400, why.to_string()),
+            },
+        }
+    }
+
+    async fn hello(&self, body: &Bytes) -> Answer {
+        let Some(hello) = Hello::read(body) else { return Answer::error(400, "no hello") };
+        let Some(peer) = self.wire().named(&hello.caller.cid) else {
+            return refused(Refusal::Auth);
+        };
+        match self.call(hello.caller.clone()).await {
+            Admission::Accept { .. } => self.with(|engine| engine.greeted(&hello, &peer)),
+            Admission::Refuse(_) => {
+                self.lock().counters.refuse(Why::Unknown);
+                refused(Refusal::Auth)
+            }
+            Admission::Later(after) => self.refuse(Why::Later, after),
+        }
+    }
+
+    async fn ask(&self, address: u64, callback: &Callback, asked: Asked<'_>) -> Answer {
+        let (Some(cid), Some(token)) = (&callback.client, &callback.bearer) else {
+            return Answer::error(401, "Bowline-Client and a token are needed");
+        };
+        let Some(peer) = self.wire().named(cid) else { return Answer::status(404) };
+        let bytes = u32::try_from(callback.body.len()).unwrap_or(u32::MAX);
+        let taken = self.with(|engine| {
+            let session = match engine.shown(&peer, token) {
+                Ok(session) => session,
+                Err(status) => return Err((status == 401, Answer::status(status))),
+            };
+            let asked = match asked {
+                Asked::Message { seq, una, id, content } => {
+                    engine.native_message(session, &peer, (seq, una, id), content, bytes)
+                }
+                Asked::Poll(poll) => engine.native_poll(session, poll),
+            };
+            asked.map_err(|answer| (false, answer))
+        });
+        match taken {
+            Ok((session, request, answered)) => {
+                let _gone = super::request::Gone { hub: self, session, request };
+                answered.recv().await.unwrap_or(Answer::status(503))
+            }
+            Err((forged, answer)) => {
+                if forged {
+                    self.forgers.caught(self.clock.now(), address);
+                }
+                answer
+            }
+        }
+    }
+}
+
+/// Not let in, and why.
+pub(super) fn refused(reason: Refusal) -> Answer {
+    let body = Frame::Refused { reason }.encode();
+    Answer { body: Some(("application/json", body.into())), ..Answer::status(403) }
+}
+
+/// The marks of a session, as the body of an answer.
+pub(super) fn marks(report: bowline::Report, una: Seq) -> String {
+    Frame::Marks { report, una, beat: Beat::None }.encode()
+}
+
+/// Nobody takes this message.
+pub(super) fn rejected(seq: Seq, why: &str) -> String {
+    Frame::Nack { seq, nack: Nack::Reject, reason: short(why).into() }.encode()
+}
+
+/// As much of words as a frame carries.
+fn short(words: &str) -> &str {
+    let end = (0..=native::MAX_WORDS.min(words.len())).rev().find(|end| words.is_char_boundary(*end));
+    end.and_then(|end| words.get(..end)).unwrap_or_default()
+}
+
+/// Whether this id is that of the message with this number.
+pub(super) fn is_id(of: Option<Origin>, seq: Seq, id: MessageId) -> bool {
+    of.is_some_and(|of| of.message(seq) == id)
+}
+
+/// A client that is refused may wait so long for a welcome that tells it to come later.
+pub(super) const RECONNECT: Duration = Duration::from_secs(1);
