@@ -148,4 +148,25 @@ plant G9 "the sessions' deadlines are not announced" core/src/hub/mod.rs \
 plant G9 "a deadline that passed before the first poll" core/src/hub/turn.rs \
     's/if due\.is_some_and\(\|at\| at <= self\.now\)/if false/' $model
 
+topics=core/src/hub/topics
+plant U4 "a gap is not told" $topics/mod.rs \
+    's/if subscription\.astray \|\| subscription\.cursor < first/if subscription.astray/' $unit hub::topics
+plant U4 "a place that was never given is believed" $topics/subscribers.rs \
+    's/Start::After\(_\) => \(first, true\)/Start::After(_) => (first, false)/' $unit hub::topics
+plant U4 "a topic that was forgotten begins anew" $topics/mod.rs \
+    's/self\.floor = self\.floor\.max\(topic\.next\);//' $unit hub::topics
+plant U4 "two filters, two subscriptions" $topics/mod.rs \
+    's/if self\.subscription\(member, topic\)\.is_some\(\)/if false/' $unit hub::topics
+plant U4 "a name taken back takes the filter with it" $topics/subscribers.rs \
+    's/!subscription\.named && !self\.wants\(member, subscription\.topic\)/!subscription.named/' $unit hub::topics
+plant U4 "whoever is away is forgotten by publishing" $topics/mod.rs \
+    '/let member = subscription\.member;/{n;s/self\.enqueue\(index\);//}' $unit hub::topics
+plant U4 "a subscription goes with the connection" core/src/hub/admission.rs \
+    's/self\.member_connected\(key, false\);/self.member_leaves(key);/' $unit hub
+plant U4 "publishing looks at every session" $topics/hub.rs \
+    's/let peers = &mut hub\.peers;/let _ = hub.sessions().count(); &/' $unit hub
+plant U4 "a session goes on being told present after its end" core/src/hub/turn.rs \
+    's/^            self\.member_leaves\(key\);//' $unit hub
+plant G9 "the age of what topics hold is not announced" core/src/hub/mod.rs 's/, log, topics, drain\]/, log, drain]/' $unit hub
+
 [ $missed = 0 ] && echo "all caught" || { echo "$missed not caught"; exit 1; }

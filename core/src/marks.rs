@@ -382,9 +382,11 @@ impl Marks {
     pub fn report(&self, room: usize) -> Report {
         let report =
             Report { base: self.base, arrived: self.arrived, done: self.done, rejected: self.rejected, win: 0 };
+        // What has come behind a hole takes no more room.
+        let come = self.arrived.count_ones().saturating_sub(self.arrived.trailing_ones());
         // What is completed has ended at its sender as soon as that hears of it, and with the next number comes its word.
         let left = WINDOW.saturating_sub(report.rcv().since(report.cum()));
-        let room = u64::try_from(room).unwrap_or(u64::MAX).min(left);
+        let room = u64::try_from(room).unwrap_or(u64::MAX).saturating_add(u64::from(come)).min(left);
         Report { win: u16::try_from(room).unwrap_or(u16::MAX), ..report }
     }
 

@@ -173,6 +173,40 @@ pub const VILLAGE_VIEWER: Config = Config {
     native: None,
 };
 
+/// A native client: it dials a hub, numbers what it sends and resumes (PROTOCOL.md, section 8).
+///
+/// ```
+/// assert!(bowline::NATIVE.check().is_ok());
+/// ```
+pub const NATIVE: Config = Config {
+    link: LinkConfig { role: Role::Dialer, ready: Ready::Hello, ..LinkConfig::DEFAULT },
+    heartbeat: HeartbeatConfig::DEFAULT,
+    outbox: OutboxConfig {
+        ack_wait: AckWait::Adaptive { first: seconds(1), least: Duration::from_millis(200), most: seconds(60) },
+        life: Some(seconds(3600)),
+        frame_limit: 1 << 20,
+        post_limit: 1 << 20,
+        ..OutboxConfig::DEFAULT
+    },
+    // There is a word for it.
+    inbox: InboxConfig { capacity: 64, on_reject: OnReject::Silence, ..InboxConfig::DEFAULT },
+    route: RouteConfig { http: true, grace: seconds(2), ..RouteConfig::DEFAULT },
+    native: Some(NativeConfig::DEFAULT),
+};
+
+/// What a hub has for each native client: as [`NATIVE`], but it is dialled, and what has no connection waits to be polled.
+///
+/// ```
+/// use bowline::hub::HubConfig;
+/// let hub = HubConfig { native: Some(bowline::NATIVE_PEER), ..HubConfig::DEFAULT };
+/// assert!(hub.check().is_ok());
+/// ```
+pub const NATIVE_PEER: Config = Config {
+    link: LinkConfig { role: Role::Acceptor, newcomer: Newcomer::Replaces, farewell: 1012, ..LinkConfig::DEFAULT },
+    route: RouteConfig::DEFAULT,
+    ..NATIVE
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -261,37 +295,3 @@ mod tests {
         assert_eq!(GONKA_ML_NODE.outbox.ack_wait, AckWait::Fixed(seconds(3)));
     }
 }
-
-/// A native client: it dials a hub, numbers what it sends and resumes (PROTOCOL.md, section 8).
-///
-/// ```
-/// assert!(bowline::NATIVE.check().is_ok());
-/// ```
-pub const NATIVE: Config = Config {
-    link: LinkConfig { role: Role::Dialer, ready: Ready::Hello, ..LinkConfig::DEFAULT },
-    heartbeat: HeartbeatConfig::DEFAULT,
-    outbox: OutboxConfig {
-        ack_wait: AckWait::Adaptive { first: seconds(1), least: Duration::from_millis(200), most: seconds(60) },
-        life: Some(seconds(3600)),
-        frame_limit: 1 << 20,
-        post_limit: 1 << 20,
-        ..OutboxConfig::DEFAULT
-    },
-    // There is a word for it.
-    inbox: InboxConfig { capacity: 64, on_reject: OnReject::Silence, ..InboxConfig::DEFAULT },
-    route: RouteConfig { http: true, grace: seconds(2), ..RouteConfig::DEFAULT },
-    native: Some(NativeConfig::DEFAULT),
-};
-
-/// What a hub has for each native client: as [`NATIVE`], but it is dialled, and what has no connection waits to be polled.
-///
-/// ```
-/// use bowline::hub::HubConfig;
-/// let hub = HubConfig { native: Some(bowline::NATIVE_PEER), ..HubConfig::DEFAULT };
-/// assert!(hub.check().is_ok());
-/// ```
-pub const NATIVE_PEER: Config = Config {
-    link: LinkConfig { role: Role::Acceptor, newcomer: Newcomer::Replaces, farewell: 1012, ..LinkConfig::DEFAULT },
-    route: RouteConfig::DEFAULT,
-    ..NATIVE
-};

@@ -1290,7 +1290,15 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
                     }
                     taken
                 }
-                _ => false,
+                Head::Data { .. }
+                | Head::Ack { .. }
+                | Head::Reject { .. }
+                | Head::Pong
+                | Head::Numbered { .. }
+                | Head::Marks { .. }
+                | Head::Nack { .. }
+                | Head::Other
+                | Head::Malformed => false,
             };
             if ready {
                 self.link.on_ready(now);

@@ -6,6 +6,8 @@
 //! cargo bench -p bowline-tests --bench hub -- idle 5000          memory and CPU of so many idle miners
 //! cargo bench -p bowline-tests --bench hub -- reconnect 1000     the hub is killed and comes back after 2 s: the busiest
 //!                                                                100 ms, with and without the announced window
+//! cargo bench -p bowline-tests --bench hub -- topics             an item to ten subscribers among 100, 1,000 and 10,000
+//!                                                                sessions, by the core alone
 //! ```
 //!
 //! The miners live in a process of their own (this program again), so what is measured is the server's alone: CPU by the
@@ -43,10 +45,12 @@ fn main() {
         Some("broadcast") => broadcast(count(1000)),
         Some("idle") => idle(count(5000)),
         Some("reconnect") => reconnect(count(1000)),
+        Some("topics") => topics(),
         _ => {
             broadcast(1000);
             idle(5000);
             reconnect(1000);
+            topics();
         }
     }
 }
@@ -181,6 +185,68 @@ fn reconnect(count: usize) {
             back.elapsed().as_secs_f64()
         );
         end(&mut miners);
+    }
+}
+
+/// The core alone, so in this process: the machine is told to publish, and says what is to be written to whom. Every session
+/// is subscribed to something, ten to the topic in question. Beside it a broadcast to the same ten, for which every
+/// connection is asked.
+fn topics() {
+    use bowline::hub::{Grows, Hub, HubOutput, Identity, Start, TopicName, Verdict};
+    use bowline::{Instant as Moment, Origin};
+    const RECEIVERS: usize = 10;
+    const TIMES: u32 = 50_000;
+    let news = TopicName::new("news").unwrap();
+    let mut hubs = [100, 1000, 10_000].map(|sessions| {
+        let mut config = HubConfig { sessions, connections: sessions, pending: sessions, ..HubConfig::DEFAULT };
+        (config.addresses, config.handshakes) = (sessions, Rate::UNLIMITED);
+        let mut hub: Hub<u64, Grows> = Hub::new(config.check().unwrap(), 1, Origin::new(1, 1), Moment::ZERO);
+        for n in 0..sessions {
+            let conn = hub.connect(Moment::ZERO, n as u64).unwrap();
+            hub.hello(Moment::ZERO, 0, conn, Identity::from_bits(n as u128), None);
+            hub.verified(Moment::ZERO, 0, conn, Verdict::Accept { http: false });
+            let session = hub.session_of(conn).unwrap();
+            let other = TopicName::new(&format!("other.{}", n % 1000)).unwrap();
+            hub.subscribe(Moment::ZERO, session, &other.into(), Start::Now).unwrap();
+            if n % (sessions / RECEIVERS) == 0 {
+                hub.subscribe(Moment::ZERO, session, &news.into(), Start::Now).unwrap();
+            }
+        }
+        while hub.poll().is_some() {}
+        (sessions, hub)
+    });
+    let mut costs = [const { (Vec::new(), Vec::new()) }; 3];
+    for _ in 0..REPEATS {
+        for ((sessions, hub), (topic, broadcast)) in hubs.iter_mut().zip(&mut costs) {
+            for (costs, by_topic) in [(topic, true), (broadcast, false)] {
+                let before = cpu();
+                for n in 0..TIMES {
+                    let sent = if by_topic {
+                        hub.publish_topic(Moment::ZERO, &news, u64::from(n), 1000)
+                    } else {
+                        let every = *sessions / RECEIVERS;
+                        let to = |_, who: Identity| who.bits().is_multiple_of(every as u128);
+                        hub.publish(Moment::ZERO, u64::from(n), 1000, Publish::DEFAULT, to)
+                    };
+                    assert_eq!(sent.reached as usize, RECEIVERS);
+                    let mut came = 0;
+                    while let Some(output) = hub.poll() {
+                        came += usize::from(matches!(output, HubOutput::Topic { .. } | HubOutput::Broadcast { .. }));
+                    }
+                    assert_eq!(came, RECEIVERS);
+                }
+                costs.push((cpu() - before).as_nanos() as f64 / f64::from(TIMES));
+            }
+        }
+    }
+    println!("an item to {RECEIVERS} subscribers, published and given to the adapter, median of {REPEATS}:");
+    let medians = costs.each_mut().map(|(topic, broadcast)| (median(topic), median(broadcast)));
+    for ((sessions, _), (topic, broadcast)) in hubs.iter().zip(medians) {
+        println!(
+            "  {sessions:6} sessions: topic {topic:7.0} ns, {:5.2} times the first; broadcast to the same {broadcast:7.0} ns, {:5.2} times",
+            topic / medians[0].0,
+            broadcast / medians[0].1
+        );
     }
 }
 

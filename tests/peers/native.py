@@ -572,7 +572,7 @@ async def refusals(port, wait="0"):
             "ahead": false(rx["cum"] + 90),
             "ahead-tx": {"tx": {"next": 2, "una": 1}},
             "epoch": {"epoch": 4},
-            "identity": {"token": "somebody else's"},
+            "identity": {"token": "somebody-elses"},
             "auth": {"auth": "no"},
             "horizon": {"max_life": (1 << 32) - 1},
         }[name]
@@ -744,7 +744,7 @@ async def hostile(port):
         "far-above": ({}, [text({**good, "seq": MOST})]),
         "una-far": ({}, [text({**good, "seq": MOST, "una": MOST})]),
         "never-sent-cum": ({}, [text({**ack, "cum": 1000, "rcv": 1000})]),
-        "never-sent-sack": ({}, [text({**ack, "sack": "8" + "0" * 15})]),
+        "never-sent-sack": ({}, [text({**ack, "sack": "8" + "0" * 15, "rsack": "8" + "0" * 15})]),
         "never-sent-nack": ({}, [text({"type": "nack", "seq": 900, "code": "retry", "after": 0})]),
         "second-hello": ({}, [text({"type": "hello"})]),
         "wrong-token": ({"resume": True, "sid": "x", "token": "y"}, []),

@@ -85,7 +85,7 @@ class Village:
     async def subscribe(self, client, topic, since):
         client.topics.append(topic)
         await client.send("custom", {"type": "subscription_response", "topic": topic, "success": True})
-        if since is None:
+        if since in (None, "now"):
             return
         first, events = self.first.get(topic, 1), self.history.get(topic, [])
         after = 0 if since == "oldest" else since["offset"]
@@ -132,6 +132,7 @@ class Village:
             del self.history[topic][:count]
         elif word == "train":  # with a date, which nothing can write
             self.sessions["sess-1"] = {"started_at": datetime.now()}
+            tell("training")
         else:
             for client in list(self.clients.values()):
                 if word == "raw":

@@ -3,11 +3,11 @@
 
 use bowline::wire::KeyedHash;
 use bowline::wire::gonka::{self, Kind};
-use bowline::{BETTENSOR_MINER, Config, Frame, GONKA_ML_NODE, Head, MessageId, Seq};
+use bowline::{BETTENSOR_MINER, Config, Frame, GONKA_ML_NODE, Head, MessageId, Seq, VILLAGE_VIEWER};
 use bowline_transport::conformance::{Check, Conformance, HubConformance, Report};
 use bowline_transport::http::{Answer, Bytes, Callback, Limits, Routes, Target};
 use bowline_transport::hub::{self, Claim, Content, HubSetup, HubWire, Letter, Misread, Said, Text};
-use bowline_transport::{Bettensor, Gonka, Heard, Keypair, Refused, Wire};
+use bowline_transport::{Bettensor, Gonka, Heard, Keypair, Refused, Village, Wire};
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -71,6 +71,29 @@ fn the_miner_of_bettensor_passes_from_its_side() {
     let report = kit.run();
     report.assert();
     for check in [Check::Size, Check::Mutation, Check::Garbage, Check::Memory, Check::Recorded, Check::HttpGarbage] {
+        assert!(report.cases(check) > 0, "{check}");
+    }
+}
+
+#[test]
+fn the_viewer_of_ai_village_passes_from_its_side() {
+    let vectors = include_str!("../vectors/aivillage.jsonl");
+    let mut kit = Conformance::alone(Village::viewer())
+        .sample("custom", r#"{"request":"training_status"}"#)
+        .sample("é\"\\", r#" {"é😀":[1e-07,-0,{"x":null}]} "#)
+        .refused("subscribe", r#"{"topic":"x"}"#)
+        .refused("ping", "{}")
+        .refused("", "{}")
+        .refused("custom", "[]")
+        .settings(VILLAGE_VIEWER);
+    let kinds =
+        ["connection_established", "pong", "training_progress", "subscription_response", "error", "phase_update"];
+    for frame in recorded(vectors, "server->client", &kinds) {
+        kit = kit.recorded(frame);
+    }
+    let report = kit.run();
+    report.assert();
+    for check in [Check::Size, Check::Mutation, Check::Garbage, Check::Memory, Check::Recorded] {
         assert!(report.cases(check) > 0, "{check}");
     }
 }

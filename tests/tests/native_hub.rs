@@ -1,6 +1,5 @@
 //! A hub and a native peer that was written in Python from PROTOCOL.md alone, over real sockets.
 
-#[expect(dead_code, reason = "every test binary uses another part of it")]
 #[path = "real/mod.rs"]
 mod real;
 

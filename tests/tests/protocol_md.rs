@@ -6,8 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bowline::hub::{BETTENSOR_HUB, Bulk, Duplicate, HubConfig, Rate, Slow, TopicsConfig, VILLAGE_HUB, Why};
+use bowline::wire::aivillage::{self, Dialect, Request, Unaddressed};
 use bowline::wire::gonka::{self, Kind};
 use bowline::wire::native;
+use bowline::wire::timestamp::Timestamp;
 use bowline::{
     AckWait, Answer, BETTENSOR_MINER, BackoffConfig, Cause, Class, Config, GONKA_API_NODE, GONKA_ML_NODE,
     HeartbeatConfig, Hedge, HttpOutcome, InboxConfig, Jitter, LinkConfig, Newcomer, On, OnReject, OutboxConfig, Proof,
@@ -494,23 +496,24 @@ fn own_rows(rows: &[Row]) -> String {
 
 /// The JSON examples in a part of the page.
 fn examples(text: &'static str) -> Vec<&'static str> {
-    text.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap_or_default()).collect()
+    text.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap_or_default().trim_end()).collect()
 }
 
-fn section_8() -> &'static str {
-    PAGE.split("\n## 8.").nth(1).unwrap().split("\n## ").next().unwrap()
+/// The section with this number.
+fn section(number: u8) -> &'static str {
+    PAGE.split(&format!("\n## {number}.")).nth(1).unwrap().split("\n## ").next().unwrap()
 }
 
-fn examples_of_section_8() -> Vec<&'static str> {
-    examples(section_8())
+fn vectors(file: &str) -> Vec<Value> {
+    file.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 #[test]
 fn the_native_frames_are_those_of_the_page() {
-    let rows: Vec<Value> = NATIVE.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let rows = vectors(NATIVE);
     let frames: Vec<&str> =
         rows.iter().filter(|row| row["exact"] == true).filter_map(|row| row["frame"].as_str()).collect();
-    let examples = examples_of_section_8();
+    let examples = examples(section(8));
     assert_eq!(examples.len(), 2);
     for example in examples {
         assert!(frames.contains(&example.trim()), "no such frame in tests/vectors/native.jsonl:\n{example}");
@@ -537,7 +540,7 @@ fn the_native_frames_are_those_of_the_page() {
     let told: BTreeSet<String> = table(&["member of `hello`"]).iter().flat_map(|row| quoted(&row[0])).collect();
     assert_eq!(members("hello"), told);
     for constant in [native::SUBPROTOCOL, native::PATH, native::HELLO, native::MESSAGES, native::POLL] {
-        assert!(section_8().contains(constant), "section 8 does not mention {constant}");
+        assert!(section(8).contains(constant), "section 8 does not mention {constant}");
     }
     let reasons: Vec<String> =
         table(&["reason", "resume was asked for, but"]).iter().map(|row| unquoted(&row[0]).to_owned()).collect();
@@ -546,11 +549,10 @@ fn the_native_frames_are_those_of_the_page() {
 
 #[test]
 fn the_examples_are_recorded_messages_and_the_codec_takes_them() {
-    let rows: Vec<Value> = VECTORS.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let examples = examples(PAGE);
+    let rows = vectors(VECTORS);
+    let examples = examples(section(2));
     assert!(examples.len() >= 4, "the examples are gone");
-    let native = examples_of_section_8();
-    for example in examples.into_iter().filter(|example| !native.contains(example)) {
+    for example in examples {
         let value: Value = serde_json::from_str(example).unwrap();
         if value == serde_json::from_str::<Value>(gonka::KEEPALIVE).unwrap() {
             assert_eq!(gonka::decode(example.as_bytes()), Ok(gonka::Frame::Other));
@@ -571,6 +573,55 @@ fn the_examples_are_recorded_messages_and_the_codec_takes_them() {
     }
     assert!(PAGE.contains(gonka::CLOSE_TAKEN) && PAGE.contains(&gonka::CLOSE_CODE.to_string()));
     assert_eq!(classify(GONKA_API_NODE.link.rows, Cause::Closed(gonka::CLOSE_CODE)), Class::Wait);
+}
+
+#[test]
+fn the_examples_of_ai_village_are_recorded_messages_or_ours_and_the_codec_writes_them() {
+    let rows = vectors(include_str!("../vectors/aivillage.jsonl"));
+    let mut ours = 0;
+    for example in examples(section(7)) {
+        let value: Value = serde_json::from_str(example).unwrap();
+        if !rows.iter().any(|row| row["json"] == value) {
+            assert!(["\"since\"", "\"position\"", "\"gap\""].iter().any(|word| example.contains(word)), "{example}");
+            ours += 1;
+        }
+        let again = match aivillage::decode_request(example.as_bytes()).unwrap() {
+            Request::Subscribe { topic, dialect: Dialect::Service, since } => {
+                aivillage::encode_subscribe(&topic, since)
+            }
+            Request::Subscribe { .. } => continue,
+            _ => {
+                let frame = aivillage::decode(example.as_bytes()).unwrap();
+                let Some(time) = frame.timestamp.as_deref() else { continue };
+                let time = Timestamp::parse(&format!("{time}+00:00")).unwrap();
+                let event = Unaddressed::new(time, &frame.event().unwrap());
+                let event = frame.position.as_ref().map_or(event.clone(), |position| event.at(position));
+                event.to(frame.connection_id.as_deref().unwrap())
+            }
+        };
+        assert_eq!(again, example);
+    }
+    assert_eq!((ours, examples(section(7)).len()), (3, 10));
+    for said in [aivillage::PATH, aivillage::PATH_P2P_FOG, aivillage::INVALID_JSON] {
+        assert!(PAGE.contains(said), "PROTOCOL.md does not mention {said:?}");
+    }
+}
+
+#[test]
+fn the_table_of_ai_villages_events_is_the_codes() {
+    let rows = table(&["type", "topic", "data"]);
+    assert_eq!(rows.len(), 18);
+    for row in rows {
+        let kind = unquoted(&row[0]);
+        assert_eq!(aivillage::topic_of(kind).unwrap_or("–"), row[1], "{kind}");
+        let event = aivillage::Event::read(kind, "{}").unwrap();
+        let data = event.data();
+        let fields: BTreeMap<&str, Value> = serde_json::from_str(&data).unwrap();
+        let told: BTreeSet<&str> =
+            if row[2].starts_with("any") { BTreeSet::new() } else { unquoted(&row[2]).split(", ").collect() };
+        assert_eq!(fields.keys().copied().collect::<BTreeSet<_>>(), told, "{kind}");
+        assert_eq!(matches!(event, aivillage::Event::Custom { .. }), kind == "custom");
+    }
 }
 
 #[test]

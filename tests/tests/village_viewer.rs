@@ -136,6 +136,17 @@ fn progress(n: u64) -> Value {
     value!({"session_id": "sess-1", "progress": 0.5, "current_epoch": n, "loss": 0.25, "metrics": {"lr": 3e-4}})
 }
 
+/// The next time that this topic is subscribed to: since when.
+#[track_caller]
+fn asked(peer: &mut Peer, topic: &str) -> Value {
+    loop {
+        let message = peer.saw("subscribe")["message"].clone();
+        if message["topic"] == topic {
+            return message["since"].clone();
+        }
+    }
+}
+
 /// In topic "training".
 fn step(peer: &mut Peer, n: u64) {
     publish(peer, "training", "training_progress", progress(n));
@@ -153,10 +164,12 @@ mod of_the_original {
 
     fn sees_events_and_answers_pings(adapter: Adapter) {
         // With its own heartbeat, whose interval is 30 s: the answers alone keep it.
-        let setup = |setup: Setup<Village>| setup.topic("training", None).unwrap().configure(quick);
+        let setup = |setup: Setup<Village>| setup.configure(quick);
         let Some((mut peer, viewer)) = viewing(adapter, "as it is", setup) else { return };
         // Which the original drops; the path's own topics come all the same.
-        assert_eq!(peer.saw("subscribe")["message"], value!({"type": "subscribe", "topic": "training"}));
+        for topic in ["models", "system", "training"] {
+            assert_eq!(peer.saw("subscribe")["message"], value!({"type": "subscribe", "topic": topic, "since": "now"}));
+        }
         step(&mut peer, 5);
         let news = viewer.news();
         assert_eq!((&*news.kind, &news.position, news.timestamp.is_some()), ("training_progress", &None, true));
@@ -195,15 +208,14 @@ mod of_the_original {
     }
 
     fn comes_back_after_three_to_five_seconds(adapter: Adapter) {
-        let setup = |setup: Setup<Village>| setup.topic("training", None).unwrap();
-        let Some((mut peer, viewer)) = viewing(adapter, "as it is", setup) else { return };
-        peer.saw("subscribe");
+        let Some((mut peer, viewer)) = viewing(adapter, "as it is", |setup| setup) else { return };
+        asked(&mut peer, "training");
         let since = Instant::now();
         peer.tell(value!(["close"]));
         assert_eq!(peer.saw("closed")["code"], 1000);
         peer.saw("open");
         assert!(since.elapsed() >= Duration::from_secs(3), "{:?}", since.elapsed());
-        assert_eq!(peer.saw("subscribe")["message"]["topic"], "training", "on every connection");
+        asked(&mut peer, "training");
         step(&mut peer, 1);
         viewer.news();
         assert_eq!(*viewer.down.lock().unwrap(), [Cause::Closed(1000)]);
@@ -251,6 +263,7 @@ mod of_the_original {
         };
         let Some((mut peer, viewer)) = viewing(adapter, "as it is", |setup| setup.configure(brief)) else { return };
         peer.tell(value!(["train"]));
+        peer.saw("training");
         let receipt = viewer.send("custom", r#"{"request":"training_status"}"#);
         assert_eq!(peer.saw("mute")["why"], "TypeError");
         assert_eq!(begin("its end", move || receipt.wait().outcome).wait(), Outcome::Expired);
@@ -274,7 +287,7 @@ mod of_a_hub_with_history {
     }
 
     fn training(setup: Setup<Village>) -> Setup<Village> {
-        setup.topic("training", None).unwrap().configure(hasty)
+        setup.configure(hasty)
     }
 
     #[track_caller]
@@ -286,7 +299,7 @@ mod of_a_hub_with_history {
 
     fn misses_nothing_that_history_holds(adapter: Adapter) {
         let Some((mut peer, viewer)) = viewing(adapter, "history", training) else { return };
-        peer.saw("subscribe");
+        asked(&mut peer, "training");
         (1..=5).for_each(|n| step(&mut peer, n));
         expect(&viewer, 1..=5);
         let meanwhile = |numbers: core::ops::RangeInclusive<u64>, forgotten: u64| {
@@ -294,7 +307,7 @@ mod of_a_hub_with_history {
             value!(["away", "training", events, forgotten])
         };
         peer.tell(meanwhile(6..=8, 0));
-        assert_eq!(peer.saw("subscribe")["message"]["since"], value!({"epoch": 7, "offset": 5}));
+        assert_eq!(asked(&mut peer, "training"), value!({"epoch": 7, "offset": 5}));
         expect(&viewer, 6..=8);
 
         // Away for longer than history holds.
@@ -308,39 +321,88 @@ mod of_a_hub_with_history {
 
     fn asks_for_what_was_lost_on_the_way(adapter: Adapter) {
         let Some((mut peer, viewer)) = viewing(adapter, "history", training) else { return };
-        assert_eq!(peer.saw("subscribe")["message"], value!({"type": "subscribe", "topic": "training"}));
+        assert_eq!(asked(&mut peer, "training"), "now");
         step(&mut peer, 1);
         peer.tell(value!(["unheard", "training", "training_progress", progress(2)]));
         (3..=4).for_each(|n| step(&mut peer, n));
         expect(&viewer, [1, 3]);
-        assert_eq!(peer.saw("subscribe")["message"]["since"], value!({"epoch": 7, "offset": 1}));
+        assert_eq!(asked(&mut peer, "training"), value!({"epoch": 7, "offset": 1}));
         let mut rest = [viewer.numbered().1, viewer.numbered().1];
         rest.sort_unstable();
         assert_eq!(rest, [2, 4]);
         // Of the copies that came with it nothing is seen.
         step(&mut peer, 5);
         expect(&viewer, [5]);
-        assert_eq!(peer.count("subscribe"), 2);
+        assert_eq!(peer.count("subscribe"), 3 + 1);
         viewer.stop();
     }
 
     fn begins_with_the_oldest_if_it_wants_so(adapter: Adapter) {
-        let setup = |setup: Setup<Village>| setup.topic("rooms.7", Some(Since::Oldest)).unwrap().configure(hasty);
+        let setup = |setup: Setup<Village>| setup.topic("rooms.7", Since::Oldest).unwrap().configure(hasty);
         let Some((mut peer, viewer)) = viewing(adapter, "history", setup) else { return };
-        assert_eq!(peer.saw("subscribe")["message"]["since"], "oldest");
+        assert_eq!(asked(&mut peer, "rooms.7"), "oldest");
         publish(&mut peer, "rooms.7", "training_progress", progress(1));
         assert_eq!(viewer.numbered(), ("rooms.7".to_owned(), 1));
-        // And what its path stands for is followed, too, once it has been heard of.
-        step(&mut peer, 1);
+        publish(&mut peer, "training", "training_progress", progress(1));
         assert_eq!(viewer.numbered(), ("training".to_owned(), 1));
         peer.tell(value!(["drop"]));
-        let first = peer.saw("subscribe")["message"].clone();
-        let second = peer.saw("subscribe")["message"].clone();
-        assert_eq!((&first["topic"], &second["topic"]), (&value!("rooms.7"), &value!("training")));
-        assert_eq!(
-            (&first["since"], &second["since"]),
-            (&value!({"epoch": 7, "offset": 1}), &value!({"epoch": 7, "offset": 1}))
-        );
+        for (topic, since) in [
+            ("models", value!("now")),
+            ("rooms.7", value!({"epoch": 7, "offset": 1})),
+            ("system", value!("now")),
+            ("training", value!({"epoch": 7, "offset": 1})),
+        ] {
+            assert_eq!(asked(&mut peer, topic), since);
+        }
         viewer.stop();
+    }
+}
+
+mod of_ours {
+    use super::*;
+    use bowline_cli::proxy::{Fault, Proxy};
+    use bowline_smol::hub::{Hub, HubSetup};
+
+    with_both! {
+        misses_nothing_and_is_told_what_it_does,
+    }
+
+    fn misses_nothing_and_is_told_what_it_does(adapter: Adapter) {
+        let hub = Hub::start(HubSetup::village("127.0.0.1:0").unwrap()).unwrap();
+        let proxy = Proxy::start(hub.address()).unwrap();
+        let setup = Setup::viewer(&proxy.addr().to_string()).unwrap().drain(DRAIN).configure(hasty);
+        let viewer = Viewer::start(adapter, setup);
+        eventually("it is greeted", || viewer.status().state == State::Up);
+        // What is proved was said behind its subscriptions.
+        let receipt = viewer.send("custom", "{}");
+        let delivered = Outcome::Delivered { path: Path::WebSocket };
+        assert_eq!(begin("the pong behind it", move || receipt.wait().outcome).wait(), delivered);
+        let publish = |numbers: core::ops::RangeInclusive<u64>| {
+            for n in numbers {
+                hub.publish_topic("training", "training_progress", &progress(n).to_string()).unwrap();
+            }
+        };
+        let expect = |numbers: core::ops::RangeInclusive<u64>| {
+            for n in numbers {
+                assert_eq!(viewer.numbered(), ("training".to_owned(), n));
+            }
+        };
+        publish(1..=3);
+        expect(1..=3);
+        proxy.set(Fault::Refuse);
+        publish(4..=6);
+        proxy.set(Fault::Calm);
+        expect(4..=6);
+        publish(7..=7);
+        expect(7..=7);
+        // History holds sixteen.
+        proxy.set(Fault::Refuse);
+        publish(8..=37);
+        proxy.set(Fault::Calm);
+        assert_eq!(viewer.numbered(), ("gap in training".to_owned(), 21));
+        expect(22..=37);
+        let last = viewer.stop();
+        assert_eq!((last.stats.malformed, last.stats.violations), (0, 0));
+        drop(proxy);
     }
 }

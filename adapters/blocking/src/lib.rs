@@ -33,6 +33,7 @@
 pub mod io;
 mod turn;
 
+pub use bowline::wire::aivillage;
 pub use bowline::wire::gonka::Kind;
 pub use bowline_transport::{
     Gonka, Mail, Message, Native, News, Receipt, Refused, Reply, SendError, Settlement, Setup, SetupError, Status,
@@ -221,7 +222,7 @@ impl Node<Bettensor> {
 /// ```no_run
 /// use bowline_blocking::{Setup, Viewer};
 ///
-/// let viewer = Viewer::start(Setup::viewer("ws://village:8000")?.topic("training", None)?)?;
+/// let viewer = Viewer::start(Setup::viewer("ws://village:8000")?)?;
 /// for message in viewer.messages() {
 ///     println!("{:?}", message.content().event());
 ///     message.complete();

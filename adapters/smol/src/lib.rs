@@ -40,6 +40,7 @@ pub mod hub;
 mod io;
 mod turn;
 
+pub use bowline::wire::aivillage;
 pub use bowline::wire::gonka::Kind;
 pub use bowline_transport::{
     Gonka, Mail, Message, Native, News, Receipt, Refused, Reply, SendError, Settlement, Setup, SetupError, Status,
@@ -235,7 +236,7 @@ impl Node<Bettensor> {
 /// use bowline_smol::{Setup, Viewer};
 ///
 /// # smol::block_on(async {
-/// let viewer = Viewer::start(Setup::viewer("ws://village:8000")?.topic("training", None)?)?;
+/// let viewer = Viewer::start(Setup::viewer("ws://village:8000")?)?;
 /// while let Some(message) = viewer.receive().await {
 ///     println!("{:?}", message.content().event());
 ///     message.complete();

@@ -1,6 +1,6 @@
 //! The hub's parameters for the systems we serve.
 
-use super::config::{Duplicate, HubConfig};
+use super::config::{Duplicate, HubConfig, TopicsConfig};
 use crate::config::Config;
 use crate::heartbeat::HeartbeatConfig;
 use crate::inbox::InboxConfig;
@@ -71,5 +71,7 @@ pub const VILLAGE_HUB: HubConfig = HubConfig {
     // What nobody comes back for need not be kept; nonces, which ask for twice the tolerance, there are none.
     ttl: Duration::from_secs(60),
     tolerance: Duration::from_secs(30),
+    // A viewer comes back after 3 to 5 s: of a training that tells ten times a second, nothing is lost to it.
+    topics: TopicsConfig { history: 256, ..TopicsConfig::DEFAULT },
     ..HubConfig::DEFAULT
 };

@@ -93,6 +93,9 @@ pub(super) struct Table<T, S> {
     ready_last: u32,
     heap_len: u32,
     item: PhantomData<T>,
+    /// Cells looked at since the beginning: what something costs, whatever the clock says.
+    #[cfg(test)]
+    pub(super) touched: core::cell::Cell<u64>,
     cells: S,
 }
 
@@ -112,6 +115,8 @@ impl<T, S: Slots<Cell<T>>> Table<T, S> {
             ready_last: NONE,
             heap_len: 0,
             item: PhantomData,
+            #[cfg(test)]
+            touched: core::cell::Cell::new(0),
             cells,
         };
         table.furnish();
@@ -320,10 +325,14 @@ impl<T, S: Slots<Cell<T>>> Table<T, S> {
     }
 
     fn cell(&self, index: u32) -> Option<&Cell<T>> {
+        #[cfg(test)]
+        self.touched.set(self.touched.get() + 1);
         self.cells.as_ref().get(index as usize)?.as_ref()
     }
 
     fn cell_mut(&mut self, index: u32) -> Option<&mut Cell<T>> {
+        #[cfg(test)]
+        self.touched.set(self.touched.get() + 1);
         self.cells.as_mut().get_mut(index as usize)?.as_mut()
     }
 

@@ -1088,6 +1088,97 @@ fn u4_a_subscription_survives_the_connection_and_ends_with_the_session() {
         .collect();
     assert_eq!(order, [&presence(session, false, 0), &ended], "its end is told before the session's");
     assert_eq!(rig.hub.subscribe(rig.now, session, &filter, Start::Now), Err(TopicsFull::NoSession));
-    rig.later(Duration::from_secs(301));
+    // By its deadlines alone.
+    while let Some(at) = rig.hub.deadline() {
+        rig.hub.tick(at);
+        rig.drain();
+    }
     assert_eq!(rig.hub.topics().count(), 0, "nobody's, and empty: forgotten");
+}
+
+/// Cells of tables that a publication and its delivery look at, with so many receivers among so many sessions, each of
+/// which is subscribed to something.
+fn cells_touched(receivers: u64, sessions: u64) -> u64 {
+    let mut config = HubConfig::DEFAULT;
+    (config.sessions, config.connections, config.pending) = (20_000, 20_000, 20_000);
+    (config.handshakes, config.addresses) = (Rate::UNLIMITED, 20_000);
+    let mut hub: Hub<u32, Grows> = Hub::new(config.check().unwrap(), 1, Origin::new(9, 1), Instant::ZERO);
+    let (now, topic) = (at(1), TopicName::new("news").unwrap());
+    for n in 0..sessions {
+        let conn = hub.connect(now, n).unwrap();
+        assert!(hub.hello(now, 0, conn, who(n), None) && hub.verified(now, 0, conn, Verdict::Accept { http: false }));
+        let session = hub.session_of(conn).unwrap();
+        let other = TopicName::new(&std::format!("other.{}", n % 100)).unwrap();
+        hub.subscribe(now, session, &other.into(), Start::Now).unwrap();
+        if n % (sessions / receivers) == 0 {
+            hub.subscribe(now, session, &topic.into(), Start::Now).unwrap();
+        }
+    }
+    while hub.poll().is_some() {}
+    let touched = |hub: &Hub<u32, Grows>| {
+        hub.topics.touched() + hub.peers.touched.get() + hub.conns.touched.get() + hub.addresses.touched.get()
+    };
+    let before = touched(&hub);
+    for n in 0..10 {
+        assert_eq!(u64::from(hub.publish_topic(now, &topic, n, 1).reached), receivers);
+        let mut came = 0;
+        while let Some(output) = hub.poll() {
+            came += u64::from(matches!(output, HubOutput::Topic { .. }));
+        }
+        assert_eq!(came, receivers);
+    }
+    touched(&hub) - before
+}
+
+#[test]
+fn u4_publishing_costs_by_receivers_and_not_by_sessions() {
+    let few = cells_touched(10, 100);
+    for sessions in [1000, 10_000] {
+        let many = cells_touched(10, sessions);
+        assert!(many < few * 3 / 2, "ten receivers: {few} cells among 100 sessions, {many} among {sessions}");
+    }
+    let more = cells_touched(100, 1000);
+    assert!(more > few * 5, "it does count: {few} {more}");
+}
+
+#[test]
+fn u7_broadcasts_and_topics_take_turns_and_so_does_each_topic() {
+    let mut rig = Rig::new(|_| {});
+    let (conn, session) = rig.join(1);
+    rig.hub.subscribe(rig.now, session, &TopicFilter::new("*").unwrap(), Start::Now).unwrap();
+    for n in 0..3 {
+        rig.hub.publish(rig.now, 100 + n, 1, Publish::DEFAULT, |_, _| true);
+    }
+    for (topic, n) in [("busy", 1), ("busy", 2), ("busy", 3), ("quiet", 1)] {
+        rig.hub.publish_topic(rig.now, &TopicName::new(topic).unwrap(), n, 1);
+    }
+    let quiet = rig.hub.topics().find(|topic| topic.name.as_str() == "quiet").unwrap().newest.offset;
+    let order = [
+        Said::Broadcast(conn, 100),
+        Said::Topic(conn, 1, 1),
+        Said::Broadcast(conn, 101),
+        Said::Topic(conn, quiet, 1),
+        Said::Broadcast(conn, 102),
+        Said::Topic(conn, 2, 2),
+        Said::Topic(conn, 3, 3),
+    ];
+    assert_eq!(rig.drain(), order);
+}
+
+#[test]
+fn u4_whoever_finds_no_place_at_a_new_topic_is_counted_and_told_of() {
+    let mut rig = Rig::new(|config| config.topics.per_session = 1);
+    let (conn, session) = rig.join(1);
+    let [first, second] = ["first", "second"].map(|name| TopicName::new(name).unwrap());
+    rig.hub.subscribe(rig.now, session, &TopicFilter::new("*").unwrap(), Start::Now).unwrap();
+    assert_eq!(rig.hub.publish_topic(rig.now, &first, 1, 1), Sent { reached: 1, refused: 0, dropped: 0 });
+    assert_eq!(rig.hub.publish_topic(rig.now, &second, 2, 1), Sent { reached: 0, refused: 1, dropped: 0 });
+    let lost = Said::Event(HubEvent::Lost { session, count: 1 });
+    assert_eq!(rig.drain(), [lost, Said::Topic(conn, 1, 1)]);
+    assert_eq!(rig.hub.subscribe(rig.now, session, &second.into(), Start::Oldest), Err(TopicsFull::Share));
+    // Longer than all that may be held: nobody gets it, and there is no hole.
+    assert_eq!(rig.hub.publish_topic(rig.now, &first, 3, 17 << 20), Sent { reached: 0, refused: 1, dropped: 0 });
+    assert_eq!(rig.hub.publish_topic(rig.now, &first, 4, 1).reached, 1);
+    assert_eq!(rig.drain(), [Said::Topic(conn, 2, 4)]);
+    assert_eq!(rig.hub.stats().refused_copies, 2);
 }

@@ -3,12 +3,12 @@
 //! ```text
 //!  poll ─▶ events of the hub
 //!       ─▶ connections to verify, greet, close, drop          control, never held back (U7)
-//!       ─▶ the session whose turn it is: sixteen outputs of its own, then four broadcasts, then the next session
+//!       ─▶ the session whose turn it is: sixteen outputs of its own, then four of what many get
 //! ```
 //!
 //! Invariants: a session that has something to say is in the ready ring or has its turn; after its turn it is in the heap
 //! with its deadline; one that has left is taken out here, when nothing of it is left to report.
-//! Rules: U5, U6, U7.
+//! Rules: U4–U7.
 
 use super::peer::{ConnState, Todo};
 use super::table::Key;

@@ -605,10 +605,12 @@ pub struct HubStats {
     pub lost: u64,
     /// Copies that a newer broadcast made worthless.
     pub conflated: u64,
-    /// Items of topics published.
+    /// Items of topics published, or refused for want of a place.
     pub published: u64,
     /// Copies of them given to the adapter.
     pub topic_copies: u64,
+    /// Copies of them that their subscribers will never get: there was no place.
+    pub refused_copies: u64,
     /// Gaps told to subscribers.
     pub gaps: u64,
 }

@@ -69,9 +69,11 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
             let (arrived, done, rejected) = report.of(seq);
             let Some(slot) = self.ring.get_mut(offset).filter(|slot| slot.end == End::Open) else { continue };
             if !arrived {
-                // By HTTP marks are the whole truth: it was given back, and the word was for a connection that is gone.
-                if link == LinkId::NONE && slot.answer == Answer::Arrived {
+                // The newest marks are the whole truth: it was given back, and the word for that was lost with a connection.
+                if slot.answer == Answer::Arrived {
                     slot.answer = Answer::None;
+                    slot.sent_on = ASKED_ON;
+                    slot.polled = 0;
                 }
                 continue;
             }

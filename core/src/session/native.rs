@@ -154,10 +154,10 @@ impl Native {
     /// A connection has died after this long without a word: twice about the same, and something on the way cuts what is
     /// idle (L7). The new interval, if there is one.
     fn died(&mut self, silence: Duration) -> Option<Duration> {
-        let same = |before: Duration| silence.abs_diff(before) <= silence.max(before) / 4;
+        let same = |before: Duration| silence.abs_diff(before).saturating_mul(4) <= silence.max(before);
         if self.silence.replace(silence).is_some_and(same) {
             self.silence = None;
-            return Some((silence.saturating_mul(7) / 10).max(SHORTEST));
+            return Some(silence.saturating_mul(7).checked_div(10).unwrap_or_default().max(SHORTEST));
         }
         None
     }

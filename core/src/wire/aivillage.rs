@@ -137,17 +137,20 @@ pub struct Position<'a> {
     pub offset: u64,
 }
 
-/// From where on a subscriber wants a topic's history: ours.
+/// From where on a subscriber wants a topic's history: ours. Whoever says it keeps account of where it is, and is told.
 ///
 /// ```
 /// use bowline::wire::aivillage::{Since, encode_subscribe};
 /// let frame = encode_subscribe("training", Some(Since::After { epoch: 7, offset: 12 }));
 /// assert_eq!(frame, r#"{"type":"subscribe","topic":"training","since":{"epoch":7,"offset":12}}"#);
+/// assert_eq!(encode_subscribe("models", Some(Since::Now)), r#"{"type":"subscribe","topic":"models","since":"now"}"#);
 /// assert_eq!(encode_subscribe("training", Some(Since::Oldest)), r#"{"type":"subscribe","topic":"training","since":"oldest"}"#);
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Since {
+    /// Nothing of it; but whoever says so is told positions and gaps from now on.
+    Now,
     /// All that history holds.
     Oldest,
     /// What came after this one, the last that was received.

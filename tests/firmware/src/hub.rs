@@ -1,7 +1,10 @@
 //! A hub in fixed memory, at random: every input there is, and after each the promises that can be seen from outside.
 
 use super::Payload;
-use bowline::hub::{Heard, Hub, HubConfig, HubEvent, HubOutput, Identity, Inline, Publish, Slow, Stamp, Verdict};
+use bowline::hub::{
+    Heard, Hub, HubConfig, HubEvent, HubOutput, Identity, Inline, Publish, Slow, Stamp, Start, TopicFilter, TopicName,
+    Verdict,
+};
 use bowline::{
     Arrival, Cause, Event, Head, HttpOutcome, Instant, MessageId, Origin, Policy, PostId, RequestId, Seq, SplitMix64,
     hub::ConnId, hub::SessionId,
@@ -9,7 +12,7 @@ use bowline::{
 use core::hint::black_box;
 use core::time::Duration;
 
-type Small = Hub<Payload, Inline<2, 2, 4, 4, 4>>;
+type Small = Hub<Payload, Inline<2, 2, 4, 4, 4, 2, 4, 3>>;
 
 /// What the last outputs named, of each kind one.
 struct Seen {
@@ -94,7 +97,7 @@ fn input(hub: &mut Small, rng: &mut SplitMix64, now: Instant, step: u32, seen: &
     let wall = i64::try_from(now.as_micros()).unwrap_or(0);
     let stamp = Some(Stamp { nonce: rng.up_to(50), issued: wall });
     let id = Some(MessageId::from_bits(u128::from(rng.up_to(30))));
-    match (rng.up_to(15), seen.conn, seen.session) {
+    match (rng.up_to(18), seen.conn, seen.session) {
         (0 | 1, ..) => {
             if let Ok(conn) = hub.connect(now, small) {
                 seen.conn = Some(conn);
@@ -138,9 +141,36 @@ fn input(hub: &mut Small, rng: &mut SplitMix64, now: Instant, step: u32, seen: &
         (15, _, Some(session)) if small == 0 => {
             hub.dismiss(now, session);
         }
+        (16 | 17, ..) => topics(hub, now, small, step, seen),
         _ => {
             hub.expect(now, Some(3));
         }
     }
     false
+}
+
+/// Two places for topics, four for items, three for subscriptions.
+fn topics(hub: &mut Small, now: Instant, small: u64, step: u32, seen: &Seen) {
+    let [one, all] = ["a.b", "a.*"].map(TopicFilter::new);
+    let name = TopicName::new(match step % 3 {
+        0 => "a.b",
+        1 => "a.c",
+        _ => "b",
+    });
+    if let (Ok(one), Ok(all), Ok(name)) = (one, all, name) {
+        match (small, seen.session) {
+            (0, Some(session)) => {
+                hub.unsubscribe(now, session, &all);
+            }
+            (1, Some(session)) => {
+                let _ = hub.subscribe(now, session, &one, Start::Oldest);
+            }
+            (2, Some(session)) => {
+                let _ = hub.subscribe(now, session, &all, Start::Now);
+            }
+            _ => {
+                hub.publish_topic(now, &name, [9; 16], 16);
+            }
+        }
+    }
 }

@@ -31,7 +31,7 @@ pub fn exit(well: bool) -> ! {
     unsafe { asm!("syscall", in("rax") EXIT, in("rdi") usize::from(!well), options(noreturn, nostack)) }
 }
 
-// The compiler copies and clears with these two and expects somebody to bring them; elsewhere libc does. In assembly,
+// The compiler copies, clears and compares with these three and expects somebody to bring them; elsewhere libc does. In assembly,
 // because a loop would be recognised as what it is and compiled to a call of itself.
 
 /// # Safety
@@ -56,4 +56,17 @@ unsafe extern "C" fn memset(to: *mut u8, byte: i32, n: usize) -> *mut u8 {
              options(nostack, preserves_flags));
     }
     to
+}
+
+/// # Safety
+/// As in C: `n` bytes can be read at `one` and at `other`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn bcmp(one: *const u8, other: *const u8, n: usize) -> i32 {
+    let differ: i32;
+    // SAFETY: as above. Of no bytes nothing is compared, and what the first line leaves in the flags is: equal.
+    unsafe {
+        asm!("xor eax, eax", "repe cmpsb", "setne al", inout("rcx") n => _, inout("rdi") one => _,
+             inout("rsi") other => _, out("eax") differ, options(nostack, readonly));
+    }
+    differ
 }

@@ -281,7 +281,7 @@ fn weakness_2_one_who_stops_reading_delays_nobody() {
     }
     // Its share of memory is the history that all have in common.
     let held: u32 = hub.topics().iter().map(|topic| topic.held).sum();
-    assert_eq!(held, 16);
+    assert_eq!(held, 256);
 }
 
 #[test]
@@ -463,6 +463,9 @@ fn health_is_told_at_both_paths_and_no_post_is_taken() {
         assert!(head.starts_with("HTTP/1.1 200"), "{head}");
         let body: Value = serde_json::from_str(body).unwrap();
         assert_eq!((&body["status"], &body["connections"]), (&json!("online"), &json!(1)));
+        // As the siblings' interfaces know it.
+        let known = (&body["service"], &body["connected_clients"], &body["active_channels"]);
+        assert_eq!(known, (&json!("bowline"), &json!(1), &json!(3)));
     }
     assert!(ask("GET /metrics").contains("bowline_connections"));
     assert!(ask("POST /broadcast/training").starts_with("HTTP/1.1 404"));

@@ -330,8 +330,8 @@ impl<W: HubWire> Engine<W> {
             // As if the inbox were full: the peer sends it again.
             Said::Message(_) if full => head = bowline::Head::Other,
             Said::Message(said) => content = Some(said),
-            Said::Subscribe(said) => wish = Some((true, said)),
-            Said::Unsubscribe(said) => wish = Some((false, said)),
+            Said::Subscribe(said) => wish = Some((true, *said)),
+            Said::Unsubscribe(said) => wish = Some((false, *said)),
             Said::Other | Said::Malformed | Said::Pong => {}
         }
         let malformed = head == bowline::Head::Malformed;

@@ -18,8 +18,10 @@ use crate::socket::{Incoming, Socket};
 use bowline::hub::{ConnId, Stamp};
 use bowline::wire::native::{FRAME_LIMIT, Refusal, SUBPROTOCOL};
 use bowline::{Cause, Head};
+use core::panic::AssertUnwindSafe;
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::borrow::Cow;
+use std::panic::catch_unwind;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tungstenite::protocol::Role as Side;
 
@@ -406,7 +408,9 @@ impl<W: HubWire> Hub<W> {
     /// What a frame of this peer's says.
     fn hear(&self, text: Text, peer: &W::Peer) -> Frame {
         let bytes = u32::try_from(text.len()).unwrap_or(u32::MAX);
-        let mut heard = self.wire().read(self.names(), peer, &text.into());
+        // What is wrong with a wire, or with who made it stumble, costs this frame and no line.
+        let read = || self.wire().read(self.names(), peer, &text.into());
+        let mut heard = catch_unwind(AssertUnwindSafe(read)).unwrap_or(Heard::MALFORMED);
         if let Said::Message(content) = &heard.said
             && !self.takes(&content.kind)
         {

@@ -274,6 +274,16 @@ struct Fields {
     replays: u64,
     fallback_rate: f64,
     errors_per_minute: u64,
+    #[serde(flatten)]
+    siblings: Option<Siblings>,
+}
+
+/// What interfaces of AI Village's siblings ask for (wire facts 3.4).
+#[derive(Serialize)]
+struct Siblings {
+    service: &'static str,
+    connected_clients: usize,
+    active_channels: usize,
 }
 
 impl<W: HubWire> Hub<W> {
@@ -283,10 +293,17 @@ impl<W: HubWire> Hub<W> {
     #[must_use]
     pub fn health_json(&self) -> String {
         let now = self.clock.now();
-        let (health, stats, refused, errors, drained) = {
+        let (health, stats, refused, errors, drained, siblings) = {
             let engine = self.lock();
             let Counters { errors, .. } = engine.counters;
-            (engine.health(), engine.stats(), engine.counters.refused(), errors.rate(now), engine.drained.is_some())
+            let health = engine.health();
+            let siblings = W::SERVICE.map(|service| Siblings {
+                service,
+                connected_clients: health.connections,
+                active_channels: engine.topics().len(),
+            });
+            let drained = engine.drained.is_some();
+            (health, engine.stats(), engine.counters.refused(), errors.rate(now), drained, siblings)
         };
         let status = match (drained, health.draining, self.websocket) {
             (true, ..) => "offline",
@@ -315,6 +332,7 @@ impl<W: HubWire> Hub<W> {
             replays: stats.replays,
             fallback_rate: ratio(stats.delivered_http, stats.delivered),
             errors_per_minute: errors,
+            siblings,
         };
         // Strings and finite numbers: nothing that JSON could not say.
         serde_json::to_string(&fields).unwrap_or_default()

@@ -90,6 +90,9 @@ const DECIDING: usize = 64;
 /// The longest type of a message.
 const LONGEST_KIND: usize = bowline::wire::MAX_ID;
 
+/// Both ends of a channel.
+type Pipe<T> = (Sender<T>, Receiver<T>);
+
 /// The hub, shared by the application and the adapter that waits for its sockets.
 ///
 /// Applications use the `Hub` of an adapter, which wraps this one.
@@ -111,8 +114,8 @@ pub struct Hub<W: HubWire> {
     questions: Questions<W::Peer>,
     /// Somebody reads what no handler was named for.
     wanted: Arc<AtomicBool>,
-    messages: (Sender<Delivery<W>>, Receiver<Delivery<W>>),
-    events: (Sender<Event<W::Peer>>, Receiver<Event<W::Peer>>),
+    messages: Pipe<Delivery<W>>,
+    events: Pipe<Event<W::Peer>>,
     act: Box<dyn Fn(Action<W>) + Send + Sync>,
     me: Weak<Self>,
     websocket: bool,

@@ -106,6 +106,7 @@ impl HubWire for Village {
     type Encoded = Unaddressed;
 
     const LONGEST_FRAME: usize = HUB_LIMIT;
+    const SERVICE: Option<&'static str> = Some("bowline");
 
     fn routes(&self) -> Routes<'static> {
         Routes {
@@ -150,18 +151,19 @@ impl HubWire for Village {
             Request::Subscribe { topic, dialect, since } => match TopicFilter::new(&topic) {
                 Ok(filter) => {
                     let since = since.map(|since| match since {
+                        Since::Now => Start::Now,
                         Since::Oldest => Start::Oldest,
                         Since::After { epoch, offset } => Start::After(Position { epoch, offset }),
                     });
                     let (yes, no) = (answer(true, &topic, dialect, true), answer(true, &topic, dialect, false));
-                    Heard { said: Said::Subscribe(Wish { filter, since, yes, no }), ..Heard::OTHER }
+                    Heard { said: Said::Subscribe(Box::new(Wish { filter, since, yes, no })), ..Heard::OTHER }
                 }
                 Err(_) => Heard { reply: answer(true, &topic, dialect, false), ..Heard::OTHER },
             },
             Request::Unsubscribe { topic, dialect } => match TopicFilter::new(&topic) {
                 Ok(filter) => {
                     let (yes, no) = (answer(false, &topic, dialect, true), answer(false, &topic, dialect, false));
-                    Heard { said: Said::Unsubscribe(Wish { filter, since: None, yes, no }), ..Heard::OTHER }
+                    Heard { said: Said::Unsubscribe(Box::new(Wish { filter, since: None, yes, no })), ..Heard::OTHER }
                 }
                 Err(_) => Heard { reply: answer(false, &topic, dialect, false), ..Heard::OTHER },
             },

@@ -114,6 +114,10 @@ pub trait HubWire: Debug + Send + Sync + Sized + 'static {
     /// An encoded message that has waited longer than this is encoded anew: once, for all who get it then.
     const SHELF_LIFE: Option<Duration> = None;
 
+    /// Whom monitors and interfaces that ask for the hub's health are told they talk to; with it come the numbers of
+    /// `connected_clients` and `active_channels`, as they know them.
+    const SERVICE: Option<&'static str> = None;
+
     /// What may be asked of the hub's listener.
     fn routes(&self) -> Routes<'static>;
 
@@ -270,9 +274,9 @@ pub enum Said {
     /// A message for the application.
     Message(Content),
     /// It wants to hear of a topic, or of several.
-    Subscribe(Wish),
+    Subscribe(Box<Wish>),
     /// It does not any more.
-    Unsubscribe(Wish),
+    Unsubscribe(Box<Wish>),
 }
 
 /// A peer's wish about topics, and what is said when it is granted or not.

@@ -85,7 +85,7 @@ impl Village {
     }
 
     /// Subscribes to this topic; false: it is no name, or there are too many.
-    pub(crate) fn subscribe(&mut self, topic: &str, since: Option<Since>) -> bool {
+    pub(crate) fn subscribe(&mut self, topic: &str, since: Since) -> bool {
         let takes =
             (1..=MAX_NAME).contains(&topic.len()) && (self.topics.len() < TOPICS || self.topics.contains_key(topic));
         if takes {
@@ -96,7 +96,7 @@ impl Village {
 
     /// What is asked for on every connection.
     fn subscriptions(&self) -> Vec<String> {
-        self.topics.iter().map(|(topic, cursor)| encode_subscribe(topic, cursor.since)).collect()
+        self.topics.iter().map(|(topic, cursor)| encode_subscribe(topic, Some(cursor.since))).collect()
     }
 
     /// Everything up to this has been delivered, or is known to be lost.
@@ -117,7 +117,7 @@ impl Village {
             match cursor.place(*epoch, *offset) {
                 Place::Copy => return Heard::of(Head::Other),
                 Place::Beyond if !core::mem::replace(&mut cursor.asked, true) => {
-                    say.push(encode_subscribe(topic, cursor.since));
+                    say.push(encode_subscribe(topic, Some(cursor.since)));
                 }
                 Place::Next | Place::Beyond => {}
             }
@@ -226,7 +226,7 @@ mod tests {
 
     fn wire() -> Village {
         let mut wire = Village::viewer();
-        assert!(wire.subscribe("training", None));
+        assert!(wire.subscribe("training", Since::Now));
         wire
     }
 
@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn it_is_ready_when_greeted_and_subscribes_on_every_connection() {
         let mut wire = wire();
-        for (said, asked) in [(encode_subscribe("training", None), 12), (since(12), 13)] {
+        for (said, asked) in [(encode_subscribe("training", Some(Since::Now)), 12), (since(12), 13)] {
             assert_eq!(wire.greet(), None);
             let heard = read(&mut wire, &greeting());
             assert!(heard.greeting && heard.message.is_none());
@@ -350,7 +350,7 @@ mod tests {
             event(&mut wire, "training", 7, 3 + 2 * n);
         }
         assert!(wire.topics["training"].beyond.len() <= BEYOND);
-        assert_ne!(wire.topics["training"].since, Some(Since::After { epoch: 7, offset: 1 }), "the hole is given up");
+        assert_ne!(wire.topics["training"].since, Since::After { epoch: 7, offset: 1 }, "the hole is given up");
     }
 
     #[test]

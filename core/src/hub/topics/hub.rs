@@ -51,6 +51,23 @@ impl<P, M: Memory<P>> Hub<P, M> {
     /// Appends an item to a topic, which need not exist: it lies in the topic's history once, and every subscriber gets it
     /// as fast as it reads. Whoever is behind by more than history holds is told of a gap; whoever is away goes on where it
     /// was when it comes back. What could never be held ([`Sent::refused`]) is not published and has no place.
+    ///
+    /// ```
+    /// use bowline::hub::{Hub, HubConfig, HubOutput, Identity, Inline, Start, TopicName};
+    /// use bowline::{Instant, Origin};
+    ///
+    /// // Room for two sessions, and for two topics with four items and four subscriptions.
+    /// type Small = Hub<&'static str, Inline<2, 8, 16, 16, 16, 2, 4, 4>>;
+    /// let now = Instant::ZERO;
+    /// let mut hub = Small::new(HubConfig::DEFAULT.check()?, 42, Origin::new(7, 1), now);
+    /// let session = hub.adopt(now, Identity::from_bits(1), false).unwrap(); // or one that has connected
+    /// hub.subscribe(now, session, &"training.*".parse()?, Start::Now)?;
+    /// let progress: TopicName = "training.progress".parse()?;
+    /// let sent = hub.publish_topic(now, &progress, "12 %", 4);
+    /// assert_eq!((sent.reached, sent.refused), (0, 0), "it is away: that waits for it");
+    /// assert_eq!(hub.subscribers(&progress), 1);
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
     pub fn publish_topic(&mut self, now: Instant, topic: &TopicName, payload: P, size: u32) -> Sent {
         self.enter(now, |hub| {
             let peers = &mut hub.peers;
@@ -62,6 +79,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
             };
             let sent = hub.topics.publish(hub.now, topic, payload, size, tell);
             hub.stats.published = hub.stats.published.saturating_add(1);
+            hub.stats.refused_copies = hub.stats.refused_copies.saturating_add(u64::from(sent.refused));
             sent
         })
     }
@@ -86,12 +104,6 @@ impl<P, M: Memory<P>> Hub<P, M> {
     /// Every topic there is, and how it stands.
     pub fn topics(&self) -> impl Iterator<Item = TopicHealth> {
         self.topics.all()
-    }
-
-    /// So many subscriptions publishing has looked at since the hub began: what topics cost, whatever the clock says.
-    #[must_use]
-    pub const fn topic_steps(&self) -> u64 {
-        self.topics.steps()
     }
 
     fn member(&self, key: Key) -> u32 {

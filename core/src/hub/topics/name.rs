@@ -13,31 +13,45 @@
 //! Rules: U4.
 
 use core::fmt;
-use core::hash::{Hash, Hasher};
 use core::str::FromStr;
 
 /// The longest name and the longest filter, in bytes.
 const LONGEST: usize = 64;
 
-/// Text of a bounded length, in itself.
-#[derive(Clone, Copy)]
+/// Text of a bounded length, in itself. Compared byte by byte, so it is ordered as text is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Text {
-    len: u8,
+    /// Zeroes follow the text, which has none.
     bytes: [u8; LONGEST],
+    len: u8,
 }
 
 impl Text {
     fn new(text: &str) -> Result<Self, BadTopic> {
+        let len = u8::try_from(text.len()).ok().filter(|len| usize::from(*len) <= LONGEST).ok_or(BadTopic::Long)?;
         let mut bytes = [0; LONGEST];
-        let len = u8::try_from(text.len()).map_err(|_| BadTopic::Long)?;
-        bytes.get_mut(..text.len()).ok_or(BadTopic::Long)?.copy_from_slice(text.as_bytes());
-        Ok(Self { len, bytes })
+        for (to, from) in bytes.iter_mut().zip(text.bytes()) {
+            *to = from;
+        }
+        Ok(Self { bytes, len })
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.len)).unwrap_or_default()
     }
 
     fn as_str(&self) -> &str {
-        let used = self.bytes.get(..usize::from(self.len)).unwrap_or_default();
-        core::str::from_utf8(used).unwrap_or_default()
+        core::str::from_utf8(self.as_bytes()).unwrap_or_default()
     }
+}
+
+/// What lies between the dots.
+fn segments(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|byte| *byte == b'.')
+}
+
+fn has_star(text: &[u8]) -> bool {
+    text.contains(&b'*')
 }
 
 /// Why something is no topic's name, or no filter.
@@ -91,13 +105,17 @@ impl TopicName {
     /// Why it is none.
     pub fn new(name: &str) -> Result<Self, BadTopic> {
         check(name)?;
-        if name.contains('*') { Err(BadTopic::Wildcard) } else { Text::new(name).map(Self) }
+        if has_star(name.as_bytes()) { Err(BadTopic::Wildcard) } else { Text::new(name).map(Self) }
     }
 
     /// As text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         self.0.as_str()
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
     }
 }
 
@@ -125,10 +143,10 @@ impl TopicFilter {
     /// Why it is none.
     pub fn new(filter: &str) -> Result<Self, BadTopic> {
         check(filter)?;
-        let last = filter.split('.').count();
-        for (n, segment) in (1..).zip(filter.split('.')) {
-            let fine = segment == "*" || (segment == "**" && n == last) || !segment.contains('*');
-            if !fine {
+        let mut segments = segments(filter.as_bytes()).peekable();
+        while let Some(segment) = segments.next() {
+            let wildcard = segment == b"*" || (segment == b"**" && segments.peek().is_none());
+            if !wildcard && has_star(segment) {
                 return Err(BadTopic::Wildcard);
             }
         }
@@ -141,20 +159,24 @@ impl TopicFilter {
         self.0.as_str()
     }
 
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
     /// The one topic that it means, if it has no wildcard.
     #[must_use]
     pub fn exact(&self) -> Option<TopicName> {
-        (!self.as_str().contains('*')).then_some(TopicName(self.0))
+        (!has_star(self.0.as_bytes())).then_some(TopicName(self.0))
     }
 
     /// Whether it means this topic too.
     #[must_use]
     pub fn matches(&self, topic: &TopicName) -> bool {
-        let mut segments = topic.as_str().split('.');
-        for wanted in self.as_str().split('.') {
+        let mut segments = segments(topic.as_bytes());
+        for wanted in self::segments(self.0.as_bytes()) {
             match (wanted, segments.next()) {
-                ("**", Some(_)) => return true,
-                ("*", Some(_)) => {}
+                (b"**", Some(_)) => return true,
+                (b"*", Some(_)) => {}
                 (wanted, Some(segment)) if wanted == segment => {}
                 (_, _) => return false,
             }
@@ -173,38 +195,12 @@ impl From<TopicName> for TopicFilter {
 fn check(text: &str) -> Result<(), BadTopic> {
     if text.len() > LONGEST {
         Err(BadTopic::Long)
-    } else if text.split('.').any(str::is_empty) {
+    } else if segments(text.as_bytes()).any(<[u8]>::is_empty) {
         Err(BadTopic::Empty)
     } else if text.chars().any(char::is_control) {
         Err(BadTopic::Control)
     } else {
         Ok(())
-    }
-}
-
-impl PartialEq for Text {
-    fn eq(&self, other: &Self) -> bool {
-        self.as_str() == other.as_str()
-    }
-}
-
-impl Eq for Text {}
-
-impl PartialOrd for Text {
-    fn partial_cmp(&self, other: &Self) -> Option<core::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Text {
-    fn cmp(&self, other: &Self) -> core::cmp::Ordering {
-        self.as_str().cmp(other.as_str())
-    }
-}
-
-impl Hash for Text {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.as_str().hash(state);
     }
 }
 

@@ -34,7 +34,7 @@ pub enum Malformed {
     Kind,
     /// A topic or channel that is missing or not a string of 1 to 64 bytes.
     Topic,
-    /// A `since` that is neither `"oldest"` nor an epoch and an offset.
+    /// A `since` that is neither `"now"`, `"oldest"` nor an epoch and an offset.
     Since,
     /// An event's data that is no JSON object.
     Data,
@@ -48,7 +48,7 @@ impl fmt::Display for Malformed {
             Self::Twice => "a key that occurs twice",
             Self::Kind => "a type that is not a string of 1 to 64 bytes",
             Self::Topic => "a topic that is missing or not a string of 1 to 64 bytes",
-            Self::Since => "neither \"oldest\" nor an epoch and an offset",
+            Self::Since => "neither \"now\", \"oldest\" nor an epoch and an offset",
             Self::Data => "data that is no JSON object",
         })
     }

@@ -1,0 +1,162 @@
+//! A hub that speaks a protocol of one's own: lines of text, a name first.
+
+use bowline::hub::HubConfig;
+use bowline::wire::KeyedHash;
+use bowline_smol::hub::{Admission, TopicFilter};
+use bowline_smol::hub::{Claim, Complaint, Content, Heard, Hub, HubSetup, HubWire, Publish, Said, Start, Text, Wish};
+use bowline_transport::http::{Bytes, Routes};
+use core::time::Duration;
+use std::borrow::Cow;
+use std::net::TcpStream;
+use tungstenite::{Message, WebSocket};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+#[derive(Debug)]
+struct Lines;
+
+impl HubWire for Lines {
+    type Peer = String;
+    type Proof = ();
+    type Confirmation = ();
+    type Encoded = String;
+
+    const LONGEST_FRAME: usize = 4096;
+
+    fn routes(&self) -> Routes<'static> {
+        Routes { websockets: &["/devices"], guarded: true, ..Routes::NONE }
+    }
+
+    fn claim(&self, _: &KeyedHash, text: &str) -> Option<Claim<Self>> {
+        let name = text.strip_prefix("I am ")?;
+        Some(Claim { peer: name.to_owned(), proof: (), stamp: None })
+    }
+
+    fn holds(&self, peer: &String, (): &()) -> bool {
+        peer != "somebody else"
+    }
+
+    fn read(&self, _: &KeyedHash, _: &String, text: &Bytes) -> Heard {
+        let line = core::str::from_utf8(text).unwrap();
+        let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
+        match verb {
+            "measured" => {
+                // Its name by which it is confirmed comes first.
+                let (id, value) = rest.split_once(' ').expect("a wire of somebody's own may be wrong");
+                let data = text.slice_ref(value.as_bytes());
+                let content = Content { kind: "measured".into(), data, id: Some(id.into()) };
+                Heard { said: Said::Message(content), ..Heard::OTHER }
+            }
+            "hear" => {
+                let filter = TopicFilter::new(rest).unwrap();
+                let wish = Wish { filter, since: Some(Start::Oldest), yes: Some("yes".into()), no: Some("no".into()) };
+                Heard { said: Said::Subscribe(Box::new(wish)), ..Heard::OTHER }
+            }
+            _ => Heard::MALFORMED,
+        }
+    }
+
+    fn encode(&self, kind: &str, data: &str) -> Result<String, Cow<'static, str>> {
+        if data.contains('\n') { Err("more than one line".into()) } else { Ok(format!("{kind} {data}")) }
+    }
+
+    fn size(encoded: &String) -> usize {
+        encoded.len()
+    }
+
+    fn frame(&self, encoded: &String, to: &String) -> Text {
+        format!("{to}: {encoded}").into()
+    }
+
+    fn welcome(&self, peer: &String, window: Duration) -> Option<Text> {
+        Some(format!("welcome {peer}, spread over {} s", window.as_secs()).into())
+    }
+
+    fn confirmation(&self, id: &str, said: Result<&(), &str>) -> Option<Text> {
+        Some(said.map_or_else(|why| format!("refused {id}: {why}"), |()| format!("stored {id}")).into())
+    }
+
+    fn complain(&self, peer: &String, complaint: Complaint<'_>) -> Option<Text> {
+        Some(format!("{peer}: {complaint}").into())
+    }
+}
+
+struct Device(WebSocket<TcpStream>);
+
+impl Device {
+    fn open(hub: &Hub<Lines>) -> Self {
+        let stream = TcpStream::connect(hub.address()).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        Self(tungstenite::client(format!("ws://{}/devices", hub.address()), stream).unwrap().0)
+    }
+
+    fn say(&mut self, text: &str) -> &mut Self {
+        self.0.send(Message::text(text)).unwrap();
+        self
+    }
+
+    /// The next text, or the code of the end.
+    fn hears(&mut self) -> Result<String, u16> {
+        loop {
+            match self.0.read().unwrap() {
+                Message::Text(text) => return Ok(text.as_str().to_owned()),
+                Message::Close(frame) => return Err(frame.map_or(1005, |frame| frame.code.into())),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn hub() -> Hub<Lines> {
+    let setup = HubSetup::with("127.0.0.1:0", Lines, HubConfig::DEFAULT).unwrap();
+    let setup = setup.authorize(|name| match name.as_str() {
+        "sensor-7" => Admission::accept(),
+        _ => Admission::Refuse("never heard of it".into()),
+    });
+    Hub::start(setup.on("measured", |message| async move {
+        match message.data().as_ref() {
+            b"nonsense" => Err("no number"),
+            _ => Ok(()),
+        }
+    }))
+    .unwrap()
+}
+
+#[test]
+fn a_protocol_of_ones_own_has_all_that_a_hub_has() {
+    let hub = hub();
+    let mut device = Device::open(&hub);
+    device.say("I am sensor-7");
+    assert_eq!(device.hears().unwrap(), "welcome sensor-7, spread over 30 s");
+    assert_eq!(device.say("measured m-1 20.5").hears().unwrap(), "stored m-1");
+    assert_eq!(device.say("measured m-2 nonsense").hears().unwrap(), "refused m-2: no number");
+    assert_eq!(device.say("measured m-1 20.5").hears().unwrap(), "stored m-1", "a copy is answered, not handled");
+    assert_eq!(hub.stats().delivered, 2);
+
+    assert_eq!(hub.publish_topic("alarms", "fire", "in the kitchen").unwrap().reached, 0);
+    assert_eq!(device.say("hear alarms").hears().unwrap(), "yes");
+    assert_eq!(device.hears().unwrap(), "sensor-7: fire in the kitchen", "what history held");
+    hub.publish("all", "at once", Publish::DEFAULT).unwrap();
+    assert_eq!(device.hears().unwrap(), "sensor-7: all at once");
+    drop(hub.send("sensor-7".to_owned(), "only", "you").unwrap());
+    assert_eq!(device.hears().unwrap(), "sensor-7: only you");
+    assert!(hub.publish("all", "two\nlines", Publish::DEFAULT).is_err());
+}
+
+#[test]
+fn whoever_is_not_who_it_says_or_nobody_known_is_turned_away() {
+    let hub = hub();
+    for first in ["I am somebody else", "I am new here", "hello"] {
+        assert_eq!(Device::open(&hub).say(first).hears(), Err(1008), "{first}");
+    }
+    assert_eq!(hub.health().sessions, 0);
+}
+
+#[test]
+fn a_wire_that_panics_costs_a_frame_and_no_line() {
+    let hub = hub();
+    let mut device = Device::open(&hub);
+    device.say("I am sensor-7").hears().unwrap();
+    assert_eq!(device.say("measured").hears().unwrap(), "sensor-7: not understood");
+    assert_eq!(device.say("measured m-1 20.5").hears().unwrap(), "stored m-1");
+}
