@@ -332,8 +332,8 @@ impl fmt::Display for Refusal {
 /// ```
 /// use bowline::wire::native::{Frame, Position, Since};
 /// let since = Some(Since::After(Position { epoch: 3, offset: 17 }));
-/// let frame = Frame::Subscribe { topic: "training/*".into(), since };
-/// assert_eq!(frame.encode(), r#"{"type":"subscribe","topic":"training/*","since":{"epoch":3,"offset":17}}"#);
+/// let frame = Frame::Subscribe { topic: "training.*".into(), since };
+/// assert_eq!(frame.encode(), r#"{"type":"subscribe","topic":"training.*","since":{"epoch":3,"offset":17}}"#);
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Since {

@@ -11,7 +11,8 @@
 //!
 //! Decided here: which ticket is shown, which event is a copy, from where on a topic is asked for. A subscription is asked
 //! for on every connection, resumed or not: the hub goes on with what it has written to the last one, and nobody knows
-//! what of that arrived. A ticket that is refused as somebody else's is thrown away: the next hello begins anew.
+//! what of that arrived. What the application asks for while the connection takes nothing is asked for again with the next
+//! pong, until the hub has answered. A ticket that is refused as somebody else's is thrown away: the next hello begins anew.
 //! Invariants: a cursor passes an event only when it was delivered, is known to be lost, or did not come while 256 later
 //! ones did; so many filters and so many followed topics at most; no token in `Debug`.
 //! Rules: R9, S8, S10, H1, H3, U4.
@@ -20,15 +21,19 @@ use super::cursor::{Cursor, Place};
 use super::{Heard, Question, Wire};
 use crate::http::{Bytes, Routes, Target};
 use crate::node::{Node, Refused};
+use bowline::hub::{TopicFilter, TopicName};
 use bowline::wire::KeyedHash;
 use bowline::wire::aivillage::Since as From;
 use bowline::wire::native::{self, Frame, Hello, MAX_NAME, Malformed, Poll, Position, Refusal, Since, Ticket};
-use bowline::{Head, MessageId, Nack, Reason, Seq};
+use bowline::{Beat, Head, MessageId, Nack, Reason, Seq};
 use core::fmt;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// So many filters may be subscribed to, and so many topics besides be followed by their positions.
 const TOPICS: usize = 64;
+
+/// So many topics are remembered whose end the hub has not answered; of a further one that is lost events may come.
+const ENDING: usize = 256;
 
 /// Of a data frame, beside kind and payload: `{"type":"data","seq":` … `,"una":` … `,"kind":"","data":}`.
 const ENVELOPE: usize = 96;
@@ -111,6 +116,12 @@ pub struct Native {
     offered: Option<String>,
     /// Topics of which an event could not be delivered.
     behind: Vec<String>,
+    /// Filters that the hub has answered on this connection.
+    answered: BTreeSet<String>,
+    /// Topics that are not wanted any more, until the hub has said so.
+    ending: BTreeSet<String>,
+    /// The hub has not answered what was shown to it last.
+    showing: bool,
     /// This connection has had its welcome.
     ready: bool,
 }
@@ -134,6 +145,9 @@ impl Native {
             cursors: BTreeMap::new(),
             offered: None,
             behind: Vec::new(),
+            answered: BTreeSet::new(),
+            ending: BTreeSet::new(),
+            showing: false,
             ready: false,
         }
     }
@@ -151,6 +165,8 @@ impl Native {
         if !known || since.is_some() {
             self.cursors.remove(filter);
         }
+        self.answered.remove(filter);
+        self.ending.retain(|topic| !brings(filter, topic));
         self.filters.insert(filter.to_owned(), since);
         Some(self.asking(filter))
     }
@@ -158,17 +174,19 @@ impl Native {
     /// The frames that end this subscription; `None`: there is none.
     pub(crate) fn unsubscribe(&mut self, filter: &str) -> Option<Vec<String>> {
         self.filters.remove(filter)?;
-        // What was followed for a wildcard's sake may be asked for by its name, too; of what another wildcard brings the
-        // next event begins a new cursor.
+        // What was followed for the sake of this wildcard alone was perhaps asked for by its name.
+        let mut ended = vec![filter.to_owned()];
         let filters = &self.filters;
-        let mut frames = vec![Frame::Unsubscribe { topic: filter.into() }.encode()];
         self.cursors.retain(|topic, _| {
-            let stays = filters.contains_key(topic);
-            if !stays && topic != filter {
-                frames.push(Frame::Unsubscribe { topic: topic.as_str().into() }.encode());
+            let over = brings(filter, topic) && !filters.keys().any(|filter| brings(filter, topic));
+            if over && topic != filter {
+                ended.push(topic.clone());
             }
-            stays
+            !over
         });
+        let frames = ended.iter().map(|topic| Frame::Unsubscribe { topic: topic.as_str().into() }.encode()).collect();
+        let room = ENDING.saturating_sub(self.ending.len());
+        self.ending.extend(ended.into_iter().take(room));
         Some(frames)
     }
 
@@ -185,11 +203,25 @@ impl Native {
     /// What is asked for on every connection: all filters, and what was followed for their sake.
     fn subscriptions(&mut self) -> Vec<String> {
         self.behind.clear();
+        self.answered.clear();
+        self.showing = false;
         for cursor in self.cursors.values_mut() {
             cursor.asked = false;
         }
         let followed = self.cursors.keys().filter(|topic| !self.filters.contains_key(*topic));
-        self.filters.keys().chain(followed).map(|topic| self.asking(topic)).collect()
+        let wanted = self.filters.keys().chain(followed).map(|topic| self.asking(topic));
+        wanted.chain(self.endings()).collect()
+    }
+
+    fn endings(&self) -> impl Iterator<Item = String> {
+        self.ending.iter().map(|topic| Frame::Unsubscribe { topic: topic.as_str().into() }.encode())
+    }
+
+    /// What the hub has not answered.
+    fn unanswered(&self) -> Vec<String> {
+        let filters = self.filters.keys().filter(|filter| !self.answered.contains(*filter));
+        let asked = filters.map(|filter| self.asking(filter)).chain(self.endings());
+        asked.chain(self.auth.as_deref().filter(|_| self.showing).map(showing)).collect()
     }
 
     /// How far this topic has come, if it is or can be followed.
@@ -204,6 +236,9 @@ impl Native {
     }
 
     fn event(&mut self, topic: &str, at: Position, kind: &str, data: &str) -> Heard<Mail> {
+        if self.ending.contains(topic) {
+            return Heard::of(Head::Other);
+        }
         let mut say = Vec::new();
         if let Some(cursor) = self.cursors.get_mut(topic) {
             match cursor.place(at.epoch, at.offset) {
@@ -241,6 +276,7 @@ impl Native {
             }
             Frame::Refused { reason } => {
                 self.refusal = Some(reason);
+                self.showing = false;
                 if reason == Refusal::Resume(Reason::Identity) {
                     self.ticket = None;
                 }
@@ -251,10 +287,18 @@ impl Native {
                 let message = Some(Mail::Message { kind: kind.into_owned(), data });
                 Heard { message, ..Heard::of(Head::Numbered { seq, una }) }
             }
-            Frame::Marks { report, una, beat } => Heard::of(Head::Marks { report, una, beat }),
+            Frame::Marks { report, una, beat } => {
+                let say = if matches!(beat, Beat::Pong(_)) { self.unanswered() } else { Vec::new() };
+                Heard { say, ..Heard::of(Head::Marks { report, una, beat }) }
+            }
             Frame::Nack { seq, nack, reason: _ } => Heard::of(Head::Nack { seq, nack }),
-            Frame::Subscribed { topic, ok: false, .. } => aside(Mail::Denied { topic: topic.into_owned() }),
-            Frame::Subscribed { topic, ok: true, at } => {
+            Frame::Subscribed { topic, ok, at } => {
+                if self.filters.contains_key(&*topic) {
+                    self.answered.insert(topic.as_ref().to_owned());
+                }
+                if !ok {
+                    return aside(Mail::Denied { topic: topic.into_owned() });
+                }
                 // From now on means from there on, also if the connection ends before the first event.
                 if let Some(Position { epoch, offset }) = at
                     && self.filters.get(&*topic) == Some(&None)
@@ -274,7 +318,12 @@ impl Native {
             Frame::Reconnect { after, window } => {
                 Heard { after: Some(after), window: Some(window), ..Heard::of(Head::Other) }
             }
+            Frame::Unsubscribed { topic, .. } => {
+                self.ending.remove(&*topic);
+                Heard::of(Head::Other)
+            }
             Frame::Token { token } => {
+                self.showing = false;
                 if let Some(ticket) = &mut self.ticket {
                     ticket.token = token.into_owned().into();
                 }
@@ -283,7 +332,6 @@ impl Native {
             // The last are a client's own, or answers to requests.
             Frame::Welcome(_)
             | Frame::Error { .. }
-            | Frame::Unsubscribed { .. }
             | Frame::Other { .. }
             | Frame::Hello(_)
             | Frame::Subscribe { .. }
@@ -304,6 +352,16 @@ impl Native {
         })
         .encode()
     }
+}
+
+/// Whether the events of this topic come by this filter.
+fn brings(filter: &str, topic: &str) -> bool {
+    let name = TopicName::new(topic);
+    filter == topic || TopicFilter::new(filter).is_ok_and(|filter| name.is_ok_and(|name| filter.matches(&name)))
+}
+
+fn showing(auth: &str) -> String {
+    Frame::Reauth { auth: auth.into() }.encode()
 }
 
 /// For the application, and no business of the session's.
@@ -473,9 +531,10 @@ impl Node<Native> {
         if auth.len() > native::MAX_AUTH {
             return false;
         }
-        let frame = Frame::Reauth { auth: auth.as_str().into() }.encode();
         self.say(|wire| {
+            let frame = showing(&auth);
             wire.show(auth);
+            wire.showing = true;
             Some(vec![frame])
         })
     }
@@ -496,10 +555,5 @@ impl Node<Native> {
     }
 }
 
-impl Native {
-    /// A connection is welcomed by marks that speak of nothing; for tests of what a frame says.
-    #[cfg(test)]
-    fn heard(&mut self, text: &str) -> Heard<Mail> {
-        self.read(&KeyedHash::new([7; 16]), text)
-    }
-}
+#[cfg(test)]
+mod tests;
