@@ -161,7 +161,7 @@ fn with_hub(
     scenario: &str,
     setup: impl FnOnce(Setup<Native>) -> Setup<Native>,
 ) -> Option<(Peer, Client)> {
-    let mut hub = peer::python("native_hub.py", scenario)?;
+    let mut hub = peer::python_as("native_hub.py", &scenario.split(' ').collect::<Vec<_>>(), &[])?;
     let url = format!("ws://127.0.0.1:{}", hub.port("listening"));
     let plain = Setup::client(&url, "sensor-7").unwrap().drain(DRAIN).configure(hasty);
     Some((hub, Client::start(adapter, setup(plain))))
