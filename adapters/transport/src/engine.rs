@@ -355,7 +355,7 @@ impl<W: Wire> Engine<W> {
     fn message_posted(&mut self, post: PostId, posted: &Posted) {
         // 200 by itself is anyone's word, such as a portal's on the way.
         if self.native && posted.outcome == HttpOutcome::Acked && !self.carried(&posted.body) {
-            let _ = self.session.posted(self.clock.now(), post, HttpOutcome::Unknown);
+            self.session.posted(self.clock.now(), post, HttpOutcome::Unknown);
             return;
         }
         let id = self.origin.message(post.seq);

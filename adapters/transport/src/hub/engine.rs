@@ -152,7 +152,7 @@ pub(super) struct Engine<W: HubWire> {
     sids: BTreeMap<Box<str>, SessionId>,
     ended: VecDeque<Box<str>>,
     /// Numbered messages that came before one that is missing.
-    ahead: BTreeMap<(SessionId, DeliveryId), (Message<W::Peer>, Ticket)>,
+    ahead: BTreeMap<(SessionId, DeliveryId), native::Ahead<W::Peer>>,
     native_horizon: Duration,
     native_beat: (Duration, Duration),
     /// Whether messages of this type are taken.

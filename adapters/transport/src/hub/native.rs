@@ -150,10 +150,7 @@ pub(super) fn read(text: &Bytes) -> Heard {
         Ok(Frame::Subscribe { topic, since }) => {
             let since = since.map(|since| match since {
                 Since::Oldest => Start::Oldest,
-                Since::After(at) => Start::After(bowline::hub::Position {
-                    epoch: u32::try_from(at.epoch).unwrap_or(u32::MAX),
-                    offset: at.offset,
-                }),
+                Since::After(at) => Start::After(bowline::hub::Position { epoch: at.epoch, offset: at.offset }),
             });
             Heard::Wish { on: true, topic: topic.into_owned(), since }
         }

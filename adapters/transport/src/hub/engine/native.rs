@@ -22,6 +22,9 @@ const ENDED: usize = 1024;
 /// A broadcast to everybody is an event of this topic, which no filter names.
 const EVERYBODY: &str = "*";
 
+/// A message that waits for its turn.
+pub(super) type Ahead<P> = (Message<P>, Ticket);
+
 type Waiting = (SessionId, RequestId, Receiver<Answer>);
 
 impl<W: HubWire> Engine<W> {
@@ -389,7 +392,7 @@ impl<W: HubWire> Engine<W> {
     }
 
     pub(super) fn native_gap(&mut self, conn: ConnId, gap: &Gap) {
-        let from = native::Position { epoch: gap.epoch.into(), offset: gap.from.unwrap_or(1) };
+        let from = native::Position { epoch: gap.epoch, offset: gap.from.unwrap_or(1) };
         let text = hub::text(&Frame::Missed { topic: gap.topic.as_str().into(), from, to: gap.to });
         if let Some(line) = self.line(conn) {
             self.write(&line, Wire::Text(text));
@@ -406,7 +409,7 @@ impl<W: HubWire> Parcel<W> {
                 Some((topic, at)) => (topic.as_str(), at.epoch, at.offset),
                 None => (EVERYBODY, 0, 0),
             };
-            let at = native::Position { epoch: epoch.into(), offset };
+            let at = native::Position { epoch, offset };
             hub::text(&Frame::Event { topic: topic.into(), at, kind: kind.into(), data })
         };
         self.native.get_or_init(write).clone()
