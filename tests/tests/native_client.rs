@@ -175,6 +175,7 @@ with_both! {
     a_websocket_that_comes_back_takes_over_from_http,
     topics_go_on_after_every_cut,
     who_asks_too_late_is_told_what_is_missed,
+    an_application_that_is_slow_misses_nothing_that_history_holds,
     a_refused_client_knows_why,
     a_token_is_renewed_on_a_live_connection,
     a_hub_of_another_protocol_is_none,
@@ -312,12 +313,12 @@ fn a_websocket_that_comes_back_takes_over_from_http(adapter: Adapter) {
     client.stop();
 }
 
-fn positioned(mail: Mail) -> (String, u64) {
+/// Of an event: its topic, the number in it, and its place.
+fn positioned(mail: Mail) -> (String, u64, u64) {
     match mail {
         Mail::Event { topic, at: Position { offset, .. }, kind, data } => {
             assert_eq!(kind, "tick");
-            assert_eq!(serde_json::from_slice::<Value>(&data).unwrap(), value!({"i": offset}));
-            (topic, offset)
+            (topic, serde_json::from_slice::<Value>(&data).unwrap()["i"].as_u64().unwrap(), offset)
         }
         other => panic!("{other:?}"),
     }
@@ -329,7 +330,7 @@ fn topics_go_on_after_every_cut(adapter: Adapter) {
     let Some((mut hub, client)) = with_hub(adapter, "cut=6000 cuts=8 history=1000", topic) else { return };
     let _ = client.send("publish", &value!({"topic": "news", "n": 300}));
     for i in 1..=300 {
-        assert_eq!(positioned(client.mail()), ("news".into(), i));
+        assert_eq!(positioned(client.mail()), ("news".into(), i, i));
     }
     assert!(hub.count("cut") >= 2);
     client.stop();
@@ -342,10 +343,29 @@ fn who_asks_too_late_is_told_what_is_missed(adapter: Adapter) {
     let missed = Mail::Missed { topic: "news".into(), from: Position { epoch: 1, offset: 4 }, to: 12 };
     assert_eq!(client.mail(), missed);
     for i in 13..=20 {
-        assert_eq!(positioned(client.mail()), ("news".into(), i));
+        assert_eq!(positioned(client.mail()), ("news".into(), i, i));
     }
     assert!(client.unsubscribe("news") && !client.unsubscribe("news"));
     assert!(!client.subscribe("", None) && !client.subscribe(&"x".repeat(65), None));
+    client.stop();
+}
+
+/// 256 events are at the application at most; what came besides is asked for when it has taken half of them.
+fn an_application_that_is_slow_misses_nothing_that_history_holds(adapter: Adapter) {
+    let topic = |setup: Setup<Native>| setup.topic("news", Some(Since::Oldest)).unwrap();
+    let Some((_hub, client)) = with_hub(adapter, "history=10000", topic) else { return };
+    for _ in 0..4 {
+        assert_eq!(outcome(&client.send("publish", &value!({"topic": "news", "n": 250}))), BY_FRAME);
+    }
+    let mut kept = Vec::new();
+    for i in 1..=1000 {
+        let message = client.receive();
+        assert_eq!(positioned(message.content().clone()), ("news".into(), (i - 1) % 250 + 1, i));
+        kept.push(message);
+        if kept.len() == 200 {
+            kept.clear();
+        }
+    }
     client.stop();
 }
 
