@@ -285,6 +285,7 @@ pub(crate) fn callbacks_arrive_with_their_key_and_body<D: Driver>() {
                     seen,
                     Callback {
                         idempotency_key: key.map(str::to_owned),
+                        path: seen.path,
                         body: body.into(),
                         path: seen.path,
                         ..Callback::empty(segment)
