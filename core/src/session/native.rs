@@ -452,7 +452,9 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         if !by_http || !dials || native.config.poll.is_zero() || (closing && native.greeted) {
             return None;
         }
-        native.older = again.then_some(native.talks);
+        if again {
+            native.older = Some(native.talks);
+        }
         let greet = !native.greeted;
         native.talk = Talk::Underway { greet };
         native.talks = native.talks.saturating_add(1);
