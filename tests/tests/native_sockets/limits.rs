@@ -58,9 +58,7 @@ fn a_slow_application_makes_its_sender_wait(adapter: Adapter) {
     let client = Arc::new(Client::start(adapter, setup));
     up(&client);
     let sender = Arc::clone(&client);
-    let sending = begin("all are accepted", move || {
-        (1..=400).map(|i| send(&sender, "slow", i)).collect::<Vec<_>>()
-    });
+    let sending = begin("all are accepted", move || (1..=400).map(|i| send(&sender, "slow", i)).collect::<Vec<_>>());
     eventually("the window is full", || house.health().held == 64);
     eventually("the sender waits", || client.status().backlog == 100);
     // A round trip that depends on the peer alone: it is alive, and nothing more has come.

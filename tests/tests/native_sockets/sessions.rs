@@ -157,7 +157,6 @@ fn whose_token_is_worthless_begins_anew(adapter: Adapter) {
         assert_eq!(said.status, 200, "{}", said.body);
     }
     let next = send(&client, "up", 2);
-    std::thread::sleep(millis(1500)); client.each(|e| eprintln!("{e:?}")); eprintln!("{:?} {:?} {:?}", client.refusal(), client.status(), house.hub.counters());
     assert_eq!(outcome(&next), BY_HTTP);
     let numbers: Vec<_> = house.app.got().iter().map(|got| got.i).collect();
     assert_eq!(numbers, [1, 2]);
@@ -205,7 +204,6 @@ fn the_newer_of_two_clients_of_one_name_stays(adapter: Adapter) {
     up(&old);
     let new = Client::start(adapter, plain(&house.url()).identity("other").epoch(1));
     up(&new);
-    std::thread::sleep(millis(1500)); old.each(|e| eprintln!("old {e:?}")); new.each(|e| eprintln!("new {e:?}")); eprintln!("{:?} {:?}", old.status(), house.events.lock().unwrap());
     eventually("the older has failed", || old.status().state == State::Failed);
     assert_eq!(old.count(|event| matches!(event, Event::Down { cause: Cause::Closed(4003), .. })), 1);
     for i in 1..=20 {

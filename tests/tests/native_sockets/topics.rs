@@ -149,7 +149,10 @@ fn everybody_hears_a_broadcast_plain_or_native(adapter: Adapter) {
     assert_eq!(sent.reached, 2);
     assert_eq!(next(&mut plain, "training_progress")["data"]["progress"], 0.5);
     let Mail::Event { topic, kind, data, at } = client.mail() else { panic!("no event") };
-    assert_eq!((topic.as_str(), kind.as_str(), &data[..]), ("training", "training_progress", &br#"{"progress":0.5}"#[..]));
+    assert_eq!(
+        (topic.as_str(), kind.as_str(), &data[..]),
+        ("training", "training_progress", &br#"{"progress":0.5}"#[..])
+    );
     assert_eq!(at.offset, 1);
     assert_eq!(house.hub.publish("status_update", r#"{"status":"fine"}"#, Publish::DEFAULT).unwrap().reached, 2);
     assert_eq!(next(&mut plain, "status_update")["data"]["status"], "fine");

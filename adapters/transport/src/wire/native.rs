@@ -13,17 +13,15 @@
 //! for on every connection, resumed or not: the hub goes on with what it has written to the last one, and nobody knows
 //! what of that arrived. What the application asks for while the connection takes nothing is asked for again with the next
 //! pong, until the hub has answered. A ticket that is refused as somebody else's is thrown away: the next hello begins anew.
-//! Invariants: a cursor passes an event only when it was delivered, is known to be lost, or did not come while 256 later
-//! ones did; so many filters and so many followed topics at most; no token in `Debug`.
+//! Invariants: the events of a topic are delivered in order, and its cursor passes one only when it was delivered or the hub
+//! does not have it; so many filters and so many followed topics at most; no token in `Debug`.
 //! Rules: R9, S8, S10, H1, H3, U4.
 
-use super::cursor::{Cursor, Place};
 use super::{Heard, Question, Reply, Wire};
 use crate::http::{Bytes, Routes, Target};
 use crate::node::{Node, Refused};
 use bowline::hub::{TopicFilter, TopicName};
 use bowline::wire::KeyedHash;
-use bowline::wire::aivillage::Since as From;
 use bowline::wire::native::{self, Frame, Hello, MAX_NAME, Malformed, Poll, Position, Refusal, Since, Ticket};
 use bowline::{Beat, Head, HttpOutcome, MessageId, Nack, Reason, Seq};
 use core::fmt;
@@ -94,6 +92,44 @@ pub enum Mail {
         /// The filter.
         topic: String,
     },
+}
+
+/// How far a topic has been followed. Its events are delivered in order: behind a hole nothing is, for the hub is asked for
+/// all that is missing and sends it in order, or says that it is missed. What it still leaves out then, it does not have.
+#[derive(Clone, Copy, Default, Debug)]
+struct Cursor {
+    /// The last event that was delivered, or is known to be lost.
+    at: Option<Position>,
+    /// What is missing was asked for, and the hub has not answered.
+    asked: bool,
+    /// It has answered, and sends what it has.
+    answered: bool,
+}
+
+impl Cursor {
+    /// Up to this nothing is missing any more.
+    fn reached(&mut self, to: Position) {
+        self.at = Some(self.at.filter(|at| *at > to && at.epoch == to.epoch).unwrap_or(to));
+        self.answered = false;
+    }
+
+    /// Whether an event follows what was delivered, is a copy, or lies behind a hole.
+    fn place(&self, event: Position) -> Place {
+        match self.at {
+            Some(at) if at.epoch != event.epoch => Place::Next,
+            Some(at) if event.offset <= at.offset => Place::Copy,
+            Some(at) if event.offset > at.offset.saturating_add(1) => Place::Beyond,
+            // The first of its topic, too: a hub that knew of a gap has said so before.
+            Some(_) | None => Place::Next,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Place {
+    Next,
+    Copy,
+    Beyond,
 }
 
 /// The native wire, as a client speaks it.
@@ -191,12 +227,8 @@ impl Native {
     }
 
     fn asking(&self, topic: &str) -> String {
-        let reached = self.cursors.get(topic).and_then(|cursor| match cursor.since {
-            From::Now => None,
-            From::Oldest => Some(Since::Oldest),
-            From::After { epoch, offset } => Some(Since::After(Position { epoch, offset })),
-        });
-        let since = reached.or_else(|| self.filters.get(topic).copied().flatten());
+        let reached = self.cursors.get(topic).and_then(|cursor| cursor.at);
+        let since = reached.map(Since::After).or_else(|| self.filters.get(topic).copied().flatten());
         Frame::Subscribe { topic: topic.into(), since }.encode()
     }
 
@@ -206,7 +238,7 @@ impl Native {
         self.answered.clear();
         self.showing = false;
         for cursor in self.cursors.values_mut() {
-            cursor.asked = false;
+            (cursor.asked, cursor.answered) = (true, false);
         }
         let followed = self.cursors.keys().filter(|topic| !self.filters.contains_key(*topic));
         let wanted = self.filters.keys().chain(followed).map(|topic| self.asking(topic));
@@ -220,7 +252,10 @@ impl Native {
     /// What the hub has not answered.
     fn unanswered(&self) -> Vec<String> {
         let filters = self.filters.keys().filter(|filter| !self.answered.contains(*filter));
-        let asked = filters.map(|filter| self.asking(filter)).chain(self.endings());
+        let behind = self.cursors.iter().filter(|(topic, cursor)| cursor.asked && self.answered.contains(*topic));
+        let followed = self.cursors.iter().filter(|(topic, cursor)| cursor.asked && !self.filters.contains_key(*topic));
+        let topics = filters.chain(behind.chain(followed).map(|(topic, _)| topic));
+        let asked = topics.map(|topic| self.asking(topic)).chain(self.endings());
         asked.chain(self.auth.as_deref().filter(|_| self.showing).map(showing)).collect()
     }
 
@@ -230,7 +265,7 @@ impl Native {
             if self.cursors.len() >= TOPICS.saturating_mul(2) {
                 return None;
             }
-            self.cursors.insert(topic.to_owned(), Cursor::new(From::Now));
+            self.cursors.insert(topic.to_owned(), Cursor::default());
         }
         self.cursors.get_mut(topic)
     }
@@ -239,20 +274,23 @@ impl Native {
         if self.ending.contains(topic) {
             return Heard::of(Head::Other);
         }
-        let mut say = Vec::new();
         if let Some(cursor) = self.cursors.get_mut(topic) {
-            match cursor.place(at.epoch, at.offset) {
+            match cursor.place(at) {
                 Place::Copy => return Heard::of(Head::Other),
-                Place::Beyond if !cursor.asked => {
+                // It comes again, with what lies before it.
+                Place::Beyond if cursor.asked || self.behind.iter().any(|behind| behind == topic) => {
+                    return Heard::of(Head::Other);
+                }
+                Place::Beyond if !cursor.answered => {
                     cursor.asked = true;
-                    say.push(self.asking(topic));
+                    return Heard { say: vec![self.asking(topic)], ..Heard::of(Head::Other) };
                 }
                 Place::Next | Place::Beyond => {}
             }
         }
         self.offered = Some(topic.to_owned());
         let data = Bytes::copy_from_slice(data.as_bytes());
-        Heard { say, ..aside(Mail::Event { topic: topic.to_owned(), at, kind: kind.to_owned(), data }) }
+        aside(Mail::Event { topic: topic.to_owned(), at, kind: kind.to_owned(), data })
     }
 
     /// What is to be known of the last event before the next frame is looked at.
@@ -296,25 +334,30 @@ impl Native {
                 Heard { reply: words, ..Heard::of(Head::Nack { seq, nack }) }
             }
             Frame::Subscribed { topic, ok, at } => {
-                if self.filters.contains_key(&*topic) {
+                if let Some(cursor) = self.cursors.get_mut(&*topic) {
+                    (cursor.asked, cursor.answered) = (false, cursor.asked);
+                }
+                let wanted = self.filters.contains_key(&*topic);
+                if wanted {
                     self.answered.insert(topic.as_ref().to_owned());
                 }
                 if !ok {
-                    return aside(Mail::Denied { topic: topic.into_owned() });
+                    let denied = aside(Mail::Denied { topic: topic.into_owned() });
+                    return if wanted { denied } else { Heard::of(Head::Other) };
                 }
                 // From now on means from there on, also if the connection ends before the first event.
-                if let Some(Position { epoch, offset }) = at
-                    && self.filters.get(&*topic) == Some(&None)
-                    && let Some(cursor) = self.cursor(&topic).filter(|cursor| cursor.since == From::Now)
+                let now = at.filter(|_| self.filters.get(&*topic) == Some(&None));
+                if now.is_some()
+                    && let Some(cursor) = self.cursor(&topic).filter(|cursor| cursor.at.is_none())
                 {
-                    cursor.since = From::After { epoch, offset };
+                    cursor.at = now;
                 }
                 Heard::of(Head::Other)
             }
             Frame::Event { topic, at, kind, data } => self.event(&topic, at, &kind, data),
             Frame::Missed { topic, from, to } => {
                 if let Some(cursor) = self.cursor(&topic) {
-                    cursor.reached(from.epoch, to);
+                    cursor.reached(Position { offset: to, ..from });
                 }
                 aside(Mail::Missed { topic: topic.into_owned(), from, to })
             }
@@ -428,9 +471,8 @@ impl Wire for Native {
     fn delivered(&mut self, mail: &Mail) {
         if let Mail::Event { topic, at, .. } = mail {
             self.offered = None;
-            let Position { epoch, offset } = *at;
             if let Some(cursor) = self.cursor(topic) {
-                cursor.delivered(epoch, offset);
+                cursor.reached(*at);
             }
         }
     }
@@ -441,7 +483,12 @@ impl Wire for Native {
         if !self.ready {
             return Vec::new();
         }
-        behind.into_iter().map(|topic| self.asking(&topic)).collect()
+        for topic in &behind {
+            if let Some(cursor) = self.cursors.get_mut(topic) {
+                (cursor.asked, cursor.answered) = (true, false);
+            }
+        }
+        behind.iter().map(|topic| self.asking(topic)).collect()
     }
 
     fn write(&mut self, frame: bowline::Frame<'_, Note>) -> Option<String> {
