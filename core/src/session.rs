@@ -1008,7 +1008,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     pub fn state(&self) -> State {
         match self.link.state() {
             LinkState::Closed => State::Closed,
-            LinkState::Failed if !self.route.has_http() => State::Failed,
+            LinkState::Failed if self.failed() => State::Failed,
             _ if self.closing => State::Closing,
             LinkState::Up if self.live.as_ref().is_some_and(|live| live.suspect) => State::Suspect,
             LinkState::Up if self.route.may_frame() => State::Up,
@@ -1608,7 +1608,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
                 live.patience.arm(now.after(PATIENCE));
             }
         }
-        if self.link.state() == LinkState::Failed && !self.route.has_http() {
+        if self.failed() {
             self.outbox.abandon(now);
         }
         if self.idle() {
@@ -1623,7 +1623,6 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             && self.outbox.backlog() == 0
             && self.inbox.held() == 0
             && !self.inbox.owes()
-            && !self.native.as_ref().is_some_and(Native::owes)
             && !self.native.as_ref().is_some_and(Native::owes)
     }
 
@@ -1642,8 +1641,14 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     }
 
     fn over(&self) -> bool {
-        let failed = self.link.state() == LinkState::Failed && !self.route.has_http();
-        self.closing || failed
+        self.closing || self.failed()
+    }
+
+    /// There will be no connection and no HTTP: of a native client that another one has replaced, because it would take the
+    /// session from that one (R8).
+    fn failed(&self) -> bool {
+        let over = !self.route.has_http() || (self.native.is_some() && self.link.replaced());
+        over && self.link.state() == LinkState::Failed
     }
 
     /// A frame with what it says.

@@ -559,8 +559,10 @@ impl<W: Wire> Engine<W> {
                 self.deliver_aside(message);
             }
             (Some(head), None) => {
-                if let (Head::Ack { id } | Head::Reject { id }, Some(reply)) = (head, reply) {
-                    self.reply(id, reply);
+                match (head, reply) {
+                    (Head::Ack { id } | Head::Reject { id }, Some(reply)) => self.reply(id, reply),
+                    (Head::Nack { seq, .. }, Some(reply)) => self.reply(self.origin.message(seq), reply),
+                    _ => {}
                 }
                 let _ = self.session.received(now, link, head);
             }

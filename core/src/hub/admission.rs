@@ -118,11 +118,11 @@ impl<P, M: Memory<P>> Hub<P, M> {
             let peer = hub.peers.get_mut(key).ok_or(full)?;
             let rate = hub.config.get().per_identity.handshakes;
             peer.handshakes.take(now, rate, 1).map_err(|after| Denied { why: Why::Rate, after })?;
-            let reason = peer.session.greeted(now, greeting, known).filter(|_| greeting.resume);
+            let reason = peer.session.greeted(now, greeting, known);
             hub.touched(key);
             match reason {
                 Some(Reason::Epoch) => Err(Denied { why: Why::Fenced, after: Duration::ZERO }),
-                _ => Ok((SessionId(key), reason)),
+                _ => Ok((SessionId(key), reason.filter(|_| greeting.resume))),
             }
         })
     }
@@ -339,12 +339,13 @@ impl<P, M: Memory<P>> Hub<P, M> {
             }
         }
         if let Some((greeting, known)) = greeted {
-            let reason = peer.session.greeted(now, greeting, known).filter(|_| greeting.resume);
+            let reason = peer.session.greeted(now, greeting, known);
+            // An older self has nothing to ask for, so it does not matter whether it asks.
             if reason == Some(Reason::Epoch) {
                 return Err(Denied { why: Why::Fenced, after: Duration::ZERO });
             }
             resumed = greeting.resume && reason.is_none();
-            peer.reason = reason;
+            peer.reason = reason.filter(|_| greeting.resume);
         }
         match peer.session.accept(now) {
             Accepted::Open(link) => {

@@ -212,6 +212,10 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         }
     }
 
+    pub(crate) const fn is_native(&self) -> bool {
+        self.native.is_some()
+    }
+
     /// What this side has of the peer's messages; for what goes by HTTP, where the session does not write frames.
     #[must_use]
     pub fn report(&self) -> Report {
@@ -427,11 +431,15 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         true
     }
 
-    /// The peer does not know us any more: before anything else it must be greeted.
+    /// The peer does not know us any more: before anything else it must be greeted, and whatever it was asked before may wait
+    /// for its answer as long as it likes.
     pub(super) const fn forgotten(&mut self) -> bool {
         match &mut self.native {
             Some(native) => {
                 native.greeted = false;
+                if matches!(native.talk, Talk::Underway { greet: false }) {
+                    native.talk = Talk::Ready;
+                }
                 true
             }
             None => false,
@@ -441,7 +449,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     /// The next thing to ask by HTTP, marked as under way.
     pub(super) fn next_ask(&mut self) -> Option<(u32, Ask)> {
         let by_http = self.route.path() == Path::Http && self.live.is_none() && self.route.may_post(0);
-        let dials = self.link.dials();
+        let dials = self.link.dials() && !self.failed();
         let closing = self.closing;
         let native = self.native.as_mut()?;
         let again = match native.talk {

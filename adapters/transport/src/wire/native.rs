@@ -17,13 +17,13 @@
 //! does not have it; so many filters and so many followed topics at most; no token in `Debug`.
 //! Rules: R9, S8, S10, H1, H3, U4.
 
-use super::{Heard, Question, Wire};
+use super::{Heard, Question, Reply, Wire};
 use crate::http::{Bytes, Routes, Target};
 use crate::node::{Node, Refused};
 use bowline::hub::{TopicFilter, TopicName};
 use bowline::wire::KeyedHash;
 use bowline::wire::native::{self, Frame, Hello, MAX_NAME, Malformed, Poll, Position, Refusal, Since, Ticket};
-use bowline::{Beat, Head, MessageId, Nack, Reason, Seq};
+use bowline::{Beat, Head, HttpOutcome, MessageId, Nack, Reason, Seq};
 use core::fmt;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -329,7 +329,10 @@ impl Native {
                 let say = if matches!(beat, Beat::Pong(_)) { self.unanswered() } else { Vec::new() };
                 Heard { say, ..Heard::of(Head::Marks { report, una, beat }) }
             }
-            Frame::Nack { seq, nack, reason: _ } => Heard::of(Head::Nack { seq, nack }),
+            Frame::Nack { seq, nack, reason } => {
+                let words = (nack == Nack::Reject).then(|| rejection(&reason));
+                Heard { reply: words, ..Heard::of(Head::Nack { seq, nack }) }
+            }
             Frame::Subscribed { topic, ok, at } => {
                 if let Some(cursor) = self.cursors.get_mut(&*topic) {
                     (cursor.asked, cursor.answered) = (false, cursor.asked);
@@ -538,6 +541,16 @@ impl Wire for Native {
         (fallback.join("messages"), data(seq, una, note).into(), native::FRAME_LIMIT)
     }
 
+    fn posted(&mut self, _: MessageId, outcome: HttpOutcome, body: &Bytes) -> (HttpOutcome, Option<Reply>) {
+        let words = match native::decode(body) {
+            Ok(Frame::Nack { nack: Nack::Reject, reason, .. }) if matches!(outcome, HttpOutcome::Rejected { .. }) => {
+                Some(rejection(&reason))
+            }
+            _ => None,
+        };
+        (outcome, words)
+    }
+
     fn describe(mail: &Mail) -> (&str, usize) {
         let overhead = size_of::<Mail>();
         match mail {
@@ -547,6 +560,11 @@ impl Wire for Native {
             Mail::Denied { topic } => ("denied", overhead + topic.len()),
         }
     }
+}
+
+/// A hub's words about what it can never process; that it is so, the marks say.
+fn rejection(words: &str) -> Reply {
+    Reply { success: false, message: words.to_owned(), miner_stats: None }
 }
 
 fn data(seq: Seq, una: Seq, note: &Note) -> String {

@@ -80,7 +80,7 @@ impl<W: HubWire> Account<W> {
 pub(super) struct Asking {
     pub(super) answer: Sender<Answer>,
     pub(super) id: Option<MessageId>,
-    /// Of a native message: its number, and why nobody takes it if nobody does.
+    /// Of a native message: its number, and the words if it is rejected.
     pub(super) seq: Option<(Seq, String)>,
     /// What goes into the answer to a poll.
     pub(super) carried: Vec<String>,

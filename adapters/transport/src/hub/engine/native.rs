@@ -234,6 +234,12 @@ impl<W: HubWire> Engine<W> {
         if let Some(line) = self.machine.connection(session).and_then(|conn| self.line(conn)) {
             self.write(&line, Wire::text(hub::rejected(seq, why)));
         }
+        let of = self.machine.greeting(session, true).and_then(|greeting| greeting.rx).map(|got| got.of);
+        let id = of.map(|of| of.message(seq));
+        let asking = self.requests.values_mut().filter(|asking| asking.id == id);
+        for (_, words) in asking.filter_map(|asking| asking.seq.as_mut()) {
+            why.clone_into(words);
+        }
     }
 
     /// Who shows this token, by its session. Otherwise the status of the answer.
