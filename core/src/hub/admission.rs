@@ -118,7 +118,9 @@ impl<P, M: Memory<P>> Hub<P, M> {
             let peer = hub.peers.get_mut(key).ok_or(full)?;
             let rate = hub.config.get().per_identity.handshakes;
             peer.handshakes.take(now, rate, 1).map_err(|after| Denied { why: Why::Rate, after })?;
-            let reason = peer.session.greeted(now, greeting, known).filter(|_| greeting.resume);
+            let reason = peer.session.greeted(now, greeting, known);
+            // An older self is refused whatever it asks for; the other reasons are for whoever asked to go on.
+            let reason = reason.filter(|reason| greeting.resume || reason.refuses());
             hub.touched(key);
             match reason {
                 Some(Reason::Epoch) => Err(Denied { why: Why::Fenced, after: Duration::ZERO }),
@@ -339,7 +341,9 @@ impl<P, M: Memory<P>> Hub<P, M> {
             }
         }
         if let Some((greeting, known)) = greeted {
-            let reason = peer.session.greeted(now, greeting, known).filter(|_| greeting.resume);
+            let reason = peer.session.greeted(now, greeting, known);
+            // An older self is refused whatever it asks for; the other reasons are for whoever asked to go on.
+            let reason = reason.filter(|reason| greeting.resume || reason.refuses());
             if reason == Some(Reason::Epoch) {
                 return Err(Denied { why: Why::Fenced, after: Duration::ZERO });
             }
