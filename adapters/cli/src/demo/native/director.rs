@@ -13,18 +13,20 @@ use super::super::show::{self, Show};
 use super::super::watch::Watch;
 use super::ledger::{Judgement, Ledger};
 use super::picture::{self, View};
-use super::script::{self, CUT_EVERY, SCRIPT};
+use super::script::{self, BURST, CUT_EVERY, CUTS, Cut, HOLD, SCRIPT};
 use super::summary::Summary;
-use super::wire::{Crossing, Totals, Wire};
+use super::wire::{Crossing, Totals, Traffic, Wire};
 use super::world::{Told, World};
 use super::{Both, Way};
 use crate::interrupt::{self, Interrupt};
 use crate::words::cause;
-use bowline::{Event, Path};
+use bowline::marks::WINDOW;
+use bowline::{Cause, Event, Path};
 use bowline_cli::proxy::Fault;
 use bowline_smol::hub::{self, HubStats};
 use bowline_transport::Status;
 use core::time::Duration;
+use serde_json::json;
 use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -34,7 +36,7 @@ use std::time::Instant;
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(2);
 
-/// Added to the last phase: some limits of the sessions do not scale.
+/// In the last phase nothing may stand still for longer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What is under way at an interruption has so long.
@@ -77,8 +79,12 @@ struct Director<'a> {
     before: Before,
     websocket: Fault,
     http: Fault,
-    last_cut: Instant,
+    /// How many cuts there were in this phase, and how many crossings when the next is due, if it does not wait for its time.
+    cuts: u32,
+    cut_after: Option<usize>,
     sent: Both<u64>,
+    /// How many were delivered, and since when it is not more.
+    arrived: (u64, Instant),
     watch: Watch,
     /// Traffic was on the WebSocket at the last look.
     carries: bool,
@@ -108,8 +114,10 @@ impl<'a> Director<'a> {
             before,
             websocket: Fault::Calm,
             http: Fault::Calm,
-            last_cut: now,
+            cuts: 0,
+            cut_after: None,
             sent: Both::default(),
+            arrived: (0, now),
             watch: Watch::default(),
             carries: false,
             returned: false,
@@ -127,6 +135,10 @@ impl<'a> Director<'a> {
             let carried = core::mem::replace(&mut self.carries, carries(&client));
             self.returned |= self.carries && !carried;
             self.watch.look(now, client.connection);
+            let arrived = Way::BOTH.into_iter().map(|way| self.ledger.progress(way).0).sum();
+            if arrived > self.arrived.0 {
+                self.arrived = (arrived, now);
+            }
             self.listen()?;
             self.tell_crossings(false)?;
             self.send(now)?;
@@ -174,7 +186,7 @@ impl<'a> Director<'a> {
         let need = self.need();
         self.set(websocket.fault(need), http.fault(need));
         self.phase_start = Instant::now();
-        self.last_cut = self.phase_start;
+        (self.cuts, self.cut_after) = (0, None);
         self.returned = false;
         let note = Note::new("phase")
             .heading(format!("{}/{} {name}: {broken}", self.phase + 1, SCRIPT.len()))
@@ -202,12 +214,27 @@ impl<'a> Director<'a> {
         }
     }
 
-    /// Resets again, where that is the fault and it is time.
+    /// Resets, where that is the fault and it is time: the first time when the phase begins.
     fn cut(&mut self, now: Instant) {
         let resets = SCRIPT.get(self.phase).is_some_and(|phase| phase.websocket == Strain::Fault(Fault::Reset));
-        if resets && now - self.last_cut >= self.scale.of(CUT_EVERY) {
-            self.last_cut = now;
+        let Some(cut) = CUTS.get(self.cuts as usize).filter(|_| resets) else { return };
+        let crossings = self.wire.crossings();
+        if self.cut_after.take_if(|before| crossings > *before).is_some() {
             self.world.websocket.set(Fault::Reset);
+        }
+        let due = self.scale.of(CUT_EVERY) * (self.cuts + 1);
+        let passed = now - self.phase_start;
+        // In the next burst, if there is one.
+        let full = Way::BOTH.into_iter().all(|way| self.ledger.progress(way).1 >= WINDOW / 2);
+        if passed >= due && (full || passed >= due + self.scale.of(BURST)) {
+            self.cut_after = (*cut == Cut::Twice).then_some(crossings);
+            self.websocket = Fault::Reset;
+            self.world.websocket.set(Fault::Reset);
+            self.cuts += 1;
+        } else if let Cut::Held(way) = *cut
+            && passed + self.scale.of(HOLD) >= due
+        {
+            self.set(Fault::Silence(way), self.http);
         }
     }
 
@@ -233,8 +260,7 @@ impl<'a> Director<'a> {
         let most = self.scale.of(phase.at_most.unwrap_or(phase.lasts));
         let all = ended && self.sent.iter().all(|sent| *sent == self.args.messages());
         let back = self.carries || passed >= most;
-        // As long as messages arrive it is not given up.
-        all && back && passed >= self.scale.of(phase.lasts) || passed >= most + PATIENCE
+        all && back && passed >= self.scale.of(phase.lasts) || passed >= most && now - self.arrived.1 >= PATIENCE
     }
 
     /// Sends what is due. Where there is no room it is tried again at the next look: that is how it should be.
@@ -244,7 +270,8 @@ impl<'a> Director<'a> {
         }
         let (messages, passed) = (self.args.messages(), now - self.start);
         let sending = self.scale.of(script::sending()).as_micros().max(1);
-        let due = u128::from(messages) * passed.as_micros() / sending;
+        let burst = self.scale.of(BURST).as_micros().max(1);
+        let due = u128::from(messages) * (passed.as_micros() / burst + 1) * burst / sending;
         let due = u64::try_from(due).unwrap_or(u64::MAX).min(messages);
         for way in Way::BOTH {
             while *self.sent.of(way) < due && self.world.send(way, self.sent.of(way) + 1)? {
@@ -259,7 +286,11 @@ impl<'a> Director<'a> {
         while let Ok(told) = self.world.told.try_recv() {
             match told {
                 Told::Client(Event::Down { cause: why, .. }) => {
-                    let note = Note::new("down").words(format!("WebSocket lost: {}", cause(why)));
+                    let what = match why {
+                        Cause::Refused | Cause::Timeout | Cause::Rejected(_) => "an attempt",
+                        _ => "the WebSocket",
+                    };
+                    let note = Note::new("down").words(format!("{what}: {}", cause(why)));
                     self.note(&note.field("cause", format!("{why:?}")))?;
                 }
                 Told::Client(Event::Path { to, .. }) => {
@@ -280,30 +311,24 @@ impl<'a> Director<'a> {
     fn tell_crossings(&mut self, all: bool) -> io::Result<()> {
         while let Some((place, crossing)) = self.wire.news(all) {
             let Crossing { resumed, traffic, .. } = crossing;
-            let (up, down) = (traffic.to_hub, traffic.to_client);
+            let of = |way| {
+                let Traffic { unanswered, again, .. } = *traffic.of(way);
+                format!("{} of {unanswered} ({})", again.messages, bytes(again.bytes))
+            };
             let words = if place == 0 {
-                "the first WebSocket".into()
+                "WebSocket 1".into()
             } else {
-                format!(
-                    "WebSocket {} {}: again {} to the hub ({} B), {} to the client ({} B)",
-                    place + 1,
-                    if resumed { "resumed" } else { "began anew" },
-                    up.again.messages,
-                    up.again.bytes,
-                    down.again.messages,
-                    down.again.bytes,
-                )
+                let how = if resumed { "resumed" } else { "began anew" };
+                let (up, down) = (of(Way::ToHub), of(Way::ToClient));
+                format!("WebSocket {} {how}; crossed again: {up} to the hub, {down} back", place + 1)
             };
             let mut note = Note::new("connected").words(words).field("connection", place + 1).field("resumed", resumed);
-            for (way, messages, bytes, needless) in [
-                (Way::ToHub, "again_to_hub", "again_bytes_to_hub", "needless_to_hub"),
-                (Way::ToClient, "again_to_client", "again_bytes_to_client", "needless_to_client"),
-            ] {
-                let traffic = traffic.of(way);
-                note = note
-                    .field(messages, traffic.again.messages)
-                    .field(bytes, traffic.again.bytes)
-                    .field(needless, traffic.needless);
+            for way in Way::BOTH {
+                let Traffic { unanswered, again, needless, .. } = *traffic.of(way);
+                note = note.field(
+                    way.name(),
+                    json!({"unanswered": unanswered, "again": again.messages, "again_bytes": again.bytes, "needless": needless}),
+                );
             }
             self.note(&note)?;
         }
@@ -402,6 +427,11 @@ impl<'a> Director<'a> {
     fn note(&mut self, note: &Note) -> io::Result<()> {
         self.show.note(self.start.elapsed(), note)
     }
+}
+
+/// So many bytes, in words.
+fn bytes(count: u64) -> String {
+    if count < 10_000 { format!("{count} B") } else { format!("{} kB", count / 1000) }
 }
 
 /// Traffic is on the WebSocket, and there is one.

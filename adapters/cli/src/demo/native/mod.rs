@@ -45,6 +45,14 @@ impl Way {
         }
     }
 
+    /// The other one.
+    const fn back(self) -> Self {
+        match self {
+            Self::ToHub => Self::ToClient,
+            Self::ToClient => Self::ToHub,
+        }
+    }
+
     /// In words and in fields.
     const fn name(self) -> &'static str {
         match self {

@@ -39,6 +39,7 @@ pub(super) struct Summary<'a> {
 /// What went again on WebSockets after the first.
 #[derive(Clone, Copy, Default)]
 struct Again {
+    unanswered: u64,
     all: Count,
     /// After one cut.
     most: u64,
@@ -50,7 +51,8 @@ impl Summary<'_> {
     fn again(&self, way: Way) -> Again {
         let mut again = Again::default();
         for crossing in &self.totals.crossings {
-            let Traffic { again: count, needless, repeated, .. } = *crossing.traffic.of(way);
+            let Traffic { unanswered, again: count, needless, repeated, .. } = *crossing.traffic.of(way);
+            again.unanswered += unanswered;
             again.all = again.all.plus(count);
             again.most = again.most.max(count.messages);
             again.needless += needless;
@@ -119,7 +121,7 @@ impl Summary<'_> {
             let judgement = self.judgement.of(way);
             let Judgement { accepted, by_websocket, by_http, unfinished, delivered, lost, doubled, .. } = *judgement;
             let Judgement { disordered, altered, marked, p50, p99, .. } = *judgement;
-            let Again { all, most, needless, repeated } = self.again(way);
+            let Again { unanswered, all, most, needless, repeated } = self.again(way);
             let (http, http_again) = (*self.totals.http.of(way), *self.totals.http_again.of(way));
             json!({
                 "accepted": accepted,
@@ -132,6 +134,7 @@ impl Summary<'_> {
                 "out_of_order": disordered,
                 "altered": altered,
                 "maybe_dup": marked,
+                "unanswered_at_cuts": unanswered,
                 "again_messages": all.messages,
                 "again_bytes": all.bytes,
                 "again_most_after_one_cut": most,
@@ -186,7 +189,10 @@ impl Summary<'_> {
         };
         let one =
             |name: &str, value: String, more: &str| format!("  {name:<26}{value:>10}  {more}").trim_end().to_owned();
-        let time = |time: Duration| format!("{:.2} s", time.as_secs_f64());
+        let time = |time: Duration| match time.as_secs_f64() {
+            short if short < 0.1 => format!("{:.1} ms", short * 1000.0),
+            long => format!("{long:.2} s"),
+        };
         let took = |name: &str, value: &'static dyn Fn(&Judgement) -> Duration| {
             both(name, &|way| time(value(self.judgement.of(way))), "")
         };
@@ -211,7 +217,8 @@ impl Summary<'_> {
         }
         lines.extend([
             String::new(),
-            number("again after cuts", &|way| self.again(way).all.messages, "messages"),
+            number("unanswered at cuts", &|way| self.again(way).unanswered, "messages"),
+            number("crossed again after them", &|way| self.again(way).all.messages, "messages"),
             number("", &|way| self.again(way).all.bytes, "bytes"),
             number("most after one cut", &|way| self.again(way).most, &format!("the window is {WINDOW}")),
             bad("of these, not missing", &|way| self.again(way).needless, "the receiver had said so"),

@@ -15,8 +15,13 @@ use super::{Both, Way};
 use bowline::wire::native::{self, Frame};
 use bowline::{Path, Report, Seq};
 use bowline_cli::proxy::{Direction, Tap};
+use core::time::Duration;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// A crossing is told of after this at the latest.
+const SETTLING: Duration = Duration::from_millis(500);
 
 /// Messages and their bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -40,6 +45,8 @@ impl Count {
 /// One direction of a crossing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Traffic {
+    /// When it began, so many had crossed whose completion the sender had no word of.
+    pub(super) unanswered: u64,
     /// Everything.
     pub(super) all: Count,
     /// Of these, what had crossed before.
@@ -59,13 +66,15 @@ pub(super) struct Crossing {
     pub(super) traffic: Both<Traffic>,
     /// What the receiver of each direction had.
     has: Both<Option<Report>>,
+    since: Instant,
     over: bool,
 }
 
 impl Crossing {
-    /// Nothing that crossed before will cross again as a consequence of the last cut.
+    /// What had to cross again has, most likely.
     fn is_settled(&self) -> bool {
-        self.over || self.traffic.iter().all(|traffic| traffic.all.messages > traffic.again.messages)
+        let new = |traffic: &Traffic| traffic.all.messages > traffic.again.messages;
+        self.over || self.traffic.iter().all(new) || self.since.elapsed() > SETTLING
     }
 }
 
@@ -89,6 +98,8 @@ struct Books {
     hellos: BTreeMap<u64, Option<Report>>,
     /// By number, the connection it last crossed.
     last: Both<Vec<Option<Key>>>,
+    /// What the sender was told to be completed, by any path; it is told of the other way than messages go.
+    completed: Both<u64>,
     totals: Totals,
     /// So many crossings have been told of.
     told: usize,
@@ -116,6 +127,11 @@ impl Wire {
         }
         books.told += 1;
         Some((place, crossing))
+    }
+
+    /// How many there were.
+    pub(super) fn crossings(&self) -> usize {
+        self.books().totals.crossings.len()
     }
 
     /// What crossed so far.
@@ -179,12 +195,32 @@ impl Books {
                 let to_client = self.hellos.remove(&line).flatten();
                 let has = Both { to_hub: welcome.greeting.rx.map(|got| got.report), to_client };
                 let resumed = welcome.greeting.resume;
-                let traffic = Both::default();
-                self.totals.crossings.push(Crossing { line, resumed, traffic, has, over: false });
+                let traffic = Both::each(|way| Traffic { unanswered: self.unanswered(way), ..Traffic::default() });
+                self.totals.crossings.push(Crossing {
+                    line,
+                    resumed,
+                    traffic,
+                    has,
+                    since: Instant::now(),
+                    over: false,
+                });
+            }
+            Ok(Frame::Marks { report, .. }) => {
+                let completed = self.completed.of_mut(way.back());
+                *completed = report.cum().get().max(*completed);
+            }
+            Ok(Frame::Poll(poll)) => {
+                let completed = self.completed.of_mut(way.back());
+                *completed = poll.report.cum().get().max(*completed);
             }
             Ok(Frame::Data { seq, .. }) => self.data((http, line), way, seq, whole),
             _ => {}
         }
+    }
+
+    fn unanswered(&self, way: Way) -> u64 {
+        let crossed = self.last.of(way).len().saturating_sub(1) as u64;
+        crossed.saturating_sub(*self.completed.of(way))
     }
 
     fn data(&mut self, key: Key, way: Way, seq: Seq, bytes: usize) {

@@ -33,6 +33,12 @@ const ENDING: Duration = Duration::from_secs(10);
 /// For the first connection.
 const SETTLING: Duration = Duration::from_secs(5);
 
+/// A lost client may take so long until its first attempt to come back.
+const RETURN: Duration = Duration::from_millis(500);
+
+/// The longest delay between attempts while something seems to block WebSockets: the script does not wait ten minutes.
+const BLOCKED: Duration = Duration::from_secs(30);
+
 /// Something that one of both told.
 #[derive(Debug)]
 pub(super) enum Told {
@@ -76,7 +82,10 @@ impl World {
         let (websocket, http) = (proxy(Path::WebSocket)?, proxy(Path::Http)?);
         let client = Setup::client(&format!("ws://{}", websocket.addr()), CID)?
             .fallback(&format!("http://{}/bowline/1", http.addr()))?
-            .configure(|config| scale.apply(config))
+            .configure(|config| {
+                config.link.blocked = BLOCKED;
+                scale.apply(config);
+            })
             .identity("demo client")
             .seed(seed);
         let client = Client::start(client)?;
@@ -154,6 +163,8 @@ fn hub_setup(scale: Scale, seed: u64, ledger: &Arc<Ledger>) -> Result<HubSetup<V
             if let Some(native) = &mut config.native {
                 scale.apply(native);
             }
+            // There is nobody else whose return would have to be spread.
+            config.reconnect_window = scale.of(RETURN);
             // One peer has all the traffic here, and comes back more often than anybody.
             for limits in [&mut config.per_address, &mut config.per_identity] {
                 (limits.handshakes, limits.messages, limits.bytes) =
