@@ -262,7 +262,7 @@ fn h3_what_a_poll_carried_is_kept_until_marks_confirm_it() {
     let _ = hub.session.greeted(hub.now, &newcomer(), None);
     hub.send(3);
     let mut poll = |n, report: Report| {
-        hub.session.polled(hub.now, RequestId(n), Duration::ZERO, &report, Seq::FIRST);
+        assert!(hub.session.polled(hub.now, RequestId(n), Duration::ZERO, &report, Seq::FIRST));
         hub.drain();
         core::mem::take(&mut hub.carried)
     };
