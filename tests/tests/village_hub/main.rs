@@ -156,6 +156,23 @@ fn subscribe_and_unsubscribe_work_and_are_answered_in_the_words_they_came_in() {
 }
 
 #[test]
+fn a_sibling_s_viewer_is_told_how_it_stands() {
+    let hub = hub();
+    let (mut viewer, id) = Viewer::join(hub.address(), "/ws");
+    let _other = Viewer::join(hub.address(), "/ws/p2p-fog");
+    viewer.ask(r#"{"type":"subscribe","channel":"system_metrics"}"#, "subscription_confirmed");
+    viewer.ask(r#"{"type":"unsubscribe","channel":"models"}"#, "unsubscription_confirmed");
+    let mut said = viewer.ask(r#"{"type":"get_status"}"#, "status");
+    let since = said["connected_at"].take();
+    assert_eq!(since.as_str().map(|since| &since[..2]), Some("20"), "{since}");
+    let topics = ["system", "system_metrics", "training"];
+    let expected = json!({
+        "type": "status", "client_id": id, "subscriptions": topics, "connected_at": null, "total_clients": 2
+    });
+    assert_eq!(said, expected);
+}
+
+#[test]
 fn subscriptions_are_bounded() {
     let hub = hub_with(|setup| setup.configure(|config| config.topics.per_session = 5));
     let (mut viewer, _) = Viewer::join(hub.address(), "/ws");
