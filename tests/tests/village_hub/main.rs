@@ -238,6 +238,28 @@ fn bad_json_is_answered_and_costs_the_connection_only_when_nothing_else_comes() 
     assert_eq!(hub.counters().malformed, 45 + 16);
 }
 
+/// Wire facts 3.3: as many connections and messages as anybody likes, 16 MiB each, and every end is 1000 without a reason.
+#[test]
+fn w3_3_what_is_too_much_is_not_taken_and_the_end_says_why() {
+    let hub = hub_with(|setup| {
+        setup.configure(|config| {
+            config.per_address_connections = 2;
+            config.per_identity.messages = Rate { per_second: 1, burst: 20 };
+        })
+    });
+    let (mut loud, _) = Viewer::join(hub.address(), "/ws");
+    let (mut long, _) = Viewer::join(hub.address(), "/ws");
+    let refused = Viewer::try_open(hub.address(), "/ws").err();
+    assert!(matches!(refused, Some((429 | 503, Some(_)))), "{refused:?}");
+    for _ in 0..30 {
+        loud.send(r#"{"type":"ping"}"#);
+    }
+    assert_eq!(loud.expect("error")["data"]["error"], "Too many messages");
+    long.send(&format!(r#"{{"type":"custom","data":{{"x":"{}"}}}}"#, "x".repeat(64 * 1024)));
+    let closed = long.next().unwrap_err();
+    assert_eq!((closed.code, closed.reason.is_empty()), (1009, false), "{closed:?}");
+}
+
 #[test]
 fn weakness_1_what_was_missed_comes_from_history_or_a_gap_says_so() {
     let hub = hub_with(|setup| setup.configure(|config| config.topics.history = 8));
