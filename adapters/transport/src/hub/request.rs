@@ -159,7 +159,7 @@ impl<W: HubWire> Hub<W> {
         let content = match heard.said {
             Said::Message(content) if self.takes(&content.kind) => content,
             Said::Message(content) => return Answer::error(400, Complaint::Unhandled(&content.kind).to_string()),
-            Said::Other | Said::Malformed | Said::Pong | Said::Subscribe(_) | Said::Unsubscribe(_) => {
+            Said::Other | Said::Malformed | Said::Pong | Said::Status | Said::Subscribe(_) | Said::Unsubscribe(_) => {
                 return Answer::error(400, "not a message");
             }
         };
