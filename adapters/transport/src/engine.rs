@@ -345,8 +345,10 @@ impl<W: Wire> Engine<W> {
         match call {
             Call::Message(post) => self.message_posted(post, &Posted { outcome, ..posted.clone() }),
             Call::Talk(talk) => {
-                let understood = outcome != HttpOutcome::Acked || self.carried(&posted.body);
-                let outcome = if understood { outcome } else { HttpOutcome::Unknown };
+                // Who is refused is told why.
+                let word = matches!(outcome, HttpOutcome::Acked | HttpOutcome::Auth);
+                let understood = word && self.carried(&posted.body);
+                let outcome = if outcome == HttpOutcome::Acked && !understood { HttpOutcome::Unknown } else { outcome };
                 self.session.talked(self.clock.now(), talk, outcome);
             }
         }

@@ -21,7 +21,7 @@ with_both! {
 fn who_sends_too_much_waits_and_loses_nothing(adapter: Adapter) {
     const ALL: u64 = 80;
     let house = House::with(|setup| {
-        setup.configure(|config| config.per_identity.messages = Rate { per_second: 50, burst: 10 })
+        setup.configure(|config| config.per_identity.messages = Rate { per_second: 50, burst: 40 })
     });
     let client = Client::start(adapter, plain(&house.url()));
     up(&client);

@@ -32,6 +32,8 @@ const NAME: &str = "sensor-7";
 fn hasty(config: &mut Config) {
     quick(config);
     config.route.grace = LIMIT;
+    // Connections are short here.
+    config.link.blocked = millis(100);
 }
 
 fn plain(url: &str) -> Setup<Native> {

@@ -165,13 +165,21 @@ fn whose_token_is_worthless_begins_anew(adapter: Adapter) {
 }
 
 fn who_is_refused_may_show_something_else(adapter: Adapter) {
-    let house = House::start();
-    let client = Client::start(adapter, plain(&house.url()).auth("no").unwrap());
+    refused_and_let_in(adapter, true);
+    refused_and_let_in(adapter, false);
+}
+
+fn refused_and_let_in(adapter: Adapter, websocket: bool) {
+    let house = House::with(|setup| setup.enabled(websocket));
+    let setup = plain(&house.url()).auth("no").unwrap();
+    let grace = if websocket { LIMIT } else { millis(50) };
+    let client = Client::start(adapter, setup.configure(|config| config.route.grace = grace));
     eventually("it is refused", || client.refusal() == Some(Refusal::Auth));
     assert_eq!(house.health().sessions, 0);
     let waits = send(&client, "up", 1);
     assert!(client.reauthenticate("yes"));
-    assert_eq!((outcome(&waits), client.refusal()), (BY_FRAME, None));
+    let by = if websocket { BY_FRAME } else { BY_HTTP };
+    assert_eq!((outcome(&waits), client.refusal()), (by, None));
     client.stop();
 }
 

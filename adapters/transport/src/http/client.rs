@@ -53,7 +53,8 @@ pub struct Post<'a> {
     pub id: MessageId,
     /// The JSON, sent as it is.
     pub body: Bytes,
-    /// So many bytes of a 2xx answer's body are read, or none of a longer one.
+    /// So many bytes of the body are read where it may hold the peer's word, or none of a longer one: of an answer with 2xx,
+    /// or that says what is wrong with the message or with us.
     pub read: usize,
 }
 
@@ -91,7 +92,7 @@ pub struct Ask<'a> {
 pub struct Posted {
     /// What the status says, or why there is none.
     pub outcome: HttpOutcome,
-    /// The body of a 2xx answer; empty if it was not to be read, is longer than that, or broke off.
+    /// The body of the answer; empty if it was not to be read, is longer than that, or broke off.
     pub body: Bytes,
 }
 
@@ -193,7 +194,8 @@ where
         Some(Ok(answer)) => {
             let after = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(retry_after);
             let outcome = HttpOutcome::from_status(answer.status().as_u16(), after);
-            if outcome != HttpOutcome::Acked || longest == 0 {
+            let word = matches!(outcome, HttpOutcome::Acked | HttpOutcome::Rejected { .. } | HttpOutcome::Auth);
+            if !word || longest == 0 {
                 return outcome.into();
             }
             let mut body = answer.into_body();

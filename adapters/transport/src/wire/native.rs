@@ -149,7 +149,7 @@ pub struct Native {
     filters: BTreeMap<String, Option<Since>>,
     /// How far each topic has come.
     cursors: BTreeMap<String, Cursor>,
-    /// An event that was read and is not delivered yet, or never will be.
+    /// Of what an event or a gap was read that is not delivered yet, or never will be.
     offered: Option<String>,
     /// Topics of which an event could not be delivered.
     behind: Vec<String>,
@@ -362,9 +362,13 @@ impl Native {
             }
             Frame::Event { topic, at, kind, data } => self.event(&topic, at, &kind, data),
             Frame::Missed { topic, from, to } => {
-                if let Some(cursor) = self.cursor(&topic) {
-                    cursor.reached(Position { offset: to, ..from });
+                // A history forgets its oldest first: what lies before this, and did not come, is missed as well.
+                let at = self.cursors.get(&*topic).and_then(|cursor| cursor.at).filter(|at| at.epoch == from.epoch);
+                if at.is_some_and(|at| to <= at.offset) {
+                    return Heard::of(Head::Other);
                 }
+                let from = at.map_or(from, |at| Position { offset: at.offset.saturating_add(1), ..from });
+                self.offered = Some(topic.as_ref().to_owned());
                 aside(Mail::Missed { topic: topic.into_owned(), from, to })
             }
             Frame::Reconnect { after, window } => {
@@ -475,13 +479,16 @@ impl Wire for Native {
     }
 
     fn delivered(&mut self, mail: &Mail) {
-        if let Mail::Event { topic, at, .. } = mail
-            && at.offset > 0
-        {
-            self.offered = None;
-            if let Some(cursor) = self.cursor(topic) {
-                cursor.reached(*at);
-            }
+        let (topic, reached) = match mail {
+            // A broadcast has no place.
+            Mail::Event { at, .. } if at.offset == 0 => return,
+            Mail::Event { topic, at, .. } => (topic, *at),
+            Mail::Missed { topic, from, to } => (topic, Position { offset: *to, ..*from }),
+            Mail::Message { .. } | Mail::Denied { .. } => return,
+        };
+        self.offered = None;
+        if let Some(cursor) = self.cursor(topic) {
+            cursor.reached(reached);
         }
     }
 
