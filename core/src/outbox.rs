@@ -15,7 +15,8 @@
 //! under way; the wake-up time is never later than the earliest thing due.
 //! Field bugs: a new id on every try; queued messages sent again on the next connection after HTTP delivered them;
 //! `pending.clear()` on reconnect; the oldest unacknowledged message dropped silently; resending on a live connection.
-//! Rules: I1, S1, S2, S3, S7, S8, F2, F4, H5, T1–T6.
+//! Rules: I1, S1, S2, S3, S7, S8, F2, F4, H5, T1–T6; those of numbered receivers, with their marks and credit, in
+//! `window.rs`.
 
 use crate::cause::HttpOutcome;
 use crate::ids::{LinkId, MessageId, Origin, PostId, Seq};

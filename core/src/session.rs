@@ -9,7 +9,7 @@
 //!  │   Link ── current? ──▶ Live { Heartbeat, writable }   dropped whole with it │
 //!  │   Route ── path ──▶ Outbox: frames and posts          Inbox: acks, answers  │
 //!  └───────────────────────────┬────────────────────────────────────────────────┘
-//!            poll() ──▶ Close, Refuse, Connect, Event, Respond, Frame, Post   (in that order)
+//!            poll() ──▶ Close, Refuse, Connect, Event, Respond, Carry, Frame, Greet, Poll, Post   (in that order)
 //! ```
 //!
 //! States: `Idle → Connecting → Handshaking → Up ⇄ Suspect`, `Waiting`, `Degraded` (HTTP carries), `Suspended`, `Closing`,
@@ -27,7 +27,7 @@
 //!
 //! Invariants: children return values and keep no queues; what belongs to one connection sits in `Live` and is dropped
 //! whole; events are differences between what is and what was reported, so they cannot overflow.
-//! Rules: S7, S8, F0–F7, L5, R7, T4, T5, B8.
+//! Rules: S7, S8, F0–F7, L5, R7, T4, T5, B8; those of numbered peers in `native.rs`.
 
 use crate::cause::{Cause, Hint, HttpOutcome};
 use crate::config::Checked;

@@ -6,12 +6,13 @@
 //!                                                  ├─ nobody has it            ─▶ Attached, Welcome
 //!                                                  ├─ another connection has it ─▶ by the policy: that one goes, or is
 //!                                                  │                               probed, or this one is refused
-//!                                                  └─ too often, from elsewhere ─▶ war: refused for a while
+//!                                                  ├─ too often, from elsewhere ─▶ war: refused for a while
+//!                                                  └─ a native peer of an older epoch ─▶ Fenced
 //! ```
 //!
 //! Invariants: a session is tied to a connection in [`tie`](Hub::tie) and untied in [`untie`](Hub::untie), where the counts
 //! change, and nowhere else; the end of a connection concerns the session only if that connection still has it (R7).
-//! Rules: U1, U2, U8, U9, R7, R8.
+//! Rules: U1, U2, U8, U9, I3, R7, R8.
 
 use super::peer::{Address, Conn, ConnState, Peer, Todo};
 use super::replay::{Replay, Stamp};
