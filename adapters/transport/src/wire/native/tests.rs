@@ -225,3 +225,19 @@ fn a_size_is_never_less_than_the_frames() {
     assert!(wire.prepare("", &Bytes::from_static(b"1")).is_err());
     assert!(wire.prepare(&"k".repeat(65), &Bytes::from_static(b"1")).is_err());
 }
+
+#[test]
+fn what_is_for_everybody_is_no_topic() {
+    let mut wire = welcomed();
+    let text = r#"{"type":"event","topic":"*","epoch":0,"offset":0,"kind":"k","data":1}"#;
+    for _ in 0..3 {
+        let mail = hear(&mut wire, text).message.expect("none of them is a copy of another");
+        wire.delivered(&mail);
+    }
+    let _ = hear(&mut wire, text).message.expect("there is no room for this one");
+    assert!(wire.room().is_empty(), "and it does not come again");
+    let _ = hear(&mut wire, r#"{"type":"missed","topic":"*","epoch":0,"from":0,"to":9}"#);
+    assert!(hear(&mut wire, text).message.is_some());
+    let _ = wire.hello(&greeting(true));
+    assert!(hear(&mut wire, WELCOME).say.is_empty(), "nobody subscribes to every topic for that");
+}
