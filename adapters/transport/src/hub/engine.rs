@@ -17,6 +17,7 @@ pub(super) use account::denied;
 use super::line::{self, Door, Frame, Item, Line, Stage};
 use super::message::{Message, Ticket};
 use super::metrics::Counters;
+use super::native::longest;
 use super::wire::{Complaint, Farewell, HubWire, Said, Text, Wish};
 use super::{Action, Admission, Event, Refused, SessionInfo};
 use crate::clock::Clock;
@@ -30,6 +31,7 @@ use bowline::hub::{
     Sent, SessionId, Stamp, Start, TopicFilter, TopicHealth, TopicName, Verdict as Vote, Why,
 };
 use bowline::wire::KeyedHash;
+use bowline::wire::native::FRAME_LIMIT;
 use bowline::{Cause, DeliveryId, HttpOutcome, Instant, Origin, Policy, PostId, RequestId, Seq};
 use core::time::Duration;
 use std::borrow::Cow;
@@ -43,6 +45,7 @@ const HELD_BYTES: usize = 256 << 20;
 #[derive(Debug)]
 pub(super) struct Parcel<W: HubWire> {
     size: usize,
+    readable: bool,
     /// To encode it anew, where that is ever needed, and for native peers.
     source: Option<(Box<str>, Box<str>)>,
     /// As native peers get it.
@@ -63,8 +66,11 @@ impl<W: HubWire> Parcel<W> {
     ) -> Result<Self, Cow<'static, str>> {
         let encoded = wire.encode(kind, data)?;
         let source = (natives || W::SHELF_LIFE.is_some()).then(|| (kind.into(), data.into()));
+        let plain = W::size(&encoded);
+        let native = if natives { longest(kind, data) } else { 0 };
         Ok(Self {
-            size: W::size(&encoded),
+            size: plain.max(native),
+            readable: plain <= W::LONGEST_SENT && native <= FRAME_LIMIT,
             source,
             native: OnceLock::new(),
             encoded: Mutex::new((now, Arc::new(encoded))),
@@ -104,9 +110,14 @@ impl<W: HubWire> Parcel<W> {
         self.source.as_ref().map(|(kind, data)| (&**kind, &**data))
     }
 
-    /// Its length, in bytes.
+    /// Its length in bytes, for whomever it is the longest.
     pub(super) const fn size(&self) -> usize {
         self.size
+    }
+
+    /// Whether every peer reads frames of its length.
+    pub(super) const fn is_readable(&self) -> bool {
+        self.readable
     }
 }
 

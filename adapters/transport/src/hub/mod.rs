@@ -61,7 +61,6 @@ use async_channel::{Receiver, Sender};
 use async_lock::Semaphore;
 use bowline::hub::{ConnId, Health, HubStats, Publish, Sent, SessionId, Start, TopicFilter, TopicHealth, TopicName};
 use bowline::wire::KeyedHash;
-use bowline::wire::native::FRAME_LIMIT;
 use bowline::{Cause, Policy, PostId, Refusal};
 use core::borrow::Borrow;
 use core::fmt;
@@ -415,7 +414,7 @@ impl<W: HubWire> Hub<W> {
         }
         let parcel = Parcel::new(&*self.wire, self.clock.now(), kind, data, natives).map_err(Refused::Data)?;
         // What a peer does not read ends its connection, and the next one, for as long as it lies in history.
-        if parcel.size() > W::LONGEST_SENT || (natives && native::longest(kind, data) > FRAME_LIMIT) {
+        if !parcel.is_readable() {
             return Err(Refused::Session(Refusal::TooLarge));
         }
         Ok(Arc::new(parcel))

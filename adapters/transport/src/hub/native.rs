@@ -84,19 +84,31 @@ pub(super) struct Pass {
     token: Box<str>,
     /// The first is the one that was used last: that the client has for certain.
     before: VecDeque<Box<str>>,
+    suspended: bool,
 }
 
 impl Pass {
     pub(super) fn new() -> Self {
-        Self { sid: word(), token: word(), before: VecDeque::new() }
+        Self { sid: word(), token: word(), before: VecDeque::new(), suspended: false }
     }
 
     /// A new token; those before count until this one is used, for the word of it may be lost, and that of the next (R9).
     pub(super) fn rotate(&mut self) {
+        self.suspended = false;
         self.before.push_back(core::mem::replace(&mut self.token, word()));
         if self.before.len() >= TOKENS {
             self.before.remove(1);
         }
+    }
+
+    /// From now on no token is enough by itself, until a hello has shown one: then the application is asked.
+    pub(super) const fn suspend(&mut self) {
+        self.suspended = true;
+    }
+
+    /// Whether this token is enough to be heard by HTTP.
+    pub(super) fn is_enough(&mut self, names: &KeyedHash, token: &str) -> bool {
+        !self.suspended && self.admits(names, token)
     }
 
     pub(super) fn ticket(&self) -> native::Ticket<'_> {

@@ -246,7 +246,7 @@ impl<W: HubWire> Engine<W> {
         let names = self.names.clone();
         let account = self.accounts.get_mut(session.place()).and_then(Option::as_mut);
         let pass = account.and_then(|account| account.pass.as_mut()).ok_or(404_u16)?;
-        if pass.admits(&names, token) { Ok(session) } else { Err(401) }
+        if pass.is_enough(&names, token) { Ok(session) } else { Err(401) }
     }
 
     pub(in crate::hub) fn native_message(
@@ -352,6 +352,11 @@ impl<W: HubWire> Engine<W> {
                 self.write(line, Wire::Text(text));
             }
             Admission::Refuse(_) => {
+                // By HTTP it would go on without being asked.
+                let account = self.accounts.get_mut(session.place()).and_then(Option::as_mut);
+                if let Some(pass) = account.and_then(|account| account.pass.as_mut()) {
+                    pass.suspend();
+                }
                 let text = hub::text(&Frame::Refused { reason: Refusal::Auth });
                 self.write(line, Wire::Text(text));
                 self.machine.refuse(self.now(), line.conn(), Why::Unknown);

@@ -60,6 +60,14 @@ fn r9_two_welcomes_that_are_lost_in_a_row_cost_no_session() {
         assert!(!pass.admits(&names, token), "a newer one was used");
     }
     assert!(pass.admits(&names, &last) && !pass.admits(&names, ""));
+    pass.rotate();
+    let newest = token(&pass);
+    assert!(pass.is_enough(&names, &newest));
+    pass.suspend();
+    assert!(!pass.is_enough(&names, &newest), "who was refused is heard again only when the application was asked");
+    assert!(pass.admits(&names, &newest));
+    pass.rotate();
+    assert!(pass.is_enough(&names, &newest));
 }
 
 #[test]
@@ -147,6 +155,9 @@ fn what_some_peer_could_not_read_is_not_published() {
         assert_eq!(hub.publish_topic("training", "custom", &long(bytes)), Err(too_large.clone()), "{bytes}");
     }
     assert!(hub.publish_topic("training", "custom", &long(FRAME - 1024)).is_ok());
+    for data in ["{}\n,{}", "{nope"] {
+        assert!(matches!(hub.publish("custom", data, Publish::DEFAULT), Err(Refused::Data(_))), "{data}");
+    }
     let plain = Hub::new(HubSetup::village("127.0.0.1:0").unwrap(), |_| {}).unwrap();
     assert_eq!(plain.publish_topic("training", "custom", &long(4 * FRAME)), Err(too_large), "nor by a viewer");
     assert!(plain.publish_topic("training", "custom", &long(FRAME - 1024)).is_ok());
