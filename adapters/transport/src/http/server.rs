@@ -134,7 +134,7 @@ impl Routes<'_> {
 /// let posted = Callback { body: Bytes::from_static(b"{}"), ..Callback::empty("generated") };
 /// assert_eq!(posted.segment, "generated");
 /// ```
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Callback {
     /// What it was posted as, the last part of the path: `"generated"`, `"validated"`.
     pub segment: &'static str,
@@ -152,6 +152,18 @@ pub struct Callback {
     pub client: Option<String>,
     /// The body as it came, at most [`Limits::body_bytes`]; it may be no JSON at all.
     pub body: Bytes,
+}
+
+impl core::fmt::Debug for Callback {
+    /// Logs are no place for a token.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let (path, client, bytes) = (self.path, &self.client, self.body.len());
+        f.debug_struct("Callback")
+            .field("path", &path)
+            .field("client", client)
+            .field("bytes", &bytes)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Callback {

@@ -17,6 +17,7 @@ pub(super) use account::denied;
 use super::line::{self, Door, Frame, Item, Line, Stage};
 use super::message::{Message, Ticket};
 use super::metrics::Counters;
+use super::native::longest;
 use super::wire::{Complaint, Farewell, HubWire, Said, Text, Wish};
 use super::{Action, Admission, Event, Refused, SessionInfo};
 use crate::clock::Clock;
@@ -30,6 +31,7 @@ use bowline::hub::{
     Sent, SessionId, Stamp, Start, TopicFilter, TopicHealth, TopicName, Verdict as Vote, Why,
 };
 use bowline::wire::KeyedHash;
+use bowline::wire::native::FRAME_LIMIT;
 use bowline::{Cause, DeliveryId, HttpOutcome, Instant, Origin, Policy, PostId, RequestId, Seq};
 use core::time::Duration;
 use std::borrow::Cow;
@@ -43,6 +45,7 @@ const HELD_BYTES: usize = 256 << 20;
 #[derive(Debug)]
 pub(super) struct Parcel<W: HubWire> {
     size: usize,
+    readable: bool,
     /// To encode it anew, where that is ever needed, and for native peers.
     source: Option<(Box<str>, Box<str>)>,
     /// As native peers get it.
@@ -63,8 +66,11 @@ impl<W: HubWire> Parcel<W> {
     ) -> Result<Self, Cow<'static, str>> {
         let encoded = wire.encode(kind, data)?;
         let source = (natives || W::SHELF_LIFE.is_some()).then(|| (kind.into(), data.into()));
+        let plain = W::size(&encoded);
+        let native = if natives { longest(kind, data) } else { 0 };
         Ok(Self {
-            size: W::size(&encoded),
+            size: plain.max(native),
+            readable: plain <= W::LONGEST_SENT && native <= FRAME_LIMIT,
             source,
             native: OnceLock::new(),
             encoded: Mutex::new((now, Arc::new(encoded))),
@@ -104,9 +110,14 @@ impl<W: HubWire> Parcel<W> {
         self.source.as_ref().map(|(kind, data)| (&**kind, &**data))
     }
 
-    /// Its length, in bytes.
+    /// Its length in bytes, for whomever it is the longest.
     pub(super) const fn size(&self) -> usize {
         self.size
+    }
+
+    /// Whether every peer reads frames of its length.
+    pub(super) const fn is_readable(&self) -> bool {
+        self.readable
     }
 }
 
@@ -131,7 +142,7 @@ pub(super) enum Trust {
 pub(super) enum Effect<W: HubWire> {
     Deliver { message: Message<W::Peer>, ticket: Ticket },
     Verify { line: Arc<Line<W>> },
-    Reauth { line: Arc<Line<W>>, auth: String },
+    Reauth { line: Arc<Line<W>> },
     Answer { request: Sender<Answer>, answer: Answer },
     Settle { receipt: Sender<Settlement>, settlement: Settlement },
     Tell(Event<W::Peer>),
@@ -212,9 +223,20 @@ impl<W: HubWire> Engine<W> {
         self.clock.now()
     }
 
-    /// Who has this name.
-    fn identity(&self, peer: &W::Peer) -> Identity {
-        Identity::from_bits(self.names.content("peer", &peer.to_string()).bits())
+    /// Whose session this is. A native peer has one of its own, also where one of the hub's own wire has its name: neither
+    /// could make anything of the other's, and who may have the one need not be who may have the other.
+    fn identity(&self, peer: &W::Peer, native: bool) -> Identity {
+        let kind = if native { "native" } else { "peer" };
+        Identity::from_bits(self.names.content(kind, &peer.to_string()).bits())
+    }
+
+    /// The session of who has this name: of two, the one that is connected.
+    fn find(&self, peer: &W::Peer) -> Option<SessionId> {
+        let of = |native| self.machine.find(self.identity(peer, native));
+        match (of(false), of(true)) {
+            (Some(plain), Some(native)) if self.machine.connection(plain).is_none() => Some(native),
+            (plain, native) => plain.or(native),
+        }
     }
 
     pub(super) fn tick(&mut self) -> Option<std::time::Instant> {
@@ -292,7 +314,7 @@ impl<W: HubWire> Engine<W> {
 
     fn hello(&mut self, line: &Line<W>, stamp: Option<Stamp>) {
         if let Some(peer) = line.peer() {
-            let identity = self.identity(peer);
+            let identity = self.identity(peer, line.is_native());
             self.machine.hello(self.now(), line::wall(), line.conn(), identity, stamp);
         }
     }
@@ -418,7 +440,7 @@ impl<W: HubWire> Engine<W> {
     /// How far this peer is believed to be welcome. Whoever is told that the answer is old asks again; meanwhile the
     /// others go by the old one.
     pub(super) fn trust(&mut self, peer: &W::Peer) -> Trust {
-        let (now, session) = (self.now(), self.machine.find(self.identity(peer)));
+        let (now, session) = (self.now(), self.machine.find(self.identity(peer, false)));
         let account = session.and_then(|session| self.accounts.get_mut(session.place())?.as_mut());
         match account {
             None => Trust::None,
@@ -436,7 +458,7 @@ impl<W: HubWire> Engine<W> {
         parcel: Arc<Parcel<W>>,
         policy: Policy,
     ) -> Result<Receiver<Settlement>, Refused> {
-        let session = self.machine.find(self.identity(peer)).ok_or(Refused::Unknown)?;
+        let session = self.find(peer).ok_or(Refused::Unknown)?;
         let size = u32::try_from(parcel.size()).unwrap_or(u32::MAX);
         let sent = self.machine.send(self.now(), session, parcel, size, policy);
         let seq = sent.map_err(|(why, _)| Refused::Session(why))?;
@@ -446,7 +468,7 @@ impl<W: HubWire> Engine<W> {
     }
 
     pub(super) fn adopt(&mut self, peer: &W::Peer, receiver: Option<Target>) -> Result<(), Denied> {
-        let identity = self.identity(peer);
+        let identity = self.identity(peer, false);
         let session = self.machine.adopt(self.now(), identity, receiver.is_some())?;
         self.note(session, peer, receiver);
         Ok(())
@@ -485,13 +507,13 @@ impl<W: HubWire> Engine<W> {
     }
 
     pub(super) fn subscribe(&mut self, peer: &W::Peer, filter: &TopicFilter, start: Start) -> Result<u32, Refused> {
-        let session = self.machine.find(self.identity(peer)).ok_or(Refused::Unknown)?;
+        let session = self.find(peer).ok_or(Refused::Unknown)?;
         let subscribed = self.machine.subscribe(self.now(), session, filter, start).map_err(Refused::Topics)?;
         Ok(subscribed.topics)
     }
 
     pub(super) fn unsubscribe(&mut self, peer: &W::Peer, filter: &TopicFilter) -> bool {
-        let session = self.machine.find(self.identity(peer));
+        let session = self.find(peer);
         session.is_some_and(|session| self.machine.unsubscribe(self.now(), session, filter))
     }
 
@@ -504,10 +526,9 @@ impl<W: HubWire> Engine<W> {
     }
 
     pub(super) fn dismiss(&mut self, peer: &W::Peer) -> bool {
-        let identity = self.identity(peer);
         let mut known = false;
         // More than one, where several connections may live side by side.
-        while let Some(session) = self.machine.find(identity) {
+        while let Some(session) = self.find(peer) {
             known = true;
             if !self.machine.dismiss(self.now(), session) {
                 break;

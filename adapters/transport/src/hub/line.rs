@@ -104,6 +104,8 @@ pub(super) struct State<W: HubWire> {
     /// A native client's first frame, until it is found out who that is; and why it is refused.
     pub(super) hello: Option<Hello>,
     pub(super) refused: Option<Refusal>,
+    /// What it shows anew.
+    pub(super) reauth: native::Reauth,
     /// Where it takes messages by HTTP, found out when it was let in.
     pub(super) receiver: Option<crate::http::Target>,
     /// What the application said when it refused it.
@@ -151,8 +153,8 @@ impl<W: HubWire> Line<W> {
     pub(super) fn new(door: &Door<W>, stream: Box<dyn Stream>, early: &[u8]) -> Self {
         let native = door.subprotocol == Some(SUBPROTOCOL);
         let first = if native { native::LONGEST_HELLO } else { W::LONGEST_FIRST };
-        let socket =
-            Socket::sized(bowline::LinkId::NONE, stream, early, Side::Server, first, W::LONGEST_SENT, READ_BUFFER);
+        let longest = if native { FRAME_LIMIT } else { W::LONGEST_SENT };
+        let socket = Socket::sized(bowline::LinkId::NONE, stream, early, Side::Server, first, longest, READ_BUFFER);
         let state = State {
             socket,
             stage: Stage::First,
@@ -160,6 +162,7 @@ impl<W: HubWire> Line<W> {
             proof: None,
             hello: None,
             refused: None,
+            reauth: native::Reauth::default(),
             receiver: None,
             refusal: None,
         };

@@ -408,9 +408,16 @@ impl<W: HubWire> Hub<W> {
         if kind.is_empty() || kind.len() > LONGEST_KIND {
             return Err(Refused::Kind);
         }
-        Parcel::new(&*self.wire, self.clock.now(), kind, data, self.native.is_some())
-            .map(Arc::new)
-            .map_err(Refused::Data)
+        let natives = self.native.is_some();
+        if natives && native::check(data).is_err() {
+            return Err(Refused::Data("no JSON, and there are native peers".into()));
+        }
+        let parcel = Parcel::new(&*self.wire, self.clock.now(), kind, data, natives).map_err(Refused::Data)?;
+        // What a peer does not read ends its connection, and the next one, for as long as it lies in history.
+        if !parcel.is_readable() {
+            return Err(Refused::Session(Refusal::TooLarge));
+        }
+        Ok(Arc::new(parcel))
     }
 
     /// Whether messages of this type are taken.
@@ -447,9 +454,9 @@ impl<W: HubWire> Hub<W> {
                 let job = Box::pin(async move { hub.verify(&line).await });
                 (self.act)(Action::Run { job, limit: Some(self.most_hello) });
             }
-            Effect::Reauth { line, auth } => {
+            Effect::Reauth { line } => {
                 let Some(hub) = self.me.upgrade() else { return };
-                let job = Box::pin(async move { hub.reauth(&line, auth).await });
+                let job = Box::pin(async move { hub.reauth(&line).await });
                 (self.act)(Action::Run { job, limit: Some(self.most_hello) });
             }
             Effect::Answer { request, answer } => {

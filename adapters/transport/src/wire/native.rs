@@ -22,7 +22,9 @@ use crate::http::{Bytes, Routes, Target};
 use crate::node::{Node, Refused};
 use bowline::hub::{TopicFilter, TopicName};
 use bowline::wire::KeyedHash;
-use bowline::wire::native::{self, Frame, Hello, MAX_NAME, Malformed, Poll, Position, Refusal, Since, Ticket};
+use bowline::wire::native::{
+    self, EVERYBODY, Frame, Hello, MAX_NAME, Malformed, Poll, Position, Refusal, Since, Ticket,
+};
 use bowline::{Beat, Head, HttpOutcome, MessageId, Nack, Reason, Seq};
 use core::fmt;
 use std::collections::{BTreeMap, BTreeSet};
@@ -262,6 +264,9 @@ impl Native {
 
     /// How far this topic has come, if it is or can be followed.
     fn cursor(&mut self, topic: &str) -> Option<&mut Cursor> {
+        if topic == EVERYBODY {
+            return None;
+        }
         if !self.cursors.contains_key(topic) {
             if self.cursors.len() >= TOPICS.saturating_mul(2) {
                 return None;

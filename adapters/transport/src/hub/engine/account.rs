@@ -152,7 +152,7 @@ impl<W: HubWire> Engine<W> {
             return Err(denied(Denied { why: Why::Full, after: Duration::from_secs(1) }));
         }
         let request = self.next_request();
-        let identity = self.identity(&peer);
+        let identity = self.identity(&peer, false);
         let (session, arrival) = self
             .machine
             .request(self.now(), line::wall(), identity, request, id, None, bytes, stamp)

@@ -10,17 +10,16 @@ use crate::hub::wire::{Content, Gap, HubWire, Text};
 use crate::hub::{Admission, Event};
 use async_channel::Receiver;
 use bowline::hub::{ConnId, Denied, Position, SessionId, Start, TopicName, Verdict as Vote, Why};
-use bowline::wire::native::{self, FRAME_LIMIT, Frame, Refusal};
-use bowline::{Answer as Said, Arrival, DeliveryId, Frame as Word, MessageId, Nack, Reason, RequestId, Seq, Verdict};
+use bowline::wire::native::{self, EVERYBODY, FRAME_LIMIT, Frame, Refusal};
+use bowline::{
+    Answer as Said, Arrival, DeliveryId, Frame as Word, Head, MessageId, Nack, Reason, RequestId, Seq, Verdict,
+};
 use core::time::Duration;
 use std::sync::Arc;
 use tungstenite::Message as Wire;
 
 /// So many sessions that have ended are remembered, to tell `expired` from `unknown_session`.
 const ENDED: usize = 1024;
-
-/// A broadcast to everybody is an event of this topic, which no filter names.
-const EVERYBODY: &str = "*";
 
 /// A message that waits for its turn.
 pub(super) type Ahead<P> = (Message<P>, Ticket);
@@ -71,7 +70,7 @@ impl<W: HubWire> Engine<W> {
                 return hub::refused(refusal);
             }
         };
-        let identity = self.identity(peer);
+        let identity = self.identity(peer, true);
         match self.machine.greet(self.now(), identity, &hello.greeting, known) {
             Ok((session, reason)) => {
                 self.note(session, peer, None);
@@ -132,13 +131,12 @@ impl<W: HubWire> Engine<W> {
         let (now, conn) = (self.now(), line.conn());
         self.counters.frames_in = self.counters.frames_in.saturating_add(u64::from(bytes > 0));
         let full = self.held_bytes > HELD_BYTES;
-        if let hub::Heard::Message { seq, .. } = &heard
-            && full
-        {
-            self.ask_again(line, *seq);
-            return;
-        }
-        match self.machine.received(now, wall, conn, heard.head(), bytes, None) {
+        // Nothing but life, then: it counts against the limits all the same.
+        let head = match &heard {
+            hub::Heard::Message { .. } if full => Head::Other,
+            heard => heard.head(),
+        };
+        match self.machine.received(now, wall, conn, head, bytes, None) {
             Outcome::Limited => {
                 if let hub::Heard::Message { seq, .. } = heard {
                     self.ask_again(line, seq);
@@ -156,8 +154,14 @@ impl<W: HubWire> Engine<W> {
                     self.reply(line, error);
                 }
                 hub::Heard::Wish { on, topic, since } => self.native_wish(line, on, &topic, since),
-                hub::Heard::Reauth(auth) => self.effects.push(Effect::Reauth { line: Arc::clone(line), auth }),
-                hub::Heard::Head(_) | hub::Heard::Message { .. } => {}
+                hub::Heard::Reauth(auth) => {
+                    // One after the other: whoever shows it a hundred times is not a hundred times at the application.
+                    if line.lock().reauth.show(auth) {
+                        self.effects.push(Effect::Reauth { line: Arc::clone(line) });
+                    }
+                }
+                hub::Heard::Message { seq, .. } => self.ask_again(line, seq),
+                hub::Heard::Head(_) => {}
             },
             Outcome::Stale => {}
         }
@@ -166,7 +170,7 @@ impl<W: HubWire> Engine<W> {
     /// It was not looked at: its sender is to come again with it.
     fn ask_again(&mut self, line: &Arc<Line<W>>, seq: Seq) {
         let nack = Nack::Busy { after: hub::RECONNECT };
-        self.write(line, Wire::Text(hub::text(&Frame::Nack { seq, nack, reason: "".into() })));
+        self.reply(line, hub::text(&Frame::Nack { seq, nack, reason: "".into() }));
     }
 
     fn native_wish(&mut self, line: &Arc<Line<W>>, on: bool, topic: &str, since: Option<Start>) {
@@ -232,7 +236,7 @@ impl<W: HubWire> Engine<W> {
     /// The words of a rejection; that it is one, the marks say.
     pub(super) fn say_rejected(&mut self, session: SessionId, seq: Seq, why: &str) {
         if let Some(line) = self.machine.connection(session).and_then(|conn| self.line(conn)) {
-            self.write(&line, Wire::text(hub::rejected(seq, why)));
+            self.reply(&line, hub::rejected(seq, why).into());
         }
         let of = self.machine.greeting(session, true).and_then(|greeting| greeting.rx).map(|got| got.of);
         let id = of.map(|of| of.message(seq));
@@ -244,11 +248,11 @@ impl<W: HubWire> Engine<W> {
 
     /// Who shows this token, by its session. Otherwise the status of the answer.
     pub(in crate::hub) fn shown(&mut self, peer: &W::Peer, token: &str) -> Result<SessionId, u16> {
-        let session = self.machine.find(self.identity(peer)).ok_or(404_u16)?;
+        let session = self.machine.find(self.identity(peer, true)).ok_or(404_u16)?;
         let names = self.names.clone();
         let account = self.accounts.get_mut(session.place()).and_then(Option::as_mut);
         let pass = account.and_then(|account| account.pass.as_mut()).ok_or(404_u16)?;
-        if pass.admits(&names, token) { Ok(session) } else { Err(401) }
+        if pass.is_enough(&names, token) { Ok(session) } else { Err(401) }
     }
 
     pub(in crate::hub) fn native_message(
@@ -270,7 +274,7 @@ impl<W: HubWire> Engine<W> {
         let now = self.now();
         self.machine.advance(now, session, una);
         let request = self.next_request();
-        let identity = self.identity(peer);
+        let identity = self.identity(peer, true);
         let asked = self.machine.request(now, line::wall(), identity, request, Some(id), None, bytes, None);
         let (session, arrival) = asked.map_err(|refused| {
             self.counters.refuse(refused.why);
@@ -355,6 +359,11 @@ impl<W: HubWire> Engine<W> {
                 self.write(line, Wire::Text(text));
             }
             Admission::Refuse(_) => {
+                // By HTTP it would go on without being asked.
+                let account = self.accounts.get_mut(session.place()).and_then(Option::as_mut);
+                if let Some(pass) = account.and_then(|account| account.pass.as_mut()) {
+                    pass.suspend();
+                }
                 let text = hub::text(&Frame::Refused { reason: Refusal::Auth });
                 self.write(line, Wire::Text(text));
                 self.machine.refuse(self.now(), line.conn(), Why::Unknown);
@@ -373,13 +382,29 @@ impl<W: HubWire> Engine<W> {
             }
             self.ended.push_back(pass.sid.clone());
         }
+        let _ = self.let_go(session);
+    }
+
+    #[cfg(test)]
+    pub(in crate::hub) fn ahead(&self) -> usize {
+        self.ahead.len()
+    }
+
+    #[cfg(test)]
+    pub(in crate::hub) const fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
+    /// What this session has that waits for its turn, let go of.
+    pub(super) fn let_go(&mut self, session: SessionId) -> Vec<DeliveryId> {
         let of_it = (session, DeliveryId::from_number(0))..=(session, DeliveryId::from_number(u64::MAX));
-        let kept: Vec<_> = self.ahead.range(of_it).map(|(key, _)| *key).collect();
-        for key in kept {
-            if let Some((_, ticket)) = self.ahead.remove(&key) {
+        let kept: Vec<_> = self.ahead.range(of_it).map(|((_, delivery), _)| *delivery).collect();
+        for delivery in &kept {
+            if let Some((_, ticket)) = self.ahead.remove(&(session, *delivery)) {
                 self.held_bytes = self.held_bytes.saturating_sub(ticket.bytes);
             }
         }
+        kept
     }
 
     /// A frame of the session's own, as a native peer reads it; `None`: it is for plain ones.
