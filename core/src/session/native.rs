@@ -348,7 +348,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             native.polled = now;
         }
         native.marks.advance(una);
-        self.outbox.on_report(self.now, link, report)
+        self.outbox.on_report(self.now, link, report, link != LinkId::NONE || self.live.is_none())
     }
 
     pub(super) fn on_beat(&mut self, beat: Beat) -> bool {

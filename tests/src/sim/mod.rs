@@ -5,6 +5,7 @@ pub mod driver;
 pub mod fleet;
 pub mod hub_model;
 pub mod ledger;
+pub mod native;
 pub mod network;
 pub mod plan;
 pub mod script;
