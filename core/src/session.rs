@@ -181,13 +181,15 @@ pub enum Input<P> {
         /// Delivered, or rejected.
         success: bool,
     },
-    /// A native peer has greeted us: a client with the reason for which it cannot be resumed, if its hub knows one. Before
-    /// its connection is accepted.
+    /// A native client has greeted us, before its connection is accepted or by HTTP: with the reason for which it cannot be
+    /// resumed, if its hub knows one.
     Greeted {
         /// What it says of itself.
         greeting: Greeting,
         /// Why not.
         known: Option<Reason>,
+        /// By HTTP.
+        http: bool,
     },
     /// A frame came in by HTTP: in the answer to a poll or to a post.
     Carried {
@@ -938,8 +940,8 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     }
 
     /// [`Input::Greeted`].
-    pub fn greeted(&mut self, now: Instant, greeting: &Greeting, known: Option<Reason>) -> Option<Reason> {
-        self.enter(now, |session| session.on_greeting(greeting, known))
+    pub fn greeted(&mut self, now: Instant, greeting: &Greeting, known: Option<Reason>, http: bool) -> Option<Reason> {
+        self.enter(now, |session| session.on_greeting(greeting, known, http))
     }
 
     /// [`Input::Carried`].
@@ -1119,7 +1121,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             Input::Posted { post, outcome } => done(self.on_posted(post, outcome)),
             Input::Request { request, id, key } => Reply::Arrival(self.on_request(request, id, key)),
             Input::Confirmed { id, success } => done(self.on_confirmed(id, success)),
-            Input::Greeted { greeting, known } => Reply::Greeted(self.on_greeting(&greeting, known)),
+            Input::Greeted { greeting, known, http } => Reply::Greeted(self.on_greeting(&greeting, known, http)),
             Input::Carried { head } => match self.on_carried(head) {
                 Heard::Arrival(arrival) => Reply::Arrival(arrival),
                 Heard::Noted => Reply::Done,
@@ -1374,7 +1376,10 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
 
     /// A frame came in by HTTP; it is life of no connection.
     fn on_carried(&mut self, head: Head) -> Heard {
-        self.brought();
+        let Some(head) = self.brought(head) else {
+            self.taken(false);
+            return Heard::Stale;
+        };
         match head {
             Head::Numbered { seq, una } if !self.finished() => self.heard_numbered(seq, una),
             Head::Marks { report, una, .. } => {
@@ -1401,7 +1406,10 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             | Head::Pong
             | Head::Hello
             | Head::Other
-            | Head::Malformed => Heard::Stale,
+            | Head::Malformed => {
+                self.taken(false);
+                Heard::Stale
+            }
         }
     }
 

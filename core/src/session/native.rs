@@ -11,7 +11,7 @@
 //! one poll waits at a time, and the newest counts; what a poll carried is carried again until marks say that it arrived.
 //! Rules: S4, S8–S11, R1–R7, L3, L7, H3.
 
-use super::{Event, Heard, Next, Session};
+use super::{Event, Head, Heard, Next, Session};
 use crate::cause::{Cause, HttpOutcome};
 use crate::ids::{DeliveryId, LinkId, MessageId, RequestId, Seq};
 use crate::inbox::{Answer, Arrival, Seen, Verdict};
@@ -74,6 +74,8 @@ pub(super) struct Native {
     lost: Option<Seq>,
     /// Something may have waited for its turn when the peer began anew.
     strays: bool,
+    /// When the peer began anew, and the question that was under way then: its answer is the former self's.
+    began: Option<(Instant, u32)>,
     /// The highest number that came by a frame; by a request, and when; and when marks last came by one.
     framed: Seq,
     posted: (Seq, Instant),
@@ -128,6 +130,7 @@ impl Native {
             told: None,
             lost: None,
             strays: false,
+            began: None,
             framed: Seq::from_number(0),
             posted: (Seq::from_number(0), Instant::ZERO),
             polled: Instant::ZERO,
@@ -224,7 +227,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         self.native.as_ref().map_or(Report::nothing(0), |native| native.marks.report(room))
     }
 
-    pub(super) fn on_greeting(&mut self, greeting: &Greeting, known: Option<Reason>) -> Option<Reason> {
+    pub(super) fn on_greeting(&mut self, greeting: &Greeting, known: Option<Reason>, http: bool) -> Option<Reason> {
         let origin = self.outbox.origin();
         let (una, next) = (self.outbox.una(), self.outbox.next());
         let Some(native) = &mut self.native else { return known };
@@ -255,12 +258,17 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             None if gap_in || gap_out => Some(Reason::Gap),
             None => None,
         };
+        // A connection may have overtaken it, and what came by that is no reason to forget what came before.
+        if http && same && self.live.is_some() {
+            return reason;
+        }
         if same && !ahead_in {
             marks.advance(greeting.una);
         } else {
             if before.is_some() {
                 native.lost = Some(mine.rcv().next());
                 native.strays = true;
+                native.began = Some((self.now, native.talks));
                 self.inbox.disown();
             }
             // Of one that says it has sent less than came, nothing that came before is new.
@@ -287,7 +295,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         if self.native.is_none() || lied || short {
             return false;
         }
-        let own = self.on_greeting(greeting, None);
+        let own = self.on_greeting(greeting, None, false);
         if own == Some(Reason::Epoch) {
             return false;
         }
@@ -448,12 +456,21 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         true
     }
 
-    /// Something has come by HTTP.
-    pub(super) const fn brought(&mut self) {
-        if let Some(native) = &mut self.native
-            && let Talk::Underway { idle, .. } = &mut native.talk
-        {
+    /// A frame has come by HTTP: as it is to be understood, if it can be.
+    pub(super) fn brought(&mut self, head: Head) -> Option<Head> {
+        let now = self.now;
+        let native = self.native.as_mut()?;
+        // What a former self of the peer numbered means something else to this one.
+        let former = native.began.filter(|(at, _)| now.since(*at) <= OVERTAKES);
+        let mut asked_of = None;
+        if let Talk::Underway { idle, .. } = &mut native.talk {
             *idle = false;
+            asked_of = Some(native.talks);
+        }
+        match (head, former) {
+            (Head::Numbered { .. }, Some((_, talk))) if asked_of == Some(talk) => None,
+            (Head::Marks { report, beat, .. }, Some(_)) => Some(Head::Marks { report, una: Seq::FIRST, beat }),
+            (head, _) => Some(head),
         }
     }
 

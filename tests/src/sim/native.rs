@@ -171,6 +171,7 @@ struct Party {
 
 /// The world. See the module.
 pub struct World {
+    seed: u64,
     setup: Setup,
     now: Instant,
     rng: SplitMix64,
@@ -224,6 +225,7 @@ impl World {
             copies: 0,
         });
         let mut world = Self {
+            seed,
             setup,
             now,
             rng: SplitMix64::new(seed),
@@ -482,7 +484,9 @@ impl World {
                 let payload = who.sent[&seq].0;
                 let other = &self.parties[1 - party];
                 match outcome {
-                    Outcome::Delivered { .. } => assert!(other.done.contains(&payload), "G3: nobody completed it"),
+                    Outcome::Delivered { .. } => {
+                        assert!(other.done.contains(&payload), "G3: nobody completed it\n{}", self.log())
+                    }
                     Outcome::Rejected(Rejection::ByPeer | Rejection::Status(422)) => {
                         assert!(other.rejected.contains(&payload), "S8: nobody rejected it");
                     }
@@ -534,11 +538,11 @@ impl World {
     }
 
     /// The hub hears a greeting; `None`: it is refused.
-    fn greeted(&mut self, greeting: &Greeting, knows: u32) -> Option<Option<Reason>> {
+    fn greeted(&mut self, greeting: &Greeting, knows: u32, http: bool) -> Option<Option<Reason>> {
         let hub = &mut self.parties[HUB];
         let known = (greeting.resume && knows != hub.myself).then_some(Reason::UnknownSession);
         let before = hub.session.greeting(true).rx.map(|got| got.of);
-        let reason = hub.session.greeted(self.now, greeting, known);
+        let reason = hub.session.greeted(self.now, greeting, known, http);
         if before.is_some_and(|of| of != greeting.origin) && reason != Some(Reason::Epoch) {
             hub.got.clear();
         }
@@ -617,7 +621,7 @@ impl World {
         let now = self.now;
         match cell {
             Cell::Hello(greeting) => {
-                let Some(reason) = self.greeted(&greeting, self.known) else { return self.cut(2) };
+                let Some(reason) = self.greeted(&greeting, self.known, false) else { return self.cut(2) };
                 let Accepted::Open(link) = self.parties[HUB].session.accept(now) else {
                     assert!(self.closing, "a newcomer replaces");
                     return self.cut(2);
@@ -709,7 +713,7 @@ impl World {
             }
             Happening::Greet { talk, greeting, selves } => {
                 let knows = selves[HUB];
-                let reason = self.greeted(&greeting, knows);
+                let reason = self.greeted(&greeting, knows, true);
                 self.drain(HUB);
                 if selves[CLIENT] != self.parties[CLIENT].myself {
                     return;
@@ -769,7 +773,8 @@ impl World {
     }
 
     fn log(&self) -> String {
-        self.log.iter().cloned().collect::<Vec<_>>().join("\n")
+        let log: Vec<_> = self.log.iter().cloned().collect();
+        format!("seed {}, {:?}\n{}", self.seed, self.setup, log.join("\n"))
     }
 
     /// Lets time pass until nothing is left to happen before `until`.
