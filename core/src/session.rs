@@ -1185,8 +1185,12 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
 
     fn on_posted(&mut self, post: PostId, outcome: HttpOutcome) -> bool {
         // A native peer that does not know us is greeted first; it is no fault of the path. Who has a connection was.
-        if matches!(outcome, HttpOutcome::Auth | HttpOutcome::Gone) && self.live.is_none() && self.forgotten() {
+        let gone = matches!(outcome, HttpOutcome::Auth | HttpOutcome::Gone);
+        if gone && self.native.is_some() && self.live.is_none() {
             let taken = self.outbox.on_posted(self.now, post, HttpOutcome::Unreached);
+            if taken {
+                self.forgotten();
+            }
             return self.taken(taken);
         }
         let taken = self.outbox.on_posted(self.now, post, outcome);
@@ -1282,11 +1286,11 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             let ready = match head {
                 Head::Hello => self.native.is_none(),
                 Head::Welcome { greeting, refused } => {
-                    let taken = self.on_welcome(&greeting, refused);
-                    if !taken {
+                    if !self.on_welcome(&greeting, refused) {
                         self.breach();
+                        return Heard::Noted;
                     }
-                    taken
+                    true
                 }
                 Head::Data { .. }
                 | Head::Ack { .. }
@@ -1376,37 +1380,26 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
 
     /// A frame came in by HTTP; it is life of no connection.
     fn on_carried(&mut self, head: Head) -> Heard {
-        let Some(head) = self.brought(head) else {
-            self.taken(false);
-            return Heard::Stale;
-        };
-        match head {
-            Head::Numbered { seq, una } if !self.finished() => self.heard_numbered(seq, una),
-            Head::Marks { report, una, .. } => {
+        match self.brought(head) {
+            Some(Head::Numbered { seq, una }) => self.heard_numbered(seq, una),
+            Some(Head::Marks { report, una, .. }) => {
                 if self.on_marks(LinkId::NONE, &report, una) == Ack::NeverSent {
                     self.stats.violations = self.stats.violations.saturating_add(1);
                 }
                 Heard::Noted
             }
-            Head::Nack { seq, nack } => {
+            Some(Head::Nack { seq, nack }) => {
                 let _ = self.on_nack(seq, nack);
                 Heard::Noted
             }
-            Head::Welcome { greeting, refused } => {
+            Some(Head::Welcome { greeting, refused }) => {
                 // A connection has its own greeting, which counts.
                 if self.live.is_none() && !self.on_welcome(&greeting, refused) {
                     self.stats.violations = self.stats.violations.saturating_add(1);
                 }
                 Heard::Noted
             }
-            Head::Numbered { .. }
-            | Head::Data { .. }
-            | Head::Ack { .. }
-            | Head::Reject { .. }
-            | Head::Pong
-            | Head::Hello
-            | Head::Other
-            | Head::Malformed => {
+            Some(_) | None => {
                 self.taken(false);
                 Heard::Stale
             }

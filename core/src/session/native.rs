@@ -458,30 +458,37 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
 
     /// A frame has come by HTTP: as it is to be understood, if it can be.
     pub(super) fn brought(&mut self, head: Head) -> Option<Head> {
-        let now = self.now;
+        let (now, finished) = (self.now, self.finished());
         let native = self.native.as_mut()?;
         // What a former self of the peer numbered means something else to this one.
         let former = native.began.filter(|(at, _)| now.since(*at) <= OVERTAKES);
-        let mut asked_of = None;
+        let asked = if let Talk::Underway { .. } = native.talk { Some(native.talks) } else { None };
+        let head = match (head, former) {
+            (Head::Numbered { .. }, _) if finished => return None,
+            (Head::Numbered { .. }, Some((_, talk))) if asked == Some(talk) => return None,
+            (Head::Marks { report, beat, .. }, Some(_)) => Head::Marks { report, una: Seq::FIRST, beat },
+            (Head::Numbered { .. } | Head::Marks { .. } | Head::Nack { .. } | Head::Welcome { .. }, _) => head,
+            (
+                Head::Data { .. }
+                | Head::Ack { .. }
+                | Head::Reject { .. }
+                | Head::Pong
+                | Head::Hello
+                | Head::Other
+                | Head::Malformed,
+                _,
+            ) => return None,
+        };
         if let Talk::Underway { idle, .. } = &mut native.talk {
             *idle = false;
-            asked_of = Some(native.talks);
         }
-        match (head, former) {
-            (Head::Numbered { .. }, Some((_, talk))) if asked_of == Some(talk) => None,
-            (Head::Marks { report, beat, .. }, Some(_)) => Some(Head::Marks { report, una: Seq::FIRST, beat }),
-            (head, _) => Some(head),
-        }
+        Some(head)
     }
 
     /// The peer does not know us any more: before anything else it must be greeted.
-    pub(super) const fn forgotten(&mut self) -> bool {
-        match &mut self.native {
-            Some(native) => {
-                native.greeted = false;
-                true
-            }
-            None => false,
+    pub(super) const fn forgotten(&mut self) {
+        if let Some(native) = &mut self.native {
+            native.greeted = false;
         }
     }
 

@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod driver;
 pub mod fleet;
+mod hostile;
 pub mod hub_model;
 pub mod ledger;
 pub mod native;

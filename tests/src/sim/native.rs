@@ -865,6 +865,12 @@ impl World {
         self.blocked = false;
     }
 
+    /// What time it is.
+    #[must_use]
+    pub const fn now(&self) -> Instant {
+        self.now
+    }
+
     /// Everything that both sides have done.
     #[must_use]
     pub fn digest(&self) -> u64 {
