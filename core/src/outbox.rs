@@ -475,7 +475,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         let Some(slot) = self.slot_mut(post.seq).filter(|slot| slot.post == underway) else { return false };
         if slot.end != End::Open {
             // Its message has ended meanwhile; the request ends, and with it the place is free.
-            slot.post = Posting::Never;
+            slot.post = Posting::Again { from: Timer::disarmed() };
             self.posting = self.posting.saturating_sub(1);
             self.free();
             return true;

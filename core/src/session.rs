@@ -181,13 +181,15 @@ pub enum Input<P> {
         /// Delivered, or rejected.
         success: bool,
     },
-    /// A native peer has greeted us: a client with the reason for which it cannot be resumed, if its hub knows one. Before
-    /// its connection is accepted.
+    /// A native client has greeted us, before its connection is accepted or by HTTP: with the reason for which it cannot be
+    /// resumed, if its hub knows one.
     Greeted {
         /// What it says of itself.
         greeting: Greeting,
         /// Why not.
         known: Option<Reason>,
+        /// By HTTP.
+        http: bool,
     },
     /// A frame came in by HTTP: in the answer to a poll or to a post.
     Carried {
@@ -938,8 +940,8 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     }
 
     /// [`Input::Greeted`].
-    pub fn greeted(&mut self, now: Instant, greeting: &Greeting, known: Option<Reason>) -> Option<Reason> {
-        self.enter(now, |session| session.on_greeting(greeting, known))
+    pub fn greeted(&mut self, now: Instant, greeting: &Greeting, known: Option<Reason>, http: bool) -> Option<Reason> {
+        self.enter(now, |session| session.on_greeting(greeting, known, http))
     }
 
     /// [`Input::Carried`].
@@ -1119,7 +1121,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             Input::Posted { post, outcome } => done(self.on_posted(post, outcome)),
             Input::Request { request, id, key } => Reply::Arrival(self.on_request(request, id, key)),
             Input::Confirmed { id, success } => done(self.on_confirmed(id, success)),
-            Input::Greeted { greeting, known } => Reply::Greeted(self.on_greeting(&greeting, known)),
+            Input::Greeted { greeting, known, http } => Reply::Greeted(self.on_greeting(&greeting, known, http)),
             Input::Carried { head } => match self.on_carried(head) {
                 Heard::Arrival(arrival) => Reply::Arrival(arrival),
                 Heard::Noted => Reply::Done,
@@ -1183,8 +1185,12 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
 
     fn on_posted(&mut self, post: PostId, outcome: HttpOutcome) -> bool {
         // A native peer that does not know us is greeted first; it is no fault of the path. Who has a connection was.
-        if matches!(outcome, HttpOutcome::Auth | HttpOutcome::Gone) && self.live.is_none() && self.forgotten() {
+        let gone = matches!(outcome, HttpOutcome::Auth | HttpOutcome::Gone);
+        if gone && self.native.is_some() && self.live.is_none() {
             let taken = self.outbox.on_posted(self.now, post, HttpOutcome::Unreached);
+            if taken {
+                self.forgotten();
+            }
             return self.taken(taken);
         }
         let taken = self.outbox.on_posted(self.now, post, outcome);
@@ -1280,11 +1286,11 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             let ready = match head {
                 Head::Hello => self.native.is_none(),
                 Head::Welcome { greeting, refused } => {
-                    let taken = self.on_welcome(&greeting, refused);
-                    if !taken {
+                    if !self.on_welcome(&greeting, refused) {
                         self.breach();
+                        return Heard::Noted;
                     }
-                    taken
+                    true
                 }
                 Head::Data { .. }
                 | Head::Ack { .. }
@@ -1374,34 +1380,29 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
 
     /// A frame came in by HTTP; it is life of no connection.
     fn on_carried(&mut self, head: Head) -> Heard {
-        self.brought();
-        match head {
-            Head::Numbered { seq, una } if !self.finished() => self.heard_numbered(seq, una),
-            Head::Marks { report, una, .. } => {
+        match self.brought(head) {
+            Some(Head::Numbered { seq, una }) => self.heard_numbered(seq, una),
+            Some(Head::Marks { report, una, .. }) => {
                 if self.on_marks(LinkId::NONE, &report, una) == Ack::NeverSent {
                     self.stats.violations = self.stats.violations.saturating_add(1);
                 }
                 Heard::Noted
             }
-            Head::Nack { seq, nack } => {
+            Some(Head::Nack { seq, nack }) => {
                 let _ = self.on_nack(seq, nack);
                 Heard::Noted
             }
-            Head::Welcome { greeting, refused } => {
+            Some(Head::Welcome { greeting, refused }) => {
                 // A connection has its own greeting, which counts.
                 if self.live.is_none() && !self.on_welcome(&greeting, refused) {
                     self.stats.violations = self.stats.violations.saturating_add(1);
                 }
                 Heard::Noted
             }
-            Head::Numbered { .. }
-            | Head::Data { .. }
-            | Head::Ack { .. }
-            | Head::Reject { .. }
-            | Head::Pong
-            | Head::Hello
-            | Head::Other
-            | Head::Malformed => Heard::Stale,
+            Some(_) | None => {
+                self.taken(false);
+                Heard::Stale
+            }
         }
     }
 

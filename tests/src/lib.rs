@@ -9,6 +9,7 @@
 //! sim::plan      what happens in a world, from random bytes
 //! sim::hub_model the hub's decisions once more, written apart from it
 //! sim::fleet     a hub, a thousand sessions that dial it, and the network between them
+//! sim::native    two native sessions, their applications and the network between them
 //! sim::script    what happens to one session, as bytes: one format for the fuzzer, for proptest and for a recording
 //! ```
 //!

@@ -8,14 +8,15 @@ use std::path::Path;
 #[test]
 fn the_committed_corpus_breaks_no_promise() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/session");
-    let (mut scripts, mut pairs) = (0, 0);
+    let (mut scripts, mut pairs, mut native) = (0, 0, 0);
     for entry in std::fs::read_dir(&folder).expect("the corpus is committed") {
         let bytes = std::fs::read(entry.unwrap().path()).unwrap();
         let _ = script::run(&bytes);
         scripts += usize::from(bytes.first() == Some(&script::FORMAT));
         pairs += usize::from(bytes.first() == Some(&script::PAIR));
+        native += usize::from(matches!(bytes.first(), Some(&(script::NATIVE | script::NATIVE_PAIR))));
     }
-    assert!(scripts > 50 && pairs > 20, "{scripts} and {pairs} in {}", folder.display());
+    assert!(scripts > 50 && pairs > 20 && native > 20, "{scripts}, {pairs} and {native} in {}", folder.display());
 }
 
 proptest! {
@@ -24,6 +25,11 @@ proptest! {
     #[test]
     fn random_scripts_break_no_promise(tail in vec(any::<u8>(), 0..1500)) {
         let _ = script::run(&[&[script::FORMAT], &tail[..]].concat());
+    }
+
+    #[test]
+    fn random_native_scripts_break_no_promise(tail in vec(any::<u8>(), 0..1500)) {
+        let _ = script::run(&[&[script::NATIVE], &tail[..]].concat());
     }
 
     #[test]

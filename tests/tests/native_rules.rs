@@ -45,7 +45,7 @@ impl Side {
     }
 
     fn come(&mut self, greeting: &Greeting) -> Option<Reason> {
-        let reason = self.session.greeted(self.now, greeting, None);
+        let reason = self.session.greeted(self.now, greeting, None, false);
         let bowline::Accepted::Open(link) = self.session.accept(self.now) else { panic!("a newcomer replaces") };
         self.link = link;
         self.drain();
@@ -259,7 +259,7 @@ fn s7_marks_must_be_of_something_sent() {
 #[test]
 fn h3_what_a_poll_carried_is_kept_until_marks_confirm_it() {
     let mut hub = Side::new(NATIVE_PEER);
-    let _ = hub.session.greeted(hub.now, &newcomer(), None);
+    let _ = hub.session.greeted(hub.now, &newcomer(), None, true);
     hub.send(3);
     let mut poll = |n, report: Report| {
         assert!(hub.session.polled(hub.now, RequestId(n), Duration::ZERO, &report, Seq::FIRST));

@@ -119,7 +119,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
             let peer = hub.peers.get_mut(key).ok_or(full)?;
             let rate = hub.config.get().per_identity.handshakes;
             peer.handshakes.take(now, rate, 1).map_err(|after| Denied { why: Why::Rate, after })?;
-            let reason = peer.session.greeted(now, greeting, known);
+            let reason = peer.session.greeted(now, greeting, known, true);
             hub.touched(key);
             match reason {
                 Some(Reason::Epoch) => Err(Denied { why: Why::Fenced, after: Duration::ZERO }),
@@ -340,7 +340,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
             }
         }
         if let Some((greeting, known)) = greeted {
-            let reason = peer.session.greeted(now, greeting, known);
+            let reason = peer.session.greeted(now, greeting, known, false);
             // An older self has nothing to ask for, so it does not matter whether it asks.
             if reason == Some(Reason::Epoch) {
                 return Err(Denied { why: Why::Fenced, after: Duration::ZERO });

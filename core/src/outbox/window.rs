@@ -56,8 +56,9 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         if self.credit == BOUNDLESS { Seq::LAST } else { self.credit.min(self.una().plus(WINDOW.saturating_sub(1))) }
     }
 
-    /// The receiver's marks have come, on `link` or by HTTP ([`LinkId::NONE`]).
-    pub fn on_report(&mut self, now: Instant, link: LinkId, report: &Report) -> Ack {
+    /// The receiver's marks have come, on `link` or by HTTP ([`LinkId::NONE`]). `newest`: they have overtaken none and
+    /// were overtaken by none, so what they say of arrival is so; otherwise only what is completed counts, which stays so.
+    pub fn on_report(&mut self, now: Instant, link: LinkId, report: &Report, newest: bool) -> Ack {
         if report.top() >= self.next() || report.base > self.next() {
             return Ack::NeverSent;
         }
@@ -78,7 +79,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
             let Some(slot) = self.ring.get_mut(offset).filter(|slot| slot.end == End::Open) else { continue };
             if !arrived {
                 // The newest marks are the whole truth: it was given back, and the word for that was lost with a connection.
-                if slot.answer == Answer::Arrived {
+                if newest && slot.answer == Answer::Arrived {
                     slot.answer = Answer::None;
                     slot.sent_on = ASKED_ON;
                     slot.polled = 0;
@@ -97,7 +98,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
                 let outcome = if rejected { Outcome::Rejected(Rejection::ByPeer) } else { Outcome::Delivered { path } };
                 self.settle(now, seq, outcome);
                 said = Ack::Settled;
-            } else if slot.answer != Answer::Arrived {
+            } else if newest && slot.answer != Answer::Arrived {
                 let late = slot.answer == Answer::Late && !slot.by_http;
                 slot.answer = Answer::Arrived;
                 slot.by_http = slot.size > limit;
@@ -153,7 +154,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
                 slot.answer = Answer::None;
             }
         }
-        let said = report.map_or(Ack::Unknown, |report| self.on_report(now, LinkId::NONE, report));
+        let said = report.map_or(Ack::Unknown, |report| self.on_report(now, LinkId::NONE, report, true));
         let una = self.una();
         let first = una.plus(BURST.min(u64::from(win))).get().saturating_sub(1);
         self.set_credit(Seq::from_number(first));

@@ -12,7 +12,7 @@
 //! one poll waits at a time, and the newest counts; what a poll carried is carried again until marks say that it arrived.
 //! Rules: S4, S8–S11, R1–R7, L3, L7, H3.
 
-use super::{Event, Heard, Next, Session};
+use super::{Event, Head, Heard, Next, Session};
 use crate::cause::{Cause, HttpOutcome};
 use crate::ids::{DeliveryId, LinkId, MessageId, RequestId, Seq};
 use crate::inbox::{Answer, Arrival, Seen, Verdict};
@@ -77,6 +77,8 @@ pub(super) struct Native {
     lost: Option<Seq>,
     /// Something may have waited for its turn when the peer began anew.
     strays: bool,
+    /// When the peer began anew, and the question that was under way then: its answer is the former self's.
+    began: Option<(Instant, u32)>,
     /// The highest number that came by a frame; by a request, and when; and when marks last came by one.
     framed: Seq,
     posted: (Seq, Instant),
@@ -132,6 +134,7 @@ impl Native {
             told: None,
             lost: None,
             strays: false,
+            began: None,
             framed: Seq::from_number(0),
             posted: (Seq::from_number(0), Instant::ZERO),
             polled: Instant::ZERO,
@@ -232,7 +235,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         self.native.as_ref().map_or(Report::nothing(0), |native| native.marks.report(room))
     }
 
-    pub(super) fn on_greeting(&mut self, greeting: &Greeting, known: Option<Reason>) -> Option<Reason> {
+    pub(super) fn on_greeting(&mut self, greeting: &Greeting, known: Option<Reason>, http: bool) -> Option<Reason> {
         let origin = self.outbox.origin();
         let (una, next) = (self.outbox.una(), self.outbox.next());
         let Some(native) = &mut self.native else { return known };
@@ -263,12 +266,17 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             None if gap_in || gap_out => Some(Reason::Gap),
             None => None,
         };
+        // A connection may have overtaken it, and what came by that is no reason to forget what came before.
+        if http && same && self.live.is_some() {
+            return reason;
+        }
         if same && !ahead_in {
             marks.advance(greeting.una);
         } else {
             if before.is_some() {
                 native.lost = Some(mine.rcv().next());
                 native.strays = true;
+                native.began = Some((self.now, native.talks));
                 self.inbox.disown();
             }
             // Of one that says it has sent less than came, nothing that came before is new.
@@ -295,7 +303,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         if self.native.is_none() || lied || short {
             return false;
         }
-        let own = self.on_greeting(greeting, None);
+        let own = self.on_greeting(greeting, None, false);
         if own == Some(Reason::Epoch) {
             return false;
         }
@@ -356,7 +364,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             native.polled = now;
         }
         native.marks.advance(una);
-        self.outbox.on_report(self.now, link, report)
+        self.outbox.on_report(self.now, link, report, link != LinkId::NONE || self.live.is_none())
     }
 
     pub(super) fn on_beat(&mut self, beat: Beat) -> bool {
@@ -462,27 +470,44 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         true
     }
 
-    /// Something has come by HTTP.
-    pub(super) const fn brought(&mut self) {
-        if let Some(native) = &mut self.native
-            && let Talk::Underway { idle, .. } = &mut native.talk
-        {
+    /// A frame has come by HTTP: as it is to be understood, if it can be.
+    pub(super) fn brought(&mut self, head: Head) -> Option<Head> {
+        let (now, finished) = (self.now, self.finished());
+        let native = self.native.as_mut()?;
+        // What a former self of the peer numbered means something else to this one.
+        let former = native.began.filter(|(at, _)| now.since(*at) <= OVERTAKES);
+        let underway = matches!(native.talk, Talk::Underway { .. });
+        let asked = |talk| native.older == Some(talk) || (underway && native.talks == talk);
+        let head = match (head, former) {
+            (Head::Numbered { .. }, _) if finished => return None,
+            (Head::Numbered { .. }, Some((_, talk))) if asked(talk) => return None,
+            (Head::Marks { report, beat, .. }, Some(_)) => Head::Marks { report, una: Seq::FIRST, beat },
+            (Head::Numbered { .. } | Head::Marks { .. } | Head::Nack { .. } | Head::Welcome { .. }, _) => head,
+            (
+                Head::Data { .. }
+                | Head::Ack { .. }
+                | Head::Reject { .. }
+                | Head::Pong
+                | Head::Hello
+                | Head::Other
+                | Head::Malformed,
+                _,
+            ) => return None,
+        };
+        if let Talk::Underway { idle, .. } = &mut native.talk {
             *idle = false;
         }
+        Some(head)
     }
 
     /// The peer does not know us any more: before anything else it must be greeted, and whatever it was asked before may wait
     /// for its answer as long as it likes.
-    pub(super) const fn forgotten(&mut self) -> bool {
-        match &mut self.native {
-            Some(native) => {
-                native.greeted = false;
-                if matches!(native.talk, Talk::Underway { greet: false, .. }) {
-                    native.talk = Talk::Ready;
-                }
-                true
+    pub(super) const fn forgotten(&mut self) {
+        if let Some(native) = &mut self.native {
+            native.greeted = false;
+            if matches!(native.talk, Talk::Underway { greet: false, .. }) {
+                native.talk = Talk::Ready;
             }
-            None => false,
         }
     }
 

@@ -3,8 +3,10 @@
 pub mod clock;
 pub mod driver;
 pub mod fleet;
+mod hostile;
 pub mod hub_model;
 pub mod ledger;
+pub mod native;
 pub mod network;
 pub mod plan;
 pub mod script;

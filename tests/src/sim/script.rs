@@ -3,6 +3,7 @@
 //! ```text
 //! script  = format (1) · settings · seed · step*      one session, all by itself
 //!         | format (2) · plan                         two sessions and the network between them ([`Plan::decode`])
+//!         | format (3 or 4) · …                       native ones ([`hostile`](super::hostile))
 //! step    = opcode · time to pass · arguments · polls
 //! ```
 //!
@@ -15,6 +16,7 @@
 //! of the surface, and the promises that one side can see (G1, G2, G3, G4, G6, G8, G9).
 
 use crate::sim::driver::Style;
+use crate::sim::hostile;
 use crate::sim::plan::Plan;
 use crate::sim::world::World;
 use bowline::{
@@ -33,6 +35,12 @@ pub const FORMAT: u8 = 1;
 /// The version of the encoding for two sessions.
 pub const PAIR: u8 = 2;
 
+/// The version of the encoding for one native session.
+pub const NATIVE: u8 = 3;
+
+/// The version of the encoding for two native sessions.
+pub const NATIVE_PAIR: u8 = 4;
+
 /// Longer scripts are cut: the fuzzer gains nothing from them.
 const STEPS: usize = 600;
 
@@ -50,6 +58,12 @@ pub fn run(script: &[u8]) -> u64 {
     if let [PAIR, plan @ ..] = script {
         return pair(&Plan::decode(plan));
     }
+    if let [format @ (NATIVE | NATIVE_PAIR), rest @ ..] = script {
+        let play = if *format == NATIVE { hostile::alone } else { hostile::pair };
+        let digest = play(rest);
+        assert_eq!(digest, play(rest), "G8: the same inputs gave other outputs");
+        return digest;
+    }
     let digest = Run::new(script).play();
     assert_eq!(digest, Run::new(script).play(), "G8: the same inputs gave other outputs");
     digest
@@ -64,17 +78,17 @@ fn pair(plan: &Plan) -> u64 {
     digest.finish()
 }
 
-struct Bytes<'a>(&'a [u8]);
+pub(super) struct Bytes<'a>(pub(super) &'a [u8]);
 
 impl Bytes<'_> {
-    fn next(&mut self) -> u8 {
+    pub(super) fn next(&mut self) -> u8 {
         let Some((first, rest)) = self.0.split_first() else { return 0 };
         self.0 = rest;
         *first
     }
 
     /// Three bits of scale, five of number: 0, µs, ms, 100 ms, s, 10 s, min, h.
-    fn span(&mut self) -> Duration {
+    pub(super) fn span(&mut self) -> Duration {
         let byte = self.next();
         let unit = [0, 1, 1_000, 100_000, 1_000_000, 10_000_000, 60_000_000, 3_600_000_000][usize::from(byte >> 5)];
         Duration::from_micros(unit * u64::from(byte & 31))
