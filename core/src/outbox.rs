@@ -293,6 +293,8 @@ pub struct Outbox<P, S: Slots<Slot<P>> + ?Sized = [Option<Slot<P>>]> {
     late: usize,
     posting: usize,
     posts: u32,
+    /// The first number that was never sent, on any path.
+    unsent: Seq,
     /// No number above this one is sent: the peer's credit (S10). Plain peers have none to give.
     credit: Seq,
     /// How many polls have been answered; a message goes into each once.
@@ -319,6 +321,7 @@ impl<P, S: Slots<Slot<P>>> Outbox<P, S> {
             late: 0,
             posting: 0,
             posts: 0,
+            unsent: Seq::FIRST,
             credit: window::BOUNDLESS,
             polls: 0,
             refused_size: u32::MAX,
@@ -390,7 +393,9 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
             slot.asked = false;
             slot.answer = Answer::Awaited { since, due };
             self.wake.arm_by(now.after(wait));
-            return Some(self.head.plus(as_u64(offset)));
+            let seq = self.head.plus(as_u64(offset));
+            self.unsent = self.unsent.max(seq.next());
+            return Some(seq);
         }
         None
     }
@@ -423,7 +428,9 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
             self.posts = self.posts.saturating_add(1);
             self.posting = self.posting.saturating_add(1);
             slot.post = Posting::Underway { attempt: self.posts };
-            return Some(PostId { seq: self.head.plus(as_u64(offset)), attempt: self.posts });
+            let seq = self.head.plus(as_u64(offset));
+            self.unsent = self.unsent.max(seq.next());
+            return Some(PostId { seq, attempt: self.posts });
         }
         None
     }

@@ -264,6 +264,10 @@ impl<W: HubWire> Engine<W> {
         bytes: u32,
     ) -> Result<Waiting, Answer> {
         let of = self.machine.greeting(session, true).and_then(|greeting| greeting.rx).map(|got| got.of);
+        // Another life of it, or a session that has not been greeted: it says hello again.
+        if of.is_none_or(|of| of.seq_of(id).is_none()) {
+            return Err(Answer::status(404));
+        }
         if !hub::is_id(of, seq, id) {
             return Err(Answer::error(400, "the Idempotency-Key is not the id of this number"));
         }
