@@ -297,7 +297,11 @@ impl Scripted {
     fn start(adapter: Adapter) -> (Self, Client) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let setup = Setup::client(&format!("ws://{}", listener.local_addr().unwrap()), "sensor-7").unwrap();
-        let client = Client::start(adapter, setup.drain(DRAIN).configure(hasty));
+        let alone = |config: &mut Config| {
+            hasty(config);
+            config.route.http = false;
+        };
+        let client = Client::start(adapter, setup.drain(DRAIN).configure(alone));
         (Self { listener }, client)
     }
 

@@ -39,7 +39,11 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
     /// The first number that was never sent, on any path.
     #[must_use]
     pub fn unsent(&self) -> Seq {
-        let sent = |slot: &Slot<P>| slot.sent_on != LinkId::NONE || slot.post != Posting::Never || slot.polled > 0;
+        // What has ended may have been sent, and its request forgotten.
+        let sent = |slot: &Slot<P>| {
+            let posted = slot.post != Posting::Never || slot.polled > 0;
+            slot.end != End::Open || slot.sent_on != LinkId::NONE || posted
+        };
         let last = (0..self.ring.len()).rev().find(|offset| self.ring.get(*offset).is_some_and(sent));
         self.head.plus(as_u64(last.map_or(0, |offset| offset.saturating_add(1))))
     }

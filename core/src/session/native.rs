@@ -7,7 +7,8 @@
 //!  without a connection, client: Greet ─▶ Poll ─▶ Poll …      hub: a poll waits until there is something to carry
 //! ```
 //!
-//! Invariants: one question by HTTP at a time ([`Output::Greet`](super::Output::Greet), [`Output::Poll`](super::Output::Poll));
+//! Invariants: one question by HTTP at a time ([`Output::Greet`](super::Output::Greet), [`Output::Poll`](super::Output::Poll)),
+//! and a second poll beside it when there are marks to be told, for the first one may wait long for something to carry;
 //! one poll waits at a time, and the newest counts; what a poll carried is carried again until marks say that it arrived.
 //! Rules: S4, S8–S11, R1–R7, L3, L7, H3.
 
@@ -65,6 +66,8 @@ pub(super) struct Native {
     announce: bool,
     talk: Talk,
     talks: u32,
+    /// A poll that a newer one has replaced and that was not answered yet.
+    older: Option<u32>,
     poll: Option<Waiting>,
     /// A poll that a newer one has replaced.
     superseded: Option<RequestId>,
@@ -114,6 +117,7 @@ impl Native {
             announce: false,
             talk: Talk::Ready,
             talks: 0,
+            older: None,
             poll: None,
             superseded: None,
             carrying: None,
@@ -397,7 +401,13 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     /// A question of ours by HTTP was answered.
     pub(super) fn on_talked(&mut self, talk: u32, outcome: HttpOutcome) -> bool {
         let (now, finished) = (self.now, self.finished());
-        let Some(native) = self.native.as_mut().filter(|native| native.talks == talk) else { return false };
+        let Some(native) = &mut self.native else { return false };
+        if native.older.take_if(|older| *older == talk).is_some() {
+            return true;
+        }
+        if native.talks != talk {
+            return false;
+        }
         let Talk::Underway { greet } = native.talk else { return false };
         native.talk = Talk::Ready;
         let mut rest = |after: Duration| {
@@ -441,9 +451,17 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         let by_http = self.route.path() == Path::Http && self.live.is_none() && self.route.may_post(0);
         let dials = self.link.dials() && !self.failed();
         let closing = self.closing;
-        let native = self.native.as_mut().filter(|native| native.talk == Talk::Ready)?;
+        let native = self.native.as_mut()?;
+        let again = match native.talk {
+            Talk::Ready => false,
+            Talk::Underway { greet: false } if native.older.is_none() && native.marks.is_due() => true,
+            Talk::Underway { .. } | Talk::Rest { .. } => return None,
+        };
         if !by_http || !dials || native.config.poll.is_zero() || (closing && native.greeted) {
             return None;
+        }
+        if again {
+            native.older = Some(native.talks);
         }
         let greet = !native.greeted;
         native.talk = Talk::Underway { greet };
