@@ -184,6 +184,10 @@ pub struct Seen {
     waiter: Option<Waiter>,
     /// Rejected, acknowledged all the same, and not yet reported to the application (S8).
     report: bool,
+    /// It is kept until it is its turn (S9).
+    waits: bool,
+    /// Its sender began anew: what comes under its number from now on is another message.
+    stray: bool,
 }
 
 impl Seen {
@@ -409,11 +413,45 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
     /// What is completed is remembered elsewhere, by number.
     pub(crate) const fn set_numbered(&mut self) {
         self.numbered = true;
+        // There is a word for it.
+        self.config.on_reject = OnReject::Silence;
     }
 
     /// How many more may be at the application.
-    pub(crate) const fn room(&self) -> usize {
-        self.config.held.saturating_sub(self.held)
+    pub(crate) fn room(&self) -> usize {
+        self.config.held.min(self.config.capacity).min(self.slots.limit()).saturating_sub(self.held)
+    }
+
+    /// Whether a message is kept until it is its turn.
+    pub(crate) fn waits(&self, delivery: DeliveryId) -> bool {
+        self.slots
+            .as_ref()
+            .iter()
+            .flatten()
+            .any(|seen| seen.delivery == delivery && seen.stage == Stage::Held && seen.waits)
+    }
+
+    /// It is kept until it is its turn, or no longer.
+    pub(crate) fn set_waits(&mut self, delivery: DeliveryId, waits: bool) {
+        if let Some(seen) = self.slots.as_mut().iter_mut().flatten().find(|seen| seen.delivery == delivery) {
+            seen.waits = waits;
+        }
+    }
+
+    /// Whose messages these are began anew.
+    pub(crate) fn disown(&mut self) {
+        for seen in self.slots.as_mut().iter_mut().flatten() {
+            seen.stray = true;
+        }
+    }
+
+    /// The next message that waited for its turn when its sender began anew, in the order of their numbers.
+    pub(crate) fn take_stray(&mut self) -> Option<DeliveryId> {
+        let kept = |seen: &&mut Seen| seen.stage == Stage::Held && seen.stray && seen.waits;
+        let first = |seen: &&mut Seen| seen.ids.iter().flatten().map(|known| known.id.bits()).min();
+        let seen = self.slots.as_mut().iter_mut().flatten().filter(kept).min_by_key(first)?;
+        seen.waits = false;
+        Some(seen.delivery)
     }
 
     /// How long a message is remembered.
@@ -423,13 +461,14 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
 
     /// The delivery of a message at the application, by its id.
     pub(crate) fn delivery(&self, id: MessageId) -> Option<DeliveryId> {
-        let is = |seen: &&Seen| seen.stage == Stage::Held && seen.ids.iter().flatten().any(|known| known.id == id);
+        let named = |seen: &Seen| seen.ids.iter().flatten().any(|known| known.id == id);
+        let is = |seen: &&Seen| seen.stage == Stage::Held && !seen.stray && named(seen);
         self.slots.as_ref().iter().flatten().find(is).map(|seen| seen.delivery)
     }
 
     /// The id of a message at the application.
     pub(crate) fn id(&self, delivery: DeliveryId) -> Option<MessageId> {
-        let is = |seen: &&Seen| seen.stage == Stage::Held && seen.delivery == delivery;
+        let is = |seen: &&Seen| seen.stage == Stage::Held && !seen.stray && seen.delivery == delivery;
         self.slots.as_ref().iter().flatten().find(is)?.ids.iter().flatten().next().map(|known| known.id)
     }
 
@@ -519,7 +558,7 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
     fn find(&self, id: Option<MessageId>, key: Option<ContentKey>) -> Find {
         let mut by_key = Find::Nothing;
         for (at, slot) in self.slots.as_ref().iter().enumerate() {
-            let Some(seen) = slot else { continue };
+            let Some(seen) = slot.as_ref().filter(|seen| !seen.stray) else { continue };
             if id.is_some() && seen.ids.iter().flatten().any(|known| Some(known.id) == id) {
                 return if key.is_some() && seen.key.is_some() && key != seen.key {
                     Find::Reused
@@ -626,7 +665,9 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
         }
         self.last = self.last.next();
         let delivery = self.last;
-        let seen = Seen { ids: [known, None], key, delivery, stage: Stage::Held, waiter, report: false };
+        let ids = [known, None];
+        let (stage, report, waits, stray) = (Stage::Held, false, false, false);
+        let seen = Seen { ids, key, delivery, stage, waiter, report, waits, stray };
         if let Some(slot) = self.slots.as_mut().get_mut(at) {
             let forgotten = slot.replace(seen);
             self.acks = self.acks.saturating_sub(forgotten.map_or(0, |seen| seen.owed()));

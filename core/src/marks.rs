@@ -223,7 +223,7 @@ pub struct Marks {
     /// Arrivals and completions not told.
     untold: u8,
     due: Timer,
-    /// What never came and was not reported, where no order is kept.
+    /// What will never come and was not reported.
     gap: Option<(Seq, Seq, u64)>,
 }
 
@@ -264,13 +264,20 @@ impl Marks {
     /// Begins anew with a sender whose lowest unfinished message is `una`; what lies below `doubt` it has perhaps said
     /// before, to somebody who is not here any more.
     pub fn begin(&mut self, of: Origin, una: Seq, doubt: Seq) {
-        *self = Self { of: Some(of), base: una, next: una, una, doubt, ..Self::new(self.order) };
+        let una = una.max(Seq::FIRST);
+        *self = Self { of: Some(of), base: una, next: una, una, doubt, gap: self.gap, ..Self::new(self.order) };
     }
 
     /// Everything below `una` has ended at its sender.
     pub fn advance(&mut self, una: Seq) {
         self.una = self.una.max(una);
-        if !self.order {
+        if self.order {
+            self.give_up();
+            // At once, as far as nothing waits for its turn: what comes next may lie a window behind the new lowest.
+            if self.next < self.una && !self.here(self.next) {
+                self.skip();
+            }
+        } else {
             self.pass();
         }
         self.forget();
@@ -308,7 +315,8 @@ impl Marks {
         if !self.order || seq < self.next {
             return true;
         }
-        let turn = seq == self.next;
+        // Before it is handed over, what is missing before it must be told.
+        let turn = seq == self.next && self.gap.is_none();
         if turn {
             self.next = self.next.next();
             self.forget();
@@ -340,6 +348,15 @@ impl Marks {
         self.tell(now, true);
     }
 
+    /// There was no room for it: its sender is asked for it again.
+    pub fn refused(&mut self, now: Instant, seq: Seq, after: Duration) {
+        if let Some(bit) = self.bit(seq).filter(|bit| self.arrived & bit == 0) {
+            self.nacks |= bit;
+            self.after = after;
+        }
+        self.tell(now, true);
+    }
+
     /// The next message whose sender is to be asked for it again, once.
     pub fn take_nack(&mut self) -> Option<(Seq, Duration)> {
         if self.nacks == 0 {
@@ -352,6 +369,9 @@ impl Marks {
 
     /// What is to be done next, until there is nothing.
     pub fn step(&mut self) -> Option<Step> {
+        if let Some((from, to, count)) = self.gap.take() {
+            return Some(Step::Gap { from, to, count });
+        }
         if self.order && self.here(self.next) {
             let seq = self.next;
             self.next = seq.next();
@@ -369,12 +389,6 @@ impl Marks {
     #[must_use]
     pub fn has_step(&self) -> bool {
         self.gap.is_some() || (self.order && (self.next < self.una || self.here(self.next)))
-    }
-
-    /// It came before one that is missing, and waits for its turn.
-    #[must_use]
-    pub const fn ahead(&self, seq: Seq) -> bool {
-        self.order && seq.get() >= self.next.get() && self.here(seq)
     }
 
     /// The report, for one who takes `room` messages more.
@@ -406,13 +420,6 @@ impl Marks {
     pub const fn told(&mut self) {
         self.untold = 0;
         self.due.disarm();
-    }
-
-    /// There is somebody to be told again: a connection has come, and what was told on another one may be lost.
-    pub fn untold(&mut self, now: Instant) {
-        if self.of.is_some() && (self.arrived != 0 || self.base > Seq::FIRST) {
-            self.tell(now, false);
-        }
     }
 
     /// Fires what is due.
@@ -449,7 +456,22 @@ impl Marks {
         let missing = if ahead == 0 { u64::MAX } else { u64::from(ahead.trailing_zeros()) };
         let from = self.next;
         self.next = from.plus(missing).min(self.una);
-        let (to, count) = (Seq::from_number(self.next.get().saturating_sub(1)), self.next.since(from));
+        self.miss(from, Seq::from_number(self.next.get().saturating_sub(1)), self.next.since(from));
+    }
+
+    /// What was handed over and given back, and has ended at its sender before it came again.
+    fn give_up(&mut self) {
+        let handed = self.una.min(self.next).since(self.base).min(WINDOW);
+        let all = u64::MAX.checked_shr(u32::try_from(WINDOW.saturating_sub(handed)).unwrap_or(u32::MAX)).unwrap_or(0);
+        let missing = all & !self.arrived;
+        if missing != 0 {
+            let to = before(self.base, u64::BITS.saturating_sub(missing.leading_zeros()));
+            let from = self.base.plus(u64::from(missing.trailing_zeros()));
+            self.miss(from, to, u64::from(missing.count_ones()));
+        }
+    }
+
+    fn miss(&mut self, from: Seq, to: Seq, count: u64) {
         self.gap = match self.gap {
             Some((first, _, before)) => Some((first, to, before.saturating_add(count))),
             None => Some((from, to, count)),
@@ -489,27 +511,4 @@ impl Timers for Marks {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Whoever has completed a whole window takes another, though its sender has not yet said that it knows: with no
-    /// credit, and nothing to say, that one would be silent until the next ping.
-    #[test]
-    fn s10_what_is_completed_takes_no_credit() {
-        let now = Instant::ZERO;
-        let mut marks = Marks::new(true);
-        marks.begin(Origin::new(7, 1), Seq::FIRST, Seq::FIRST);
-        for n in 1..=WINDOW {
-            let seq = Seq::from_number(n);
-            assert!(marks.arrived(now, seq));
-            assert_eq!(marks.report(64).limit(), Seq::from_number(64), "what is not completed does");
-        }
-        for n in 1..=WINDOW {
-            marks.completed(now, Seq::from_number(n), n == 5);
-            assert_eq!(marks.report(64).limit(), Seq::from_number(64 + n));
-        }
-        // The next one says so itself.
-        marks.advance(Seq::from_number(65));
-        assert_eq!(marks.look(Seq::from_number(65 + 63)), Came::Fresh);
-    }
-}
+mod tests;

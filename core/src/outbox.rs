@@ -318,7 +318,7 @@ impl<P, S: Slots<Slot<P>>> Outbox<P, S> {
             late: 0,
             posting: 0,
             posts: 0,
-            credit: Seq::LAST,
+            credit: window::BOUNDLESS,
             polls: 0,
             refused_size: u32::MAX,
             ring: Ring::new(slots),

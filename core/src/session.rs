@@ -950,11 +950,10 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         }
     }
 
-    /// [`Input::Poll`].
-    pub fn polled(&mut self, now: Instant, request: RequestId, wait: Duration, report: &Report, una: Seq) {
-        self.enter(now, |session| {
-            let _ = session.on_poll(request, wait, report, una);
-        });
+    /// [`Input::Poll`]; false: too many at once, it is not answered by an output.
+    #[must_use]
+    pub fn polled(&mut self, now: Instant, request: RequestId, wait: Duration, report: &Report, una: Seq) -> bool {
+        self.enter(now, |session| session.on_poll(request, wait, report, una))
     }
 
     /// [`Input::Advance`].
@@ -1126,10 +1125,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
                 Heard::Noted => Reply::Done,
                 Heard::Stale => Reply::Stale,
             },
-            Input::Poll { request, wait, report, una } => {
-                let _ = self.on_poll(request, wait, &report, una);
-                Reply::Done
-            }
+            Input::Poll { request, wait, report, una } => done(self.on_poll(request, wait, &report, una)),
             Input::Advance { una } => {
                 self.on_advance(una);
                 Reply::Done
@@ -1186,8 +1182,8 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     }
 
     fn on_posted(&mut self, post: PostId, outcome: HttpOutcome) -> bool {
-        // A native peer that does not know us is greeted first; it is no fault of the path.
-        if matches!(outcome, HttpOutcome::Auth | HttpOutcome::Gone) && self.forgotten() {
+        // A native peer that does not know us is greeted first; it is no fault of the path. Who has a connection was.
+        if matches!(outcome, HttpOutcome::Auth | HttpOutcome::Gone) && self.live.is_none() && self.forgotten() {
             let taken = self.outbox.on_posted(self.now, post, HttpOutcome::Unreached);
             return self.taken(taken);
         }
@@ -1378,6 +1374,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
 
     /// A frame came in by HTTP; it is life of no connection.
     fn on_carried(&mut self, head: Head) -> Heard {
+        self.brought();
         match head {
             Head::Numbered { seq, una } if !self.finished() => self.heard_numbered(seq, una),
             Head::Marks { report, una, .. } => {

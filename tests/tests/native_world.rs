@@ -486,7 +486,7 @@ impl World {
                 self.requests += 1;
                 let request = RequestId(self.requests);
                 self.owed.insert(request, Owed::Poll(talk, Vec::new()));
-                self.parties[HUB].session.polled(now, request, wait, &report, una);
+                assert!(self.parties[HUB].session.polled(now, request, wait, &report, una), "one at a time");
                 self.drain(HUB);
             }
             Happening::Talked { talk, outcome, carried } => {

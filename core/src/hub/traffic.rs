@@ -110,10 +110,10 @@ impl<P, M: Memory<P>> Hub<P, M> {
             let gone = Denied { why: Why::Expired, after: Duration::ZERO };
             let peer = hub.peers.get_mut(session.0).ok_or(gone)?;
             peer.messages.take(now, rate, 1).map_err(|after| Denied { why: Why::Rate, after })?;
-            peer.session.polled(now, request, wait, report, una);
+            let taken = peer.session.polled(now, request, wait, report, una);
             hub.renew(session.0);
             hub.touched(session.0);
-            Ok(())
+            if taken { Ok(()) } else { Err(Denied { why: Why::Rate, after: Duration::from_secs(1) }) }
         })
     }
 

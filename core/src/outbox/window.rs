@@ -19,6 +19,9 @@ use core::time::Duration;
 /// After a resume so many messages go before the first mark of the new connection (R6): a quarter of the window.
 const BURST: u64 = 16;
 
+/// No credit is asked for: the peer is plain.
+pub(super) const BOUNDLESS: Seq = Seq::from_number(u64::MAX);
+
 /// Stands for a connection on which the peer asked for a message again: it was sent, but on none that is left.
 const ASKED_ON: LinkId = LinkId::from_number(u64::MAX);
 
@@ -50,7 +53,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
 
     /// No number above this one may be sent (S10).
     pub(super) fn allowed(&self) -> Seq {
-        if self.credit == Seq::LAST { Seq::LAST } else { self.credit.min(self.una().plus(WINDOW.saturating_sub(1))) }
+        if self.credit == BOUNDLESS { Seq::LAST } else { self.credit.min(self.una().plus(WINDOW.saturating_sub(1))) }
     }
 
     /// The receiver's marks have come, on `link` or by HTTP ([`LinkId::NONE`]).
@@ -68,6 +71,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         }
         let mut said = Ack::Unknown;
         let mut latest = None;
+        let limit = self.frame_limit();
         for offset in 0..self.ring.len() {
             let seq = self.head.plus(as_u64(offset));
             let (arrived, done, rejected) = report.of(seq);
@@ -96,7 +100,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
             } else if slot.answer != Answer::Arrived {
                 let late = slot.answer == Answer::Late && !slot.by_http;
                 slot.answer = Answer::Arrived;
-                slot.by_http = false;
+                slot.by_http = slot.size > limit;
                 self.late = self.late.saturating_sub(usize::from(late));
                 said = Ack::Settled;
             }
@@ -104,7 +108,9 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         if let Some(sent) = latest {
             self.rtt.sample(now.since(sent));
         }
-        self.set_credit(report.limit());
+        // What came by HTTP may have been overtaken: it gives credit, and takes none back.
+        let credit = report.limit();
+        self.set_credit(if link == LinkId::NONE { credit.max(self.credit) } else { credit });
         said
     }
 
@@ -210,7 +216,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
     }
 
     fn set_credit(&mut self, limit: Seq) {
-        self.credit = limit.min(Seq::from_number(Seq::LAST.get().saturating_sub(1)));
+        self.credit = limit.min(Seq::LAST);
         self.rescan();
     }
 }

@@ -17,7 +17,7 @@ use crate::cause::{Cause, HttpOutcome};
 use crate::ids::{DeliveryId, LinkId, MessageId, RequestId, Seq};
 use crate::inbox::{Answer, Arrival, Seen, Verdict};
 use crate::marks::{Beat, Came, Marks, Nack, Report, Step};
-use crate::outbox::{Ack, Outcome, Path, Slot};
+use crate::outbox::{Ack, Outcome, Path, Rejection, Slot};
 use crate::resume::{Got, Greeting, Reason};
 use crate::ring::Slots;
 use crate::time::{Instant, Timer, Timers, Wake};
@@ -75,6 +75,8 @@ pub(super) struct Native {
     /// How the last greeting ended, and what of the peer's is lost with its former epoch; for the application.
     told: Option<(bool, Option<Reason>)>,
     lost: Option<Seq>,
+    /// Something may have waited for its turn when the peer began anew.
+    strays: bool,
     /// The highest number that came by a frame; by a request, and when; and when marks last came by one.
     framed: Seq,
     posted: (Seq, Instant),
@@ -87,8 +89,14 @@ pub(super) struct Native {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 enum Talk {
     Ready,
-    Underway { greet: bool },
-    Rest { until: Timer },
+    /// `idle`: nothing has come by HTTP since.
+    Underway {
+        greet: bool,
+        idle: bool,
+    },
+    Rest {
+        until: Timer,
+    },
 }
 
 /// A peer's poll.
@@ -123,6 +131,7 @@ impl Native {
             carrying: None,
             told: None,
             lost: None,
+            strays: false,
             framed: Seq::from_number(0),
             posted: (Seq::from_number(0), Instant::ZERO),
             polled: Instant::ZERO,
@@ -140,7 +149,7 @@ impl Native {
 
     /// A message has ended, and not by the peer's word.
     pub(super) fn ended(&mut self, outcome: Outcome) {
-        self.announce |= matches!(outcome, Outcome::Expired | Outcome::Abandoned);
+        self.announce |= !matches!(outcome, Outcome::Delivered { .. } | Outcome::Rejected(Rejection::ByPeer));
     }
 
     pub(super) fn tick(&mut self, now: Instant) {
@@ -259,8 +268,13 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         } else {
             if before.is_some() {
                 native.lost = Some(mine.rcv().next());
+                native.strays = true;
+                self.inbox.disown();
             }
-            marks.begin(greeting.origin, greeting.una, greeting.next);
+            // Of one that says it has sent less than came, nothing that came before is new.
+            let had = native.framed.max(posted).max(mine.top()).next();
+            let doubt = if same { greeting.next.max(had) } else { greeting.next };
+            marks.begin(greeting.origin, greeting.una, doubt);
             native.framed = Seq::from_number(0);
             native.posted = (Seq::from_number(0), Instant::ZERO);
         }
@@ -318,10 +332,15 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
                 if native.marks.arrived(now, seq) {
                     Arrival::Deliver { delivery, maybe_dup }
                 } else {
+                    self.inbox.set_waits(delivery, true);
                     Arrival::Ahead { delivery, maybe_dup }
                 }
             }
             Arrival::Full if request.is_some() => Arrival::Answer(busy),
+            Arrival::Full if !self.closing => {
+                native.marks.refused(now, seq, Duration::from_secs(1));
+                arrival
+            }
             Arrival::Duplicate | Arrival::Answer(_) | Arrival::Full | Arrival::Reused | Arrival::Ahead { .. } => {
                 native.marks.again(now);
                 arrival
@@ -375,10 +394,14 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         }
     }
 
-    pub(super) fn on_poll(&mut self, request: RequestId, wait: Duration, report: &Report, una: Seq) -> Ack {
+    pub(super) fn on_poll(&mut self, request: RequestId, wait: Duration, report: &Report, una: Seq) -> bool {
         let now = self.now;
-        let said = self.on_marks(LinkId::NONE, report, una);
-        let Some(native) = &mut self.native else { return Ack::Unknown };
+        // One that is replaced is answered, so it needs a place until it is.
+        let taken = self.native.as_ref().is_some_and(|native| native.superseded.is_none());
+        if self.taken(taken) && self.on_marks(LinkId::NONE, report, una) == Ack::NeverSent {
+            self.stats.violations = self.stats.violations.saturating_add(1);
+        }
+        let Some(native) = self.native.as_mut().filter(|_| taken) else { return false };
         let mut until = Timer::disarmed();
         let wait = wait.min(native.config.poll);
         if !wait.is_zero() && self.live.is_none() && !self.closing {
@@ -386,7 +409,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         }
         native.superseded = native.poll.replace(Waiting { request, until }).map(|older| older.request);
         self.outbox.begin_poll();
-        said
+        true
     }
 
     /// Whether `request` was a poll, which waits no longer.
@@ -408,7 +431,9 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         if native.talks != talk {
             return false;
         }
-        let Talk::Underway { greet } = native.talk else { return false };
+        let Talk::Underway { greet, idle } = native.talk else { return false };
+        let known = if greet { native.greeted } else { !idle };
+        let live = self.live.is_some();
         native.talk = Talk::Ready;
         let mut rest = |after: Duration| {
             let mut until = Timer::disarmed();
@@ -416,8 +441,14 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             native.talk = Talk::Rest { until };
         };
         match outcome {
-            HttpOutcome::Acked => {}
-            HttpOutcome::Auth | HttpOutcome::Gone if !greet => native.greeted = false,
+            // A greeting that says nothing we believe, or an answer without a word, as while the hub holds a connection for
+            // alive: asked again at once, it would be a loop.
+            HttpOutcome::Acked => {
+                if !known {
+                    rest(REST);
+                }
+            }
+            HttpOutcome::Auth | HttpOutcome::Gone if !greet && !live => native.greeted = false,
             HttpOutcome::Busy { after } | HttpOutcome::InProgress { after } => rest(after),
             HttpOutcome::Rejected { .. }
             | HttpOutcome::Auth
@@ -431,13 +462,22 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         true
     }
 
+    /// Something has come by HTTP.
+    pub(super) const fn brought(&mut self) {
+        if let Some(native) = &mut self.native
+            && let Talk::Underway { idle, .. } = &mut native.talk
+        {
+            *idle = false;
+        }
+    }
+
     /// The peer does not know us any more: before anything else it must be greeted, and whatever it was asked before may wait
     /// for its answer as long as it likes.
     pub(super) const fn forgotten(&mut self) -> bool {
         match &mut self.native {
             Some(native) => {
                 native.greeted = false;
-                if matches!(native.talk, Talk::Underway { greet: false }) {
+                if matches!(native.talk, Talk::Underway { greet: false, .. }) {
                     native.talk = Talk::Ready;
                 }
                 true
@@ -454,7 +494,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         let native = self.native.as_mut()?;
         let again = match native.talk {
             Talk::Ready => false,
-            Talk::Underway { greet: false } if native.older.is_none() && native.marks.is_due() => true,
+            Talk::Underway { greet: false, .. } if native.older.is_none() && native.marks.is_due() => true,
             Talk::Underway { .. } | Talk::Rest { .. } => return None,
         };
         if !by_http || !dials || native.config.poll.is_zero() || (closing && native.greeted) {
@@ -464,10 +504,11 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             native.older = Some(native.talks);
         }
         let greet = !native.greeted;
-        native.talk = Talk::Underway { greet };
+        native.talk = Talk::Underway { greet, idle: true };
         native.talks = native.talks.saturating_add(1);
         if !greet {
             native.marks.told();
+            native.announce = false;
         }
         Some((native.talks, if greet { Ask::Greet } else { Ask::Poll(native.config.poll) }))
     }
@@ -483,7 +524,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         if native.carrying.is_none() {
             let waiting = native.poll.as_ref()?;
             let due = !waiting.until.is_armed();
-            let worth = !live && (native.marks.is_due() || self.outbox.has_polled(now));
+            let worth = !live && (native.announce || native.marks.is_due() || self.outbox.has_polled(now));
             if !due && !worth && !live && !closing {
                 return None;
             }
@@ -499,6 +540,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         }
         if core::mem::take(&mut carrying.marks) {
             native.marks.told();
+            native.announce = false;
             return Some((request, Carry::Marks));
         }
         native.carrying = None;
@@ -542,12 +584,19 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         if let Some(from) = native.lost.take() {
             return Some(Event::Gap { from, to: None, count: 0 });
         }
+        if native.strays {
+            if let Some(delivery) = self.inbox.take_stray() {
+                return Some(Event::Turn { delivery });
+            }
+            native.strays = false;
+        }
         loop {
             match native.marks.step()? {
                 Step::Gap { from, to, count } => return Some(Event::Gap { from, to: Some(to), count }),
                 Step::Turn(seq) => {
                     let id = native.marks.of().map(|of| of.message(seq));
                     if let Some(delivery) = id.and_then(|id| self.inbox.delivery(id)) {
+                        self.inbox.set_waits(delivery, false);
                         return Some(Event::Turn { delivery });
                     }
                 }
@@ -594,11 +643,9 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         Heard::Arrival(self.count(arrival))
     }
 
-    /// The delivery of a message that waits for its turn.
+    /// Whether a message waits for its turn.
     #[must_use]
     pub fn waits(&self, delivery: DeliveryId) -> bool {
-        let Some(native) = &self.native else { return false };
-        let seq = self.inbox.id(delivery).zip(native.marks.of()).and_then(|(id, of)| of.seq_of(id));
-        native.config.order && seq.is_some_and(|seq| native.marks.ahead(seq))
+        self.inbox.waits(delivery)
     }
 }

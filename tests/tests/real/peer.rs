@@ -18,14 +18,14 @@ use std::thread;
 
 /// Says that a test is skipped, or fails it where it must not be.
 #[track_caller]
-fn missing<T>(what: impl fmt::Display) -> Option<T> {
+pub(crate) fn missing<T>(what: impl fmt::Display) -> Option<T> {
     assert!(env::var_os("BOWLINE_REQUIRE_PEERS").is_none_or(|required| required != "1"), "needed here: {what}");
     eprintln!("skipped: {what}");
     None
 }
 
 /// Whether this command succeeds; asked once.
-fn works(known: &OnceLock<bool>, command: &mut Command) -> bool {
+pub(crate) fn works(known: &OnceLock<bool>, command: &mut Command) -> bool {
     *known.get_or_init(|| command.stdin(Stdio::null()).output().is_ok_and(|output| output.status.success()))
 }
 

@@ -114,6 +114,9 @@ impl<W: HubWire> Parcel<W> {
 /// lives on for hours. A minute is five blocks of the chain; registrations change no more often than that.
 const BELIEVED: Duration = Duration::from_secs(60);
 
+/// Of so many topics a peer is told that asks how it stands: an answer is not much longer than a question may be.
+const TOLD: usize = 64;
+
 /// What is known of whether a peer may come in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Trust {
@@ -325,13 +328,14 @@ impl<W: HubWire> Engine<W> {
         let text = bytes > 0;
         self.counters.frames_in = self.counters.frames_in.saturating_add(u64::from(text));
         let full = self.held_bytes > HELD_BYTES;
-        let (mut content, mut wish) = (None, None);
+        let (mut content, mut wish, mut asks) = (None, None, false);
         match heard.said {
             // As if the inbox were full: the peer sends it again.
             Said::Message(_) if full => head = bowline::Head::Other,
             Said::Message(said) => content = Some(said),
             Said::Subscribe(said) => wish = Some((true, *said)),
             Said::Unsubscribe(said) => wish = Some((false, *said)),
+            Said::Status => asks = true,
             Said::Other | Said::Malformed | Said::Pong => {}
         }
         let malformed = head == bowline::Head::Malformed;
@@ -339,7 +343,8 @@ impl<W: HubWire> Engine<W> {
             Outcome::Noted | Outcome::Replayed(_) if malformed => self.misunderstood(line, heard.reply),
             Outcome::Noted => {
                 let granted = wish.and_then(|(on, wish)| self.wish(line, on, wish));
-                if let Some(reply) = heard.reply.or(granted) {
+                let status = if asks { self.status(line) } else { None };
+                if let Some(reply) = heard.reply.or(granted).or(status) {
                     self.reply(line, reply);
                 }
             }
@@ -367,6 +372,13 @@ impl<W: HubWire> Engine<W> {
             self.machine.unsubscribe(self.now(), session, &filter)
         };
         if granted { yes } else { no }
+    }
+
+    fn status(&self, line: &Line<W>) -> Option<Text> {
+        let subscriptions = self.machine.subscriptions(self.machine.session_of(line.conn())?);
+        let mut topics: Vec<_> = subscriptions.map(|(topic, _)| topic.as_str()).take(TOLD).collect();
+        topics.sort_unstable();
+        self.wire.status(line.peer()?, &topics, line.since(), self.machine.health().connections)
     }
 
     fn misunderstood(&mut self, line: &Arc<Line<W>>, reply: Option<Text>) {

@@ -43,6 +43,8 @@ const LONGEST_A_TURN: usize = 4;
 #[derive(Debug)]
 pub struct Line<W: HubWire> {
     conn: ConnId,
+    /// In microseconds since 1970.
+    since: i64,
     /// The last part of the path at which it was asked for.
     path: &'static str,
     subprotocol: Option<&'static str>,
@@ -163,6 +165,7 @@ impl<W: HubWire> Line<W> {
         };
         Self {
             conn: door.conn,
+            since: wall(),
             path: door.path,
             subprotocol: door.subprotocol,
             guest: AtomicBool::new(false),
@@ -171,6 +174,10 @@ impl<W: HubWire> Line<W> {
             state: Mutex::new(state),
             changed: event_listener::Event::new(),
         }
+    }
+
+    pub(super) const fn since(&self) -> i64 {
+        self.since
     }
 
     /// The subprotocol that was selected, if the client offered one that this hub speaks.
@@ -419,7 +426,9 @@ impl<W: HubWire> Hub<W> {
         }
         let id = match &heard.said {
             Said::Message(content) => self.id(content),
-            Said::Other | Said::Malformed | Said::Pong | Said::Subscribe(_) | Said::Unsubscribe(_) => None,
+            Said::Other | Said::Malformed | Said::Pong | Said::Status | Said::Subscribe(_) | Said::Unsubscribe(_) => {
+                None
+            }
         };
         Frame { heard, bytes, id }
     }
@@ -433,7 +442,7 @@ impl Frame {
     /// What the machine is told of it.
     pub(super) const fn head(&self) -> Head {
         match self.heard.said {
-            Said::Other | Said::Subscribe(_) | Said::Unsubscribe(_) => Head::Other,
+            Said::Other | Said::Status | Said::Subscribe(_) | Said::Unsubscribe(_) => Head::Other,
             Said::Malformed => Head::Malformed,
             Said::Pong => Head::Pong,
             Said::Message(_) => Head::Data { id: self.id, key: None },

@@ -146,7 +146,7 @@ impl<W: HubWire> Hub<W> {
         let security = setup.security.clone();
         #[cfg(feature = "tls")]
         let security = security.for_any_target()?;
-        let routes = Paths::new(setup.wire.routes(), setup.native.is_some());
+        let routes = Paths::new(setup.wire.routes(), setup.pages, setup.native.is_some());
         let wire = Arc::new(setup.wire);
         let wanted = Arc::new(AtomicBool::new(false));
         let takes = {

@@ -86,9 +86,17 @@ impl Pass {
         Self { sid: word(), token: word(), before: None }
     }
 
-    /// A new token; the last one counts until this one is used, for the word of it may be lost (R9).
+    /// A new token; the last one that was used counts until this one is, for the word of it may be lost (R9). While it is
+    /// not, there is no newer one: however many welcomes are lost, the client has one of the two.
     pub(super) fn rotate(&mut self) {
-        self.before = Some(core::mem::replace(&mut self.token, word()));
+        if self.before.is_none() {
+            self.before = Some(core::mem::replace(&mut self.token, word()));
+        }
+    }
+
+    /// Its owner has the token: it speaks on the connection that brought it.
+    pub(super) fn arrived(&mut self) {
+        self.before = None;
     }
 
     pub(super) fn ticket(&self) -> native::Ticket<'_> {
@@ -319,3 +327,31 @@ pub(super) fn is_id(of: Option<Origin>, seq: Seq, id: MessageId) -> bool {
 
 /// A client that is refused may wait so long for a welcome that tells it to come later.
 pub(super) const RECONNECT: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r9_whatever_welcomes_are_lost_the_client_has_a_token_that_counts() {
+        let names = KeyedHash::new([7; 16]);
+        let mut pass = Pass::new();
+        let first = pass.token.clone();
+        let of = |pass: &Pass| pass.ticket().token.into_owned();
+        for _ in 0..3 {
+            pass.rotate();
+            assert!(pass.admits(&names, &first), "it was never told of another");
+        }
+        let second = of(&pass);
+        assert!(pass.admits(&names, &second), "or of the one that is newest");
+        assert!(!pass.admits(&names, &first), "once that is used, the first is worth nothing");
+        assert!(!pass.admits(&names, "") && !pass.admits(&names, &second[1..]));
+        pass.rotate();
+        assert_ne!(of(&pass), second);
+        // On a live connection it has come: the next one is new, too.
+        let third = of(&pass);
+        pass.arrived();
+        pass.rotate();
+        assert!(of(&pass) != third && pass.admits(&names, &third) && !pass.admits(&names, &second));
+    }
+}

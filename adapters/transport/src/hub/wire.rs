@@ -209,6 +209,13 @@ pub trait HubWire: Debug + Send + Sync + Sized + 'static {
         None
     }
 
+    /// What a peer is told that asks how it stands: topics that it is subscribed to, 64 at most, since when it is connected
+    /// (microseconds since 1970), and how many are.
+    fn status(&self, peer: &Self::Peer, topics: &[&str], since: i64, connections: usize) -> Option<Text> {
+        let _ = (peer, topics, since, connections);
+        None
+    }
+
     /// How a connection is ended. `said`: what the application said when it refused this peer.
     fn farewell(&self, why: Why, said: Option<&str>) -> Farewell {
         Farewell { frame: None, reason: said.map_or_else(|| why.to_string(), str::to_owned).into() }
@@ -271,6 +278,8 @@ pub enum Said {
     Malformed,
     /// The answer to a ping: what was sent before that has arrived.
     Pong,
+    /// It asks how it stands: the answer is [`status`](HubWire::status).
+    Status,
     /// A message for the application.
     Message(Content),
     /// It wants to hear of a topic, or of several.

@@ -67,7 +67,8 @@ pub enum Mail {
         /// JSON, unparsed.
         data: Bytes,
     },
-    /// Something was published under a topic that we subscribe to. There is no verdict about it.
+    /// Something was published under a topic that we subscribe to, or to everybody: then the topic is `*`, and epoch and
+    /// offset are 0. There is no verdict about it.
     Event {
         /// The topic.
         topic: String,
@@ -274,6 +275,12 @@ impl Native {
         if self.ending.contains(topic) {
             return Heard::of(Head::Other);
         }
+        let data = Bytes::copy_from_slice(data.as_bytes());
+        let mail = Mail::Event { topic: topic.to_owned(), at, kind: kind.to_owned(), data };
+        // To everybody: of no topic, and nothing holds it.
+        if at.offset == 0 {
+            return aside(mail);
+        }
         if let Some(cursor) = self.cursors.get_mut(topic) {
             match cursor.place(at) {
                 Place::Copy => return Heard::of(Head::Other),
@@ -289,8 +296,7 @@ impl Native {
             }
         }
         self.offered = Some(topic.to_owned());
-        let data = Bytes::copy_from_slice(data.as_bytes());
-        aside(Mail::Event { topic: topic.to_owned(), at, kind: kind.to_owned(), data })
+        aside(mail)
     }
 
     /// What is to be known of the last event before the next frame is looked at.
@@ -474,9 +480,9 @@ impl Wire for Native {
 
     fn delivered(&mut self, mail: &Mail) {
         let (topic, reached) = match mail {
-            Mail::Event { topic, at, .. } => (topic, *at),
+            Mail::Event { topic, at, .. } if at.offset > 0 => (topic, *at),
             Mail::Missed { topic, from, to } => (topic, Position { offset: *to, ..*from }),
-            Mail::Message { .. } | Mail::Denied { .. } => return,
+            Mail::Event { .. } | Mail::Message { .. } | Mail::Denied { .. } => return,
         };
         self.offered = None;
         if let Some(cursor) = self.cursor(topic) {

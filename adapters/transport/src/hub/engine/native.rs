@@ -349,6 +349,7 @@ impl<W: HubWire> Engine<W> {
             Admission::Accept { .. } => {
                 let Some(account) = self.accounts.get_mut(session.place()).and_then(Option::as_mut) else { return };
                 let Some(pass) = &mut account.pass else { return };
+                pass.arrived();
                 pass.rotate();
                 let text = hub::text(&Frame::Token { token: pass.ticket().token });
                 self.write(line, Wire::Text(text));

@@ -243,3 +243,29 @@ fn a_size_is_never_less_than_the_frames() {
     assert!(wire.prepare("", &Bytes::from_static(b"1")).is_err());
     assert!(wire.prepare(&"k".repeat(65), &Bytes::from_static(b"1")).is_err());
 }
+
+#[test]
+fn u5_what_is_said_to_everybody_has_no_place_and_is_no_copy() {
+    let mut wire = welcomed();
+    let text = r#"{"type":"event","topic":"*","epoch":0,"offset":0,"kind":"k","data":1}"#;
+    for _ in 0..3 {
+        let mail = hear(&mut wire, text).message.unwrap();
+        wire.delivered(&mail);
+    }
+    // Not delivered for want of room: nothing could bring it again, so nothing is asked for.
+    assert!(hear(&mut wire, text).message.is_some());
+    assert_eq!(wire.room(), Vec::<String>::new());
+    let _ = wire.hello(&greeting(true));
+    assert_eq!(hear(&mut wire, WELCOME).say, Vec::<String>::new(), "nor on the next connection");
+}
+
+#[test]
+fn u4_of_another_epoch_nothing_may_be_missed() {
+    let mut wire = welcomed();
+    assert!(delivered(&mut wire, 5));
+    let missed = hear(&mut wire, r#"{"type":"missed","topic":"a","epoch":2,"from":1,"to":0}"#);
+    let from = Position { epoch: 2, offset: 1 };
+    assert_eq!(missed.message, Some(Mail::Missed { topic: "a".into(), from, to: 0 }));
+    let _ =
+        hear(&mut wire, r#"{"type":"event","topic":"a","epoch":2,"offset":1,"kind":"k","data":1}"#).message.unwrap();
+}
