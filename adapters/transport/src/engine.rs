@@ -12,7 +12,7 @@
 //! ```
 //!
 //! It decides nothing about the session, and what frames say is the [`Wire`]'s. What it does decide: how many bytes may
-//! wait at the application, and that effects leave only after the lock is gone.
+//! wait at the application, and that what is told is told in its order, without waiting.
 //!
 //! Invariants: sockets are read before time moves; at most one data frame waits in a socket; every request that was taken
 //! is answered; every accepted message's receipt is settled; nothing here blocks.

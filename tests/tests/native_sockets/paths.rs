@@ -60,6 +60,7 @@ fn both_ways_through_every_fault(adapter: Adapter) {
             config.route.http = false;
             config.heartbeat.interval = millis(200);
             config.heartbeat.dead = millis(600);
+            config.heartbeat.probe = millis(600);
         })
     });
     let client = Arc::new(client);

@@ -23,7 +23,7 @@ use crate::http::{Answer, Bytes, Callback};
 use bowline::hub::{Denied, Start, TopicFilter, Why};
 use bowline::wire::KeyedHash;
 use bowline::wire::native::{self, Frame, Refusal, Since};
-use bowline::{Beat, Greeting, Head, MessageId, Nack, Origin, Seq};
+use bowline::{Beat, Greeting, Head, MessageId, Nack, Seq};
 use core::time::Duration;
 use std::sync::Arc;
 
@@ -396,11 +396,6 @@ pub(super) fn rejected(seq: Seq, why: &str) -> String {
 fn short(words: &str) -> &str {
     let end = (0..=native::MAX_WORDS.min(words.len())).rev().find(|end| words.is_char_boundary(*end));
     end.and_then(|end| words.get(..end)).unwrap_or_default()
-}
-
-/// Whether this id is that of the message with this number.
-pub(super) fn is_id(of: Option<Origin>, seq: Seq, id: MessageId) -> bool {
-    of.is_some_and(|of| of.message(seq) == id)
 }
 
 /// A client that is refused may wait so long for a welcome that tells it to come later.

@@ -485,11 +485,9 @@ impl Wire for Native {
 
     fn delivered(&mut self, mail: &Mail) {
         let (topic, reached) = match mail {
-            // A broadcast has no place.
-            Mail::Event { at, .. } if at.offset == 0 => return,
-            Mail::Event { topic, at, .. } => (topic, *at),
+            Mail::Event { topic, at, .. } if at.offset > 0 => (topic, *at),
             Mail::Missed { topic, from, to } => (topic, Position { offset: *to, ..*from }),
-            Mail::Message { .. } | Mail::Denied { .. } => return,
+            Mail::Event { .. } | Mail::Message { .. } | Mail::Denied { .. } => return,
         };
         self.offered = None;
         if let Some(cursor) = self.cursor(topic) {

@@ -264,12 +264,11 @@ impl<W: HubWire> Engine<W> {
         bytes: u32,
     ) -> Result<Waiting, Answer> {
         let of = self.machine.greeting(session, true).and_then(|greeting| greeting.rx).map(|got| got.of);
-        // Another life of it, or a session that has not been greeted: it says hello again.
-        if of.is_none_or(|of| of.seq_of(id).is_none()) {
-            return Err(Answer::status(404));
-        }
-        if !hub::is_id(of, seq, id) {
-            return Err(Answer::error(400, "the Idempotency-Key is not the id of this number"));
+        match of.and_then(|of| of.seq_of(id)) {
+            Some(number) if number == seq => {}
+            Some(_) => return Err(Answer::error(400, "the Idempotency-Key is not the id of this number")),
+            // Another self of this client has been here: it has to say hello again before it is listened to.
+            None => return Err(Answer::status(404)),
         }
         if self.held_bytes > HELD_BYTES {
             return Err(super::denied(Denied { why: Why::Full, after: Duration::from_secs(1) }));
