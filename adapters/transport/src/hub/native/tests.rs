@@ -118,6 +118,21 @@ fn u8_who_is_refused_by_http_again_and_again_is_not_asked_about_any_more() {
 }
 
 #[test]
+fn u8_as_many_come_by_http_from_one_address_as_by_connections() {
+    let hub = village(|_| Admission::accept());
+    let come = |n: usize| {
+        let cid = format!("sensor-{n}");
+        let body = native::Hello { cid: cid.into(), ticket: None, auth: None, greeting: greeting(Origin::new(7, 1)) };
+        let body = Frame::Hello(body).encode();
+        let asked = Callback { body: body.into(), path: native::HELLO, ..Callback::empty("hello") };
+        smol::block_on(hub.request(&visit(), asked)).status
+    };
+    let let_in = (0..2000).filter(|n| come(*n) == 200).count();
+    assert!((256..1000).contains(&let_in), "{let_in} of one address");
+    assert_eq!(hub.health().sessions, let_in);
+}
+
+#[test]
 fn a_dismissal_that_comes_while_a_hello_is_decided_counts() {
     let known = Arc::new(Mutex::new(None::<Arc<Hub<Village>>>));
     let dismissing = Arc::clone(&known);
