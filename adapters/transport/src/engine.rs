@@ -27,7 +27,8 @@ use async_channel::{Receiver, Sender};
 use bowline::wire::KeyedHash;
 use bowline::{
     Accepted, Arrival, Cause, ConfigError, DeliveryId, Ending, Event, Head, HeapSession, Hint, HttpOutcome, LinkId,
-    MessageId, Origin, Outcome, Output, Path, Policy, PostId, Refusal, RequestId, Role, Seq, State, Stats, Verdict,
+    MessageId, Origin, Outcome, Output, Path, Policy, PostId, REPLACED, Refusal, RequestId, Role, Seq, State, Stats,
+    Verdict,
 };
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -649,6 +650,10 @@ impl<W: Wire> Engine<W> {
                 cause,
                 Hint { after: after.max(self.after), window: self.window },
             );
+            if self.native && cause == Cause::Closed(REPLACED) {
+                // By HTTP it would be the other one's session that we poll, as fast as it is answered (R8).
+                self.session.set_http(self.clock.now(), false);
+            }
         }
     }
 

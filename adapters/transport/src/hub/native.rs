@@ -23,7 +23,7 @@ use crate::http::{Answer, Bytes, Callback};
 use bowline::hub::{Denied, Start, TopicFilter, Why};
 use bowline::wire::KeyedHash;
 use bowline::wire::native::{self, Frame, Refusal, Since};
-use bowline::{Beat, Greeting, Head, MessageId, Nack, Origin, Seq};
+use bowline::{Beat, Greeting, Head, MessageId, Nack, Origin, Reason, Seq};
 use core::time::Duration;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -65,6 +65,11 @@ pub(super) struct Hello {
 }
 
 impl Hello {
+    /// Whether it has shown a session's own token; `known`: why that session does not go on.
+    pub(super) const fn is_proven(&self, known: Option<Reason>) -> bool {
+        self.ticket.is_some() && known.is_none()
+    }
+
     pub(super) fn read(text: &[u8]) -> Option<Self> {
         let Ok(Frame::Hello(hello)) = native::decode(text) else { return None };
         Some(Self {
@@ -90,6 +95,12 @@ pub(super) struct Pass {
 impl Pass {
     pub(super) fn new() -> Self {
         Self { sid: word(), token: word(), before: VecDeque::new(), suspended: false }
+    }
+
+    /// A new token, beside which no other counts.
+    pub(super) fn begin(&mut self) {
+        self.rotate();
+        self.before.clear();
     }
 
     /// A new token; those before count until this one is used, for the word of it may be lost, and that of the next (R9).
@@ -244,7 +255,7 @@ pub(super) fn text(frame: &Frame<'_>) -> Text {
 /// A refusal, for a machine's reason.
 pub(super) const fn refusal(why: Why) -> Option<Refusal> {
     match why {
-        Why::Fenced => Some(Refusal::Resume(bowline::Reason::Epoch)),
+        Why::Fenced => Some(Refusal::Resume(Reason::Epoch)),
         Why::Unknown => Some(Refusal::Auth),
         _ => None,
     }

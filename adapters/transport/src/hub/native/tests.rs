@@ -71,6 +71,29 @@ fn r9_two_welcomes_that_are_lost_in_a_row_cost_no_session() {
 }
 
 #[test]
+fn r8_who_was_replaced_by_one_without_its_token_is_not_heard_by_http() {
+    let hub = village(|_| Admission::accept());
+    let (_, first) = hello(&hub, greeting(Origin::new(7, 1)), None);
+    let poll = |welcome: &str| {
+        let report = bowline::Report { base: Seq::FIRST, arrived: 0, done: 0, rejected: 0, win: 64 };
+        let poll = native::Poll { report, una: Seq::FIRST, wait: Duration::ZERO };
+        let asked = Callback {
+            body: Frame::Poll(poll).encode().into(),
+            path: native::POLL,
+            bearer: Some(ticket(welcome).token.into_owned()),
+            client: Some("sensor-7".into()),
+            ..Callback::empty("poll")
+        };
+        smol::block_on(hub.request(&visit(), asked)).status
+    };
+    assert_eq!(poll(&first), 200);
+    let (_, resumed) = hello(&hub, greeting(Origin::new(7, 1)), Some(ticket(&first)));
+    assert_eq!((poll(&first), poll(&resumed)), (200, 200), "both are its own");
+    let (_, other) = hello(&hub, greeting(Origin::new(8, 1)), None);
+    assert_eq!((poll(&resumed), poll(&other)), (401, 200));
+}
+
+#[test]
 fn what_waits_for_its_turn_is_let_go_of_when_its_sender_begins_anew() {
     let hub = village(|_| Admission::accept());
     let _messages = hub.messages();
