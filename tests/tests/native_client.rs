@@ -20,6 +20,7 @@ use std::net::{TcpListener, TcpStream};
 use tungstenite::handshake::server::{Request, Response};
 use tungstenite::{Message as Text, WebSocket};
 
+const SHORT: core::time::Duration = core::time::Duration::from_millis(1);
 const BY_FRAME: Outcome = Outcome::Delivered { path: Path::WebSocket };
 const BY_HTTP: Outcome = Outcome::Delivered { path: Path::Http };
 
@@ -52,6 +53,7 @@ with_both! {
     an_application_that_is_slow_misses_nothing_that_history_holds,
     a_refused_client_knows_why,
     a_token_is_renewed_on_a_live_connection,
+    who_is_replaced_leaves_the_session_to_the_other,
     a_hub_of_another_protocol_is_none,
     s12_a_hub_that_forgets_too_soon_is_left,
     r8_who_is_replaced_does_not_come_back,
@@ -270,6 +272,28 @@ fn a_token_is_renewed_on_a_live_connection(adapter: Adapter) {
     assert_eq!(client.refusal(), None);
     assert_eq!(client.count(|event| matches!(event, Event::Resumed { resumed: false, .. })), 0);
     client.stop();
+}
+
+/// R8: not by HTTP either.
+fn who_is_replaced_leaves_the_session_to_the_other(adapter: Adapter) {
+    let village = bowline_smol::hub::HubSetup::village("127.0.0.1:0").unwrap();
+    let hub = bowline_smol::hub::Hub::start(village.native(|_| bowline_smol::hub::Admission::accept())).unwrap();
+    let client = || {
+        let setup = Setup::client(&format!("ws://{}", hub.address()), "sensor-7").unwrap().drain(DRAIN);
+        let client = Client::start(adapter, setup.configure(quick).configure(|config| config.route.grace = SHORT));
+        eventually("it is up", || client.status().state == State::Up);
+        client
+    };
+    let (first, second) = (client(), client());
+    eventually("the first has ended", || first.status().state == State::Failed);
+    let name: bowline_smol::hub::Name = "sensor-7".parse().unwrap();
+    let receipt = hub.send(&name, "custom", r#"{"n":1}"#).unwrap();
+    assert!(matches!(second.mail(), Mail::Message { .. }));
+    drop(receipt);
+    assert_eq!((first.status().state, second.status().state), (State::Failed, State::Up));
+    second.stop();
+    first.stop();
+    ::smol::block_on(hub.close());
 }
 
 /// A server that upgrades and does not speak the protocol: as if it had no WebSocket for us.

@@ -27,7 +27,8 @@ use async_channel::{Receiver, Sender};
 use bowline::wire::KeyedHash;
 use bowline::{
     Accepted, Arrival, Cause, ConfigError, DeliveryId, Ending, Event, Head, HeapSession, Hint, HttpOutcome, LinkId,
-    MessageId, Origin, Outcome, Output, Path, Policy, PostId, Refusal, RequestId, Role, Seq, State, Stats, Verdict,
+    MessageId, Origin, Outcome, Output, Path, Policy, PostId, REPLACED, Refusal, RequestId, Role, Seq, State, Stats,
+    Verdict,
 };
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -176,6 +177,8 @@ pub(crate) struct Engine<W: Wire> {
     crowded: bool,
     /// What a peer knows to say by HTTP what became of us is no word about the session while a connection holds.
     native: bool,
+    /// The last greeting by HTTP.
+    greets: Option<u32>,
     outbound_limit: usize,
     pub(crate) actions: Vec<Action>,
     pub(crate) effects: Vec<Effect<W::Incoming>>,
@@ -219,6 +222,7 @@ impl<W: Wire> Engine<W> {
             last_aside: u64::MAX,
             crowded: false,
             native: setup.config.native.is_some(),
+            greets: None,
             outbound_limit: usize::try_from(setup.config.outbox.frame_limit).unwrap_or(usize::MAX),
             actions: Vec::new(),
             effects: Vec::new(),
@@ -345,6 +349,9 @@ impl<W: Wire> Engine<W> {
         match call {
             Call::Message(post) => self.message_posted(post, &Posted { outcome, ..posted.clone() }),
             Call::Talk(talk) => {
+                if outcome == HttpOutcome::Auth && self.greets == Some(talk) {
+                    self.wire.turned_away();
+                }
                 // Who is refused is told why.
                 let word = matches!(outcome, HttpOutcome::Acked | HttpOutcome::Auth);
                 let understood = word && self.carried(&posted.body);
@@ -647,6 +654,10 @@ impl<W: Wire> Engine<W> {
                 cause,
                 Hint { after: after.max(self.after), window: self.window },
             );
+            if self.native && cause == Cause::Closed(REPLACED) {
+                // By HTTP it would be the other one's session that we poll, as fast as it is answered (R8).
+                self.session.set_http(self.clock.now(), false);
+            }
         }
     }
 
@@ -722,6 +733,9 @@ impl<W: Wire> Engine<W> {
     /// A question of the session's by HTTP; where there is nobody to be asked it has its answer at once.
     fn ask(&mut self, talk: u32, question: Question, deadline: Duration) {
         let call = Call::Talk(talk);
+        if matches!(question, Question::Greet(_)) {
+            self.greets = Some(talk);
+        }
         match self.fallback.as_ref().and_then(|fallback| self.wire.ask(fallback, question)) {
             Some((target, body, read)) => {
                 // A greeting shows its token itself, and needs none to be let in.

@@ -61,6 +61,25 @@ impl<P, M: Memory<P>> Hub<P, M> {
         })
     }
 
+    /// As [`knock`](Self::knock), for a request that may begin a session: it counts as a handshake, like a connection.
+    ///
+    /// # Errors
+    /// Why not, and when to come back.
+    pub fn shake(&mut self, now: Instant, address: u64) -> Result<(), Denied> {
+        self.enter(now, |hub| {
+            let shaken = hub.may_come(true).and_then(|()| hub.address(address)).and_then(|key| {
+                let shaken = hub.on_shake(key);
+                hub.release_address(key);
+                shaken
+            });
+            match shaken {
+                Ok(()) => hub.stats.handshakes = hub.stats.handshakes.saturating_add(1),
+                Err(_) => hub.count_refused(),
+            }
+            shaken
+        })
+    }
+
     /// This connection says who it is; `wall` is our wall clock, in microseconds since the epoch, against which the stamp of
     /// what it said is held. False: it has said so before, or is over.
     pub fn hello(&mut self, now: Instant, wall: i64, conn: ConnId, identity: Identity, stamp: Option<Stamp>) -> bool {
@@ -173,19 +192,10 @@ impl<P, M: Memory<P>> Hub<P, M> {
 
     fn admit(&mut self, key: Key) -> Result<ConnId, Denied> {
         let (now, config) = (self.now, *self.config.get());
-        if let Some(address) = self.addresses.get_mut(key) {
-            if address.connections >= config.per_address_connections {
-                return Err(self.denied(Why::Rate));
-            }
-            let rate = config.per_address.handshakes;
-            if address.handshakes.take(now, rate, 1).is_err() {
-                // Many may dial from one address: each of them has a time of its own too.
-                return Err(Denied { why: Why::Rate, after: address.tickets.take(now, rate, config.ticket_most) });
-            }
-        }
-        if self.handshakes.take(now, config.handshakes, 1).is_err() {
+        if self.addresses.get(key).is_some_and(|address| address.connections >= config.per_address_connections) {
             return Err(self.denied(Why::Rate));
         }
+        self.on_shake(key)?;
         let conn = Conn {
             state: ConnState::Pending,
             todo: None,
@@ -206,6 +216,18 @@ impl<P, M: Memory<P>> Hub<P, M> {
             address.connections = address.connections.saturating_add(1);
         }
         Ok(ConnId(conn))
+    }
+
+    fn on_shake(&mut self, key: Key) -> Result<(), Denied> {
+        let (now, config) = (self.now, *self.config.get());
+        if let Some(address) = self.addresses.get_mut(key) {
+            let rate = config.per_address.handshakes;
+            if address.handshakes.take(now, rate, 1).is_err() {
+                // Many may dial from one address: each of them has a time of its own too.
+                return Err(Denied { why: Why::Rate, after: address.tickets.take(now, rate, config.ticket_most) });
+            }
+        }
+        self.handshakes.take(now, config.handshakes, 1).map_err(|_| self.denied(Why::Rate))
     }
 
     fn on_knock(&mut self, address: u64) -> Result<(), Denied> {

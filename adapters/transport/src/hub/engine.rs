@@ -283,6 +283,14 @@ impl<W: HubWire> Engine<W> {
         knocked
     }
 
+    pub(super) fn shake(&mut self, address: u64) -> Result<(), Denied> {
+        let shaken = self.machine.shake(self.now(), address);
+        if let Err(denied) = shaken {
+            self.counters.refuse(denied.why);
+        }
+        shaken
+    }
+
     pub(super) fn accepted(&mut self, conn: ConnId, stream: Box<dyn Stream>, early: &[u8]) -> Option<Arc<Line<W>>> {
         let door = self.lines.get_mut(conn.place())?.as_mut().filter(|door| door.conn == conn)?;
         let line = Arc::new(Line::new(door, stream, early));

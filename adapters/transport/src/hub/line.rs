@@ -104,6 +104,8 @@ pub(super) struct State<W: HubWire> {
     /// A native client's first frame, until it is found out who that is; and why it is refused.
     pub(super) hello: Option<Hello>,
     pub(super) refused: Option<Refusal>,
+    /// Its first frame has shown its session's token.
+    pub(super) proven: bool,
     /// What it shows anew.
     pub(super) reauth: native::Reauth,
     /// Where it takes messages by HTTP, found out when it was let in.
@@ -162,6 +164,7 @@ impl<W: HubWire> Line<W> {
             proof: None,
             hello: None,
             refused: None,
+            proven: false,
             reauth: native::Reauth::default(),
             receiver: None,
             refusal: None,

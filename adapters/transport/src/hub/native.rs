@@ -23,7 +23,7 @@ use crate::http::{Answer, Bytes, Callback};
 use bowline::hub::{Denied, Start, TopicFilter, Why};
 use bowline::wire::KeyedHash;
 use bowline::wire::native::{self, Frame, Refusal, Since};
-use bowline::{Beat, Greeting, Head, MessageId, Nack, Seq};
+use bowline::{Beat, Greeting, Head, MessageId, Nack, Reason, Seq};
 use core::time::Duration;
 use std::sync::Arc;
 
@@ -64,6 +64,11 @@ pub(super) struct Hello {
 }
 
 impl Hello {
+    /// Whether it has shown a session's own token; `known`: why that session does not go on.
+    pub(super) const fn is_proven(&self, known: Option<Reason>) -> bool {
+        self.ticket.is_some() && known.is_none()
+    }
+
     pub(super) fn read(text: &[u8]) -> Option<Self> {
         let Ok(Frame::Hello(hello)) = native::decode(text) else { return None };
         Some(Self {
@@ -86,6 +91,11 @@ pub(super) struct Pass {
 impl Pass {
     pub(super) fn new() -> Self {
         Self { sid: word(), token: word(), before: None, suspended: false }
+    }
+
+    /// A new token, beside which no other counts.
+    pub(super) fn begin(&mut self) {
+        (self.token, self.before, self.suspended) = (word(), None, false);
     }
 
     /// A new token; the last one that was used counts until this one is, for the word of it may be lost (R9). While it is
@@ -244,7 +254,7 @@ pub(super) fn text(frame: &Frame<'_>) -> Text {
 /// A refusal, for a machine's reason.
 pub(super) const fn refusal(why: Why) -> Option<Refusal> {
     match why {
-        Why::Fenced => Some(Refusal::Resume(bowline::Reason::Epoch)),
+        Why::Fenced => Some(Refusal::Resume(Reason::Epoch)),
         Why::Unknown => Some(Refusal::Auth),
         _ => None,
     }

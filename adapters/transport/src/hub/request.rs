@@ -109,6 +109,7 @@ impl<W: HubWire> Hub<W> {
         // How it stands may be asked to the end, when every other request is refused; that is no refusal to be counted.
         let knocked = self.with(|engine| match page && engine.health().draining {
             true => Ok(()),
+            false if callback.path == HELLO && self.native.is_some() => engine.shake(visit.address),
             false => engine.knock(visit.address),
         });
         if let Err(refused) = knocked {

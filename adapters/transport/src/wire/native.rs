@@ -537,6 +537,12 @@ impl Wire for Native {
         Some((fallback.join(segment), body.into(), read))
     }
 
+    /// If it was the ticket, a hub where nobody gets a WebSocket would refuse it for ever; without one a session loses nothing
+    /// but the word that it goes on.
+    fn turned_away(&mut self) {
+        self.ticket = None;
+    }
+
     fn carried(&mut self, body: &Bytes) -> Option<Vec<Heard<Mail>>> {
         match native::decode(body).ok()? {
             // What is malformed in a batch is as good as not sent: there is nobody to be told.

@@ -31,7 +31,10 @@ impl<W: HubWire> Engine<W> {
     pub(in crate::hub) fn called(&mut self, line: &Arc<Line<W>>, hello: &Hello, admission: Result<Admission, Why>) {
         let vote = match admission {
             Ok(Admission::Accept { .. }) => match self.may(hello, line.peer()) {
-                Ok(known) => Vote::Greeted { greeting: hello.greeting, known },
+                Ok(known) => {
+                    line.lock().proven = hello.is_proven(known);
+                    Vote::Greeted { greeting: hello.greeting, known }
+                }
                 Err(refusal) => {
                     line.lock().refused = Some(refusal);
                     Vote::Refuse(Why::Impostor)
@@ -75,7 +78,8 @@ impl<W: HubWire> Engine<W> {
             Ok((session, reason)) => {
                 self.note(session, peer, None);
                 let resumed = hello.greeting.resume && reason.is_none();
-                let welcome = self.native_welcome(session, resumed, reason).unwrap_or_default();
+                let proven = hello.is_proven(known);
+                let welcome = self.native_welcome(session, resumed, reason, proven).unwrap_or_default();
                 Answer { body: Some(("application/json", welcome.into())), ..Answer::OK }
             }
             Err(Denied { why, after }) => {
@@ -85,15 +89,23 @@ impl<W: HubWire> Engine<W> {
         }
     }
 
-    /// The welcome of a session, with a token of its own (R9).
-    fn native_welcome(&mut self, session: SessionId, resumed: bool, reason: Option<Reason>) -> Option<String> {
+    /// The welcome of a session, with a token of its own (R9). Where its client has not `proven` that it is the one before,
+    /// that one's tokens end: what it polls and posts would be taken for the other's.
+    fn native_welcome(
+        &mut self,
+        session: SessionId,
+        resumed: bool,
+        reason: Option<Reason>,
+        proven: bool,
+    ) -> Option<String> {
         let window = self.machine.reconnect_window();
         let (heartbeat, dead) = self.native_beat;
         let mut greeting = self.machine.greeting(session, true)?;
         greeting.resume = resumed;
         let account = self.accounts.get_mut(session.place())?.as_mut()?;
         match &mut account.pass {
-            Some(pass) => pass.rotate(),
+            Some(pass) if proven => pass.rotate(),
+            Some(pass) => pass.begin(),
             None => {
                 let pass = Pass::new();
                 self.sids.insert(pass.sid.clone(), session);
@@ -119,7 +131,8 @@ impl<W: HubWire> Engine<W> {
             account.believed = self.clock.now().after(BELIEVED);
         }
         line.enter(line::Stage::Open);
-        if let Some(welcome) = self.native_welcome(session, resumed, reason) {
+        let proven = line.lock().proven;
+        if let Some(welcome) = self.native_welcome(session, resumed, reason, proven) {
             self.write(line, Wire::text(welcome));
         }
         self.effects.push(Effect::Tell(Event::Connected { peer: peer.clone(), resumed }));

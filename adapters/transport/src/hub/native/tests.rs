@@ -66,6 +66,29 @@ fn r9_whatever_welcomes_are_lost_the_client_has_a_token_that_counts() {
 }
 
 #[test]
+fn r8_who_was_replaced_by_one_without_its_token_is_not_heard_by_http() {
+    let hub = village(|_| Admission::accept());
+    let (_, first) = hello(&hub, greeting(Origin::new(7, 1)), None);
+    let poll = |welcome: &str| {
+        let report = bowline::Report { base: Seq::FIRST, arrived: 0, done: 0, rejected: 0, win: 64 };
+        let poll = native::Poll { report, una: Seq::FIRST, wait: Duration::ZERO };
+        let asked = Callback {
+            body: Frame::Poll(poll).encode().into(),
+            path: native::POLL,
+            bearer: Some(ticket(welcome).token.into_owned()),
+            client: Some("sensor-7".into()),
+            ..Callback::empty("poll")
+        };
+        smol::block_on(hub.request(&visit(), asked)).status
+    };
+    assert_eq!(poll(&first), 200);
+    let (_, resumed) = hello(&hub, greeting(Origin::new(7, 1)), Some(ticket(&first)));
+    assert_eq!((poll(&first), poll(&resumed)), (200, 200), "both are its own");
+    let (_, other) = hello(&hub, greeting(Origin::new(8, 1)), None);
+    assert_eq!((poll(&resumed), poll(&other)), (401, 200));
+}
+
+#[test]
 fn what_waits_for_its_turn_is_let_go_of_when_its_sender_begins_anew() {
     let hub = village(|_| Admission::accept());
     let _messages = hub.messages();
@@ -110,6 +133,21 @@ fn u8_who_is_refused_by_http_again_and_again_is_not_asked_about_any_more() {
     assert_eq!(statuses.iter().filter(|status| **status == 403).count(), *asked.lock().unwrap());
     assert!(*asked.lock().unwrap() < 40, "{statuses:?}");
     assert_eq!(statuses.last(), Some(&429));
+}
+
+#[test]
+fn u8_as_many_come_by_http_from_one_address_as_by_connections() {
+    let hub = village(|_| Admission::accept());
+    let come = |n: usize| {
+        let cid = format!("sensor-{n}");
+        let body = native::Hello { cid: cid.into(), ticket: None, auth: None, greeting: greeting(Origin::new(7, 1)) };
+        let body = Frame::Hello(body).encode();
+        let asked = Callback { body: body.into(), path: native::HELLO, ..Callback::empty("hello") };
+        smol::block_on(hub.request(&visit(), asked)).status
+    };
+    let let_in = (0..2000).filter(|n| come(*n) == 200).count();
+    assert!((256..1000).contains(&let_in), "{let_in} of one address");
+    assert_eq!(hub.health().sessions, let_in);
 }
 
 #[test]

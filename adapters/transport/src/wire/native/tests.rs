@@ -56,6 +56,19 @@ fn r9_the_ticket_is_the_last_welcomes_or_the_last_token() {
 }
 
 #[test]
+fn r2_a_ticket_that_is_refused_by_http_is_not_shown_again() {
+    let mut wire = welcomed();
+    let fallback = Target::http("http://hub/bowline/1").unwrap();
+    let mut greet = || {
+        let (_, body, _) = wire.ask(&fallback, Question::Greet(greeting(true))).unwrap();
+        wire.turned_away();
+        String::from_utf8(body.to_vec()).unwrap()
+    };
+    assert!(greet().contains(r#""resume":true,"sid":"s""#));
+    assert!(greet().contains(r#""resume":false"#));
+}
+
+#[test]
 fn r2_somebody_elses_ticket_is_thrown_away() {
     let mut wire = welcomed();
     for (reason, resume) in [("auth", true), ("epoch", true), ("identity", false)] {
