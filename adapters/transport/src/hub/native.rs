@@ -81,11 +81,29 @@ pub(super) struct Pass {
     /// The one that was used last: that the client has for certain.
     before: Option<Box<str>>,
     suspended: bool,
+    /// The hello that is to be answered has shown a token.
+    shown: bool,
 }
 
 impl Pass {
     pub(super) fn new() -> Self {
-        Self { sid: word(), token: word(), before: None, suspended: false }
+        Self { sid: word(), token: word(), before: None, suspended: false, shown: false }
+    }
+
+    /// The token of a welcome. Who has shown none begins a life of its own: those of the life before are worthless, or two
+    /// would take each other's messages by HTTP.
+    pub(super) fn welcome(&mut self) {
+        if core::mem::take(&mut self.shown) {
+            self.rotate();
+        } else {
+            *self = Self { sid: core::mem::take(&mut self.sid), ..Self::new() };
+        }
+    }
+
+    /// Whether a hello may go on with this session.
+    pub(super) fn greets(&mut self, names: &KeyedHash, token: &str) -> bool {
+        self.shown = self.admits(names, token);
+        self.shown
     }
 
     /// A new token; the last one that was used counts until this one is, for the word of it may be lost (R9). While it is

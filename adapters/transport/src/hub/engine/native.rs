@@ -57,7 +57,7 @@ impl<W: HubWire> Engine<W> {
         let names = self.names.clone();
         let account = self.accounts.get_mut(session.place()).and_then(Option::as_mut);
         let own = account.filter(|account| Some(&account.peer) == peer).and_then(|account| account.pass.as_mut());
-        let admitted = own.is_some_and(|pass| pass.admits(&names, token));
+        let admitted = own.is_some_and(|pass| pass.greets(&names, token));
         admitted.then_some(None).ok_or(Refusal::Resume(Reason::Identity))
     }
 
@@ -93,7 +93,7 @@ impl<W: HubWire> Engine<W> {
         greeting.resume = resumed;
         let account = self.accounts.get_mut(session.place())?.as_mut()?;
         match &mut account.pass {
-            Some(pass) => pass.rotate(),
+            Some(pass) => pass.welcome(),
             None => {
                 let pass = Pass::new();
                 self.sids.insert(pass.sid.clone(), session);

@@ -37,6 +37,20 @@ fn ticket(welcome: &str) -> native::Ticket<'_> {
 }
 
 #[test]
+fn r9_whoever_shows_no_token_makes_those_of_the_life_before_worthless() {
+    let names = KeyedHash::new([7; 16]);
+    let mut pass = Pass::new();
+    let (sid, first) = (pass.sid.clone(), pass.token.clone());
+    assert!(pass.greets(&names, &first));
+    pass.welcome();
+    let second = pass.token.clone();
+    assert!(pass.admits(&names, &first) && second != first, "it was shown, and the welcome may be lost");
+    pass.welcome();
+    assert!(!pass.admits(&names, &first) && !pass.admits(&names, &second), "somebody else has begun");
+    assert_eq!(pass.sid, sid);
+}
+
+#[test]
 fn r9_whatever_welcomes_are_lost_the_client_has_a_token_that_counts() {
     let names = KeyedHash::new([7; 16]);
     let mut pass = Pass::new();
