@@ -3,6 +3,7 @@
 use super::*;
 use crate::http::Callback;
 use crate::hub::{HubSetup, Name, Refused, Village, Visit};
+use bowline::Origin;
 use bowline::hub::Publish;
 use core::net::IpAddr;
 use std::sync::Mutex;
