@@ -647,3 +647,6 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         self.inbox.waits(delivery)
     }
 }
+
+#[cfg(test)]
+mod tests;
