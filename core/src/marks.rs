@@ -264,13 +264,13 @@ impl Marks {
     /// Begins anew with a sender whose lowest unfinished message is `una`; what lies below `doubt` it has perhaps said
     /// before, to somebody who is not here any more.
     pub fn begin(&mut self, of: Origin, una: Seq, doubt: Seq) {
-        let una = una.max(Seq::FIRST);
+        let una = una.clamp(Seq::FIRST, Seq::LAST.next());
         *self = Self { of: Some(of), base: una, next: una, una, doubt, gap: self.gap, ..Self::new(self.order) };
     }
 
     /// Everything below `una` has ended at its sender.
     pub fn advance(&mut self, una: Seq) {
-        self.una = self.una.max(una);
+        self.una = self.una.max(una.min(Seq::LAST.next()));
         if self.order {
             self.give_up();
             // At once, as far as nothing waits for its turn: what comes next may lie a window behind the new lowest.
@@ -500,7 +500,8 @@ impl Marks {
 
     const fn bit(&self, seq: Seq) -> Option<u64> {
         let at = seq.since(self.base);
-        if seq.get() < self.base.get() || at >= WINDOW { None } else { Some(1 << at) }
+        let is_one = seq.get() >= self.base.get() && seq.get() <= Seq::LAST.get();
+        if is_one && at < WINDOW { Some(1 << at) } else { None }
     }
 }
 

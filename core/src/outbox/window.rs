@@ -219,3 +219,6 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
 
 /// Nobody is asked to wait longer (B4).
 const LONGEST: Duration = Duration::from_secs(600);
+
+#[cfg(test)]
+mod tests;

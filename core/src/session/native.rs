@@ -43,6 +43,9 @@ impl NativeConfig {
     pub const DEFAULT: Self = Self { order: true, poll: Duration::from_secs(25) };
 }
 
+/// Below the first number.
+const NOTHING: Seq = Seq::from_number(0);
+
 /// After a question by HTTP that failed, the next one.
 const REST: Duration = Duration::from_secs(1);
 
@@ -74,11 +77,14 @@ pub(super) struct Native {
     carrying: Option<Carrying>,
     /// How the last greeting ended, and what of the peer's is lost with its former epoch; for the application.
     told: Option<(bool, Option<Reason>)>,
-    lost: Option<Seq>,
+    /// Nobody has number 0: nothing is lost.
+    lost: Seq,
     /// Something may have waited for its turn when the peer began anew.
     strays: bool,
-    /// When the peer began anew, and the question that was under way then: its answer is the former self's.
-    began: Option<(Instant, u32)>,
+    /// So long after the peer began anew something may still come from its former self; and the question that was under
+    /// way then, whose answer is the former self's.
+    former_until: Instant,
+    former_talk: u32,
     /// The highest number that came by a frame; by a request, and when; and when marks last came by one.
     framed: Seq,
     posted: (Seq, Instant),
@@ -132,11 +138,12 @@ impl Native {
             superseded: None,
             carrying: None,
             told: None,
-            lost: None,
+            lost: NOTHING,
             strays: false,
-            began: None,
-            framed: Seq::from_number(0),
-            posted: (Seq::from_number(0), Instant::ZERO),
+            former_until: Instant::ZERO,
+            former_talk: 0,
+            framed: NOTHING,
+            posted: (NOTHING, Instant::ZERO),
             polled: Instant::ZERO,
             silence: None,
         }
@@ -274,17 +281,18 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             marks.advance(greeting.una);
         } else {
             if before.is_some() {
-                native.lost = Some(mine.rcv().next());
+                native.lost = mine.rcv().next();
                 native.strays = true;
-                native.began = Some((self.now, native.talks));
+                native.former_until = self.now.after(OVERTAKES);
+                native.former_talk = native.talks;
                 self.inbox.disown();
             }
             // Of one that says it has sent less than came, nothing that came before is new.
             let had = native.framed.max(posted).max(mine.top()).next();
             let doubt = if same { greeting.next.max(had) } else { greeting.next };
             marks.begin(greeting.origin, greeting.una, doubt);
-            native.framed = Seq::from_number(0);
-            native.posted = (Seq::from_number(0), Instant::ZERO);
+            native.framed = NOTHING;
+            native.posted = (NOTHING, Instant::ZERO);
         }
         marks.told();
         native.greeted = true;
@@ -475,13 +483,14 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         let (now, finished) = (self.now, self.finished());
         let native = self.native.as_mut()?;
         // What a former self of the peer numbered means something else to this one.
-        let former = native.began.filter(|(at, _)| now.since(*at) <= OVERTAKES);
+        let former = now < native.former_until;
         let underway = matches!(native.talk, Talk::Underway { .. });
-        let asked = |talk| native.older == Some(talk) || (underway && native.talks == talk);
+        let (talk, older) = (native.former_talk, native.older);
+        let asked = older == Some(talk) || (underway && native.talks == talk);
         let head = match (head, former) {
             (Head::Numbered { .. }, _) if finished => return None,
-            (Head::Numbered { .. }, Some((_, talk))) if asked(talk) => return None,
-            (Head::Marks { report, beat, .. }, Some(_)) => Head::Marks { report, una: Seq::FIRST, beat },
+            (Head::Numbered { .. }, true) if asked => return None,
+            (Head::Marks { report, beat, .. }, true) => Head::Marks { report, una: Seq::FIRST, beat },
             (Head::Numbered { .. } | Head::Marks { .. } | Head::Nack { .. } | Head::Welcome { .. }, _) => head,
             (
                 Head::Data { .. }
@@ -606,7 +615,8 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         if let Some((resumed, reason)) = native.told.take() {
             return Some(Event::Resumed { resumed, reason });
         }
-        if let Some(from) = native.lost.take() {
+        if native.lost > NOTHING {
+            let from = core::mem::replace(&mut native.lost, NOTHING);
             return Some(Event::Gap { from, to: None, count: 0 });
         }
         if native.strays {
@@ -674,3 +684,6 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         self.inbox.waits(delivery)
     }
 }
+
+#[cfg(test)]
+mod tests;

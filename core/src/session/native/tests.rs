@@ -1,0 +1,299 @@
+use super::*;
+use crate::cause::Hint;
+use crate::config::Config;
+use crate::ids::{Origin, PostId};
+use crate::inbox::InboxConfig;
+use crate::outbox::Policy;
+use crate::profile::{NATIVE, NATIVE_PEER};
+use crate::session::{Frame, InlineSession, Output};
+use std::vec::Vec;
+
+type Small = InlineSession<u32, 4, 8>;
+
+const OURS: Origin = Origin::new(7, 1);
+const THEIRS: Origin = Origin::new(9, 1);
+const SECOND: Duration = Duration::from_secs(1);
+
+fn at(ms: u64) -> Instant {
+    Instant::from_micros(ms * 1000)
+}
+
+fn seq(n: u64) -> Seq {
+    Seq::from_number(n)
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Did {
+    Connect(LinkId),
+    Event(Event),
+    Respond(u64, Answer),
+    Carry(u64),
+    Marks(Report, Seq),
+    Nack(u64),
+    Data(u64),
+    Post(PostId),
+    Greet(u32),
+    Poll(u32),
+    Close,
+}
+
+fn drain(session: &mut Small) -> Vec<Did> {
+    let mut all = Vec::new();
+    while let Some(output) = session.poll() {
+        all.push(match output {
+            Output::Connect { link } => Did::Connect(link),
+            Output::Event(event) => Did::Event(event),
+            Output::Respond { request, answer } => Did::Respond(request.0, answer),
+            Output::Carry { request, .. } => Did::Carry(request.0),
+            Output::Frame { frame: Frame::Marks { report, una, .. }, .. } => Did::Marks(report, una),
+            Output::Frame { frame: Frame::Nack { seq, .. }, .. } => Did::Nack(seq.get()),
+            Output::Frame { frame: Frame::Data { seq, .. }, .. } => Did::Data(seq.get()),
+            Output::Post { post, .. } => Did::Post(post),
+            Output::Greet { talk, .. } => Did::Greet(talk),
+            Output::Poll { talk, .. } => Did::Poll(talk),
+            Output::Close { .. } | Output::Refuse { .. } => Did::Close,
+            Output::Frame { .. } => panic!("a plain word"),
+        });
+        assert!(all.len() < 1000, "output without end: {all:?}");
+    }
+    assert!(session.deadline().is_none_or(|deadline| deadline > session.now()), "rule 6");
+    all
+}
+
+fn session(config: Config) -> Small {
+    let mut session = Small::inline(config.check().unwrap(), 1, OURS, at(0));
+    session.start(at(0));
+    session
+}
+
+fn greeting(of: Origin, next: u64, una: u64) -> Greeting {
+    Greeting { next: seq(next), una: seq(una), ..Greeting::new(of) }
+}
+
+/// A hub's session with a client that is connected.
+fn hub() -> (Small, LinkId) {
+    let mut hub = session(NATIVE_PEER);
+    assert_eq!(hub.greeted(at(0), &greeting(THEIRS, 1, 1), None, false), Some(Reason::UnknownSession));
+    let crate::link::Accepted::Open(link) = hub.accept(at(0)) else { panic!() };
+    let _ = drain(&mut hub);
+    (hub, link)
+}
+
+/// A client without a connection, whose HTTP path carries; its first question is a greeting.
+fn degraded() -> (Small, u32, Instant) {
+    let mut client = session(NATIVE);
+    for _ in 0..100 {
+        for did in drain(&mut client) {
+            match did {
+                Did::Connect(link) => client.link_down(client.now(), link, Cause::Refused, Hint::NONE),
+                Did::Greet(talk) => return (client, talk, at(0)),
+                _ => {}
+            }
+        }
+        let next = client.deadline().unwrap();
+        client.tick(next);
+    }
+    panic!("it never asks");
+}
+
+fn numbered(n: u64) -> Head {
+    Head::Numbered { seq: seq(n), una: Seq::FIRST }
+}
+
+fn turns(did: &[Did]) -> usize {
+    did.iter().filter(|did| matches!(did, Did::Event(Event::Turn { .. }))).count()
+}
+
+/// The storage is smaller than what the configuration would take: the peer is told what there is.
+#[test]
+fn s10_nobody_is_told_of_room_that_is_not_there() {
+    let (mut hub, link) = hub();
+    assert_eq!(hub.report().win, 8);
+    for n in 1..=8 {
+        assert!(matches!(hub.received(at(1), link, numbered(n)), Some(Arrival::Deliver { .. })));
+        assert_eq!(hub.report().limit(), seq(8));
+    }
+    // A peer that sends more all the same is asked for it again.
+    assert_eq!(hub.received(at(1), link, numbered(9)), Some(Arrival::Full));
+    assert!(drain(&mut hub).contains(&Did::Nack(9)));
+}
+
+#[test]
+fn s8_a_rejection_is_no_delivery_whatever_the_inbox_is_told() {
+    let mut hub = session(Config { inbox: InboxConfig::DEFAULT, ..NATIVE_PEER });
+    let _ = hub.greeted(at(0), &greeting(THEIRS, 1, 1), None, true);
+    let id = Some(THEIRS.message(seq(1)));
+    let Arrival::Deliver { delivery, .. } = hub.request(at(0), RequestId(1), id, None) else { panic!() };
+    assert!(hub.complete(at(0), delivery, Verdict::Reject));
+    assert_eq!(drain(&mut hub), [Did::Respond(1, Answer::Rejected)]);
+    assert_eq!(hub.request(at(0), RequestId(2), id, None), Arrival::Answer(Answer::Rejected));
+}
+
+#[test]
+fn h3_of_many_polls_at_once_each_is_answered() {
+    let mut hub = session(NATIVE_PEER);
+    let _ = hub.greeted(at(0), &greeting(THEIRS, 1, 1), None, true);
+    let nothing = Report::nothing(64);
+    let mut poll = |n| hub.polled(at(0), RequestId(n), 25 * SECOND, &nothing, Seq::FIRST);
+    assert_eq!([poll(1), poll(2), poll(3), poll(4)], [true, true, false, false], "no place for more before an answer");
+    assert_eq!(drain(&mut hub), [Did::Respond(1, Answer::Polled)]);
+    assert!(hub.polled(at(0), RequestId(5), 25 * SECOND, &nothing, Seq::FIRST));
+    assert_eq!(drain(&mut hub), [Did::Respond(2, Answer::Polled)]);
+    hub.tick(at(25_000));
+    assert_eq!(drain(&mut hub), [Did::Carry(5), Did::Respond(5, Answer::Polled)]);
+}
+
+/// An answer without a word, as while the hub holds a dead connection for alive, is no reason to ask at once.
+#[test]
+fn h3_empty_answers_are_no_loop() {
+    let (mut client, talk, _) = degraded();
+    let now = client.now();
+    // A welcome that remembers for a shorter time than we try (S12).
+    let short = Greeting { life: SECOND, ..greeting(THEIRS, 1, 1) };
+    assert_eq!(client.carried(now, Head::Welcome { greeting: short, refused: None }), None);
+    client.talked(now, talk, HttpOutcome::Acked);
+    assert!(!drain(&mut client).iter().any(|did| matches!(did, Did::Greet(_) | Did::Poll(_))), "a rest first");
+    client.tick(now.after(SECOND));
+    let Some(Did::Greet(talk)) = drain(&mut client).into_iter().find(|did| matches!(did, Did::Greet(_))) else {
+        panic!()
+    };
+    client.carried(client.now(), Head::Welcome { greeting: greeting(THEIRS, 1, 1), refused: None });
+    client.talked(client.now(), talk, HttpOutcome::Acked);
+    let Some(Did::Poll(talk)) = drain(&mut client).into_iter().find(|did| matches!(did, Did::Poll(_))) else {
+        panic!()
+    };
+    client.talked(client.now(), talk, HttpOutcome::Acked);
+    assert!(!drain(&mut client).iter().any(|did| matches!(did, Did::Poll(_))), "a rest first");
+    let later = client.now().after(SECOND);
+    client.tick(later);
+    assert!(drain(&mut client).iter().any(|did| matches!(did, Did::Poll(_))));
+}
+
+/// What waited for its turn when the peer began anew is handed over, and its places are free again.
+#[test]
+fn r5_what_waited_for_a_former_self_is_not_kept_for_ever() {
+    let (mut hub, link) = hub();
+    for n in [4, 2] {
+        assert!(matches!(hub.received(at(1), link, numbered(n)), Some(Arrival::Ahead { .. })));
+    }
+    assert_eq!(turns(&drain(&mut hub)), 0);
+    let anew = Origin::new(9, 2);
+    assert_eq!(hub.greeted(at(2), &greeting(anew, 1, 1), None, false), Some(Reason::Gap));
+    assert!(matches!(hub.accept(at(2)), crate::link::Accepted::Open(_)));
+    let did = drain(&mut hub);
+    let events: Vec<_> =
+        did.iter().filter_map(|did| if let Did::Event(event) = did { Some(*event) } else { None }).collect();
+    let gap = events.iter().position(|event| *event == Event::Gap { from: seq(1), to: None, count: 0 }).unwrap();
+    let Event::Turn { delivery } = events[gap + 1] else { panic!("{events:?}") };
+    assert!(hub.complete(at(3), delivery, Verdict::Done) && turns(&did) == 2);
+    assert_eq!(hub.report(), Report { win: 7, ..Report::nothing(0) }, "it says nothing of what the new one numbers");
+}
+
+/// A peer that has lost its numbers and not its epoch breaks I3; what it had sent is in doubt, not new, and not a copy.
+#[test]
+fn r4_numbers_that_come_twice_are_in_doubt() {
+    let (mut hub, link) = hub();
+    let Some(Arrival::Deliver { delivery, .. }) = hub.received(at(1), link, numbered(1)) else { panic!() };
+    assert_eq!(hub.greeted(at(2), &greeting(THEIRS, 1, 1), None, false), Some(Reason::Ahead));
+    let crate::link::Accepted::Open(link) = hub.accept(at(2)) else { panic!() };
+    assert!(matches!(hub.received(at(3), link, numbered(1)), Some(Arrival::Deliver { maybe_dup: true, .. })));
+    assert!(matches!(hub.received(at(3), link, numbered(2)), Some(Arrival::Deliver { maybe_dup: false, .. })));
+    assert!(hub.complete(at(3), delivery, Verdict::Done));
+    assert_eq!(hub.report().cum().get(), 0, "the former one was completed");
+}
+
+/// A greeting by HTTP that a connection has overtaken.
+#[test]
+fn r1_a_late_greeting_changes_nothing() {
+    let (mut hub, link) = hub();
+    let Some(Arrival::Deliver { delivery, .. }) = hub.received(at(1), link, numbered(1)) else { panic!() };
+    assert!(hub.complete(at(1), delivery, Verdict::Done));
+    let before = hub.report();
+    assert_eq!(hub.greeted(at(2), &greeting(THEIRS, 1, 1), None, true), Some(Reason::Ahead));
+    assert_eq!(hub.report(), before);
+    assert_eq!(hub.received(at(3), link, numbered(1)), Some(Arrival::Duplicate));
+}
+
+/// The answer to a question that was asked of a former self numbers by that one's epoch.
+#[test]
+fn r5_a_late_answer_of_a_former_self_is_not_the_new_ones() {
+    let (mut client, talk, _) = degraded();
+    let now = client.now();
+    client.carried(now, Head::Welcome { greeting: greeting(THEIRS, 1, 1), refused: None });
+    client.talked(now, talk, HttpOutcome::Acked);
+    let Some(Did::Poll(talk)) = drain(&mut client).into_iter().find(|did| matches!(did, Did::Poll(_))) else {
+        panic!()
+    };
+    let link = loop {
+        client.tick(client.deadline().unwrap());
+        if let Some(Did::Connect(link)) = drain(&mut client).into_iter().find(|did| matches!(did, Did::Connect(_))) {
+            break link;
+        }
+    };
+    let now = client.now();
+    assert!(client.link_up(now, link));
+    let anew = Head::Welcome { greeting: greeting(Origin::new(9, 2), 1, 1), refused: Some(Reason::UnknownSession) };
+    assert_eq!(client.received(now, link, anew), None);
+    let _ = drain(&mut client);
+    assert_eq!(client.carried(now, numbered(1)), None);
+    let una = Head::Marks { report: Report::nothing(64), una: seq(50), beat: Beat::None };
+    assert_eq!(client.carried(now, una), None);
+    client.talked(now, talk, HttpOutcome::Acked);
+    assert!(matches!(client.received(now, link, numbered(1)), Some(Arrival::Deliver { .. })));
+}
+
+/// What ends otherwise than by the peer's word is announced, or it waits for it for ever.
+#[test]
+fn r5_what_was_too_large_is_announced() {
+    let (mut hub, link) = hub();
+    hub.send(at(1), 1, 100, Policy::DEFAULT).unwrap();
+    let _ = drain(&mut hub);
+    // The connection ends because of it, and there is no other path.
+    hub.link_down(at(2), link, Cause::Closed(1009), Hint::NONE);
+    let _ = drain(&mut hub);
+    let _ = hub.greeted(at(3), &greeting(THEIRS, 1, 1), None, false);
+    assert!(matches!(hub.accept(at(3)), crate::link::Accepted::Open(_)));
+    assert!(drain(&mut hub).iter().any(|did| matches!(did, Did::Marks(_, una) if *una == seq(2))));
+}
+
+/// A request under an old token fails while a connection carries: the session is known all the same.
+#[test]
+fn r9_an_old_token_is_not_a_lost_session() {
+    let (mut client, talk, _) = degraded();
+    let now = client.now();
+    client.carried(now, Head::Welcome { greeting: greeting(THEIRS, 1, 1), refused: None });
+    client.talked(now, talk, HttpOutcome::Acked);
+    let Some(Did::Poll(talk)) = drain(&mut client).into_iter().find(|did| matches!(did, Did::Poll(_))) else {
+        panic!()
+    };
+    let link = loop {
+        client.tick(client.deadline().unwrap());
+        if let Some(Did::Connect(link)) = drain(&mut client).into_iter().find(|did| matches!(did, Did::Connect(_))) {
+            break link;
+        }
+    };
+    let now = client.now();
+    assert!(client.link_up(now, link));
+    let welcome = Head::Welcome { greeting: greeting(THEIRS, 1, 1), refused: None };
+    assert_eq!(client.received(now, link, welcome), None);
+    client.talked(now, talk, HttpOutcome::Auth);
+    assert!(client.greeting(true).resume, "it goes on");
+}
+
+/// Any number at all, at any time.
+#[test]
+fn g10_absurd_greetings() {
+    for (next, una) in [(0, 0), (1, u64::MAX), (u64::MAX, 1), (u64::MAX, u64::MAX), (0, 1 << 48)] {
+        let (mut hub, link) = hub();
+        let report = Report { base: seq(una), arrived: u64::MAX, done: u64::MAX, rejected: u64::MAX, win: u16::MAX };
+        let got = Some(Got { of: OURS, report });
+        let absurd = Greeting { rx: got, resume: true, win: u16::MAX, ..greeting(THEIRS, next, una) };
+        for _ in 0..3 {
+            let _ = hub.greeted(at(1), &absurd, None, false);
+            let _ = hub.received(at(1), link, numbered(una));
+            let _ = hub.received(at(1), link, Head::Marks { report, una: seq(una), beat: Beat::Pong(u64::MAX) });
+            hub.send(at(1), 1, 10, Policy::DEFAULT).unwrap();
+            let _ = (drain(&mut hub), hub.greeting(true));
+        }
+    }
+}
