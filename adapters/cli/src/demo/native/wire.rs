@@ -207,17 +207,17 @@ impl Books {
                     over: false,
                 });
             }
-            Ok(Frame::Marks { report, .. }) => {
-                let completed = self.completed.of_mut(way.back());
-                *completed = report.cum().get().max(*completed);
-            }
-            Ok(Frame::Poll(poll)) => {
-                let completed = self.completed.of_mut(way.back());
-                *completed = poll.report.cum().get().max(*completed);
-            }
+            Ok(Frame::Marks { report, .. }) => self.told(way.back(), &report),
+            Ok(Frame::Poll(poll)) => self.told(way.back(), &poll.report),
             Ok(Frame::Data { seq, .. }) => self.data((http, line), way, seq, whole),
             _ => {}
         }
+    }
+
+    /// The sender of this direction is told.
+    fn told(&mut self, way: Way, report: &Report) {
+        let completed = self.completed.of_mut(way);
+        *completed = report.cum().get().max(*completed);
     }
 
     fn unanswered(&self, way: Way) -> u64 {
