@@ -184,7 +184,13 @@ impl Books {
             Ok(Frame::Batch(frames)) => {
                 frames.iter().for_each(|frame| self.frame(key, way, frame.as_bytes(), frame.len()))
             }
-            _ => self.frame(key, way, text, text.len()),
+            Ok(_) => self.frame(key, way, text, text.len()),
+            // The one body that is no frame.
+            Err(_) => {
+                if let Ok(poll) = native::Poll::decode(text) {
+                    self.told(way.back(), &poll.report);
+                }
+            }
         }
     }
 
@@ -208,7 +214,6 @@ impl Books {
                 });
             }
             Ok(Frame::Marks { report, .. }) => self.told(way.back(), &report),
-            Ok(Frame::Poll(poll)) => self.told(way.back(), &poll.report),
             Ok(Frame::Data { seq, .. }) => self.data((http, line), way, seq, whole),
             _ => {}
         }
