@@ -95,7 +95,7 @@ Examples:
   bowline demo --adapter blocking --seed 7         threads, and other chances
   bowline demo --time-scale 0.05 --json | tail -1  the ledger, for a script
   bowline demo --scene miners                      a validator and 200 miners
-  bowline demo --scene native                      100000 messages, and cuts";
+  bowline demo --scene native                      200000 messages, and cuts";
 
 /// Breaks a session in every way we know and counts what arrives
 #[derive(Debug, clap::Args)]
@@ -112,7 +112,7 @@ pub(crate) struct Args {
     miners: Option<u16>,
 
     /// How many messages of the native scene each way: 1000 to 1000000
-    /// [default: 50000]
+    /// [default: 100000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1000..=1_000_000), verbatim_doc_comment)]
     messages: Option<u64>,
 
@@ -168,7 +168,7 @@ impl Args {
     }
 
     fn messages(&self) -> u64 {
-        self.messages.unwrap_or(50_000)
+        self.messages.unwrap_or(100_000)
     }
 
     /// What is given and means nothing to the scene.

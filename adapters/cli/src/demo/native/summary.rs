@@ -44,6 +44,7 @@ struct Again {
     /// After one cut.
     most: u64,
     needless: u64,
+    beside: Count,
     repeated: u64,
 }
 
@@ -51,14 +52,20 @@ impl Summary<'_> {
     fn again(&self, way: Way) -> Again {
         let mut again = Again::default();
         for crossing in &self.totals.crossings {
-            let Traffic { unanswered, again: count, needless, repeated, .. } = *crossing.traffic.of(way);
+            let Traffic { unanswered, again: count, needless, beside, repeated, .. } = *crossing.traffic.of(way);
             again.unanswered += unanswered;
             again.all = again.all.plus(count);
             again.most = again.most.max(count.messages);
             again.needless += needless;
+            again.beside = again.beside.plus(beside);
             again.repeated += repeated;
         }
         again
+    }
+
+    /// What went by HTTP after it had gone, or on a live WebSocket after it had gone by HTTP.
+    fn copies(&self, way: Way) -> Count {
+        self.totals.http_again.of(way).plus(self.again(way).beside)
     }
 
     /// Connections after the first, and how many of them went on with the session.
@@ -121,7 +128,7 @@ impl Summary<'_> {
             let judgement = self.judgement.of(way);
             let Judgement { accepted, by_websocket, by_http, unfinished, delivered, lost, doubled, .. } = *judgement;
             let Judgement { disordered, altered, marked, p50, p99, .. } = *judgement;
-            let Again { unanswered, all, most, needless, repeated } = self.again(way);
+            let Again { unanswered, all, most, needless, beside, repeated } = self.again(way);
             let (http, http_again) = (*self.totals.http.of(way), *self.totals.http_again.of(way));
             json!({
                 "accepted": accepted,
@@ -139,6 +146,8 @@ impl Summary<'_> {
                 "again_bytes": all.bytes,
                 "again_most_after_one_cut": most,
                 "needless": needless,
+                "beside_messages": beside.messages,
+                "beside_bytes": beside.bytes,
                 "repeated": repeated,
                 "crossed": self.totals.distinct.of(way),
                 "http_messages": http.messages,
@@ -222,8 +231,8 @@ impl Summary<'_> {
             number("", &|way| self.again(way).all.bytes, "bytes"),
             number("most after one cut", &|way| self.again(way).most, &format!("the window is {WINDOW}")),
             bad("of these, not missing", &|way| self.again(way).needless, "the receiver had said so"),
-            number("again by HTTP", &|way| self.totals.http_again.of(way).messages, "unanswered, or its answer lost"),
-            number("", &|way| self.totals.http_again.of(way).bytes, "bytes"),
+            number("by the other path too", &|way| self.copies(way).messages, "unanswered in time"),
+            number("", &|way| self.copies(way).bytes, "bytes"),
             took("time to completion", &|page| page.p50),
             took("  99 % within", &|page| page.p99),
             String::new(),

@@ -36,8 +36,10 @@ const SETTLING: Duration = Duration::from_secs(5);
 /// A lost client may take so long until its first attempt to come back.
 const RETURN: Duration = Duration::from_millis(500);
 
-/// The longest delay between attempts while something seems to block WebSockets: the script does not wait ten minutes.
+/// The longest delay between attempts while something seems to block WebSockets, and the longest time that a new one is
+/// watched before traffic returns to it: with as many faults in a row as here they would be ten minutes and five.
 const BLOCKED: Duration = Duration::from_secs(30);
+const WATCHED: Duration = Duration::from_secs(10);
 
 /// Something that one of both told.
 #[derive(Debug)]
@@ -84,6 +86,7 @@ impl World {
             .fallback(&format!("http://{}/bowline/1", http.addr()))?
             .configure(|config| {
                 config.link.blocked = BLOCKED;
+                config.route.stable_most = WATCHED;
                 scale.apply(config);
             })
             .identity("demo client")
