@@ -27,9 +27,9 @@ use async_channel::{Receiver, Sender};
 use bowline::wire::KeyedHash;
 use bowline::{
     Accepted, Arrival, Cause, ConfigError, DeliveryId, Ending, Event, Head, HeapSession, Hint, HttpOutcome, LinkId,
-    MessageId, Origin, Outcome, Output, Path, Policy, PostId, REPLACED, Refusal, RequestId, Role, Seq, State, Stats,
-    Verdict,
+    MessageId, Origin, Outcome, Output, Path, Policy, PostId, Refusal, RequestId, Role, Seq, State, Stats, Verdict,
 };
+use core::fmt;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
@@ -57,7 +57,6 @@ pub(crate) const ASIDE: usize = 256;
 /// let action = Action::Dial { link: LinkId::NONE.next() };
 /// assert!(matches!(action, Action::Dial { .. }));
 /// ```
-#[derive(Debug)]
 pub enum Action {
     /// Connect to the peer and report by [`Node::dialed`](crate::Node::dialed).
     Dial {
@@ -84,6 +83,19 @@ pub enum Action {
         /// For connecting, sending and the answer together.
         deadline: Duration,
     },
+}
+
+impl fmt::Debug for Action {
+    /// Without the headers and the body: they hold tokens and what is nobody else's business.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dial { link } => f.debug_struct("Dial").field("link", link).finish(),
+            Self::Drop { link } => f.debug_struct("Drop").field("link", link).finish(),
+            Self::Post { call, target, .. } => {
+                f.debug_struct("Post").field("call", call).field("target", target).finish_non_exhaustive()
+            }
+        }
+    }
 }
 
 /// A request of ours.
@@ -177,8 +189,6 @@ pub(crate) struct Engine<W: Wire> {
     crowded: bool,
     /// What a peer knows to say by HTTP what became of us is no word about the session while a connection holds.
     native: bool,
-    /// The last greeting by HTTP.
-    greets: Option<u32>,
     outbound_limit: usize,
     pub(crate) actions: Vec<Action>,
     pub(crate) effects: Vec<Effect<W::Incoming>>,
@@ -222,7 +232,6 @@ impl<W: Wire> Engine<W> {
             last_aside: u64::MAX,
             crowded: false,
             native: setup.config.native.is_some(),
-            greets: None,
             outbound_limit: usize::try_from(setup.config.outbox.frame_limit).unwrap_or(usize::MAX),
             actions: Vec::new(),
             effects: Vec::new(),
@@ -349,9 +358,6 @@ impl<W: Wire> Engine<W> {
         match call {
             Call::Message(post) => self.message_posted(post, &Posted { outcome, ..posted.clone() }),
             Call::Talk(talk) => {
-                if outcome == HttpOutcome::Auth && self.greets == Some(talk) {
-                    self.wire.turned_away();
-                }
                 // Who is refused is told why.
                 let word = matches!(outcome, HttpOutcome::Acked | HttpOutcome::Auth);
                 let understood = word && self.carried(&posted.body);
@@ -654,10 +660,6 @@ impl<W: Wire> Engine<W> {
                 cause,
                 Hint { after: after.max(self.after), window: self.window },
             );
-            if self.native && cause == Cause::Closed(REPLACED) {
-                // By HTTP it would be the other one's session that we poll, as fast as it is answered (R8).
-                self.session.set_http(self.clock.now(), false);
-            }
         }
     }
 
@@ -733,9 +735,6 @@ impl<W: Wire> Engine<W> {
     /// A question of the session's by HTTP; where there is nobody to be asked it has its answer at once.
     fn ask(&mut self, talk: u32, question: Question, deadline: Duration) {
         let call = Call::Talk(talk);
-        if matches!(question, Question::Greet(_)) {
-            self.greets = Some(talk);
-        }
         match self.fallback.as_ref().and_then(|fallback| self.wire.ask(fallback, question)) {
             Some((target, body, read)) => {
                 // A greeting shows its token itself, and needs none to be let in.

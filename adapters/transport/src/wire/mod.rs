@@ -261,9 +261,6 @@ pub trait Wire: Clone + fmt::Debug + Send + 'static {
         None
     }
 
-    /// A native session's greeting by HTTP was refused. What was shown with it may be why, and should not be shown again.
-    fn turned_away(&mut self) {}
-
     /// What the frames in the answer to a native session's POST say; `None`: it is no such answer.
     fn carried(&mut self, body: &Bytes) -> Option<Vec<Heard<Self::Incoming>>> {
         let _ = body;

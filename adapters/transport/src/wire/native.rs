@@ -163,6 +163,8 @@ pub struct Native {
     showing: bool,
     /// This connection has had its welcome.
     ready: bool,
+    /// The longest frame that the hub takes, by its last welcome.
+    longest: usize,
 }
 
 impl fmt::Debug for Native {
@@ -188,6 +190,7 @@ impl Native {
             ending: BTreeSet::new(),
             showing: false,
             ready: false,
+            longest: native::FRAME_LIMIT,
         }
     }
 
@@ -320,6 +323,7 @@ impl Native {
                 let Ticket { sid, token } = welcome.ticket;
                 self.ticket = Some(Ticket { sid: sid.into_owned().into(), token: token.into_owned().into() });
                 self.refusal = None;
+                self.longest = welcome.frame;
                 let head = Head::Welcome { greeting: welcome.greeting, refused: welcome.reason };
                 Heard { window: Some(welcome.window), ..Heard::of(head) }
             }
@@ -460,7 +464,9 @@ impl Wire for Native {
         }
         let text = core::str::from_utf8(json).map_err(|_| NO_JSON)?;
         let data = native::check(text).map_err(|_| NO_JSON)?;
-        Ok(Note { kind: kind.to_owned(), data: json.slice_ref(data.as_bytes()) })
+        let note = Note { kind: kind.to_owned(), data: json.slice_ref(data.as_bytes()) };
+        // Known to be longer than the hub takes (H5).
+        if Self::size(&note) > self.longest { Err(Refused::Session(bowline::Refusal::TooLarge)) } else { Ok(note) }
     }
 
     fn size(note: &Note) -> usize {
@@ -535,12 +541,6 @@ impl Wire for Native {
             }
         };
         Some((fallback.join(segment), body.into(), read))
-    }
-
-    /// If it was the ticket, a hub where nobody gets a WebSocket would refuse it for ever; without one a session loses nothing
-    /// but the word that it goes on.
-    fn turned_away(&mut self) {
-        self.ticket = None;
     }
 
     fn carried(&mut self, body: &Bytes) -> Option<Vec<Heard<Mail>>> {

@@ -56,16 +56,14 @@ fn r9_the_ticket_is_the_last_welcomes_or_the_last_token() {
 }
 
 #[test]
-fn r2_a_ticket_that_is_refused_by_http_is_not_shown_again() {
+fn h5_what_is_longer_than_the_hub_takes_is_refused_at_once() {
     let mut wire = welcomed();
-    let fallback = Target::http("http://hub/bowline/1").unwrap();
-    let mut greet = || {
-        let (_, body, _) = wire.ask(&fallback, Question::Greet(greeting(true))).unwrap();
-        wire.turned_away();
-        String::from_utf8(body.to_vec()).unwrap()
-    };
-    assert!(greet().contains(r#""resume":true,"sid":"s""#));
-    assert!(greet().contains(r#""resume":false"#));
+    let data = Bytes::from(format!("\"{}\"", "x".repeat(5000)));
+    assert!(wire.prepare("up", &data).is_ok());
+    let _ = wire.hello(&greeting(true));
+    let _ = hear(&mut wire, &WELCOME.replace("1048576", "4096"));
+    assert_eq!(wire.prepare("up", &data).map(drop), Err(Refused::Session(bowline::Refusal::TooLarge)));
+    assert!(wire.prepare("up", &Bytes::from_static(b"1")).is_ok());
 }
 
 #[test]
