@@ -270,7 +270,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             return reason;
         }
         if same && !ahead_in {
-            marks.advance(greeting.una);
+            marks.advance(self.now, greeting.una);
         } else {
             if before.is_some() {
                 native.lost = mine.rcv().next();
@@ -363,8 +363,11 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         if link == LinkId::NONE {
             native.polled = now;
         }
-        native.marks.advance(una);
-        self.outbox.on_report(self.now, link, report, link != LinkId::NONE || self.live.is_none())
+        native.marks.advance(now, una);
+        let said = self.outbox.on_report(now, link, report, link != LinkId::NONE || self.live.is_none());
+        // It waits for what has ended here, and may give no credit for what comes behind that.
+        native.announce |= said != Ack::NeverSent && self.outbox.una() > report.rcv().next();
+        said
     }
 
     pub(super) fn on_beat(&mut self, beat: Beat) -> bool {
@@ -634,7 +637,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     /// The peer's messages below `una` have ended.
     pub(super) fn passed(&mut self, una: Seq) {
         if let Some(native) = &mut self.native {
-            native.marks.advance(una);
+            native.marks.advance(self.now, una);
         }
     }
 
