@@ -157,7 +157,7 @@ plant R3 "resume is inferred: a client asks for what it never had" $native \
 plant H3 "what a poll carried is forgotten when it is written" $window \
     's/^( *)slot\.polled = polls;/\1slot.polled = polls; slot.answer = Answer::Arrived;/' $unit window
 plant F2 "resent on a live connection" core/src/outbox.rs \
-    's/ \|\| waits \|\| slot\.sent_on == link/ || waits/' $twin
+    's/ \|\| waits \|\| slot\.sent_on == link/ || waits/' $unit window
 plant I1 "a new id for every attempt" core/src/ids.rs \
     's/\| u128::from\(seq\.get\(\) & 0xffff_ffff_ffff\)/| u128::from((seq.get() + 1) \& 0xffff_ffff_ffff)/' $unit ids
 plant S4 "marks are said once and not repeated" core/src/marks.rs \

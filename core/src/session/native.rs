@@ -173,10 +173,13 @@ impl Native {
     /// A connection has died after this long without a word: twice about the same, and something on the way cuts what is
     /// idle (L7). The new interval, if there is one.
     fn died(&mut self, silence: Duration) -> Option<Duration> {
-        let same = |before: Duration| silence.abs_diff(before).saturating_mul(4) <= silence.max(before);
-        if self.silence.replace(silence).is_some_and(same) {
+        // In whole numbers: a `Duration` times a number can panic, as far as a compiler knows.
+        let micros = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+        let now = micros(silence);
+        let same = |before: u64| now.abs_diff(before).saturating_mul(4) <= now.max(before);
+        if self.silence.replace(silence).map(micros).is_some_and(same) {
             self.silence = None;
-            return Some(silence.saturating_mul(7).checked_div(10).unwrap_or_default().max(SHORTEST));
+            return Some(Duration::from_micros(now.saturating_mul(7) / 10).max(SHORTEST));
         }
         None
     }
