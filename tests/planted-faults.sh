@@ -148,6 +148,47 @@ plant G9 "the sessions' deadlines are not announced" core/src/hub/mod.rs \
 plant G9 "a deadline that passed before the first poll" core/src/hub/turn.rs \
     's/if due\.is_some_and\(\|at\| at <= self\.now\)/if false/' $model
 
+native=core/src/session/native.rs
+window=core/src/outbox/window.rs
+# Two native sessions in worlds of every kind.
+twin='cargo test -q -p bowline-tests --test native_world'
+plant R3 "resume is inferred: a client asks for what it never had" $native \
+    's/resume: resume \&\& native\.is_some_and\(Native::greeted\)/resume/' $unit native
+plant H3 "what a poll carried is forgotten when it is written" $window \
+    's/^( *)slot\.polled = polls;/\1slot.polled = polls; slot.answer = Answer::Arrived;/' $unit window
+plant F2 "resent on a live connection" core/src/outbox.rs \
+    's/ \|\| waits \|\| slot\.sent_on == link/ || waits/' $unit window
+plant I1 "a new id for every attempt" core/src/ids.rs \
+    's/\| u128::from\(seq\.get\(\) & 0xffff_ffff_ffff\)/| u128::from((seq.get() + 1) \& 0xffff_ffff_ffff)/' $unit ids
+plant S4 "marks are said once and not repeated" core/src/marks.rs \
+    's/arrived: self\.arrived, done: self\.done,/arrived: self.arrived, done: if self.untold > 0 { self.done } else { 0 },/' $twin
+plant R5 "a lowest number that moved is not announced" $native \
+    's/self\.announce \|= .*;/self.announce |= false;/' $unit native
+plant S10 "credit is ignored" $window 's/self\.credit\.min\(self\.una/Seq::LAST.min(self.una/' $unit window
+plant S10 "room that is not there is promised" core/src/inbox.rs \
+    's/self\.config\.held\.min\(self\.config\.capacity\)\.min\(self\.slots\.limit\(\)\)/self.config.held/' $unit native
+plant R1 "what a greeting says of arrivals is not applied" $native \
+    's/let _ = self\.outbox\.on_greeting\(self\.now, report\.as_ref\(\), greeting\.win\);/let _ = report;/' $twin
+plant R4 "after a loss nothing is in doubt" core/src/marks.rs \
+    's/seq\.get\(\) < self\.doubt\.get\(\)/false \&\& seq.get() < self.doubt.get()/' $twin
+plant R5 "a gap is passed over in silence" core/src/marks.rs \
+    '/fn miss\(/,/^    \}/s/Some\(\(from, to, count\)\)/None/g' $unit marks
+plant R5 "what a former self left waits for ever" $native 's/self\.inbox\.disown\(\);//' $unit native
+plant R5 "a former self's answer counts for the new one" $native \
+    's/let former = now < native\.former_until;/let former = false;/' $unit native
+plant R1 "a greeting that was overtaken counts" $native 's/if http \&\& same \&\& self\.live/if false \&\& self.live/' $unit native
+plant R9 "an old token is a lost session" $native 's/if !greet \&\& !live =>/if !greet =>/' $unit native
+plant I3 "an older epoch is believed" $native 's/of\.epoch\(\) > greeting\.origin\.epoch\(\)/false/' $twin
+plant S7 "marks of what was never sent are believed" $window \
+    's/if self\.ring\.iter\(\)\.enumerate\(\)\.any\(lied\)/if false \&\& self.ring.iter().enumerate().any(lied)/' $unit window
+plant S8 "what was given back is not asked for" core/src/marks.rs \
+    '/pub fn given_back/,/^    \}/s/self\.arrived \&= !bit;//' $unit marks
+plant S9 "nothing waits for its turn" core/src/marks.rs 's/if !self\.order \|\| seq < self\.next/if true/' $unit marks
+plant H3 "a poll that was replaced is not answered" $native \
+    's/let taken = self\.native\.as_ref\(\)\.is_some_and\(\|native\| native\.superseded\.is_none\(\)\);/let taken = true;/' $unit native
+plant H3 "an empty answer is asked after at once" $native 's/if !known \{/if false {/' $unit native
+plant G9 "the delayed acknowledgement is not announced" core/src/marks.rs 's/see\(Wake::Acknowledge, \&self\.due\);//' $twin
+
 topics=core/src/hub/topics
 plant U4 "a gap is not told" $topics/mod.rs \
     's/if subscription\.astray \|\| subscription\.cursor < first/if subscription.astray/' $unit hub::topics

@@ -264,12 +264,16 @@ impl Marks {
     /// Begins anew with a sender whose lowest unfinished message is `una`; what lies below `doubt` it has perhaps said
     /// before, to somebody who is not here any more.
     pub fn begin(&mut self, of: Origin, una: Seq, doubt: Seq) {
-        let una = una.clamp(Seq::FIRST, Seq::LAST.next());
+        let una = una.max(Seq::FIRST).min(Seq::LAST.next());
         *self = Self { of: Some(of), base: una, next: una, una, doubt, gap: self.gap, ..Self::new(self.order) };
     }
 
     /// Everything below `una` has ended at its sender.
-    pub fn advance(&mut self, una: Seq) {
+    pub fn advance(&mut self, now: Instant, una: Seq) {
+        // What never comes is done with, which gives credit: its sender may have nothing to send before it hears so.
+        if una > self.report(0).rcv().next() {
+            self.tell(now, true);
+        }
         self.una = self.una.max(una.min(Seq::LAST.next()));
         if self.order {
             self.give_up();

@@ -20,7 +20,7 @@ fn s10_what_is_completed_takes_no_credit() {
         assert_eq!(marks.report(64).limit(), Seq::from_number(64 + n));
     }
     // The next one says so itself.
-    marks.advance(Seq::from_number(65));
+    marks.advance(Instant::ZERO, Seq::from_number(65));
     assert_eq!(marks.look(Seq::from_number(65 + 63)), Came::Fresh);
 }
 
@@ -125,16 +125,16 @@ fn script(seed: u64, first: u64, order: bool) {
                 let far = if rng.up_to(20) == 0 { 1000 } else { 20 };
                 let una = model.una + rng.up_to(far);
                 model.una = una.min(Seq::LAST.get() + 1).max(model.una);
-                marks.advance(Seq::from_number(model.una));
+                marks.advance(Instant::ZERO, Seq::from_number(model.una));
             }
             7 => {
                 // The sender passes what is completed.
                 while model.here.get(&model.una).is_some_and(|(done, _)| *done) {
                     model.una += 1;
                 }
-                marks.advance(Seq::from_number(model.una));
+                marks.advance(Instant::ZERO, Seq::from_number(model.una));
             }
-            8 => marks.advance(Seq::from_number(rng.up_to(model.una))),
+            8 => marks.advance(Instant::ZERO, Seq::from_number(rng.up_to(model.una))),
             _ => marks.tick(now),
         }
         assert_eq!(marks.has_step(), marks.clone().step().is_some(), "seed {seed}");
@@ -183,12 +183,12 @@ fn s10_the_window_ends_at_its_edge() {
         assert_eq!(marks.report(64), Report { base: Seq::FIRST, arrived: 1 << 63, done: 0, rejected: 0, win: 64 });
         assert_eq!(marks.report(64).top(), last);
         // The whole window at once, and far beyond it.
-        marks.advance(beyond);
+        marks.advance(Instant::ZERO, beyond);
         let gap = Step::Gap { from: Seq::FIRST, to: Seq::from_number(WINDOW - 1), count: WINDOW - 1 };
         assert_eq!(marks.step(), Some(gap));
         assert_eq!(marks.step(), order.then_some(Step::Turn(last)));
         assert_eq!(marks.step(), None);
-        marks.advance(Seq::from_number(u64::MAX));
+        marks.advance(Instant::ZERO, Seq::from_number(u64::MAX));
         assert!(matches!(marks.step(), Some(Step::Gap { from, .. }) if from == beyond));
         assert_eq!(marks.step(), None);
         let report = marks.report(usize::MAX);
@@ -212,7 +212,7 @@ fn s1_nothing_begins_before_the_first() {
 fn s9_behind_a_gap_there_is_room_at_once() {
     let mut marks = Marks::new(true);
     marks.begin(Origin::new(7, 1), Seq::FIRST, Seq::FIRST);
-    marks.advance(Seq::from_number(101));
+    marks.advance(Instant::ZERO, Seq::from_number(101));
     for n in [101, 164] {
         assert_eq!(marks.look(Seq::from_number(n)), Came::Fresh);
     }
@@ -231,7 +231,7 @@ fn r5_what_was_given_back_and_given_up_is_told() {
             assert!(marks.arrived(Instant::ZERO, Seq::from_number(n)));
         }
         marks.given_back(Instant::ZERO, Seq::from_number(2), Duration::ZERO);
-        marks.advance(Seq::from_number(4));
+        marks.advance(Instant::ZERO, Seq::from_number(4));
         let two = Seq::from_number(2);
         assert_eq!(marks.step(), Some(Step::Gap { from: two, to: two, count: 1 }));
         assert_eq!(marks.step(), None);

@@ -177,10 +177,13 @@ impl Native {
     /// A connection has died after this long without a word: twice about the same, and something on the way cuts what is
     /// idle (L7). The new interval, if there is one.
     fn died(&mut self, silence: Duration) -> Option<Duration> {
-        let same = |before: Duration| silence.abs_diff(before).saturating_mul(4) <= silence.max(before);
-        if self.silence.replace(silence).is_some_and(same) {
+        // In whole numbers: a `Duration` times a number can panic, as far as a compiler knows.
+        let micros = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+        let now = micros(silence);
+        let same = |before: u64| now.abs_diff(before).saturating_mul(4) <= now.max(before);
+        if self.silence.replace(silence).map(micros).is_some_and(same) {
             self.silence = None;
-            return Some(silence.saturating_mul(7).checked_div(10).unwrap_or_default().max(SHORTEST));
+            return Some(Duration::from_micros(now.saturating_mul(7) / 10).max(SHORTEST));
         }
         None
     }
@@ -278,7 +281,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             return reason;
         }
         if same && !ahead_in {
-            marks.advance(greeting.una);
+            marks.advance(self.now, greeting.una);
         } else {
             if before.is_some() {
                 native.lost = mine.rcv().next();
@@ -371,8 +374,11 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         if link == LinkId::NONE {
             native.polled = now;
         }
-        native.marks.advance(una);
-        self.outbox.on_report(self.now, link, report, link != LinkId::NONE || self.live.is_none())
+        native.marks.advance(now, una);
+        let said = self.outbox.on_report(now, link, report, link != LinkId::NONE || self.live.is_none());
+        // It waits for what has ended here, and may give no credit for what comes behind that.
+        native.announce |= said != Ack::NeverSent && self.outbox.una() > report.rcv().next();
+        said
     }
 
     pub(super) fn on_beat(&mut self, beat: Beat) -> bool {
@@ -662,7 +668,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     /// The peer's messages below `una` have ended.
     pub(super) fn passed(&mut self, una: Seq) {
         if let Some(native) = &mut self.native {
-            native.marks.advance(una);
+            native.marks.advance(self.now, una);
         }
     }
 

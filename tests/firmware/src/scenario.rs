@@ -6,6 +6,8 @@
 
 #[path = "hub.rs"]
 mod hub;
+#[path = "native.rs"]
+mod native;
 
 use bowline::{
     Accepted, AckWait, Answer, Arrival, Cause, Config, ContentKey, DeliveryId, Ending, Event, Frame, GONKA_API_NODE,
@@ -20,11 +22,13 @@ type Session = InlineSession<Payload, 8, 16>;
 
 /// Runs everything, says how it went, and returns whether it went well.
 pub(crate) fn run(print: fn(&[u8])) -> bool {
-    match life().and_then(|()| random_walks()).and_then(|()| hub::walk()) {
+    match life().and_then(|()| random_walks()).and_then(|()| hub::walk()).and_then(|()| native::walk()) {
         Ok(()) => {
             print(b"every check passed; a session of 8 messages out and 16 remembered has ");
             print_number(print, size_of::<Session>());
-            print(b" bytes, a hub of two small ones ");
+            print(b" bytes, a native one of 8 and 8 ");
+            print_number(print, native::SIZE);
+            print(b", a hub of two small ones ");
             print_number(print, hub::SIZE);
             print(b"\n");
             true

@@ -822,7 +822,8 @@ impl World {
                 assert!(self.setup.mortal > 0 || self.parties[CLIENT].resumed.1 == 0, "R2: nothing was lost");
             }
             assert_eq!(me.session.stats().violations, 0, "S7\n{}", self.log());
-            if self.setup.give_back == 0 {
+            // Whoever is given back a message, or has no room for it, asks for it again.
+            if self.setup.give_back == 0 && self.setup.held == 64 {
                 assert_eq!(me.copies, 0, "F2: {party} sends twice on one connection\n{}", self.log());
             }
         }

@@ -104,6 +104,16 @@ fn turns(did: &[Did]) -> usize {
     did.iter().filter(|did| matches!(did, Did::Event(Event::Turn { .. }))).count()
 }
 
+/// Whoever has sent and was never answered looks like a newcomer, and says that it is one.
+#[test]
+fn r3_resume_is_said_and_never_inferred() {
+    let mut client = session(NATIVE);
+    client.send(at(0), 1, 10, Policy::DEFAULT).unwrap();
+    assert!(!client.greeting(true).resume);
+    let (client, ..) = degraded();
+    assert!(!client.greeting(true).resume);
+}
+
 /// The storage is smaller than what the configuration would take: the peer is told what there is.
 #[test]
 fn s10_nobody_is_told_of_room_that_is_not_there() {
