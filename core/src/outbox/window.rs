@@ -49,8 +49,9 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         if self.credit == Seq::LAST { Seq::LAST } else { self.credit.min(self.una().plus(WINDOW.saturating_sub(1))) }
     }
 
-    /// The receiver's marks have come, on `link` or by HTTP ([`LinkId::NONE`]).
-    pub fn on_report(&mut self, now: Instant, link: LinkId, report: &Report) -> Ack {
+    /// The receiver's marks have come, on `link` or by HTTP ([`LinkId::NONE`]). They may be older than the last ones unless they
+    /// are `newest`: then what they do not say to have arrived is sent again, whatever was said before.
+    pub fn on_report(&mut self, now: Instant, link: LinkId, report: &Report, newest: bool) -> Ack {
         if report.top() >= self.next() || report.base > self.next() {
             return Ack::NeverSent;
         }
@@ -70,7 +71,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
             let Some(slot) = self.ring.get_mut(offset).filter(|slot| slot.end == End::Open) else { continue };
             if !arrived {
                 // The newest marks are the whole truth: it was given back, and the word for that was lost with a connection.
-                if slot.answer == Answer::Arrived {
+                if newest && slot.answer == Answer::Arrived {
                     slot.answer = Answer::None;
                     slot.sent_on = ASKED_ON;
                     slot.polled = 0;
@@ -143,7 +144,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
                 slot.answer = Answer::None;
             }
         }
-        let said = report.map_or(Ack::Unknown, |report| self.on_report(now, LinkId::NONE, report));
+        let said = report.map_or(Ack::Unknown, |report| self.on_report(now, LinkId::NONE, report, true));
         let una = self.una();
         let first = una.plus(BURST.min(u64::from(win))).get().saturating_sub(1);
         self.set_credit(Seq::from_number(first));

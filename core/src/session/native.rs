@@ -329,7 +329,9 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             native.polled = now;
         }
         native.marks.advance(una);
-        self.outbox.on_report(self.now, link, report)
+        // What comes by HTTP while there is a connection may have been overtaken by what came on it.
+        let newest = link != LinkId::NONE || self.live.is_none();
+        self.outbox.on_report(self.now, link, report, newest)
     }
 
     pub(super) fn on_beat(&mut self, beat: Beat) -> bool {
