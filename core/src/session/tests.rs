@@ -1688,3 +1688,36 @@ fn u3_two_pings_that_are_answered_by_one_pong_leave_nothing_unproved() {
     let _ = session.received(ms(2800), link, Head::Pong);
     assert_eq!(settled(&mut session).0, [second]);
 }
+
+/// What a hub says on `link` until it has nothing to say: the numbers of its messages.
+fn said(hub: &mut InlineSession<u32, 4, 64>) -> Vec<u64> {
+    let mut numbers = Vec::new();
+    while let Some(output) = hub.poll() {
+        if let Output::Frame { frame: Frame::Data { seq, .. }, .. } = output {
+            numbers.push(seq.get());
+        }
+    }
+    numbers
+}
+
+#[test]
+fn h3_a_poll_that_a_connection_has_overtaken_takes_nothing_back() {
+    let mut hub = InlineSession::<u32, 4, 64>::inline(crate::NATIVE_PEER.check().unwrap(), 1, ORIGIN, at(0));
+    hub.start(at(0));
+    let Accepted::Open(link) = hub.accept(at(0)) else { panic!("refused") };
+    let client = Greeting::new(Origin::new(9, 1));
+    let _ = hub.greeted(at(0), &client, None);
+    (0..2).for_each(|n| assert!(hub.send(at(0), n, 1, Policy::DEFAULT).is_ok()));
+    let _ = said(&mut hub);
+    let _ = hub.received(at(0), link, Head::Welcome { greeting: client, refused: None });
+    let nothing = Report::nothing(64);
+    let marks = |report| Head::Marks { report, una: Seq::FIRST, beat: Beat::None };
+    let _ = hub.received(at(0), link, marks(Report { arrived: 0b11, ..nothing }));
+    let _ = said(&mut hub);
+    // The client asked before its WebSocket was welcomed, and the request was slower.
+    hub.polled(at(0), RequestId(1), Duration::ZERO, &nothing, Seq::FIRST);
+    assert!(said(&mut hub).is_empty(), "both have arrived");
+    // On the connection it is the truth: they were given back, and the word for that was lost.
+    let _ = hub.received(at(0), link, marks(nothing));
+    assert_eq!(said(&mut hub), [1, 2]);
+}
