@@ -1706,7 +1706,7 @@ fn h3_a_poll_that_a_connection_has_overtaken_takes_nothing_back() {
     hub.start(at(0));
     let Accepted::Open(link) = hub.accept(at(0)) else { panic!("refused") };
     let client = Greeting::new(Origin::new(9, 1));
-    let _ = hub.greeted(at(0), &client, None);
+    let _ = hub.greeted(at(0), &client, None, false);
     (0..2).for_each(|n| assert!(hub.send(at(0), n, 1, Policy::DEFAULT).is_ok()));
     let _ = said(&mut hub);
     let _ = hub.received(at(0), link, Head::Welcome { greeting: client, refused: None });
