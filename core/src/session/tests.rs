@@ -1715,7 +1715,7 @@ fn h3_a_poll_that_a_connection_has_overtaken_takes_nothing_back() {
     let _ = hub.received(at(0), link, marks(Report { arrived: 0b11, ..nothing }));
     let _ = said(&mut hub);
     // The client asked before its WebSocket was welcomed, and the request was slower.
-    hub.polled(at(0), RequestId(1), Duration::ZERO, &nothing, Seq::FIRST);
+    assert!(hub.polled(at(0), RequestId(1), Duration::ZERO, &nothing, Seq::FIRST));
     assert!(said(&mut hub).is_empty(), "both have arrived");
     // On the connection it is the truth: they were given back, and the word for that was lost.
     let _ = hub.received(at(0), link, marks(nothing));
