@@ -11,6 +11,8 @@
 //!                            └────── complete(Retry) ──▶ forgotten: the next copy is delivered again
 //! ```
 //!
+//! What a numbered sender's application has completed is remembered by its number ([`Marks`](crate::marks::Marks)), not here.
+//!
 //! Invariants: at most `capacity` entries and `held` deliveries; nothing held is ever forgotten; a copy is never delivered
 //! while its first is remembered and is always answered with the known result; an entry forgotten before its time is
 //! counted, and what arrives while that matters is marked `maybe_dup`.

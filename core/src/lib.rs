@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!             ┌──────────────── Session ────────────────┐
-//!  (now, ─────▶ Link · Heartbeat · Outbox · Inbox · Route ├──▶ Close, Connect, Event, Respond, Frame, Post
+//!  (now, ─────▶ Link · Heartbeat · Outbox · Inbox · Route ├──▶ Close, Connect, Event, Respond, Frame, Post …
 //!  input)     └─────────────────────────────────────────┘
 //! ```
 //!

@@ -560,6 +560,11 @@ impl Link {
         self.suspended
     }
 
+    /// Whether the last connection was ended for another one of the same name.
+    pub(crate) fn replaced(&self) -> bool {
+        self.ended.is_some_and(|(_, cause)| classify(self.config.rows, cause) == Class::Replaced)
+    }
+
     pub(crate) const fn dials(&self) -> bool {
         matches!(self.config.role, Role::Dialer)
     }

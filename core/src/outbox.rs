@@ -15,7 +15,8 @@
 //! under way; the wake-up time is never later than the earliest thing due.
 //! Field bugs: a new id on every try; queued messages sent again on the next connection after HTTP delivered them;
 //! `pending.clear()` on reconnect; the oldest unacknowledged message dropped silently; resending on a live connection.
-//! Rules: I1, S1, S2, S3, S7, S8, F2, F4, H5, T1–T6.
+//! Rules: I1, S1, S2, S3, S7, S8, F2, F4, H5, T1–T6; those of numbered receivers, with their marks and credit, in
+//! `window.rs`.
 
 use crate::cause::HttpOutcome;
 use crate::ids::{LinkId, MessageId, Origin, PostId, Seq};
@@ -292,6 +293,8 @@ pub struct Outbox<P, S: Slots<Slot<P>> + ?Sized = [Option<Slot<P>>]> {
     late: usize,
     posting: usize,
     posts: u32,
+    /// The first number that was never sent, on any path.
+    unsent: Seq,
     /// No number above this one is sent: the peer's credit (S10). Plain peers have none to give.
     credit: Seq,
     /// How many polls have been answered; a message goes into each once.
@@ -318,6 +321,7 @@ impl<P, S: Slots<Slot<P>>> Outbox<P, S> {
             late: 0,
             posting: 0,
             posts: 0,
+            unsent: Seq::FIRST,
             credit: window::BOUNDLESS,
             polls: 0,
             refused_size: u32::MAX,
@@ -389,7 +393,9 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
             slot.asked = false;
             slot.answer = Answer::Awaited { since, due };
             self.wake.arm_by(now.after(wait));
-            return Some(self.head.plus(as_u64(offset)));
+            let seq = self.head.plus(as_u64(offset));
+            self.unsent = self.unsent.max(seq.next());
+            return Some(seq);
         }
         None
     }
@@ -422,7 +428,9 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
             self.posts = self.posts.saturating_add(1);
             self.posting = self.posting.saturating_add(1);
             slot.post = Posting::Underway { attempt: self.posts };
-            return Some(PostId { seq: self.head.plus(as_u64(offset)), attempt: self.posts });
+            let seq = self.head.plus(as_u64(offset));
+            self.unsent = self.unsent.max(seq.next());
+            return Some(PostId { seq, attempt: self.posts });
         }
         None
     }

@@ -1,13 +1,15 @@
-//! How two sides that knew each other go on: what each says of itself when a connection begins, and whether anything is lost.
+//! How two sides that knew each other go on: what each says of itself when a connection begins, and whether anything is
+//! lost.
 //!
 //! ```text
 //!  client ── Greeting { who sends, what I have of yours, what I still owe } ──▶ hub
 //!  client ◀── Greeting { the same, of the hub } · resumed, or one of six reasons ── hub
 //! ```
 //!
-//! A session is resumed only if nothing is missing in either direction: what one side says it has got must reach to what the
-//! other has not forgotten (`gap`), and must not exceed what the other has ever sent (`ahead`). Whether it is asked for is said, never
-//! inferred: who has sent and was never answered looks exactly like a newcomer (R3).
+//! A session is resumed only if nothing is missing in either direction: what one side says it has got must reach to what
+//! the other has not forgotten (`gap`), and must not exceed what the other has ever sent (`ahead`). Whether it is asked for
+//! is said, never inferred: who has sent and was never answered looks exactly like a newcomer (R3). Whether it is granted
+//! or not, what has not ended keeps its number (R4).
 //! Rules: I3, R1–R5, S12.
 
 use crate::ids::{Origin, Seq};
@@ -74,7 +76,7 @@ pub struct Got {
     pub report: Report,
 }
 
-/// Why a session is not resumed although it was asked for (R2).
+/// Why a session is not resumed although it was asked for, or, of an older self, not let in at all (R2, I3).
 ///
 /// ```
 /// use bowline::Reason;

@@ -9,7 +9,7 @@
 //!  │   Link ── current? ──▶ Live { Heartbeat, writable }   dropped whole with it │
 //!  │   Route ── path ──▶ Outbox: frames and posts          Inbox: acks, answers  │
 //!  └───────────────────────────┬────────────────────────────────────────────────┘
-//!            poll() ──▶ Close, Refuse, Connect, Event, Respond, Frame, Post   (in that order)
+//!            poll() ──▶ Close, Refuse, Connect, Event, Respond, Carry, Frame, Greet, Poll, Post   (in that order)
 //! ```
 //!
 //! States: `Idle → Connecting → Handshaking → Up ⇄ Suspect`, `Waiting`, `Degraded` (HTTP carries), `Suspended`, `Closing`,
@@ -27,7 +27,7 @@
 //!
 //! Invariants: children return values and keep no queues; what belongs to one connection sits in `Live` and is dropped
 //! whole; events are differences between what is and what was reported, so they cannot overflow.
-//! Rules: S7, S8, F0–F7, L5, R7, T4, T5, B8.
+//! Rules: S7, S8, F0–F7, L5, R7, T4, T5, B8; those of numbered peers in `native.rs`.
 
 use crate::cause::{Cause, Hint, HttpOutcome};
 use crate::config::Checked;
@@ -1009,7 +1009,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     pub fn state(&self) -> State {
         match self.link.state() {
             LinkState::Closed => State::Closed,
-            LinkState::Failed if !self.route.has_http() => State::Failed,
+            LinkState::Failed if self.failed() => State::Failed,
             _ if self.closing => State::Closing,
             LinkState::Up if self.live.as_ref().is_some_and(|live| live.suspect) => State::Suspect,
             LinkState::Up if self.route.may_frame() => State::Up,
@@ -1606,7 +1606,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
                 live.patience.arm(now.after(PATIENCE));
             }
         }
-        if self.link.state() == LinkState::Failed && !self.route.has_http() {
+        if self.failed() {
             self.outbox.abandon(now);
         }
         if self.idle() {
@@ -1639,8 +1639,14 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     }
 
     fn over(&self) -> bool {
-        let failed = self.link.state() == LinkState::Failed && !self.route.has_http();
-        self.closing || failed
+        self.closing || self.failed()
+    }
+
+    /// There will be no connection and no HTTP: of a native client that another one has replaced, because it would take the
+    /// session from that one (R8).
+    fn failed(&self) -> bool {
+        let over = !self.route.has_http() || (self.native.is_some() && self.link.replaced());
+        over && self.link.state() == LinkState::Failed
     }
 
     /// A frame with what it says.

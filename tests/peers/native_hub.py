@@ -201,7 +201,7 @@ class Hub:
             if time.monotonic() > end:
                 return 409, {"Retry-After": 1}, None
             client.news.clear()
-            await first(client.news.wait(), max(0.001, end - time.monotonic()))
+            await first(client.news.wait(), max(0.001, min(0.1, end - time.monotonic())))  # another waiter may clear it first
         if seq in client.into.rej:
             return 422, {}, {"type": "nack", "seq": seq, "code": "reject", "after": 0, "reason": "rejected"}
         if seq >= client.into.una and seq not in client.into.done:
@@ -222,7 +222,7 @@ class Hub:
                 client.due = False
                 return [*frames, {"type": "ack", **client.marks()}]
             client.news.clear()
-            await first(client.news.wait(), max(0.001, end - time.monotonic()))
+            await first(client.news.wait(), max(0.001, min(0.1, end - time.monotonic())))  # another waiter may clear it first
         return []
 
     async def front(self, reader, writer, behind):

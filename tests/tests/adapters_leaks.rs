@@ -5,9 +5,11 @@
 mod real;
 
 use bowline::Path;
-use bowline_cli::proxy::{Direction, Fault};
+use bowline_cli::proxy::{Direction, Fault, Proxy};
 use bowline_smol::Setup;
+use bowline_smol::hub::{Admission, Health, Hub, HubSetup};
 use core::time::Duration;
+use real::client::{Client, outcome};
 use real::*;
 use rustix::process::{
     PidfdFlags, PidfdGetfdFlags, Resource, Rlimit, getpid, getrlimit, pidfd_getfd, pidfd_open, setrlimit,
@@ -58,6 +60,88 @@ fn nothing_is_left_behind() {
         assert!(threads_after.len() <= threads_before.len(), "{threads_before:?}, then {threads_after:?}");
         assert!(files_after.len() <= files_before.len(), "{files_before:?}, then {files_after:?}");
     });
+}
+
+/// A hub of ours with native clients of both adapters: connected, cut, by HTTP, turned away, one that never says a word, and
+/// one that only connects.
+#[test]
+fn a_hub_and_its_native_clients_leave_nothing_behind() {
+    alone(|| {
+        clients_come_and_go();
+        let (threads_before, files_before) = at_rest();
+        for _ in 0..3 {
+            clients_come_and_go();
+        }
+        let (threads_after, files_after) = at_rest();
+        assert!(threads_after.len() <= threads_before.len(), "{threads_before:?}, then {threads_after:?}");
+        assert!(files_after.len() <= files_before.len(), "{files_before:?}, then {files_after:?}");
+    });
+}
+
+fn clients_come_and_go() {
+    let setup = HubSetup::village("127.0.0.1:0").unwrap();
+    let setup = setup
+        .native(|caller| match caller.auth {
+            Some(_) => Admission::Refuse("not you".into()),
+            None => Admission::accept(),
+        })
+        .configure(|config| {
+            // Who has left is soon forgotten.
+            (config.tolerance, config.ttl) = (millis(50), millis(100));
+        })
+        .on("up", |_| async { Ok::<_, String>(()) });
+    let hub = Hub::start(setup).unwrap();
+    let proxy = Proxy::start(hub.address()).unwrap();
+    let mut strangers = vec![TcpStream::connect(hub.address()).unwrap()];
+    let mut mute = TcpStream::connect(hub.address()).unwrap();
+    let upgrade = "GET /bowline/1/socket HTTP/1.1\r\nHost: hub\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+                   Sec-WebSocket-Protocol: bowline.1\r\n\r\n";
+    mute.write_all(upgrade.as_bytes()).unwrap();
+    strangers.push(mute);
+    let clients: Vec<Client> = BOTH
+        .into_iter()
+        .flat_map(|adapter| {
+            let start = |cid: &str, url: String, auth: Option<&str>| {
+                let setup = Setup::client(&url, &format!("{cid}-{adapter:?}")).unwrap().drain(DRAIN);
+                let setup = match auth {
+                    Some(auth) => setup.auth(auth).unwrap(),
+                    None => setup,
+                };
+                Client::start(adapter, setup.configure(quick).configure(|config| config.route.grace = millis(50)))
+            };
+            let through = format!("ws://{}", proxy.addr());
+            // There is no such path, so it lives on HTTP.
+            let by_http = Setup::client("ws://127.0.0.1:9", &format!("http-{adapter:?}")).unwrap();
+            let by_http = by_http.fallback(&format!("http://{}/bowline/1", hub.address())).unwrap();
+            let by_http = by_http.configure(quick).configure(|config| config.route.grace = millis(50));
+            [
+                start("cut", through.clone(), None),
+                start("refused", through, Some("no")),
+                Client::start(adapter, by_http.drain(DRAIN)),
+            ]
+        })
+        .collect();
+    let served: Vec<&Client> = clients.iter().step_by(3).chain(clients.iter().skip(2).step_by(3)).collect();
+    for fault in [Fault::Reset, Fault::Refuse, Fault::Calm] {
+        let receipts: Vec<_> = served.iter().map(|client| client.send("up", &serde_json::json!({}))).collect();
+        proxy.set(fault);
+        proxy.set(Fault::Calm);
+        for receipt in receipts {
+            assert!(matches!(outcome(&receipt), bowline::Outcome::Delivered { .. }));
+        }
+    }
+    eventually("who is refused is refused", || hub.stats().refused >= 2);
+    for client in clients {
+        client.stop();
+    }
+    drop(strangers);
+    let none = |health: Health| {
+        let Health { connections, pending, closing, sessions, backlog, held, .. } = health;
+        [connections, pending, closing, sessions, backlog, held] == [0; 6]
+    };
+    eventually("the hub knows nobody", || none(hub.health()));
+    begin("the hub is closed", move || smol::block_on(hub.close())).wait();
 }
 
 /// Threads and files, once there have been no others for longer than smol's pool keeps an idle thread (500 ms).

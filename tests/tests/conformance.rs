@@ -3,11 +3,11 @@
 
 use bowline::wire::KeyedHash;
 use bowline::wire::gonka::{self, Kind};
-use bowline::{BETTENSOR_MINER, Config, Frame, GONKA_ML_NODE, Head, MessageId, Seq, VILLAGE_VIEWER};
+use bowline::{BETTENSOR_MINER, Config, Frame, GONKA_ML_NODE, Head, MessageId, NATIVE, Seq, VILLAGE_VIEWER};
 use bowline_transport::conformance::{Check, Conformance, HubConformance, Report};
 use bowline_transport::http::{Answer, Bytes, Callback, Limits, Routes, Target};
 use bowline_transport::hub::{self, Claim, Content, HubSetup, HubWire, Letter, Misread, Said, Text};
-use bowline_transport::{Bettensor, Gonka, Heard, Keypair, Refused, Village, Wire};
+use bowline_transport::{Bettensor, Gonka, Heard, Keypair, Native, Refused, Village, Wire};
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -89,6 +89,38 @@ fn the_viewer_of_ai_village_passes_from_its_side() {
     let kinds =
         ["connection_established", "pong", "training_progress", "subscription_response", "error", "phase_update"];
     for frame in recorded(vectors, "server->client", &kinds) {
+        kit = kit.recorded(frame);
+    }
+    let report = kit.run();
+    report.assert();
+    for check in [Check::Size, Check::Mutation, Check::Garbage, Check::Memory, Check::Recorded] {
+        assert!(report.cases(check) > 0, "{check}");
+    }
+}
+
+#[test]
+fn the_native_client_passes_from_its_side() {
+    let rows = include_str!("../vectors/native.jsonl").lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let understood = ["welcome", "data", "ack", "ping", "pong", "nack", "event", "missed", "reconnect", "token"];
+    let rows = rows.filter(|row| understood.iter().any(|kind| row["kind"] == *kind));
+    let frames: Vec<_> = rows.map(|row| row["frame"].as_str().unwrap().to_owned()).collect();
+    assert!(frames.len() >= understood.len());
+    let longest = format!("\"{}\"", "x".repeat(10_000));
+    let kind = "\u{1}".repeat(64);
+    let mut kit = Conformance::alone(Native::client("sensor-7"))
+        .sample("load", "[1, 2]")
+        .sample("é\"\\", r#" {"é😀":[1e-07,-0,{"x":null}]} "#)
+        .sample(&kind, "null")
+        .sample("long", longest)
+        .refused("load", "[1, 2")
+        .refused("load", "1 2")
+        .refused("", "{}")
+        .refused("load", "")
+        .ignored(r#"{"type":"of a later version","id":"1"}"#)
+        .json()
+        .settings(NATIVE)
+        .fallback("http://hub:9000/bowline/1");
+    for frame in frames {
         kit = kit.recorded(frame);
     }
     let report = kit.run();

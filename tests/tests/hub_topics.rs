@@ -289,6 +289,38 @@ fn u4_a_peer_that_says_what_it_has_gets_the_rest_or_the_gap_whatever_broke() {
 }
 
 #[test]
+fn u4_two_hubs_that_start_in_one_second_do_not_take_each_others_positions_for_theirs() {
+    let news = name("news");
+    // The origin's epoch is the second of the start; a name may be the same, and so may a seed that somebody has set.
+    let of = |seed, identity, epoch| {
+        let checked = config(4, TopicsConfig::DEFAULT).check().unwrap();
+        let mut hub: Hub<u64, Grows> = Hub::new(checked, seed, Origin::new(identity, epoch), Instant::ZERO);
+        let (conn, session) = arrive(&mut hub, Instant::ZERO, 0);
+        for n in 1..=9 {
+            hub.publish_topic(Instant::ZERO, &news, n, 1);
+        }
+        (hub, conn, session)
+    };
+    let epoch = |hub: &Hub<u64, Grows>| hub.topics().next().unwrap().newest.epoch;
+    let (first, ..) = of(1, 7, 100);
+    assert_eq!(epoch(&of(1, 7, 100).0), epoch(&first), "G8");
+    let before = Position { epoch: epoch(&first), offset: 5 };
+    for (seed, identity, second) in [(2, 7, 100), (1, 8, 100), (1, 7, 101), (0, 7, 101)] {
+        let (mut hub, conn, session) = of(seed, identity, second);
+        hub.subscribe(Instant::ZERO, session, &news.into(), Start::After(before)).unwrap();
+        let (mut gaps, mut items) = (Vec::new(), Vec::new());
+        while let Some(output) = hub.poll() {
+            match output {
+                HubOutput::Gap { conn: to, from: None, to: last, .. } if to == conn => gaps.push(last),
+                HubOutput::Topic { payload, .. } => items.push(*payload),
+                _ => {}
+            }
+        }
+        assert_eq!((gaps, items), (vec![0], (1..=9).collect()), "of hub {seed} {identity} {second}");
+    }
+}
+
+#[test]
 fn u4_a_hub_in_fixed_memory_has_topics_if_it_is_given_places_for_them() {
     let checked = config(2, TopicsConfig::DEFAULT).check().unwrap();
     let mut hub: Hub<u64, Inline<2, 1, 1, 1, 1, 2, 3, 3>> = Hub::new(checked, 1, Origin::new(7, 1), Instant::ZERO);
@@ -299,7 +331,8 @@ fn u4_a_hub_in_fixed_memory_has_topics_if_it_is_given_places_for_them() {
     hub.subscribe(now, one, &name("b").into(), start).unwrap();
     assert_eq!(hub.subscribe(now, two, &name("c").into(), start), Err(TopicsFull::Topics));
     assert_eq!(hub.subscribe(now, two, &filter("*"), start), Err(TopicsFull::Subscriptions), "one is left, not two");
-    let newest = Some(Position { epoch: 1, offset: 0 });
+    let newest = hub.topics().next().map(|topic| topic.newest);
+    assert_eq!(newest.unwrap().offset, 0);
     assert_eq!(hub.subscribe(now, two, &name("a").into(), start), Ok(Subscribed { added: true, topics: 1, newest }));
     assert_eq!(hub.publish_topic(now, &name("c"), 0, 1), Sent::default(), "no place, and nobody who wants it");
     for n in 1..=4 {

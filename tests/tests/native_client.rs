@@ -8,144 +8,19 @@ mod real;
 use bowline::wire::native::{Position, Refusal, Since};
 use bowline::{Cause, Config, Event, Outcome, Path, Rejection, State};
 use bowline_cli::proxy::Proxy;
-use bowline_smol::{Mail, Native, Receipt, Setup, Status};
+use bowline_smol::{Mail, Native, Receipt, Setup};
 use bowline_transport::Message;
 use core::net::{Ipv4Addr, SocketAddr};
 use core::time::Duration;
+use real::client::{Client, outcome};
 use real::peer::{self, Peer};
 use real::*;
 use serde_json::{Value, json as value};
-use std::sync::{Arc, Mutex};
+use std::net::{TcpListener, TcpStream};
+use tungstenite::handshake::server::{Request, Response};
+use tungstenite::{Message as Text, WebSocket};
 
-enum Either {
-    Blocking(bowline_blocking::Client),
-    Smol(bowline_smol::Client),
-}
-
-/// A client of either adapter, whose calls have a limit.
-struct Client {
-    either: Arc<Either>,
-    events: Arc<Mutex<Vec<Event>>>,
-}
-
-impl Client {
-    fn start(adapter: Adapter, setup: Setup<Native>) -> Self {
-        let events = Arc::new(Mutex::new(Vec::new()));
-        let seen = Arc::clone(&events);
-        let either = match adapter {
-            Adapter::Blocking => {
-                let client = bowline_blocking::Client::start(setup).unwrap();
-                let all = client.events();
-                begin("the end of events", move || all.for_each(|event| seen.lock().unwrap().push(event)));
-                Either::Blocking(client)
-            }
-            Adapter::Smol => {
-                let client = bowline_smol::Client::start(setup).unwrap();
-                let all = ::smol::stream::block_on(client.events());
-                begin("the end of events", move || all.for_each(|event| seen.lock().unwrap().push(event)));
-                Either::Smol(client)
-            }
-        };
-        Self { either: Arc::new(either), events }
-    }
-
-    #[track_caller]
-    fn receive(&self) -> Message<Native> {
-        let either = Arc::clone(&self.either);
-        let received = begin("a message", move || match &*either {
-            Either::Blocking(client) => client.receive(),
-            Either::Smol(client) => ::smol::block_on(client.receive()),
-        });
-        received.wait().expect("the session has ended")
-    }
-
-    /// The next message or event, dealt with.
-    #[track_caller]
-    fn mail(&self) -> Mail {
-        let message = self.receive();
-        let mail = message.content().clone();
-        assert!(message.complete());
-        mail
-    }
-
-    /// The next message, dealt with.
-    #[track_caller]
-    fn message(&self, expected: &str) -> Value {
-        let Mail::Message { kind, data } = self.mail() else { panic!("no message") };
-        assert_eq!(kind, expected);
-        serde_json::from_slice(&data).unwrap()
-    }
-
-    /// Waits for room.
-    #[track_caller]
-    fn send(&self, kind: &'static str, data: &Value) -> Receipt {
-        let (either, data) = (Arc::clone(&self.either), data.to_string());
-        let sent = begin("room", move || match &*either {
-            Either::Blocking(client) => client.send(kind, data),
-            Either::Smol(client) => ::smol::block_on(client.send(kind, data)),
-        });
-        sent.wait().unwrap()
-    }
-
-    fn subscribe(&self, filter: &str, since: Option<Since>) -> bool {
-        match &*self.either {
-            Either::Blocking(client) => client.subscribe(filter, since),
-            Either::Smol(client) => client.subscribe(filter, since),
-        }
-    }
-
-    fn unsubscribe(&self, filter: &str) -> bool {
-        match &*self.either {
-            Either::Blocking(client) => client.unsubscribe(filter),
-            Either::Smol(client) => client.unsubscribe(filter),
-        }
-    }
-
-    fn reauthenticate(&self, auth: &str) -> bool {
-        match &*self.either {
-            Either::Blocking(client) => client.reauthenticate(auth),
-            Either::Smol(client) => client.reauthenticate(auth),
-        }
-    }
-
-    fn refusal(&self) -> Option<Refusal> {
-        match &*self.either {
-            Either::Blocking(client) => client.refusal(),
-            Either::Smol(client) => client.refusal(),
-        }
-    }
-
-    fn status(&self) -> Status {
-        match &*self.either {
-            Either::Blocking(client) => client.status(),
-            Either::Smol(client) => client.status(),
-        }
-    }
-
-    fn count(&self, is: impl Fn(&Event) -> bool) -> usize {
-        self.events.lock().unwrap().iter().filter(|event| is(event)).count()
-    }
-
-    #[track_caller]
-    fn stop(self) -> Status {
-        let either = Arc::into_inner(self.either).expect("somebody still waits for this client");
-        promptly("a client closes", move || match either {
-            Either::Blocking(client) => client.close(DRAIN),
-            Either::Smol(client) => ::smol::block_on(client.close(DRAIN)),
-        })
-    }
-}
-
-#[track_caller]
-fn outcome(receipt: &Receipt) -> Outcome {
-    let mut end = None;
-    eventually("its end", || {
-        end = receipt.try_settled();
-        end.is_some()
-    });
-    end.unwrap().outcome
-}
-
+const SHORT: core::time::Duration = core::time::Duration::from_millis(1);
 const BY_FRAME: Outcome = Outcome::Delivered { path: Path::WebSocket };
 const BY_HTTP: Outcome = Outcome::Delivered { path: Path::Http };
 
@@ -161,7 +36,7 @@ fn with_hub(
     scenario: &str,
     setup: impl FnOnce(Setup<Native>) -> Setup<Native>,
 ) -> Option<(Peer, Client)> {
-    let mut hub = peer::python("native_hub.py", scenario)?;
+    let mut hub = peer::python_as("native_hub.py", &scenario.split(' ').collect::<Vec<_>>(), &[])?;
     let url = format!("ws://127.0.0.1:{}", hub.port("listening"));
     let plain = Setup::client(&url, "sensor-7").unwrap().drain(DRAIN).configure(hasty);
     Some((hub, Client::start(adapter, setup(plain))))
@@ -175,9 +50,15 @@ with_both! {
     a_websocket_that_comes_back_takes_over_from_http,
     topics_go_on_after_every_cut,
     who_asks_too_late_is_told_what_is_missed,
+    an_application_that_is_slow_misses_nothing_that_history_holds,
     a_refused_client_knows_why,
     a_token_is_renewed_on_a_live_connection,
+    who_is_replaced_leaves_the_session_to_the_other,
     a_hub_of_another_protocol_is_none,
+    s12_a_hub_that_forgets_too_soon_is_left,
+    r8_who_is_replaced_does_not_come_back,
+    s7_marks_of_what_was_never_sent_end_the_connection,
+    what_is_no_frame_is_answered_and_sixteen_are_too_many,
 }
 
 fn messages_go_both_ways_and_have_three_ends(adapter: Adapter) {
@@ -312,12 +193,12 @@ fn a_websocket_that_comes_back_takes_over_from_http(adapter: Adapter) {
     client.stop();
 }
 
-fn positioned(mail: Mail) -> (String, u64) {
+/// Of an event: its topic, the number in it, and its place.
+fn positioned(mail: Mail) -> (String, u64, u64) {
     match mail {
         Mail::Event { topic, at: Position { offset, .. }, kind, data } => {
             assert_eq!(kind, "tick");
-            assert_eq!(serde_json::from_slice::<Value>(&data).unwrap(), value!({"i": offset}));
-            (topic, offset)
+            (topic, serde_json::from_slice::<Value>(&data).unwrap()["i"].as_u64().unwrap(), offset)
         }
         other => panic!("{other:?}"),
     }
@@ -329,7 +210,7 @@ fn topics_go_on_after_every_cut(adapter: Adapter) {
     let Some((mut hub, client)) = with_hub(adapter, "cut=6000 cuts=8 history=1000", topic) else { return };
     let _ = client.send("publish", &value!({"topic": "news", "n": 300}));
     for i in 1..=300 {
-        assert_eq!(positioned(client.mail()), ("news".into(), i));
+        assert_eq!(positioned(client.mail()), ("news".into(), i, i));
     }
     assert!(hub.count("cut") >= 2);
     client.stop();
@@ -342,10 +223,29 @@ fn who_asks_too_late_is_told_what_is_missed(adapter: Adapter) {
     let missed = Mail::Missed { topic: "news".into(), from: Position { epoch: 1, offset: 4 }, to: 12 };
     assert_eq!(client.mail(), missed);
     for i in 13..=20 {
-        assert_eq!(positioned(client.mail()), ("news".into(), i));
+        assert_eq!(positioned(client.mail()), ("news".into(), i, i));
     }
     assert!(client.unsubscribe("news") && !client.unsubscribe("news"));
     assert!(!client.subscribe("", None) && !client.subscribe(&"x".repeat(65), None));
+    client.stop();
+}
+
+/// 256 events are at the application at most; what came besides is asked for when it has taken half of them.
+fn an_application_that_is_slow_misses_nothing_that_history_holds(adapter: Adapter) {
+    let topic = |setup: Setup<Native>| setup.topic("news", Some(Since::Oldest)).unwrap();
+    let Some((_hub, client)) = with_hub(adapter, "history=10000", topic) else { return };
+    for _ in 0..4 {
+        assert_eq!(outcome(&client.send("publish", &value!({"topic": "news", "n": 250}))), BY_FRAME);
+    }
+    let mut kept = Vec::new();
+    for i in 1..=1000 {
+        let message = client.receive();
+        assert_eq!(positioned(message.content().clone()), ("news".into(), (i - 1) % 250 + 1, i));
+        kept.push(message);
+        if kept.len() == 200 {
+            kept.clear();
+        }
+    }
     client.stop();
 }
 
@@ -374,6 +274,28 @@ fn a_token_is_renewed_on_a_live_connection(adapter: Adapter) {
     client.stop();
 }
 
+/// R8: not by HTTP either.
+fn who_is_replaced_leaves_the_session_to_the_other(adapter: Adapter) {
+    let village = bowline_smol::hub::HubSetup::village("127.0.0.1:0").unwrap();
+    let hub = bowline_smol::hub::Hub::start(village.native(|_| bowline_smol::hub::Admission::accept())).unwrap();
+    let client = || {
+        let setup = Setup::client(&format!("ws://{}", hub.address()), "sensor-7").unwrap().drain(DRAIN);
+        let client = Client::start(adapter, setup.configure(quick).configure(|config| config.route.grace = SHORT));
+        eventually("it is up", || client.status().state == State::Up);
+        client
+    };
+    let (first, second) = (client(), client());
+    eventually("the first has ended", || first.status().state == State::Failed);
+    let name: bowline_smol::hub::Name = "sensor-7".parse().unwrap();
+    let receipt = hub.send(&name, "custom", r#"{"n":1}"#).unwrap();
+    assert!(matches!(second.mail(), Mail::Message { .. }));
+    drop(receipt);
+    assert_eq!((first.status().state, second.status().state), (State::Failed, State::Up));
+    second.stop();
+    first.stop();
+    ::smol::block_on(hub.close());
+}
+
 /// A server that upgrades and does not speak the protocol: as if it had no WebSocket for us.
 fn a_hub_of_another_protocol_is_none(adapter: Adapter) {
     let other = Node::start(adapter, bowline_smol::Setup::ml_node("127.0.0.1:0").unwrap());
@@ -383,5 +305,146 @@ fn a_hub_of_another_protocol_is_none(adapter: Adapter) {
         client.count(|event| matches!(event, Event::Down { cause: Cause::Rejected(426), .. })) > 0
     });
     assert_ne!(client.status().state, State::Up);
+    client.stop();
+}
+
+/// A hub that does what a test says.
+struct Scripted {
+    listener: TcpListener,
+}
+
+/// Its end of a connection.
+type Line = WebSocket<TcpStream>;
+
+impl Scripted {
+    /// With a client of it, which tries again soon.
+    fn start(adapter: Adapter) -> (Self, Client) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let setup = Setup::client(&format!("ws://{}", listener.local_addr().unwrap()), "sensor-7").unwrap();
+        let alone = |config: &mut Config| {
+            hasty(config);
+            config.route.http = false;
+        };
+        let client = Client::start(adapter, setup.drain(DRAIN).configure(alone));
+        (Self { listener }, client)
+    }
+
+    /// The next connection, and its hello.
+    fn accept(&self) -> (Line, Value) {
+        let socket = self.listener.accept().unwrap().0;
+        socket.set_read_timeout(Some(LIMIT)).unwrap();
+        #[expect(clippy::result_large_err, reason = "the library's type")]
+        let choose = |request: &Request, mut response: Response| {
+            let asked = request.headers()["sec-websocket-protocol"].clone();
+            assert_eq!(asked, "bowline.1");
+            response.headers_mut().insert("sec-websocket-protocol", asked);
+            Ok(response)
+        };
+        let mut line = tungstenite::accept_hdr(socket, choose).unwrap();
+        let hello = heard(&mut line);
+        assert_eq!(hello["type"], "hello");
+        (line, hello)
+    }
+}
+
+#[track_caller]
+fn heard(line: &mut Line) -> Value {
+    serde_json::from_str(line.read().unwrap().to_text().unwrap()).unwrap()
+}
+
+/// The next frame of this type.
+#[track_caller]
+fn heard_of(line: &mut Line, kind: &str) -> Value {
+    loop {
+        let frame = heard(line);
+        if frame["type"] == kind {
+            return frame;
+        }
+    }
+}
+
+fn say(line: &mut Line, frame: &Value) {
+    line.send(Text::text(frame.to_string())).unwrap();
+}
+
+fn welcome() -> Value {
+    value!({
+        "type": "welcome", "v": 1, "sid": "s", "token": "t", "resumed": false, "origin": "00000000c0de", "epoch": 8,
+        "tx": {"next": 1, "una": 1}, "win": 64, "hb": 20000, "dead": 45000, "window": 0, "dedupe_ttl": 3_600_000,
+        "frame": 1 << 20, "order": true
+    })
+}
+
+/// With which code it closes.
+#[track_caller]
+fn closed(line: &mut Line) -> u16 {
+    loop {
+        match line.read().unwrap() {
+            Text::Close(Some(close)) => return close.code.into(),
+            Text::Close(None) => panic!("without a code"),
+            _ => {}
+        }
+    }
+}
+
+fn s12_a_hub_that_forgets_too_soon_is_left(adapter: Adapter) {
+    let (hub, client) = Scripted::start(adapter);
+    let (mut line, hello) = hub.accept();
+    assert_eq!(hello["max_life"], 3_600_000);
+    let mut short = welcome();
+    short["dedupe_ttl"] = value!(3_599_999);
+    say(&mut line, &short);
+    assert_eq!(closed(&mut line), 1002);
+    assert_ne!(client.status().state, State::Up);
+    client.stop();
+}
+
+fn r8_who_is_replaced_does_not_come_back(adapter: Adapter) {
+    let (hub, client) = Scripted::start(adapter);
+    let (mut line, _) = hub.accept();
+    say(&mut line, &welcome());
+    eventually("it is welcome", || client.status().state == State::Up);
+    let code = tungstenite::protocol::frame::coding::CloseCode::Library(4003);
+    line.close(Some(tungstenite::protocol::CloseFrame { code, reason: "another connection has its place".into() }))
+        .unwrap();
+    eventually("it gives up", || client.status().state == State::Failed);
+    client.stop();
+}
+
+/// And what was said before is said again on the next connection, with the ticket.
+fn s7_marks_of_what_was_never_sent_end_the_connection(adapter: Adapter) {
+    let (hub, client) = Scripted::start(adapter);
+    let receipt = client.send("up", &value!({}));
+    let (mut line, hello) = hub.accept();
+    assert_eq!((&hello["resume"], &hello["tx"]), (&value!(false), &value!({"next": 1, "una": 1})));
+    say(&mut line, &welcome());
+    assert_eq!(heard_of(&mut line, "data")["seq"], 1);
+    say(&mut line, &value!({"type": "ack", "cum": 2, "rcv": 2, "win": 64, "una": 1}));
+    assert_eq!(closed(&mut line), 1002);
+    drop(line);
+    let (mut line, hello) = hub.accept();
+    assert_eq!((&hello["resume"], &hello["sid"], &hello["token"]), (&value!(true), &value!("s"), &value!("t")));
+    assert_eq!(hello["tx"], value!({"next": 2, "una": 1}));
+    let mut resumed = welcome();
+    resumed["resumed"] = value!(true);
+    say(&mut line, &resumed);
+    assert_eq!(heard_of(&mut line, "data")["data"], value!({}));
+    say(&mut line, &value!({"type": "ack", "cum": 1, "rcv": 1, "win": 64, "una": 1}));
+    assert_eq!(outcome(&receipt), BY_FRAME);
+    eventually("it is told", || client.count(|event| matches!(event, Event::Resumed { resumed: true, .. })) == 1);
+    client.stop();
+}
+
+fn what_is_no_frame_is_answered_and_sixteen_are_too_many(adapter: Adapter) {
+    let (hub, client) = Scripted::start(adapter);
+    let (mut line, _) = hub.accept();
+    say(&mut line, &welcome());
+    for n in 1..=16 {
+        say(&mut line, &value!({"type": "data", "seq": "one"}));
+        if n < 16 {
+            assert_eq!(heard_of(&mut line, "error")["message"], "`seq` is missing, of a wrong kind or out of range");
+        }
+    }
+    assert_eq!(closed(&mut line), 1002);
     client.stop();
 }

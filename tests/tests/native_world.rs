@@ -7,7 +7,7 @@ use bowline_tests::sim::{at, ms, s, seeds};
 
 /// What may go wrong on the way, by seed.
 fn weather(seed: u64) -> Setup {
-    Setup { lossy: seed % 4 * 10, lag: if seed % 3 == 0 { ms(3000) } else { ms(20) }, ..Setup::CALM }
+    Setup { lossy: seed % 4 * 10, lag: if seed.is_multiple_of(3) { ms(3000) } else { ms(20) }, ..Setup::CALM }
 }
 
 #[test]

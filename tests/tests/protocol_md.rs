@@ -12,27 +12,27 @@ use bowline::wire::native;
 use bowline::wire::timestamp::Timestamp;
 use bowline::{
     AckWait, Answer, BETTENSOR_MINER, BackoffConfig, Cause, Class, Config, GONKA_API_NODE, GONKA_ML_NODE,
-    HeartbeatConfig, Hedge, HttpOutcome, InboxConfig, Jitter, LinkConfig, Newcomer, On, OnReject, OutboxConfig, Proof,
-    Ready, Role, RouteConfig, Row, VILLAGE_VIEWER, classify,
+    HeartbeatConfig, Hedge, HttpOutcome, InboxConfig, Jitter, LinkConfig, NATIVE, NATIVE_PEER, NativeConfig, Newcomer,
+    On, OnReject, OutboxConfig, Proof, Ready, Role, RouteConfig, Row, VILLAGE_VIEWER, classify,
 };
 use core::time::Duration;
 use serde_json::Value;
 
 const PAGE: &str = include_str!("../../PROTOCOL.md");
 const VECTORS: &str = include_str!("../vectors/gonka.jsonl");
-const NATIVE: &str = include_str!("../vectors/native.jsonl");
+const NATIVE_VECTORS: &str = include_str!("../vectors/native.jsonl");
 
-/// The rules that hold today. R1–R6, R9, R10, S4, S10, H3, P7, L7 and U11–U13 are later work.
+/// The rules that hold today. R10, P7 and U11–U13 are later work.
 const RULES: &[(&str, &[u8])] = &[
     ("N", &[1, 2]),
     ("I", &[1, 2, 3, 4, 5]),
-    ("S", &[1, 2, 3, 5, 6, 7, 8, 9, 11, 12]),
-    ("R", &[7, 8]),
-    ("H", &[1, 2, 4, 5, 6]),
+    ("S", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]),
+    ("R", &[1, 2, 3, 4, 5, 6, 7, 8, 9]),
+    ("H", &[1, 2, 3, 4, 5, 6]),
     ("F", &[0, 1, 2, 3, 4, 5, 6, 7]),
     ("P", &[1, 2, 3, 4, 5, 6, 8]),
     ("B", &[1, 2, 3, 4, 5, 6, 7, 8, 9]),
-    ("L", &[1, 2, 3, 4, 5, 6, 8, 9]),
+    ("L", &[1, 2, 3, 4, 5, 6, 7, 8, 9]),
     ("T", &[1, 2, 3, 4, 5, 6]),
     ("U", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]),
 ];
@@ -202,7 +202,7 @@ fn u8_the_table_of_a_hubs_reasons_is_the_codes() {
 
 #[test]
 fn the_table_of_settings_is_the_codes() {
-    let columns = ["setting", "native", "Gonka API node", "Gonka ML node", "Bettensor miner", "AI Village viewer"];
+    let columns = ["setting", "default", "Gonka API node", "Gonka ML node", "Bettensor miner", "AI Village viewer"];
     let told: Vec<Vec<String>> = table(&columns)
         .into_iter()
         .map(|mut row| {
@@ -309,6 +309,31 @@ fn settings(config: Config) -> Vec<(&'static str, String)> {
         ("native", if native.is_some() { "yes" } else { "no" }.to_owned()),
     ]);
     all
+}
+
+#[test]
+fn the_table_of_a_native_peers_settings_is_the_codes() {
+    let columns = ["setting of a native peer", "client", "hub's side"];
+    let mut told = table(&columns);
+    for row in &mut told {
+        row.truncate(columns.len());
+        row[0] = unquoted(&row[0]).to_owned();
+    }
+    let both = [NATIVE, NATIVE_PEER];
+    let [client, hub] = both.map(settings);
+    let default = settings(Config::DEFAULT);
+    let rows = default
+        .iter()
+        .zip(client.into_iter().zip(hub))
+        .filter(|(default, (client, hub))| default.1 != client.1 || default.1 != hub.1);
+    let mut code: Vec<[String; 3]> =
+        rows.map(|((name, _), ((_, client), (_, hub)))| [(*name).to_owned(), client, hub]).collect();
+    let own = both.map(|config| config.native.unwrap());
+    let NativeConfig { order: _, poll: _ } = own[0];
+    code.push(["native.order".to_owned(), yes(own[0].order), yes(own[1].order)]);
+    code.push(["native.poll".to_owned(), span(own[0].poll), span(own[1].poll)]);
+    let spelt = |row: &[String; 3]| format!("| `{}` | {} | {} |\n", row[0], row[1], row[2]);
+    assert_eq!(told, code, "{}", code.iter().map(spelt).collect::<String>());
 }
 
 #[test]
@@ -510,7 +535,7 @@ fn vectors(file: &str) -> Vec<Value> {
 
 #[test]
 fn the_native_frames_are_those_of_the_page() {
-    let rows = vectors(NATIVE);
+    let rows = vectors(NATIVE_VECTORS);
     let frames: Vec<&str> =
         rows.iter().filter(|row| row["exact"] == true).filter_map(|row| row["frame"].as_str()).collect();
     let examples = examples(section(8));

@@ -368,7 +368,8 @@ mod of_ours {
     }
 
     fn misses_nothing_and_is_told_what_it_does(adapter: Adapter) {
-        let hub = Hub::start(HubSetup::village("127.0.0.1:0").unwrap()).unwrap();
+        let setup = HubSetup::village("127.0.0.1:0").unwrap().configure(|config| config.topics.history = 16);
+        let hub = Hub::start(setup).unwrap();
         let proxy = Proxy::start(hub.address()).unwrap();
         let setup = Setup::viewer(&proxy.addr().to_string()).unwrap().drain(DRAIN).configure(hasty);
         let viewer = Viewer::start(adapter, setup);

@@ -128,6 +128,42 @@ pub struct Counts {
     pub to_client: u64,
 }
 
+/// Sees what a proxy passes on, before the receiver does. It is called on the threads of the connections, whose bytes wait
+/// meanwhile.
+///
+/// ```
+/// use bowline_cli::proxy::{Direction, Proxy, Tap};
+/// use std::io::{Read as _, Write as _};
+/// use std::net::{TcpListener, TcpStream};
+/// use std::sync::{Arc, Mutex};
+///
+/// #[derive(Debug, Default)]
+/// struct Bytes(Mutex<Vec<u8>>);
+///
+/// impl Tap for Bytes {
+///     fn passes(&self, _line: u64, _way: Direction, bytes: &[u8]) {
+///         self.0.lock().unwrap().extend(bytes);
+///     }
+///     fn over(&self, _line: u64) {}
+/// }
+///
+/// let server = TcpListener::bind("127.0.0.1:0")?;
+/// let seen = Arc::new(Bytes::default());
+/// let proxy = Proxy::tapped(server.local_addr()?, Some(seen.clone()))?;
+/// TcpStream::connect(proxy.addr())?.write_all(b"hello")?;
+/// server.accept()?.0.read_exact(&mut [0; 5])?;
+/// assert_eq!(*seen.0.lock().unwrap(), b"hello");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub trait Tap: core::fmt::Debug + Send + Sync {
+    /// These bytes are about to be written, of this connection, [`Direction::ToServer`] or [`Direction::ToClient`].
+    /// Connections are numbered from 0 as they are accepted.
+    fn passes(&self, line: u64, way: Direction, bytes: &[u8]);
+
+    /// This connection is over.
+    fn over(&self, line: u64);
+}
+
 /// A running proxy.
 ///
 /// ```
@@ -154,6 +190,11 @@ pub struct Proxy {
 impl Proxy {
     /// Listens on a free port of 127.0.0.1 and forwards to `upstream`, which need not be there yet.
     pub fn start(upstream: SocketAddr) -> io::Result<Self> {
+        Self::tapped(upstream, None)
+    }
+
+    /// As [`start`](Self::start), and somebody sees everything that passes.
+    pub fn tapped(upstream: SocketAddr, tap: Option<Arc<dyn Tap>>) -> io::Result<Self> {
         let listener = listen(bind((Ipv4Addr::LOCALHOST, 0).into())?)?;
         let addr = listener.local_addr()?;
         let state = Mutex::new(State {
@@ -165,7 +206,7 @@ impl Proxy {
             lines: BTreeMap::new(),
             counts: Counts::default(),
         });
-        let shared = Arc::new(Shared { addr, state, changed: Condvar::new() });
+        let shared = Arc::new(Shared { addr, tap, state, changed: Condvar::new() });
         let acceptor = shared.thread().spawn({
             let shared = shared.clone();
             move || shared.run(listener)
@@ -226,6 +267,7 @@ impl Drop for Proxy {
 #[derive(Debug)]
 struct Shared {
     addr: SocketAddr,
+    tap: Option<Arc<dyn Tap>>,
     state: Mutex<State>,
     /// Told of a new fault, a cut line, a line that left, a knock that was heard, a port opened or closed.
     changed: Condvar,
@@ -316,7 +358,7 @@ impl Shared {
             let (id, met) = (state.counts.accepted, state.fault);
             state.counts.accepted += 1;
             tune(&client);
-            let line = Arc::new(Line { client, server: OnceLock::new(), cut: AtomicBool::new(false) });
+            let line = Arc::new(Line { id, client, server: OnceLock::new(), cut: AtomicBool::new(false) });
             if state.lines.len() >= MAX_LINES {
                 line.cut();
                 state.counts.reset += 1;
@@ -371,6 +413,9 @@ impl Shared {
 
     /// The last owner of the line's sockets drops them here: this is where the RST or the last FIN goes out.
     fn leave(&self, id: u64) {
+        if let Some(tap) = &self.tap {
+            tap.over(id);
+        }
         self.change(false, |state| {
             let reset = state.lines.remove(&id).is_some_and(|line| line.is_cut());
             state.counts.reset += u64::from(reset);
@@ -424,6 +469,9 @@ impl Shared {
             }
             let read = from.read(&mut buffer[..share])?;
             let mut rest = &buffer[..read];
+            if let Some(tap) = &self.tap {
+                tap.passes(line.id, way, rest);
+            }
             while !rest.is_empty() {
                 match to.write(rest) {
                     _ if line.is_cut() => return Err(ErrorKind::ConnectionReset.into()),
@@ -482,6 +530,7 @@ impl Counts {
 /// One client and its way to the server. Dropped whole; a reset if it was cut.
 #[derive(Debug)]
 struct Line {
+    id: u64,
     client: TcpStream,
     server: OnceLock<TcpStream>,
     cut: AtomicBool,

@@ -137,6 +137,42 @@ fn miners_and_a_hub_that_is_cut_off_killed_and_restarted_lose_nothing() {
 }
 
 #[test]
+fn s9_r9_a_native_session_is_cut_in_both_directions_and_only_what_was_missing_crosses_again() {
+    let arguments = ["--scene", "native", "--messages", "5000", "--time-scale", "0.05", "--seed", "1", "--json"];
+    let output = run(&[&["demo"][..], &arguments].concat());
+    let lines = lines(&output);
+    let ledger = lines.last().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{ledger}\n{}", text(&output.stderr));
+    assert_eq!((&ledger["event"], &ledger["kept"]), (&"ledger".into(), &true.into()), "{ledger}");
+    let mut unanswered = 0;
+    for way in ["to_hub", "to_client"] {
+        let page = &ledger[way];
+        for (field, count) in
+            [("accepted", 5000), ("delivered", 5000), ("crossed", 5000), ("unfinished", 0), ("lost", 0)]
+        {
+            assert_eq!(number(page, field), count, "{way}: {field} in {ledger}");
+        }
+        for field in ["doubled", "out_of_order", "altered", "maybe_dup", "needless"] {
+            assert_eq!(number(page, field), 0, "{way}: {field} in {ledger}");
+        }
+        let (by_websocket, by_http) = (number(page, "delivered_websocket"), number(page, "delivered_http"));
+        assert!(by_websocket > 0 && by_http > 0 && by_websocket + by_http == 5000, "{ledger}");
+        assert!(number(page, "again_most_after_one_cut") <= 64, "{ledger}");
+        unanswered += number(page, "unanswered_at_cuts");
+    }
+    assert!(unanswered > 0, "the cuts came in full traffic: {ledger}");
+    // Six cuts and the one that begins, two of them with a second one.
+    assert!(number(ledger, "reconnections") >= 7, "{ledger}");
+    assert_eq!(number(ledger, "resumed"), number(ledger, "reconnections"), "{ledger}");
+    let connected = lines.iter().filter(|line| line["event"] == "connected");
+    assert_eq!(connected.count() as u64, number(ledger, "connections"), "each is told of");
+    let ends = lines.iter().filter(|line| line["event"] == "phase_end");
+    let end = |name: &str| ends.clone().find(|line| line["phase"] == name).unwrap();
+    let refused = end("refused");
+    assert!(number(refused, "to_hub_http") > 0 && number(refused, "to_client_http") > 0, "{refused}");
+}
+
+#[test]
 fn more_batches_than_may_wait_are_held_back_and_arrive_all_the_same() {
     let output = run(&["demo", "--json", "--time-scale", "0.05", "--batches", "1000", "--seed", "2"]);
     let lines = lines(&output);
@@ -152,6 +188,7 @@ fn help_says_what_it_does_and_how_it_ends() {
         (&["--help"][..], &["bowline demo", "Usage"][..]),
         (&["demo", "--help"], &["--adapter", "--batches", "--time-scale", "--seed", "--json", "Exit status", "1008"]),
         (&["demo", "--help"], &["--scene", "--miners", "black-hole", "perhaps seen"]),
+        (&["demo", "--help"], &["--messages", "native", "crossed again", "window"]),
         (
             &["connect", "--help"],
             &["--key", "--validator", "--receiver", "--enabled", "--heartbeat-interval", "game_update"],
@@ -188,6 +225,10 @@ fn what_makes_no_sense_is_refused() {
         &["demo", "--scene", "miners", "--miners", "3"],
         &["demo", "--scene", "miners", "--batches", "30"],
         &["demo", "--miners", "30"],
+        &["demo", "--scene", "native", "--messages", "999"],
+        &["demo", "--scene", "native", "--miners", "30"],
+        &["demo", "--scene", "native", "--adapter", "smol"],
+        &["demo", "--messages", "5000"],
     ] {
         let output = run(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}");
@@ -217,7 +258,7 @@ fn interrupt(child: &Child) {
 #[test]
 #[cfg(unix)]
 fn an_interruption_ends_with_the_ledger_so_far() {
-    for args in [["--adapter", "smol"], ["--adapter", "blocking"], ["--scene", "miners"]] {
+    for args in [["--adapter", "smol"], ["--adapter", "blocking"], ["--scene", "miners"], ["--scene", "native"]] {
         let (child, mut out) = begun(&args);
         interrupt(&child);
         let output = finished(child);
@@ -228,7 +269,7 @@ fn an_interruption_ends_with_the_ledger_so_far() {
             rest.contains("Ledger") && ["delivered twice", "doubled"].iter().any(|row| rest.contains(row)),
             "{rest}"
         );
-        let words = ["exactly once", "handed out once", "still under way"];
+        let words = ["exactly once", "handed out once", "once and in order", "still under way"];
         assert!(words.iter().any(|words| rest.contains(words)), "{rest}");
         assert!(!rest.contains('\x1b'), "no picture on a pipe");
     }

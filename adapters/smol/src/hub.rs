@@ -88,6 +88,33 @@ const OF_ONE: usize = 256;
 /// # })?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// With native clients beside those of its wire:
+///
+/// ```
+/// use bowline::{Outcome, Path};
+/// use bowline_smol::hub::{Admission, Hub, HubSetup};
+/// use bowline_smol::{Client, Setup};
+/// # smol::block_on(async {
+/// let setup = HubSetup::village("127.0.0.1:0")?
+///     .native(|caller| match caller.auth.as_deref() == Some("secret") {
+///         true => Admission::accept(),
+///         false => Admission::Refuse("who are you?".into()),
+///     })
+///     .on("load", |message| async move { message.json::<u32>().map(|percent| println!("{percent} %")) });
+/// let hub = Hub::start(setup)?;
+///
+/// let url = format!("ws://{}", hub.address());
+/// let client = Client::start(Setup::client(&url, "sensor-7")?.auth("secret")?.topic("alarm.*", None)?)?;
+/// let receipt = client.send("load", "40").await?;
+/// assert_eq!(receipt.settled().await.outcome, Outcome::Delivered { path: Path::WebSocket });
+/// let refused = client.send("load", r#""forty""#).await?;
+/// assert!(matches!(refused.settled().await.outcome, Outcome::Rejected(_)), "an error of the handler's");
+/// hub.close().await;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Hub<W: HubWire> {
     shared: Arc<Shared<W>>,

@@ -66,8 +66,9 @@ impl Setup<Native> {
         Ok(self)
     }
 
-    /// Subscribes to the topics of this filter, on every connection. `since` is for the first one; later ones begin where
-    /// the last ended.
+    /// Subscribes to the topics of this filter, on every connection. `since` is for the first one; of each topic later ones
+    /// begin where the last ended, and its events come in order, once each. That is kept for 128 topics; of further ones,
+    /// which only a wildcard can bring, what the hub sends twice comes twice.
     ///
     /// # Errors
     /// The filter has none or more than 64 bytes, or there are more than 64.

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! It decides nothing about the session, and what frames say is the [`Wire`]'s. What it does decide: how many bytes may
-//! wait at the application, and that effects leave only after the lock is gone.
+//! wait at the application, and that what is told is told in its order, without waiting.
 //!
 //! Invariants: sockets are read before time moves; at most one data frame waits in a socket; every request that was taken
 //! is answered; every accepted message's receipt is settled; nothing here blocks.
@@ -29,6 +29,7 @@ use bowline::{
     Accepted, Arrival, Cause, ConfigError, DeliveryId, Ending, Event, Head, HeapSession, Hint, HttpOutcome, LinkId,
     MessageId, Origin, Outcome, Output, Path, Policy, PostId, Refusal, RequestId, Role, Seq, State, Stats, Verdict,
 };
+use core::fmt;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
@@ -56,7 +57,6 @@ pub(crate) const ASIDE: usize = 256;
 /// let action = Action::Dial { link: LinkId::NONE.next() };
 /// assert!(matches!(action, Action::Dial { .. }));
 /// ```
-#[derive(Debug)]
 pub enum Action {
     /// Connect to the peer and report by [`Node::dialed`](crate::Node::dialed).
     Dial {
@@ -83,6 +83,19 @@ pub enum Action {
         /// For connecting, sending and the answer together.
         deadline: Duration,
     },
+}
+
+impl fmt::Debug for Action {
+    /// Without the headers and the body: they hold tokens and what is nobody else's business.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dial { link } => f.debug_struct("Dial").field("link", link).finish(),
+            Self::Drop { link } => f.debug_struct("Drop").field("link", link).finish(),
+            Self::Post { call, target, .. } => {
+                f.debug_struct("Post").field("call", call).field("target", target).finish_non_exhaustive()
+            }
+        }
+    }
 }
 
 /// A request of ours.
@@ -345,8 +358,10 @@ impl<W: Wire> Engine<W> {
         match call {
             Call::Message(post) => self.message_posted(post, &Posted { outcome, ..posted.clone() }),
             Call::Talk(talk) => {
-                let understood = outcome != HttpOutcome::Acked || self.carried(&posted.body);
-                let outcome = if understood { outcome } else { HttpOutcome::Unknown };
+                // Who is refused is told why.
+                let word = matches!(outcome, HttpOutcome::Acked | HttpOutcome::Auth);
+                let understood = word && self.carried(&posted.body);
+                let outcome = if outcome == HttpOutcome::Acked && !understood { HttpOutcome::Unknown } else { outcome };
                 self.session.talked(self.clock.now(), talk, outcome);
             }
         }
@@ -559,8 +574,10 @@ impl<W: Wire> Engine<W> {
                 self.deliver_aside(message);
             }
             (Some(head), None) => {
-                if let (Head::Ack { id } | Head::Reject { id }, Some(reply)) = (head, reply) {
-                    self.reply(id, reply);
+                match (head, reply) {
+                    (Head::Ack { id } | Head::Reject { id }, Some(reply)) => self.reply(id, reply),
+                    (Head::Nack { seq, .. }, Some(reply)) => self.reply(self.origin.message(seq), reply),
+                    _ => {}
                 }
                 let _ = self.session.received(now, link, head);
             }

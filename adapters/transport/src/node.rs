@@ -611,26 +611,28 @@ impl<W: Wire> Node<W> {
         let was_full = engine.full_up();
         let answer = step(&mut engine);
         let room = was_full && !engine.full_up();
+        // Under the lock, or another thread's next message could overtake this one's (S9). Nothing here waits.
         let effects = core::mem::take(&mut engine.effects);
+        let delivers = effects.iter().any(|effect| matches!(effect, Effect::Deliver { .. }));
+        let unwanted: Vec<_> = effects.into_iter().filter_map(|effect| self.tell(effect)).collect();
         drop(engine);
         if room {
             self.room.notify(usize::MAX);
         }
-        for effect in effects {
-            self.tell(effect);
+        // Dropping it gives it back, which takes the lock.
+        drop(unwanted);
+        if delivers && self.closing.load(Ordering::SeqCst) {
+            self.give_back();
         }
         answer
     }
 
-    fn tell(&self, effect: Effect<W::Incoming>) {
+    /// A message that nobody will read any more comes back.
+    fn tell(&self, effect: Effect<W::Incoming>) -> Option<Message<W>> {
         match effect {
             Effect::Deliver { delivery, maybe_dup, path, message: content } => {
                 let message = Message { content, delivery, maybe_dup, path, node: self.me.clone(), open: true };
-                // Refused only when nobody will read any more: dropping it gives it back.
-                drop(self.messages.0.try_send(message));
-                if self.closing.load(Ordering::SeqCst) {
-                    self.give_back();
-                }
+                return self.messages.0.try_send(message).err().map(async_channel::TrySendError::into_inner);
             }
             Effect::Settle { receipt, settlement } => {
                 let _ = receipt.try_send(settlement);
@@ -642,6 +644,7 @@ impl<W: Wire> Node<W> {
                 let _ = self.events.0.force_send(event);
             }
         }
+        None
     }
 }
 

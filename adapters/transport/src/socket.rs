@@ -24,6 +24,11 @@ const WRITE_BUFFER: usize = 16 * 1024;
 /// Above the largest data frame: its envelope, and control frames.
 const WRITE_SLACK: usize = 64 * 1024;
 
+/// So much of what comes behind something that is no WebSocket is read to be thrown away: what is left of a frame that was
+/// a little too long, whoever sent it, and not a flood.
+#[cfg(feature = "hub")]
+const WASTE: usize = 4 << 20;
+
 pub(crate) enum Incoming {
     Text(Utf8Bytes),
     Binary,
@@ -51,6 +56,9 @@ pub(crate) struct Socket {
     closed_with: Option<u16>,
     /// The close frame with which we answered what is no WebSocket, or too long; nothing more can be read.
     pub(crate) refused: Option<u16>,
+    /// Bytes thrown away.
+    #[cfg(feature = "hub")]
+    waste: usize,
 }
 
 impl Socket {
@@ -84,7 +92,16 @@ impl Socket {
             .max_frame_size(Some(limit));
         let counted = Counted { stream, written: 0, allowance: usize::MAX };
         let websocket = WebSocket::from_partially_read(counted, early.to_vec(), role, Some(config));
-        Self { link, blocked: false, websocket, written_before: 0, closed_with: None, refused: None }
+        Self {
+            link,
+            blocked: false,
+            websocket,
+            written_before: 0,
+            closed_with: None,
+            refused: None,
+            #[cfg(feature = "hub")]
+            waste: 0,
+        }
     }
 
     pub(crate) fn read(&mut self) -> Incoming {
@@ -150,10 +167,10 @@ impl Socket {
     #[cfg(feature = "hub")]
     pub(crate) fn discard(&mut self) -> bool {
         let mut waste = [0; 4096];
-        for _ in 0..64 {
+        while self.waste < WASTE {
             match self.websocket.get_mut().read(&mut waste) {
                 Ok(0) => return true,
-                Ok(_) => {}
+                Ok(read) => self.waste += read,
                 Err(error) => return !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted),
             }
         }

@@ -6,12 +6,13 @@
 //!                                                  ├─ nobody has it            ─▶ Attached, Welcome
 //!                                                  ├─ another connection has it ─▶ by the policy: that one goes, or is
 //!                                                  │                               probed, or this one is refused
-//!                                                  └─ too often, from elsewhere ─▶ war: refused for a while
+//!                                                  ├─ too often, from elsewhere ─▶ war: refused for a while
+//!                                                  └─ a native peer of an older epoch ─▶ Fenced
 //! ```
 //!
 //! Invariants: a session is tied to a connection in [`tie`](Hub::tie) and untied in [`untie`](Hub::untie), where the counts
 //! change, and nowhere else; the end of a connection concerns the session only if that connection still has it (R7).
-//! Rules: U1, U2, U8, U9, R7, R8.
+//! Rules: U1, U2, U8, U9, I3, R7, R8.
 
 use super::peer::{Address, Conn, ConnState, Peer, Todo};
 use super::replay::{Replay, Stamp};
@@ -57,6 +58,25 @@ impl<P, M: Memory<P>> Hub<P, M> {
                 hub.count_refused();
             }
             knocked
+        })
+    }
+
+    /// As [`knock`](Self::knock), for a request that may begin a session: it counts as a handshake, like a connection.
+    ///
+    /// # Errors
+    /// Why not, and when to come back.
+    pub fn shake(&mut self, now: Instant, address: u64) -> Result<(), Denied> {
+        self.enter(now, |hub| {
+            let shaken = hub.may_come(true).and_then(|()| hub.address(address)).and_then(|key| {
+                let shaken = hub.on_shake(key);
+                hub.release_address(key);
+                shaken
+            });
+            match shaken {
+                Ok(()) => hub.stats.handshakes = hub.stats.handshakes.saturating_add(1),
+                Err(_) => hub.count_refused(),
+            }
+            shaken
         })
     }
 
@@ -118,11 +138,11 @@ impl<P, M: Memory<P>> Hub<P, M> {
             let peer = hub.peers.get_mut(key).ok_or(full)?;
             let rate = hub.config.get().per_identity.handshakes;
             peer.handshakes.take(now, rate, 1).map_err(|after| Denied { why: Why::Rate, after })?;
-            let reason = peer.session.greeted(now, greeting, known, true).filter(|_| greeting.resume);
+            let reason = peer.session.greeted(now, greeting, known, true);
             hub.touched(key);
             match reason {
                 Some(Reason::Epoch) => Err(Denied { why: Why::Fenced, after: Duration::ZERO }),
-                _ => Ok((SessionId(key), reason)),
+                _ => Ok((SessionId(key), reason.filter(|_| greeting.resume))),
             }
         })
     }
@@ -172,19 +192,10 @@ impl<P, M: Memory<P>> Hub<P, M> {
 
     fn admit(&mut self, key: Key) -> Result<ConnId, Denied> {
         let (now, config) = (self.now, *self.config.get());
-        if let Some(address) = self.addresses.get_mut(key) {
-            if address.connections >= config.per_address_connections {
-                return Err(self.denied(Why::Rate));
-            }
-            let rate = config.per_address.handshakes;
-            if address.handshakes.take(now, rate, 1).is_err() {
-                // Many may dial from one address: each of them has a time of its own too.
-                return Err(Denied { why: Why::Rate, after: address.tickets.take(now, rate, config.ticket_most) });
-            }
-        }
-        if self.handshakes.take(now, config.handshakes, 1).is_err() {
+        if self.addresses.get(key).is_some_and(|address| address.connections >= config.per_address_connections) {
             return Err(self.denied(Why::Rate));
         }
+        self.on_shake(key)?;
         let conn = Conn {
             state: ConnState::Pending,
             todo: None,
@@ -205,6 +216,18 @@ impl<P, M: Memory<P>> Hub<P, M> {
             address.connections = address.connections.saturating_add(1);
         }
         Ok(ConnId(conn))
+    }
+
+    fn on_shake(&mut self, key: Key) -> Result<(), Denied> {
+        let (now, config) = (self.now, *self.config.get());
+        if let Some(address) = self.addresses.get_mut(key) {
+            let rate = config.per_address.handshakes;
+            if address.handshakes.take(now, rate, 1).is_err() {
+                // Many may dial from one address: each of them has a time of its own too.
+                return Err(Denied { why: Why::Rate, after: address.tickets.take(now, rate, config.ticket_most) });
+            }
+        }
+        self.handshakes.take(now, config.handshakes, 1).map_err(|_| self.denied(Why::Rate))
     }
 
     fn on_knock(&mut self, address: u64) -> Result<(), Denied> {
@@ -339,12 +362,13 @@ impl<P, M: Memory<P>> Hub<P, M> {
             }
         }
         if let Some((greeting, known)) = greeted {
-            let reason = peer.session.greeted(now, greeting, known, false).filter(|_| greeting.resume);
+            let reason = peer.session.greeted(now, greeting, known, false);
+            // An older self has nothing to ask for, so it does not matter whether it asks.
             if reason == Some(Reason::Epoch) {
                 return Err(Denied { why: Why::Fenced, after: Duration::ZERO });
             }
             resumed = greeting.resume && reason.is_none();
-            peer.reason = reason;
+            peer.reason = reason.filter(|_| greeting.resume);
         }
         match peer.session.accept(now) {
             Accepted::Open(link) => {

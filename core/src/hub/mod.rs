@@ -221,7 +221,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
             conns: Table::new(settings.connections, conns),
             addresses: Table::new(settings.addresses, addresses),
             log: Log::new(settings.bulk.log, log),
-            topics: topics::Topics::new(settings.topics, settings.sessions, seed, origin.epoch()),
+            topics: topics::Topics::new(settings.topics, settings.sessions, seed, topics::epoch(seed, origin)),
             snapshot: None,
             handshakes: Gcra::new(),
             tickets: Tickets::new(),

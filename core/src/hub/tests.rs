@@ -1182,3 +1182,23 @@ fn u4_whoever_finds_no_place_at_a_new_topic_is_counted_and_told_of() {
     assert_eq!(rig.drain(), [Said::Topic(conn, 2, 4)]);
     assert_eq!(rig.hub.stats().refused_copies, 2);
 }
+
+/// It would otherwise be taken for its later self: its numbers for copies, and its messages lost in silence.
+#[test]
+fn i3_an_older_self_of_a_native_peer_is_refused_whether_or_not_it_asks_to_go_on() {
+    let mut rig = Rig::new(|config| config.native = Some(crate::NATIVE_PEER));
+    let mut come = |epoch, resume| {
+        let conn = rig.hub.connect(rig.now, 1).unwrap();
+        rig.hub.hello(rig.now, 0, conn, who(1), None);
+        let greeting = Greeting { resume, ..Greeting::new(Origin::new(5, epoch)) };
+        rig.hub.verified(rig.now, 0, conn, Verdict::Greeted { greeting, known: None });
+        let by_http = rig.hub.greet(rig.now, who(1), &greeting, None).map_err(|denied| denied.why);
+        let said = rig.drain();
+        let refused = said.contains(&Said::Close(conn, Why::Fenced, Duration::ZERO));
+        assert_eq!(refused, by_http == Err(Why::Fenced));
+        refused
+    };
+    assert!(!come(3, false) && !come(3, true), "itself");
+    assert!(come(2, true) && come(2, false));
+    assert!(!come(4, false), "a later one");
+}

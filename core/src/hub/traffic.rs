@@ -30,6 +30,9 @@ const LAG: i64 = 5_000_000;
 /// So many messages refused by a limit in a row, and the connection is closed (U8).
 const STRIKES: u8 = 16;
 
+/// Of a native peer's: a whole window may be under way before it hears that it is too much.
+const NATIVE_STRIKES: u8 = 64 + STRIKES;
+
 impl<P, M: Memory<P>> Hub<P, M> {
     /// A frame came in, of so many bytes; `stamp` if its kind is signed, checked against `wall`, our wall clock in
     /// microseconds since the epoch.
@@ -225,7 +228,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
         if !allowed {
             self.stats.limited = self.stats.limited.saturating_add(1);
             conn.strikes = conn.strikes.saturating_add(1);
-            if conn.strikes >= STRIKES {
+            if conn.strikes >= if peer.session.is_native() { NATIVE_STRIKES } else { STRIKES } {
                 self.end(key, Why::Flood, Duration::ZERO);
             }
             return Heard::Limited;

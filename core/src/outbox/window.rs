@@ -41,10 +41,8 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
 
     /// The first number that was never sent, on any path.
     #[must_use]
-    pub fn unsent(&self) -> Seq {
-        let sent = |slot: &Slot<P>| slot.sent_on != LinkId::NONE || slot.post != Posting::Never || slot.polled > 0;
-        let last = (0..self.ring.len()).rev().find(|offset| self.ring.get(*offset).is_some_and(sent));
-        self.head.plus(as_u64(last.map_or(0, |offset| offset.saturating_add(1))))
+    pub const fn unsent(&self) -> Seq {
+        self.unsent
     }
 
     /// No number above this one may be sent (S10).
@@ -183,6 +181,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
             if slot.end == End::Open && !waits && slot.polled != polls && slot.size <= limit {
                 let left = left.min(limit).checked_sub(slot.size)?;
                 slot.polled = polls;
+                self.unsent = self.unsent.max(seq.next());
                 return Some((seq, left));
             }
         }

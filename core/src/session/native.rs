@@ -7,7 +7,8 @@
 //!  without a connection, client: Greet ─▶ Poll ─▶ Poll …      hub: a poll waits until there is something to carry
 //! ```
 //!
-//! Invariants: one question by HTTP at a time ([`Output::Greet`](super::Output::Greet), [`Output::Poll`](super::Output::Poll));
+//! Invariants: one question by HTTP at a time ([`Output::Greet`](super::Output::Greet), [`Output::Poll`](super::Output::Poll)),
+//! and a second poll beside it when there are marks to be told, for the first one may wait long for something to carry;
 //! one poll waits at a time, and the newest counts; what a poll carried is carried again until marks say that it arrived.
 //! Rules: S4, S8–S11, R1–R7, L3, L7, H3.
 
@@ -68,6 +69,8 @@ pub(super) struct Native {
     announce: bool,
     talk: Talk,
     talks: u32,
+    /// A poll that a newer one has replaced and that was not answered yet.
+    older: Option<u32>,
     poll: Option<Waiting>,
     /// A poll that a newer one has replaced.
     superseded: Option<RequestId>,
@@ -130,6 +133,7 @@ impl Native {
             announce: false,
             talk: Talk::Ready,
             talks: 0,
+            older: None,
             poll: None,
             superseded: None,
             carrying: None,
@@ -228,6 +232,10 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             life: self.inbox.horizon(),
             order: native.is_some_and(|native| native.config.order),
         }
+    }
+
+    pub(crate) const fn is_native(&self) -> bool {
+        self.native.is_some()
     }
 
     /// What this side has of the peer's messages; for what goes by HTTP, where the session does not write frames.
@@ -438,7 +446,13 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     /// A question of ours by HTTP was answered.
     pub(super) fn on_talked(&mut self, talk: u32, outcome: HttpOutcome) -> bool {
         let (now, finished) = (self.now, self.finished());
-        let Some(native) = self.native.as_mut().filter(|native| native.talks == talk) else { return false };
+        let Some(native) = &mut self.native else { return false };
+        if native.older.take_if(|older| *older == talk).is_some() {
+            return true;
+        }
+        if native.talks != talk {
+            return false;
+        }
         let Talk::Underway { greet, idle } = native.talk else { return false };
         let known = if greet { native.greeted } else { !idle };
         let live = self.live.is_some();
@@ -476,10 +490,12 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         let native = self.native.as_mut()?;
         // What a former self of the peer numbered means something else to this one.
         let former = now < native.former_until;
-        let asked = if let Talk::Underway { .. } = native.talk { Some(native.talks) } else { None };
+        let underway = matches!(native.talk, Talk::Underway { .. });
+        let (talk, older) = (native.former_talk, native.older);
+        let asked = older == Some(talk) || (underway && native.talks == talk);
         let head = match (head, former) {
             (Head::Numbered { .. }, _) if finished => return None,
-            (Head::Numbered { .. }, true) if asked == Some(native.former_talk) => return None,
+            (Head::Numbered { .. }, true) if asked => return None,
             (Head::Marks { report, beat, .. }, true) => Head::Marks { report, una: Seq::FIRST, beat },
             (Head::Numbered { .. } | Head::Marks { .. } | Head::Nack { .. } | Head::Welcome { .. }, _) => head,
             (
@@ -499,21 +515,33 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         Some(head)
     }
 
-    /// The peer does not know us any more: before anything else it must be greeted.
+    /// The peer does not know us any more: before anything else it must be greeted, and whatever it was asked before may wait
+    /// for its answer as long as it likes.
     pub(super) const fn forgotten(&mut self) {
         if let Some(native) = &mut self.native {
             native.greeted = false;
+            if matches!(native.talk, Talk::Underway { greet: false, .. }) {
+                native.talk = Talk::Ready;
+            }
         }
     }
 
     /// The next thing to ask by HTTP, marked as under way.
     pub(super) fn next_ask(&mut self) -> Option<(u32, Ask)> {
         let by_http = self.route.path() == Path::Http && self.live.is_none() && self.route.may_post(0);
-        let dials = self.link.dials();
+        let dials = self.link.dials() && !self.failed();
         let closing = self.closing;
-        let native = self.native.as_mut().filter(|native| native.talk == Talk::Ready)?;
+        let native = self.native.as_mut()?;
+        let again = match native.talk {
+            Talk::Ready => false,
+            Talk::Underway { greet: false, .. } if native.older.is_none() && native.marks.is_due() => true,
+            Talk::Underway { .. } | Talk::Rest { .. } => return None,
+        };
         if !by_http || !dials || native.config.poll.is_zero() || (closing && native.greeted) {
             return None;
+        }
+        if again {
+            native.older = Some(native.talks);
         }
         let greet = !native.greeted;
         native.talk = Talk::Underway { greet, idle: true };

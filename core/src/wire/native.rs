@@ -52,6 +52,9 @@ pub const POLL: &str = "/bowline/1/poll";
 /// The header with the `cid` in requests other than [`HELLO`]'s.
 pub const CLIENT: &str = "bowline-client";
 
+/// The topic of an event that is for everybody: no topic has this name, and its place says nothing.
+pub const EVERYBODY: &str = "*";
+
 /// The longest frame, 1 MiB, unless a welcome says something else.
 pub const FRAME_LIMIT: usize = 1 << 20;
 /// By so much a batch may be longer than a frame.
@@ -332,8 +335,8 @@ impl fmt::Display for Refusal {
 /// ```
 /// use bowline::wire::native::{Frame, Position, Since};
 /// let since = Some(Since::After(Position { epoch: 3, offset: 17 }));
-/// let frame = Frame::Subscribe { topic: "training/*".into(), since };
-/// assert_eq!(frame.encode(), r#"{"type":"subscribe","topic":"training/*","since":{"epoch":3,"offset":17}}"#);
+/// let frame = Frame::Subscribe { topic: "training.*".into(), since };
+/// assert_eq!(frame.encode(), r#"{"type":"subscribe","topic":"training.*","since":{"epoch":3,"offset":17}}"#);
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Since {

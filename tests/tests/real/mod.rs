@@ -12,6 +12,7 @@
 #![allow(dead_code, reason = "every test program uses a part")]
 
 pub(crate) mod ca;
+pub(crate) mod client;
 pub(crate) mod peer;
 
 use bowline::{AckWait, BackoffConfig, Config, Event, Outcome, Path, Policy, Stats};

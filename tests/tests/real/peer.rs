@@ -18,14 +18,14 @@ use std::thread;
 
 /// Says that a test is skipped, or fails it where it must not be.
 #[track_caller]
-fn missing<T>(what: impl fmt::Display) -> Option<T> {
+pub(crate) fn missing<T>(what: impl fmt::Display) -> Option<T> {
     assert!(env::var_os("BOWLINE_REQUIRE_PEERS").is_none_or(|required| required != "1"), "needed here: {what}");
     eprintln!("skipped: {what}");
     None
 }
 
 /// Whether this command succeeds; asked once.
-fn works(known: &OnceLock<bool>, command: &mut Command) -> bool {
+pub(crate) fn works(known: &OnceLock<bool>, command: &mut Command) -> bool {
     *known.get_or_init(|| command.stdin(Stdio::null()).output().is_ok_and(|output| output.status.success()))
 }
 
@@ -34,7 +34,7 @@ fn script(name: &str) -> String {
     format!("{}/peers/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A Python peer, if there can be one; each word of the scenario is an argument.
+/// A Python peer, if there can be one.
 #[track_caller]
 pub(crate) fn python(name: &str, scenario: &str) -> Option<Peer> {
     python_with(name, scenario, &[])
@@ -56,6 +56,12 @@ pub(crate) fn python_at(name: &str, port: u16, arguments: &[&str]) -> Option<Pee
 /// With something in its environment.
 #[track_caller]
 pub(crate) fn python_with(name: &str, scenario: &str, environment: &[(&str, &str)]) -> Option<Peer> {
+    python_as(name, &[scenario], environment)
+}
+
+/// With these arguments.
+#[track_caller]
+pub(crate) fn python_as(name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Option<Peer> {
     let python = env::var("BOWLINE_PYTHON").unwrap_or_else(|_| "python3".into());
     static KNOWN: OnceLock<bool> = OnceLock::new();
     if !works(&KNOWN, Command::new(&python).args(["-c", "import websockets.asyncio.client, websockets.asyncio.server"]))
@@ -64,7 +70,7 @@ pub(crate) fn python_with(name: &str, scenario: &str, environment: &[(&str, &str
     }
     // No bytecode beside the sources.
     let command = &mut Command::new(python);
-    Some(Peer::start(command.args(["-B", &script(name)]).args(scenario.split(' ')).envs(environment.iter().copied())))
+    Some(Peer::start(command.args(["-B", &script(name)]).args(arguments).envs(environment.iter().copied())))
 }
 
 /// A Python peer that signs, if there can be one.

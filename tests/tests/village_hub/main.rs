@@ -156,6 +156,23 @@ fn subscribe_and_unsubscribe_work_and_are_answered_in_the_words_they_came_in() {
 }
 
 #[test]
+fn a_sibling_s_viewer_is_told_how_it_stands() {
+    let hub = hub();
+    let (mut viewer, id) = Viewer::join(hub.address(), "/ws");
+    let _other = Viewer::join(hub.address(), "/ws/p2p-fog");
+    viewer.ask(r#"{"type":"subscribe","channel":"system_metrics"}"#, "subscription_confirmed");
+    viewer.ask(r#"{"type":"unsubscribe","channel":"models"}"#, "unsubscription_confirmed");
+    let mut said = viewer.ask(r#"{"type":"get_status"}"#, "status");
+    let since = said["connected_at"].take();
+    assert_eq!(since.as_str().map(|since| &since[..2]), Some("20"), "{since}");
+    let topics = ["system", "system_metrics", "training"];
+    let expected = json!({
+        "type": "status", "client_id": id, "subscriptions": topics, "connected_at": null, "total_clients": 2
+    });
+    assert_eq!(said, expected);
+}
+
+#[test]
 fn subscriptions_are_bounded() {
     let hub = hub_with(|setup| setup.configure(|config| config.topics.per_session = 5));
     let (mut viewer, _) = Viewer::join(hub.address(), "/ws");
@@ -219,6 +236,28 @@ fn bad_json_is_answered_and_costs_the_connection_only_when_nothing_else_comes() 
     };
     assert_eq!(closed.code, 1002, "{closed:?}");
     assert_eq!(hub.counters().malformed, 45 + 16);
+}
+
+/// Wire facts 3.3: as many connections and messages as anybody likes, 16 MiB each, and every end is 1000 without a reason.
+#[test]
+fn w3_3_what_is_too_much_is_not_taken_and_the_end_says_why() {
+    let hub = hub_with(|setup| {
+        setup.configure(|config| {
+            config.per_address_connections = 2;
+            config.per_identity.messages = Rate { per_second: 1, burst: 20 };
+        })
+    });
+    let (mut loud, _) = Viewer::join(hub.address(), "/ws");
+    let (mut long, _) = Viewer::join(hub.address(), "/ws");
+    let refused = Viewer::try_open(hub.address(), "/ws").err();
+    assert!(matches!(refused, Some((429 | 503, Some(_)))), "{refused:?}");
+    for _ in 0..30 {
+        loud.send(r#"{"type":"ping"}"#);
+    }
+    assert_eq!(loud.expect("error")["data"]["error"], "Too many messages");
+    long.send(&format!(r#"{{"type":"custom","data":{{"x":"{}"}}}}"#, "x".repeat(64 * 1024)));
+    let closed = long.next().unwrap_err();
+    assert_eq!((closed.code, closed.reason.is_empty()), (1009, false), "{closed:?}");
 }
 
 #[test]

@@ -46,7 +46,8 @@ pub(crate) fn lines(view: &View<'_>, style: Style) -> Vec<String> {
     let stats = view.ml_node.stats;
     let delivered = stats.delivered_websocket + stats.delivered_http;
     let mut lines = vec![String::new()];
-    lines.extend(heading(view, style));
+    let broken_now = view.websocket != Fault::Calm || view.http != Fault::Calm;
+    lines.extend(heading((SCRIPT, view.phase), view.left, broken_now, style));
     lines.push(String::new());
     lines.extend(map(view, style));
     lines.push(String::new());
@@ -64,9 +65,14 @@ pub(crate) fn lines(view: &View<'_>, style: Style) -> Vec<String> {
     lines
 }
 
-fn heading(view: &View<'_>, style: Style) -> [String; 3] {
-    let Some((index, Phase { name, broken, expected, .. })) =
-        view.phase.and_then(|index| Some((index, SCRIPT.get(index)?)))
+/// Which phase of a script it is, what is broken, and what should come of it; `None`: interrupted.
+pub(crate) fn heading(
+    (script, phase): (&[Phase], Option<usize>),
+    left: Duration,
+    broken_now: bool,
+    style: Style,
+) -> [String; 3] {
+    let Some((index, Phase { name, broken, expected, .. })) = phase.and_then(|index| Some((index, script.get(index)?)))
     else {
         return [
             format!("  {}", style.paint(Paint::Strong, "stopping")),
@@ -74,13 +80,12 @@ fn heading(view: &View<'_>, style: Style) -> [String; 3] {
             style.paint(Paint::Dim, "  what is under way has a few seconds; Ctrl-C again ends at once"),
         ];
     };
-    let title = format!("{}/{}  {name}", index + 1, SCRIPT.len());
-    let left = match view.left.as_secs_f64().ceil() {
+    let title = format!("{}/{}  {name}", index + 1, script.len());
+    let left = match left.as_secs_f64().ceil() {
         left if left > 0.0 => format!("about {left} s left"),
         _ => "until it is back".into(),
     };
     let gap = " ".repeat(WIDTH.saturating_sub(4 + title.chars().count() + left.len()));
-    let broken_now = view.websocket != Fault::Calm || view.http != Fault::Calm;
     [
         format!("  {}{gap}{}", style.paint(Paint::Strong, title), style.paint(Paint::Dim, left)),
         format!("  {}", style.paint(if broken_now { Paint::Bad } else { Paint::Good }, broken)),
@@ -110,7 +115,7 @@ fn map(view: &View<'_>, style: Style) -> [String; 3] {
 }
 
 /// Traffic, a way that is open, or none.
-fn way(open: bool, used: bool, style: Style) -> String {
+pub(crate) fn way(open: bool, used: bool, style: Style) -> String {
     match (open, used) {
         (true, true) => style.paint(Paint::Good, "━━━━━━▶"),
         (true, false) => style.paint(Paint::Dim, "──────▷"),

@@ -15,6 +15,7 @@ mod director;
 mod ledger;
 mod live;
 mod miners;
+mod native;
 mod note;
 mod scale;
 mod script;
@@ -68,12 +69,21 @@ predict at random, the validator confirms and broadcasts updates:
 
 A hub that was killed has lost its memory. What it had handed out and its miner
 had no confirmation of comes again, and the new hub marks it as perhaps seen
-before; the ledger counts that, and as doubled what was not marked.";
+before; the ledger counts that, and as doubled what was not marked.
+
+With --scene native it runs a client and a hub that speak Bowline's own
+protocol and load both directions. The WebSocket is cut again and again, made
+silent, slow, closed at once and refused; then HTTP is refused and loses its
+answers. The proxies look into what crosses: after each cut a line says whether
+the session was resumed, and how many messages and bytes crossed again; that
+must be no more than the window, and nothing that the receiver had. The hub is
+not killed here, since its memory of the session would be gone with it.";
 
 const AFTER: &str = "\
 Exit status:
     0  every batch that was accepted was processed, exactly once; every
-       prediction was handed out and confirmed, and none doubled
+       prediction was handed out and confirmed, and none doubled; every
+       message arrived once and in order, and nothing crossed again needlessly
     1  one was not (the ledger says which), or the demo could not run
     2  the arguments make no sense
   130  interrupted: Ctrl-C stops sending, gives what is under way a few seconds
@@ -84,20 +94,27 @@ Examples:
   bowline demo --time-scale 1                      Gonka's own pace: two minutes
   bowline demo --adapter blocking --seed 7         threads, and other chances
   bowline demo --time-scale 0.05 --json | tail -1  the ledger, for a script
-  bowline demo --scene miners                      a validator and 200 miners";
+  bowline demo --scene miners                      a validator and 200 miners
+  bowline demo --scene native                      200000 messages, and cuts";
 
 /// Breaks a session in every way we know and counts what arrives
 #[derive(Debug, clap::Args)]
 #[command(long_about = ABOUT, after_long_help = AFTER)]
 pub(crate) struct Args {
-    /// Which one: Gonka's two nodes, or Bettensor's validator and miners
-    #[arg(long, value_enum, hide_possible_values = true, value_name = "gonka|miners")]
+    /// Which one: Gonka's two nodes, Bettensor's validator and miners, or a
+    /// native client and its hub
+    #[arg(long, value_enum, hide_possible_values = true, value_name = "gonka|miners|native", verbatim_doc_comment)]
     #[arg(default_value_t = Scene::Gonka)]
     scene: Scene,
 
     /// How many miners: 4 to 500 [default: 200]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(4..=500))]
     miners: Option<u16>,
+
+    /// How many messages of the native scene each way: 1000 to 1000000
+    /// [default: 100000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1000..=1_000_000), verbatim_doc_comment)]
+    messages: Option<u64>,
 
     /// What turns Gonka's nodes: tasks on smol's executor, or threads
     /// [default: smol]
@@ -133,6 +150,8 @@ enum Scene {
     Gonka,
     /// A validator and its miners.
     Miners,
+    /// A native client and its hub.
+    Native,
 }
 
 impl Args {
@@ -148,15 +167,19 @@ impl Args {
         self.miners.unwrap_or(200)
     }
 
+    fn messages(&self) -> u64 {
+        self.messages.unwrap_or(100_000)
+    }
+
     /// What is given and means nothing to the scene.
     fn useless(&self) -> Option<&'static str> {
-        let gonka = self.scene == Scene::Gonka;
         let given = [
-            (self.miners.is_some() && gonka, "--miners"),
-            (self.batches.is_some() && !gonka, "--batches"),
-            (self.adapter.is_some() && !gonka, "--adapter"),
+            (self.miners.is_some(), Scene::Miners, "--miners"),
+            (self.batches.is_some(), Scene::Gonka, "--batches"),
+            (self.adapter.is_some(), Scene::Gonka, "--adapter"),
+            (self.messages.is_some(), Scene::Native, "--messages"),
         ];
-        given.into_iter().find_map(|(useless, name)| useless.then_some(name))
+        given.into_iter().find_map(|(given, scene, name)| (given && scene != self.scene).then_some(name))
     }
 }
 
@@ -169,6 +192,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     let ran = match args.scene {
         Scene::Gonka => director::run(args),
         Scene::Miners => miners::run(args),
+        Scene::Native => native::run(args),
     };
     match ran {
         Ok(code) => code,

@@ -115,7 +115,7 @@ impl<'a, W: HubWire> HubConformance<'a, W> {
             Said::Subscribe(wish) | Said::Unsubscribe(wish) => {
                 [&wish.yes, &wish.no].into_iter().flatten().map(|answer| answer.as_str().len()).sum()
             }
-            Said::Other | Said::Malformed | Said::Pong => 0,
+            Said::Other | Said::Malformed | Said::Pong | Said::Status => 0,
         };
         let weight = message.saturating_add(heard.reply.as_ref().map_or(0, |reply| reply.as_str().len()));
         fits(weight <= most(bytes), || format!("{bytes} bytes of a peer's became {weight}"))

@@ -17,6 +17,7 @@
 
 use super::{Bytes, Target, Whole};
 use bowline::{HttpOutcome, MessageId};
+use core::fmt;
 use core::future::poll_fn;
 use core::pin::{Pin, pin};
 use core::task::{Context, Poll};
@@ -53,7 +54,8 @@ pub struct Post<'a> {
     pub id: MessageId,
     /// The JSON, sent as it is.
     pub body: Bytes,
-    /// So many bytes of a 2xx answer's body are read, or none of a longer one.
+    /// So many bytes of the body are read where it may hold the peer's word, or none of a longer one: of an answer with 2xx,
+    /// or that says what is wrong with the message or with us.
     pub read: usize,
 }
 
@@ -67,7 +69,7 @@ pub struct Post<'a> {
 /// assert_eq!(ask.target.path(), "/bowline/1/poll");
 /// # Ok::<(), TargetError>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Ask<'a> {
     /// Where it goes; the same place that `io` is connected to.
     pub target: &'a Target,
@@ -77,6 +79,13 @@ pub struct Ask<'a> {
     pub body: Bytes,
     /// As in [`Post::read`].
     pub read: usize,
+}
+
+impl fmt::Debug for Ask<'_> {
+    /// Without the headers: one of them may be a token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ask").field("target", &self.target).field("body", &self.body.len()).finish_non_exhaustive()
+    }
 }
 
 /// What came of a [`Post`].
@@ -91,7 +100,7 @@ pub struct Ask<'a> {
 pub struct Posted {
     /// What the status says, or why there is none.
     pub outcome: HttpOutcome,
-    /// The body of a 2xx answer; empty if it was not to be read, is longer than that, or broke off.
+    /// The body of the answer; empty if it was not to be read, is longer than that, or broke off.
     pub body: Bytes,
 }
 
@@ -193,7 +202,8 @@ where
         Some(Ok(answer)) => {
             let after = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(retry_after);
             let outcome = HttpOutcome::from_status(answer.status().as_u16(), after);
-            if outcome != HttpOutcome::Acked || longest == 0 {
+            let word = matches!(outcome, HttpOutcome::Acked | HttpOutcome::Rejected { .. } | HttpOutcome::Auth);
+            if !word || longest == 0 {
                 return outcome.into();
             }
             let mut body = answer.into_body();

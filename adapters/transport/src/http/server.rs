@@ -32,6 +32,7 @@ use hyper::body::{Body, Incoming};
 use hyper::header::{
     ALLOW, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
     SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::rt::{Read, ReadBuf, Write};
 use hyper::server::conn::http1;
@@ -133,7 +134,7 @@ impl Routes<'_> {
 /// let posted = Callback { body: Bytes::from_static(b"{}"), ..Callback::empty("generated") };
 /// assert_eq!(posted.segment, "generated");
 /// ```
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Callback {
     /// What it was posted as, the last part of the path: `"generated"`, `"validated"`.
     pub segment: &'static str,
@@ -151,6 +152,18 @@ pub struct Callback {
     pub client: Option<String>,
     /// The body as it came, at most [`Limits::body_bytes`]; it may be no JSON at all.
     pub body: Bytes,
+}
+
+impl core::fmt::Debug for Callback {
+    /// Logs are no place for a token.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let (path, client, bytes) = (self.path, &self.client, self.body.len());
+        f.debug_struct("Callback")
+            .field("path", &path)
+            .field("client", client)
+            .field("bytes", &bytes)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Callback {
@@ -366,10 +379,10 @@ where
             }
             return refused(self.upgrade(&request, self.routes.guarded.then_some((path, segment))).await);
         }
-        if let Some((_, page)) = segment(self.routes.pages, path) {
+        if let Some(page) = segment(self.routes.pages, path) {
             return refused(match *request.method() {
                 Method::GET | Method::HEAD => self.read(page).await,
-                _ => with(refusal(StatusCode::METHOD_NOT_ALLOWED, "only GET"), ALLOW, "GET"),
+                _ => with(refusal(StatusCode::METHOD_NOT_ALLOWED, "only GET"), ALLOW, "GET, HEAD"),
             });
         }
         match segment(self.routes.callbacks, path) {
@@ -379,8 +392,8 @@ where
         }
     }
 
-    async fn read(&self, page: &'static str) -> Response<Whole> {
-        reply((self.handler)(Callback::empty(page)).await)
+    async fn read(&self, (path, segment): (&'static str, &'static str)) -> Response<Whole> {
+        reply((self.handler)(Callback { path, ..Callback::empty(segment) }).await)
     }
 
     async fn receive(
@@ -599,7 +612,10 @@ fn reply(answer: Answer) -> Response<Whole> {
     let mut response = match answer.error {
         Some(why) if status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED => refusal(status, &why),
         _ => match answer.body {
-            Some((kind, body)) => with(response(status, body), CONTENT_TYPE, kind),
+            // What it is said to be, not what a browser makes of it.
+            Some((kind, body)) => {
+                with(with(response(status, body), CONTENT_TYPE, kind), X_CONTENT_TYPE_OPTIONS, "nosniff")
+            }
             None => response(status, Bytes::new()),
         },
     };

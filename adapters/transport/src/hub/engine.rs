@@ -17,6 +17,7 @@ pub(super) use account::denied;
 use super::line::{self, Door, Frame, Item, Line, Stage};
 use super::message::{Message, Ticket};
 use super::metrics::Counters;
+use super::native::longest;
 use super::wire::{Complaint, Farewell, HubWire, Said, Text, Wish};
 use super::{Action, Admission, Event, Refused, SessionInfo};
 use crate::clock::Clock;
@@ -30,6 +31,7 @@ use bowline::hub::{
     Sent, SessionId, Stamp, Start, TopicFilter, TopicHealth, TopicName, Verdict as Vote, Why,
 };
 use bowline::wire::KeyedHash;
+use bowline::wire::native::FRAME_LIMIT;
 use bowline::{Cause, DeliveryId, HttpOutcome, Instant, Origin, Policy, PostId, RequestId, Seq};
 use core::time::Duration;
 use std::borrow::Cow;
@@ -43,6 +45,7 @@ const HELD_BYTES: usize = 256 << 20;
 #[derive(Debug)]
 pub(super) struct Parcel<W: HubWire> {
     size: usize,
+    readable: bool,
     /// To encode it anew, where that is ever needed, and for native peers.
     source: Option<(Box<str>, Box<str>)>,
     /// As native peers get it.
@@ -63,8 +66,11 @@ impl<W: HubWire> Parcel<W> {
     ) -> Result<Self, Cow<'static, str>> {
         let encoded = wire.encode(kind, data)?;
         let source = (natives || W::SHELF_LIFE.is_some()).then(|| (kind.into(), data.into()));
+        let plain = W::size(&encoded);
+        let native = if natives { longest(kind, data) } else { 0 };
         Ok(Self {
-            size: W::size(&encoded),
+            size: plain.max(native),
+            readable: plain <= W::LONGEST_SENT && native <= FRAME_LIMIT,
             source,
             native: OnceLock::new(),
             encoded: Mutex::new((now, Arc::new(encoded))),
@@ -104,15 +110,23 @@ impl<W: HubWire> Parcel<W> {
         self.source.as_ref().map(|(kind, data)| (&**kind, &**data))
     }
 
-    /// Its length, in bytes.
+    /// Its length in bytes, for whomever it is the longest.
     pub(super) const fn size(&self) -> usize {
         self.size
+    }
+
+    /// Whether every peer reads frames of its length.
+    pub(super) const fn is_readable(&self) -> bool {
+        self.readable
     }
 }
 
 /// So long an answer of `authorize` holds for a peer's requests: it may have no connection that ends, and its session
 /// lives on for hours. A minute is five blocks of the chain; registrations change no more often than that.
 const BELIEVED: Duration = Duration::from_secs(60);
+
+/// Of so many topics a peer is told that asks how it stands: an answer is not much longer than a question may be.
+const TOLD: usize = 64;
 
 /// What is known of whether a peer may come in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -128,7 +142,7 @@ pub(super) enum Trust {
 pub(super) enum Effect<W: HubWire> {
     Deliver { message: Message<W::Peer>, ticket: Ticket },
     Verify { line: Arc<Line<W>> },
-    Reauth { line: Arc<Line<W>>, auth: String },
+    Reauth { line: Arc<Line<W>> },
     Answer { request: Sender<Answer>, answer: Answer },
     Settle { receipt: Sender<Settlement>, settlement: Settlement },
     Tell(Event<W::Peer>),
@@ -209,9 +223,20 @@ impl<W: HubWire> Engine<W> {
         self.clock.now()
     }
 
-    /// Who has this name.
-    fn identity(&self, peer: &W::Peer) -> Identity {
-        Identity::from_bits(self.names.content("peer", &peer.to_string()).bits())
+    /// Whose session this is. A native peer has one of its own, also where one of the hub's own wire has its name: neither
+    /// could make anything of the other's, and who may have the one need not be who may have the other.
+    fn identity(&self, peer: &W::Peer, native: bool) -> Identity {
+        let kind = if native { "native" } else { "peer" };
+        Identity::from_bits(self.names.content(kind, &peer.to_string()).bits())
+    }
+
+    /// The session of who has this name: of two, the one that is connected.
+    fn find(&self, peer: &W::Peer) -> Option<SessionId> {
+        let of = |native| self.machine.find(self.identity(peer, native));
+        match (of(false), of(true)) {
+            (Some(plain), Some(native)) if self.machine.connection(plain).is_none() => Some(native),
+            (plain, native) => plain.or(native),
+        }
     }
 
     pub(super) fn tick(&mut self) -> Option<std::time::Instant> {
@@ -258,6 +283,14 @@ impl<W: HubWire> Engine<W> {
         knocked
     }
 
+    pub(super) fn shake(&mut self, address: u64) -> Result<(), Denied> {
+        let shaken = self.machine.shake(self.now(), address);
+        if let Err(denied) = shaken {
+            self.counters.refuse(denied.why);
+        }
+        shaken
+    }
+
     pub(super) fn accepted(&mut self, conn: ConnId, stream: Box<dyn Stream>, early: &[u8]) -> Option<Arc<Line<W>>> {
         let door = self.lines.get_mut(conn.place())?.as_mut().filter(|door| door.conn == conn)?;
         let line = Arc::new(Line::new(door, stream, early));
@@ -289,7 +322,7 @@ impl<W: HubWire> Engine<W> {
 
     fn hello(&mut self, line: &Line<W>, stamp: Option<Stamp>) {
         if let Some(peer) = line.peer() {
-            let identity = self.identity(peer);
+            let identity = self.identity(peer, line.is_native());
             self.machine.hello(self.now(), line::wall(), line.conn(), identity, stamp);
         }
     }
@@ -325,13 +358,14 @@ impl<W: HubWire> Engine<W> {
         let text = bytes > 0;
         self.counters.frames_in = self.counters.frames_in.saturating_add(u64::from(text));
         let full = self.held_bytes > HELD_BYTES;
-        let (mut content, mut wish) = (None, None);
+        let (mut content, mut wish, mut asks) = (None, None, false);
         match heard.said {
             // As if the inbox were full: the peer sends it again.
             Said::Message(_) if full => head = bowline::Head::Other,
             Said::Message(said) => content = Some(said),
             Said::Subscribe(said) => wish = Some((true, *said)),
             Said::Unsubscribe(said) => wish = Some((false, *said)),
+            Said::Status => asks = true,
             Said::Other | Said::Malformed | Said::Pong => {}
         }
         let malformed = head == bowline::Head::Malformed;
@@ -339,7 +373,8 @@ impl<W: HubWire> Engine<W> {
             Outcome::Noted | Outcome::Replayed(_) if malformed => self.misunderstood(line, heard.reply),
             Outcome::Noted => {
                 let granted = wish.and_then(|(on, wish)| self.wish(line, on, wish));
-                if let Some(reply) = heard.reply.or(granted) {
+                let status = if asks { self.status(line) } else { None };
+                if let Some(reply) = heard.reply.or(granted).or(status) {
                     self.reply(line, reply);
                 }
             }
@@ -367,6 +402,13 @@ impl<W: HubWire> Engine<W> {
             self.machine.unsubscribe(self.now(), session, &filter)
         };
         if granted { yes } else { no }
+    }
+
+    fn status(&self, line: &Line<W>) -> Option<Text> {
+        let subscriptions = self.machine.subscriptions(self.machine.session_of(line.conn())?);
+        let mut topics: Vec<_> = subscriptions.map(|(topic, _)| topic.as_str()).take(TOLD).collect();
+        topics.sort_unstable();
+        self.wire.status(line.peer()?, &topics, line.since(), self.machine.health().connections)
     }
 
     fn misunderstood(&mut self, line: &Arc<Line<W>>, reply: Option<Text>) {
@@ -406,7 +448,7 @@ impl<W: HubWire> Engine<W> {
     /// How far this peer is believed to be welcome. Whoever is told that the answer is old asks again; meanwhile the
     /// others go by the old one.
     pub(super) fn trust(&mut self, peer: &W::Peer) -> Trust {
-        let (now, session) = (self.now(), self.machine.find(self.identity(peer)));
+        let (now, session) = (self.now(), self.machine.find(self.identity(peer, false)));
         let account = session.and_then(|session| self.accounts.get_mut(session.place())?.as_mut());
         match account {
             None => Trust::None,
@@ -424,7 +466,7 @@ impl<W: HubWire> Engine<W> {
         parcel: Arc<Parcel<W>>,
         policy: Policy,
     ) -> Result<Receiver<Settlement>, Refused> {
-        let session = self.machine.find(self.identity(peer)).ok_or(Refused::Unknown)?;
+        let session = self.find(peer).ok_or(Refused::Unknown)?;
         let size = u32::try_from(parcel.size()).unwrap_or(u32::MAX);
         let sent = self.machine.send(self.now(), session, parcel, size, policy);
         let seq = sent.map_err(|(why, _)| Refused::Session(why))?;
@@ -434,7 +476,7 @@ impl<W: HubWire> Engine<W> {
     }
 
     pub(super) fn adopt(&mut self, peer: &W::Peer, receiver: Option<Target>) -> Result<(), Denied> {
-        let identity = self.identity(peer);
+        let identity = self.identity(peer, false);
         let session = self.machine.adopt(self.now(), identity, receiver.is_some())?;
         self.note(session, peer, receiver);
         Ok(())
@@ -473,13 +515,13 @@ impl<W: HubWire> Engine<W> {
     }
 
     pub(super) fn subscribe(&mut self, peer: &W::Peer, filter: &TopicFilter, start: Start) -> Result<u32, Refused> {
-        let session = self.machine.find(self.identity(peer)).ok_or(Refused::Unknown)?;
+        let session = self.find(peer).ok_or(Refused::Unknown)?;
         let subscribed = self.machine.subscribe(self.now(), session, filter, start).map_err(Refused::Topics)?;
         Ok(subscribed.topics)
     }
 
     pub(super) fn unsubscribe(&mut self, peer: &W::Peer, filter: &TopicFilter) -> bool {
-        let session = self.machine.find(self.identity(peer));
+        let session = self.find(peer);
         session.is_some_and(|session| self.machine.unsubscribe(self.now(), session, filter))
     }
 
@@ -492,10 +534,9 @@ impl<W: HubWire> Engine<W> {
     }
 
     pub(super) fn dismiss(&mut self, peer: &W::Peer) -> bool {
-        let identity = self.identity(peer);
         let mut known = false;
         // More than one, where several connections may live side by side.
-        while let Some(session) = self.machine.find(identity) {
+        while let Some(session) = self.find(peer) {
             known = true;
             if !self.machine.dismiss(self.now(), session) {
                 break;

@@ -43,6 +43,8 @@ const LONGEST_A_TURN: usize = 4;
 #[derive(Debug)]
 pub struct Line<W: HubWire> {
     conn: ConnId,
+    /// In microseconds since 1970.
+    since: i64,
     /// The last part of the path at which it was asked for.
     path: &'static str,
     subprotocol: Option<&'static str>,
@@ -102,6 +104,10 @@ pub(super) struct State<W: HubWire> {
     /// A native client's first frame, until it is found out who that is; and why it is refused.
     pub(super) hello: Option<Hello>,
     pub(super) refused: Option<Refusal>,
+    /// Its first frame has shown its session's token.
+    pub(super) proven: bool,
+    /// What it shows anew.
+    pub(super) reauth: native::Reauth,
     /// Where it takes messages by HTTP, found out when it was let in.
     pub(super) receiver: Option<crate::http::Target>,
     /// What the application said when it refused it.
@@ -149,8 +155,8 @@ impl<W: HubWire> Line<W> {
     pub(super) fn new(door: &Door<W>, stream: Box<dyn Stream>, early: &[u8]) -> Self {
         let native = door.subprotocol == Some(SUBPROTOCOL);
         let first = if native { native::LONGEST_HELLO } else { W::LONGEST_FIRST };
-        let socket =
-            Socket::sized(bowline::LinkId::NONE, stream, early, Side::Server, first, W::LONGEST_SENT, READ_BUFFER);
+        let longest = if native { FRAME_LIMIT } else { W::LONGEST_SENT };
+        let socket = Socket::sized(bowline::LinkId::NONE, stream, early, Side::Server, first, longest, READ_BUFFER);
         let state = State {
             socket,
             stage: Stage::First,
@@ -158,11 +164,14 @@ impl<W: HubWire> Line<W> {
             proof: None,
             hello: None,
             refused: None,
+            proven: false,
+            reauth: native::Reauth::default(),
             receiver: None,
             refusal: None,
         };
         Self {
             conn: door.conn,
+            since: wall(),
             path: door.path,
             subprotocol: door.subprotocol,
             guest: AtomicBool::new(false),
@@ -171,6 +180,10 @@ impl<W: HubWire> Line<W> {
             state: Mutex::new(state),
             changed: event_listener::Event::new(),
         }
+    }
+
+    pub(super) const fn since(&self) -> i64 {
+        self.since
     }
 
     /// The subprotocol that was selected, if the client offered one that this hub speaks.
@@ -419,7 +432,9 @@ impl<W: HubWire> Hub<W> {
         }
         let id = match &heard.said {
             Said::Message(content) => self.id(content),
-            Said::Other | Said::Malformed | Said::Pong | Said::Subscribe(_) | Said::Unsubscribe(_) => None,
+            Said::Other | Said::Malformed | Said::Pong | Said::Status | Said::Subscribe(_) | Said::Unsubscribe(_) => {
+                None
+            }
         };
         Frame { heard, bytes, id }
     }
@@ -433,7 +448,7 @@ impl Frame {
     /// What the machine is told of it.
     pub(super) const fn head(&self) -> Head {
         match self.heard.said {
-            Said::Other | Said::Subscribe(_) | Said::Unsubscribe(_) => Head::Other,
+            Said::Other | Said::Status | Said::Subscribe(_) | Said::Unsubscribe(_) => Head::Other,
             Said::Malformed => Head::Malformed,
             Said::Pong => Head::Pong,
             Said::Message(_) => Head::Data { id: self.id, key: None },

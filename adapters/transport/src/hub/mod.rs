@@ -146,7 +146,7 @@ impl<W: HubWire> Hub<W> {
         let security = setup.security.clone();
         #[cfg(feature = "tls")]
         let security = security.for_any_target()?;
-        let routes = Paths::new(setup.wire.routes(), setup.native.is_some());
+        let routes = Paths::new(setup.wire.routes(), setup.pages, setup.native.is_some());
         let wire = Arc::new(setup.wire);
         let wanted = Arc::new(AtomicBool::new(false));
         let takes = {
@@ -408,9 +408,16 @@ impl<W: HubWire> Hub<W> {
         if kind.is_empty() || kind.len() > LONGEST_KIND {
             return Err(Refused::Kind);
         }
-        Parcel::new(&*self.wire, self.clock.now(), kind, data, self.native.is_some())
-            .map(Arc::new)
-            .map_err(Refused::Data)
+        let natives = self.native.is_some();
+        if natives && native::check(data).is_err() {
+            return Err(Refused::Data("no JSON, and there are native peers".into()));
+        }
+        let parcel = Parcel::new(&*self.wire, self.clock.now(), kind, data, natives).map_err(Refused::Data)?;
+        // What a peer does not read ends its connection, and the next one, for as long as it lies in history.
+        if !parcel.is_readable() {
+            return Err(Refused::Session(Refusal::TooLarge));
+        }
+        Ok(Arc::new(parcel))
     }
 
     /// Whether messages of this type are taken.
@@ -424,13 +431,23 @@ impl<W: HubWire> Hub<W> {
 
     /// Applies something, does what follows from it, and lets its effects out when the lock is gone.
     fn with<R>(&self, apply: impl FnOnce(&mut Engine<W>) -> R) -> R {
-        let (answer, effects, wake) = {
+        let (mut later, mut unwanted) = (Vec::new(), Vec::new());
+        let (answer, wake) = {
             let mut engine = self.lock();
             let answer = apply(&mut engine);
             engine.settle();
-            (answer, core::mem::take(&mut engine.effects), engine.sooner())
+            for effect in core::mem::take(&mut engine.effects) {
+                match effect {
+                    // Under the lock, or another thread could put a peer's next message before this one (S9).
+                    Effect::Deliver { message, ticket } => unwanted.extend(self.deliver(message, ticket)),
+                    effect => later.push(effect),
+                }
+            }
+            (answer, engine.sooner())
         };
-        for effect in effects {
+        // Given back, which takes the lock.
+        drop(unwanted);
+        for effect in later {
             self.tell(effect);
         }
         if wake {
@@ -441,15 +458,15 @@ impl<W: HubWire> Hub<W> {
 
     fn tell(&self, effect: Effect<W>) {
         match effect {
-            Effect::Deliver { message, ticket } => self.deliver(message, ticket),
+            Effect::Deliver { message, ticket } => drop(self.deliver(message, ticket)),
             Effect::Verify { line } => {
                 let Some(hub) = self.me.upgrade() else { return };
                 let job = Box::pin(async move { hub.verify(&line).await });
                 (self.act)(Action::Run { job, limit: Some(self.most_hello) });
             }
-            Effect::Reauth { line, auth } => {
+            Effect::Reauth { line } => {
                 let Some(hub) = self.me.upgrade() else { return };
-                let job = Box::pin(async move { hub.reauth(&line, auth).await });
+                let job = Box::pin(async move { hub.reauth(&line).await });
                 (self.act)(Action::Run { job, limit: Some(self.most_hello) });
             }
             Effect::Answer { request, answer } => {
@@ -468,19 +485,21 @@ impl<W: HubWire> Hub<W> {
         }
     }
 
-    fn deliver(&self, message: Message<W::Peer>, ticket: Ticket) {
+    /// To its handler's desk, or to whoever reads. What comes back is refused: nobody reads fast enough.
+    fn deliver(&self, message: Message<W::Peer>, ticket: Ticket) -> Option<Delivery<W>> {
         match self.handlers.get(message.kind()) {
             Some(handler) => {
-                let Some(hub) = self.me.upgrade() else { return };
+                let hub = self.me.upgrade()?;
                 let session = ticket.session;
                 if self.desks.add(session, message, ticket, handler) {
                     let job = Box::pin(async move { hub.desks.run(&hub, session).await });
                     (self.act)(Action::Run { job, limit: None });
                 }
+                None
             }
             None => {
-                // Refused when nobody reads fast enough: dropping it gives it back.
-                drop(self.messages.0.try_send(Delivery { message, ticket: Some(ticket), hub: self.me.clone() }));
+                let delivery = Delivery { message, ticket: Some(ticket), hub: self.me.clone() };
+                self.messages.0.try_send(delivery).err().map(async_channel::TrySendError::into_inner)
             }
         }
     }

@@ -11,18 +11,19 @@
 //! own wire is told by its words, a native one is told by marks.
 //!
 //! Decided here: whether a token is a session's. Invariants: a token is compared without telling how much of it is right;
-//! one that was used makes its predecessor worthless; no session is touched by whoever could not show that it is its own.
+//! one that was used makes its predecessors worthless; no session is touched by whoever could not show that it is its own.
 //! Rules: H1–H3, I3, R1–R3, R9, S8.
 
+use super::engine::denied;
 use super::line::Line;
 use super::setup::Deciding;
 use super::wire::{Content, HubWire, Text};
 use super::{Admission, Hub};
 use crate::http::{Answer, Bytes, Callback};
-use bowline::hub::{Start, TopicFilter, Why};
+use bowline::hub::{Denied, Start, TopicFilter, Why};
 use bowline::wire::KeyedHash;
 use bowline::wire::native::{self, Frame, Refusal, Since};
-use bowline::{Beat, Greeting, Head, MessageId, Nack, Origin, Seq};
+use bowline::{Beat, Greeting, Head, MessageId, Nack, Reason, Seq};
 use core::time::Duration;
 use std::sync::Arc;
 
@@ -63,6 +64,11 @@ pub(super) struct Hello {
 }
 
 impl Hello {
+    /// Whether it has shown a session's own token; `known`: why that session does not go on.
+    pub(super) const fn is_proven(&self, known: Option<Reason>) -> bool {
+        self.ticket.is_some() && known.is_none()
+    }
+
     pub(super) fn read(text: &[u8]) -> Option<Self> {
         let Ok(Frame::Hello(hello)) = native::decode(text) else { return None };
         Some(Self {
@@ -73,30 +79,55 @@ impl Hello {
     }
 }
 
-/// What a native session is shown for its own: its name, its token, and the one before, until the new one was used.
-#[derive(Debug)]
+/// What a native session is shown for its own: its name and its token; and the one before, until this one was used.
 pub(super) struct Pass {
     pub(super) sid: Box<str>,
     token: Box<str>,
+    /// The one that was used last: that the client has for certain.
     before: Option<Box<str>>,
+    suspended: bool,
 }
 
 impl Pass {
     pub(super) fn new() -> Self {
-        Self { sid: word(), token: word(), before: None }
+        Self { sid: word(), token: word(), before: None, suspended: false }
     }
 
-    /// A new token; the last one counts until this one is used, for the word of it may be lost (R9).
+    /// A new token, beside which no other counts.
+    pub(super) fn begin(&mut self) {
+        (self.token, self.before, self.suspended) = (word(), None, false);
+    }
+
+    /// A new token; the last one that was used counts until this one is, for the word of it may be lost (R9). While it is
+    /// not, there is no newer one: however many welcomes are lost, the client has one of the two.
     pub(super) fn rotate(&mut self) {
-        self.before = Some(core::mem::replace(&mut self.token, word()));
+        self.suspended = false;
+        if self.before.is_none() {
+            self.before = Some(core::mem::replace(&mut self.token, word()));
+        }
+    }
+
+    /// Its owner has the token: it speaks on the connection that brought it.
+    pub(super) fn arrived(&mut self) {
+        self.before = None;
+    }
+
+    /// From now on no token is enough by itself, until a hello has shown one: then the application is asked.
+    pub(super) const fn suspend(&mut self) {
+        self.suspended = true;
+    }
+
+    /// Whether this token is enough to be heard by HTTP.
+    pub(super) fn is_enough(&mut self, names: &KeyedHash, token: &str) -> bool {
+        !self.suspended && self.admits(names, token)
     }
 
     pub(super) fn ticket(&self) -> native::Ticket<'_> {
         native::Ticket { sid: (&*self.sid).into(), token: (&*self.token).into() }
     }
 
-    /// Whether this is the token, or still the one before. Hashes are compared: how much of a guess is right nobody learns
-    /// by how long it takes.
+    /// Whether this is the token, or still the one before. Hashes are compared: how much of a guess is right nobody learns by
+    /// how long it takes.
     pub(super) fn admits(&mut self, names: &KeyedHash, token: &str) -> bool {
         let hash = |token: &str| names.content("token", token);
         let shown = hash(token);
@@ -166,6 +197,55 @@ fn content(whole: &Bytes, kind: &str, data: &str) -> Content {
     Content { kind: kind.to_owned().into(), data: whole.slice_ref(data.as_bytes()), id: None }
 }
 
+/// What a native peer shows anew: the last counts, and the application is asked about one at a time.
+#[derive(Default)]
+pub(super) struct Reauth {
+    next: Option<String>,
+    asked: bool,
+}
+
+impl Reauth {
+    /// True: somebody has to ask.
+    pub(super) fn show(&mut self, auth: String) -> bool {
+        self.next = Some(auth);
+        !core::mem::replace(&mut self.asked, true)
+    }
+
+    /// What is to be asked about; `None`: nothing more.
+    fn next(&mut self) -> Option<String> {
+        let next = self.next.take();
+        self.asked = next.is_some();
+        next
+    }
+}
+
+/// While the application is asked about what a native peer shows anew.
+struct Asking<'a, W: HubWire> {
+    line: &'a Line<W>,
+    over: bool,
+}
+
+impl<W: HubWire> Drop for Asking<'_, W> {
+    fn drop(&mut self) {
+        // Given up in the middle: what it shows next is asked about again.
+        if !self.over {
+            self.line.lock().reauth = Reauth::default();
+        }
+    }
+}
+
+/// Whether a message can be said to native peers.
+pub(super) fn check(data: &str) -> Result<&str, native::Malformed> {
+    native::check(data)
+}
+
+/// Its longest frame, rather more than less: an event's, with kind and topic of characters that are written six times as
+/// long.
+pub(super) const fn longest(kind: &str, data: &str) -> usize {
+    const ENVELOPE: usize = 128 + 6 * native::MAX_NAME;
+    data.len().saturating_add(kind.len().saturating_mul(6)).saturating_add(ENVELOPE)
+}
+
 /// A frame of ours.
 pub(super) fn text(frame: &Frame<'_>) -> Text {
     frame.encode().into()
@@ -174,7 +254,7 @@ pub(super) fn text(frame: &Frame<'_>) -> Text {
 /// A refusal, for a machine's reason.
 pub(super) const fn refusal(why: Why) -> Option<Refusal> {
     match why {
-        Why::Fenced => Some(Refusal::Resume(bowline::Reason::Epoch)),
+        Why::Fenced => Some(Refusal::Resume(Reason::Epoch)),
         Why::Unknown => Some(Refusal::Auth),
         _ => None,
     }
@@ -186,7 +266,7 @@ pub(super) fn filter(topic: &str) -> Option<TopicFilter> {
 }
 
 /// What is asked of a native session by HTTP.
-enum Asked<'a> {
+enum Request<'a> {
     Message { seq: Seq, una: Seq, id: MessageId, content: Content },
     Poll(&'a native::Poll),
 }
@@ -211,10 +291,14 @@ impl<W: HubWire> Hub<W> {
     }
 
     /// A native peer shows again who it is (R9).
-    pub(super) async fn reauth(&self, line: &Arc<Line<W>>, auth: String) {
+    pub(super) async fn reauth(&self, line: &Arc<Line<W>>) {
         let Some(cid) = line.cid() else { return };
-        let admission = self.call(Caller { cid, auth: Some(auth) }).await;
-        self.with(|engine| engine.reauthenticated(line, &admission));
+        let mut asking = Asking { line, over: false };
+        while let Some(auth) = { line.lock().reauth.next() } {
+            let admission = self.call(Caller { cid: cid.clone(), auth: Some(auth) }).await;
+            self.with(|engine| engine.reauthenticated(line, &admission));
+        }
+        asking.over = true;
     }
 
     /// For whatever is asked below `/bowline/1/`.
@@ -223,7 +307,7 @@ impl<W: HubWire> Hub<W> {
             return self.refuse(Why::Rate, after);
         }
         match callback.path {
-            native::HELLO => self.hello(&callback.body).await,
+            native::HELLO => self.hello(address, &callback.body).await,
             native::MESSAGES => {
                 let Ok(Frame::Data { seq, una, kind, data }) = native::decode(&callback.body) else {
                     return Answer::error(400, "no data frame");
@@ -232,31 +316,43 @@ impl<W: HubWire> Hub<W> {
                     return Answer::error(400, "an Idempotency-Key is needed: the message's id");
                 };
                 let content = content(&callback.body, &kind, data);
-                self.ask(address, &callback, Asked::Message { seq, una, id, content }).await
+                self.ask(address, &callback, Request::Message { seq, una, id, content }).await
             }
             _ => match native::Poll::decode(&callback.body) {
-                Ok(poll) => self.ask(address, &callback, Asked::Poll(&poll)).await,
+                Ok(poll) => self.ask(address, &callback, Request::Poll(&poll)).await,
                 Err(why) => Answer::error(400, why.to_string()),
             },
         }
     }
 
-    async fn hello(&self, body: &Bytes) -> Answer {
+    async fn hello(&self, address: u64, body: &Bytes) -> Answer {
         let Some(hello) = Hello::read(body) else { return Answer::error(400, "no hello") };
         let Some(peer) = self.wire().named(&hello.caller.cid) else {
             return refused(Refusal::Auth);
         };
-        match self.call(hello.caller.clone()).await {
-            Admission::Accept { .. } => self.with(|engine| engine.greeted(&hello, &peer)),
+        let question = self.questions.open(peer.clone());
+        let answer = match self.call(hello.caller.clone()).await {
+            Admission::Accept { .. } => self.with(|engine| match question.stands() {
+                true => engine.greeted(&hello, &peer),
+                false => {
+                    engine.counters.refuse(Why::Dismissed);
+                    denied(Denied { why: Why::Dismissed, after: Duration::ZERO })
+                }
+            }),
             Admission::Refuse(_) => {
                 self.lock().counters.refuse(Why::Unknown);
                 refused(Refusal::Auth)
             }
             Admission::Later(after) => self.refuse(Why::Later, after),
+        };
+        if answer.status == 403 {
+            // A secret, or a token, that nobody knows: guessed, perhaps.
+            self.forgers.caught(self.clock.now(), address);
         }
+        answer
     }
 
-    async fn ask(&self, address: u64, callback: &Callback, asked: Asked<'_>) -> Answer {
+    async fn ask(&self, address: u64, callback: &Callback, asked: Request<'_>) -> Answer {
         let (Some(cid), Some(token)) = (&callback.client, &callback.bearer) else {
             return Answer::error(401, "Bowline-Client and a token are needed");
         };
@@ -268,10 +364,10 @@ impl<W: HubWire> Hub<W> {
                 Err(status) => return Err((status == 401, Answer::status(status))),
             };
             let asked = match asked {
-                Asked::Message { seq, una, id, content } => {
+                Request::Message { seq, una, id, content } => {
                     engine.native_message(session, &peer, (seq, una, id), content, bytes)
                 }
-                Asked::Poll(poll) => engine.native_poll(session, poll),
+                Request::Poll(poll) => engine.native_poll(session, poll),
             };
             asked.map_err(|answer| (false, answer))
         });
@@ -312,10 +408,8 @@ fn short(words: &str) -> &str {
     end.and_then(|end| words.get(..end)).unwrap_or_default()
 }
 
-/// Whether this id is that of the message with this number.
-pub(super) fn is_id(of: Option<Origin>, seq: Seq, id: MessageId) -> bool {
-    of.is_some_and(|of| of.message(seq) == id)
-}
-
 /// A client that is refused may wait so long for a welcome that tells it to come later.
 pub(super) const RECONNECT: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;

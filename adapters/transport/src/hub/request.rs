@@ -5,12 +5,13 @@
 //!  a callback     one message                    200 and its confirmation · 400 401 403 409 422 429 503
 //!  …/health, …/stats   status, connections, active_connections, uptime, and more behind them
 //!  …/metrics      Prometheus
+//!  a page of the application's, as it was given
 //! ```
 
 use super::engine::{Trust, denied};
 use super::line::Line;
 use super::questions::Question;
-use super::setup::Deciding;
+use super::setup::{Deciding, Page};
 use super::wire::{Complaint, HubWire, Letter, Misread, Said};
 use super::{Admission, Hub};
 use crate::http::{Answer, Callback, Limits, Routes, Target};
@@ -94,6 +95,9 @@ impl<W: HubWire> Hub<W> {
 
     /// For the adapter: answers a request; one to become a WebSocket is let in with 200.
     pub async fn request(&self, visit: &Visit, callback: Callback) -> Answer {
+        if let Some(page) = self.routes.page(callback.path) {
+            return self.with(|engine| engine.knock(visit.address)).map_or_else(denied, |()| page);
+        }
         let routes = self.routes();
         if is_one(routes.websockets, callback.segment) {
             return match (callback.path, callback.subprotocol) {
@@ -105,6 +109,7 @@ impl<W: HubWire> Hub<W> {
         // How it stands may be asked to the end, when every other request is refused; that is no refusal to be counted.
         let knocked = self.with(|engine| match page && engine.health().draining {
             true => Ok(()),
+            false if callback.path == HELLO && self.native.is_some() => engine.shake(visit.address),
             false => engine.knock(visit.address),
         });
         if let Err(refused) = knocked {
@@ -155,7 +160,7 @@ impl<W: HubWire> Hub<W> {
         let content = match heard.said {
             Said::Message(content) if self.takes(&content.kind) => content,
             Said::Message(content) => return Answer::error(400, Complaint::Unhandled(&content.kind).to_string()),
-            Said::Other | Said::Malformed | Said::Pong | Said::Subscribe(_) | Said::Unsubscribe(_) => {
+            Said::Other | Said::Malformed | Said::Pong | Said::Status | Said::Subscribe(_) | Said::Unsubscribe(_) => {
                 return Answer::error(400, "not a message");
             }
         };
@@ -258,17 +263,32 @@ pub(super) struct Paths {
     wire: Routes<'static>,
     websockets: Vec<&'static str>,
     callbacks: Vec<&'static str>,
+    pages: Vec<&'static str>,
+    own: Vec<Page>,
     native: bool,
 }
 
 impl Paths {
-    pub(super) fn new(wire: Routes<'static>, native: bool) -> Self {
+    pub(super) fn new(wire: Routes<'static>, own: Vec<Page>, native: bool) -> Self {
         let (mut websockets, mut callbacks) = (wire.websockets.to_vec(), wire.callbacks.to_vec());
+        let pages = wire.pages.iter().copied().chain(own.iter().map(|page| page.path)).collect();
         if native {
             websockets.push(PATH);
             callbacks.extend(NATIVE);
         }
-        Self { wire, websockets, callbacks, native }
+        Self { wire, websockets, callbacks, pages, own, native }
+    }
+
+    /// Whether one of these paths is this one, with or without native peers.
+    pub(super) fn knows(wire: &Routes<'_>, path: &str) -> bool {
+        let lists = [wire.websockets, wire.callbacks, wire.pages, &NATIVE, &[PATH]];
+        lists.iter().any(|paths| paths.contains(&path))
+    }
+
+    /// The application's own page at this path.
+    fn page(&self, path: &str) -> Option<Answer> {
+        let page = self.own.iter().find(|page| page.path == path)?;
+        Some(Answer { body: Some((page.kind, page.body.clone())), ..Answer::OK })
     }
 
     fn get(&self) -> Routes<'_> {
@@ -276,6 +296,7 @@ impl Paths {
             websockets: &self.websockets,
             subprotocols: if self.native { &[SUBPROTOCOL] } else { self.wire.subprotocols },
             callbacks: &self.callbacks,
+            pages: &self.pages,
             ..self.wire
         }
     }

@@ -2,9 +2,10 @@
 
 use super::message::{Message, Work};
 use super::native::{Call, Caller};
+use super::request::Paths;
 use super::wire::HubWire;
 use crate::channel::Security;
-use crate::http::Target;
+use crate::http::{Bytes, Target};
 use crate::setup::{SetupError, resolve};
 use bowline::ConfigError;
 use bowline::hub::HubConfig;
@@ -64,6 +65,18 @@ pub(super) type Authorize<P> = Arc<dyn Fn(P) -> Deciding + Send + Sync>;
 pub(super) type Handler<W> =
     Arc<dyn Fn(Message<<W as HubWire>::Peer>) -> Work<<W as HubWire>::Confirmation> + Send + Sync>;
 
+/// The longest page, in bytes.
+const LONGEST_PAGE: usize = 1 << 20;
+
+/// Something of the application's that is served as it is.
+#[derive(Clone)]
+pub(super) struct Page {
+    pub(super) path: &'static str,
+    /// The type of its content.
+    pub(super) kind: &'static str,
+    pub(super) body: Bytes,
+}
+
 /// Everything a hub is told before it starts.
 ///
 /// ```
@@ -96,6 +109,7 @@ pub struct HubSetup<W: HubWire> {
     pub(super) epoch: Option<u32>,
     pub(super) seed: Option<u64>,
     pub(super) security: Security,
+    pub(super) pages: Vec<Page>,
 }
 
 impl<W: HubWire> HubSetup<W> {
@@ -123,6 +137,7 @@ impl<W: HubWire> HubSetup<W> {
             epoch: None,
             seed: None,
             security: Security::default(),
+            pages: Vec::new(),
         })
     }
 
@@ -171,6 +186,42 @@ impl<W: HubWire> HubSetup<W> {
         });
         self.handlers.insert(kind.to_owned(), handler);
         self
+    }
+
+    /// Shows these bytes to whoever asks for this path by GET on the hub's port: a dashboard for browsers, say, that finds
+    /// the hub where it came from. `kind` is the type of the content; browsers are told to believe it (`nosniff`). A page's
+    /// policy (`Content-Security-Policy`) belongs into its own `<meta>`. A request counts as one of its address (U8); it
+    /// must be read within 10 s, so this is for pages, not for films.
+    ///
+    /// A page is for everybody who reaches the port; who may see what its WebSocket tells is for
+    /// [`authorize`](Self::authorize) to say. The hub does not look at `Origin`: pages from elsewhere may connect, too.
+    ///
+    /// ```
+    /// use bowline_transport::hub::HubSetup;
+    /// let setup = HubSetup::village("127.0.0.1:0")?.page("/", "text/html; charset=utf-8", "<!doctype html><p>Hello")?;
+    /// assert!(setup.page("/health", "text/plain", "fine").is_err(), "that is the hub's own");
+    /// # Ok::<(), bowline_transport::SetupError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The path does not begin with `/`, has other signs than visible ASCII without `?` and `#`, or means something
+    /// already; the type is no visible ASCII; there is more than 1 MiB.
+    pub fn page(mut self, path: &'static str, kind: &'static str, body: impl Into<Bytes>) -> Result<Self, SetupError> {
+        let body = body.into();
+        let visible = |byte: u8| byte.is_ascii_graphic();
+        let why = if !path.starts_with('/') || !path.bytes().all(|byte| visible(byte) && !matches!(byte, b'?' | b'#')) {
+            "not a path"
+        } else if Paths::knows(&self.wire.routes(), path) || self.pages.iter().any(|page| page.path == path) {
+            "the path means something already"
+        } else if kind.is_empty() || !kind.bytes().all(|byte| visible(byte) || byte == b' ') {
+            "not a type of content"
+        } else if body.len() > LONGEST_PAGE {
+            "longer than 1 MiB"
+        } else {
+            self.pages.push(Page { path, kind, body });
+            return Ok(self);
+        };
+        Err(ConfigError { field: "page", why }.into())
     }
 
     /// So many messages may be at the handlers at once, and of one peer at most an eighth of them. Default 256.

@@ -24,7 +24,7 @@ use bowline::hub::{Position, Sent, Start, TopicFilter, TopicName, VILLAGE_HUB};
 use bowline::wire::KeyedHash;
 use bowline::wire::aivillage::{
     self, Event, FEATURES, HUB_LIMIT, INVALID_JSON, Json, MAX_NAME, Malformed, Notice, PATH, PATH_P2P_FOG, Request,
-    Since, TOPICS, TOPICS_P2P_FOG, Unaddressed, encode_answer,
+    Since, TOPICS, TOPICS_P2P_FOG, Unaddressed, encode_answer, encode_status,
 };
 use bowline::wire::timestamp::Timestamp;
 use core::fmt;
@@ -147,7 +147,8 @@ impl HubWire for Village {
                 Heard { reply: Some(pong), ..Heard::OTHER }
             }
             // Life, but no proof that anything has arrived: it may be older than what was sent.
-            Request::Pong | Request::Authenticate | Request::GetStatus => Heard::OTHER,
+            Request::Pong | Request::Authenticate => Heard::OTHER,
+            Request::GetStatus => Heard { said: Said::Status, ..Heard::OTHER },
             Request::Subscribe { topic, dialect, since } => match TopicFilter::new(&topic) {
                 Ok(filter) => {
                     let since = since.map(|since| match since {
@@ -215,6 +216,11 @@ impl HubWire for Village {
             Complaint::TooMuch => Some(error(peer, "Too many messages")),
             Complaint::Unhandled(_) => None,
         }
+    }
+
+    fn status(&self, peer: &Name, topics: &[&str], since: i64, connections: usize) -> Option<Text> {
+        let since = Timestamp::from_unix_micros(since);
+        Some(encode_status(peer.as_str(), topics, since, connections).into())
     }
 
     fn ping(&self, peer: &Name) -> Option<Text> {

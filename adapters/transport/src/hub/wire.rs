@@ -108,7 +108,8 @@ pub trait HubWire: Debug + Send + Sync + Sized + 'static {
     /// The longest frame that is read of a newcomer.
     const LONGEST_FIRST: usize = Self::LONGEST_FRAME;
 
-    /// The longest frame that is written, in bytes: what a peer reads.
+    /// The longest frame that is written, in bytes: what a peer reads. A longer message is refused when it is sent or
+    /// published, and so is one that native peers could not read, if there may be any.
     const LONGEST_SENT: usize = 1 << 20;
 
     /// An encoded message that has waited longer than this is encoded anew: once, for all who get it then.
@@ -135,7 +136,8 @@ pub trait HubWire: Debug + Send + Sync + Sized + 'static {
     /// Whether the peer is who it says it is. Only then the application is asked whether it may come in.
     fn holds(&self, peer: &Self::Peer, proof: &Self::Proof) -> bool;
 
-    /// The peer that a native client of this name is (PROTOCOL.md, section 8); `None`: none can be.
+    /// The peer that a native client of this name is (PROTOCOL.md, section 8); `None`: none can be. It has a session of its
+    /// own, also where somebody on this wire has the same name.
     fn named(&self, cid: &str) -> Option<Self::Peer> {
         let _ = cid;
         None
@@ -209,6 +211,13 @@ pub trait HubWire: Debug + Send + Sync + Sized + 'static {
         None
     }
 
+    /// What a peer is told that asks how it stands: topics that it is subscribed to, 64 at most, since when it is connected
+    /// (microseconds since 1970), and how many are.
+    fn status(&self, peer: &Self::Peer, topics: &[&str], since: i64, connections: usize) -> Option<Text> {
+        let _ = (peer, topics, since, connections);
+        None
+    }
+
     /// How a connection is ended. `said`: what the application said when it refused this peer.
     fn farewell(&self, why: Why, said: Option<&str>) -> Farewell {
         Farewell { frame: None, reason: said.map_or_else(|| why.to_string(), str::to_owned).into() }
@@ -271,6 +280,8 @@ pub enum Said {
     Malformed,
     /// The answer to a ping: what was sent before that has arrived.
     Pong,
+    /// It asks how it stands: the answer is [`status`](HubWire::status).
+    Status,
     /// A message for the application.
     Message(Content),
     /// It wants to hear of a topic, or of several.

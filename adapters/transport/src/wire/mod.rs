@@ -13,7 +13,6 @@
 
 #[cfg(feature = "sr25519")]
 pub(crate) mod bettensor;
-mod cursor;
 mod gonka;
 pub(crate) mod native;
 pub(crate) mod village;

@@ -11,24 +11,29 @@
 //!
 //! Decided here: which ticket is shown, which event is a copy, from where on a topic is asked for. A subscription is asked
 //! for on every connection, resumed or not: the hub goes on with what it has written to the last one, and nobody knows
-//! what of that arrived. A ticket that is refused as somebody else's is thrown away: the next hello begins anew.
-//! Invariants: a cursor passes an event only when it was delivered, is known to be lost, or did not come while 256 later
-//! ones did; so many filters and so many followed topics at most; no token in `Debug`.
+//! what of that arrived. What the application asks for while the connection takes nothing is asked for again with the next
+//! pong, until the hub has answered. A ticket that is refused as somebody else's is thrown away: the next hello begins anew.
+//! Invariants: the events of a topic are delivered in order, and its cursor passes one only when it was delivered or the hub
+//! does not have it; so many filters and so many followed topics at most; no token in `Debug`.
 //! Rules: R9, S8, S10, H1, H3, U4.
 
-use super::cursor::{Cursor, Place};
-use super::{Heard, Question, Wire};
+use super::{Heard, Question, Reply, Wire};
 use crate::http::{Bytes, Routes, Target};
 use crate::node::{Node, Refused};
+use bowline::hub::{TopicFilter, TopicName};
 use bowline::wire::KeyedHash;
-use bowline::wire::aivillage::Since as From;
-use bowline::wire::native::{self, Frame, Hello, MAX_NAME, Malformed, Poll, Position, Refusal, Since, Ticket};
-use bowline::{Head, MessageId, Nack, Reason, Seq};
+use bowline::wire::native::{
+    self, EVERYBODY, Frame, Hello, MAX_NAME, Malformed, Poll, Position, Refusal, Since, Ticket,
+};
+use bowline::{Beat, Head, HttpOutcome, MessageId, Nack, Reason, Seq};
 use core::fmt;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// So many filters may be subscribed to, and so many topics besides be followed by their positions.
 const TOPICS: usize = 64;
+
+/// So many topics are remembered whose end the hub has not answered; of a further one that is lost events may come.
+const ENDING: usize = 256;
 
 /// Of a data frame, beside kind and payload: `{"type":"data","seq":` … `,"una":` … `,"kind":"","data":}`.
 const ENVELOPE: usize = 96;
@@ -64,7 +69,8 @@ pub enum Mail {
         /// JSON, unparsed.
         data: Bytes,
     },
-    /// Something was published under a topic that we subscribe to. There is no verdict about it.
+    /// Something was published under a topic that we subscribe to, or to everybody: then the topic is `*`, and epoch and
+    /// offset are 0. There is no verdict about it.
     Event {
         /// The topic.
         topic: String,
@@ -91,6 +97,44 @@ pub enum Mail {
     },
 }
 
+/// How far a topic has been followed. Its events are delivered in order: behind a hole nothing is, for the hub is asked for
+/// all that is missing and sends it in order, or says that it is missed. What it still leaves out then, it does not have.
+#[derive(Clone, Copy, Default, Debug)]
+struct Cursor {
+    /// The last event that was delivered, or is known to be lost.
+    at: Option<Position>,
+    /// What is missing was asked for, and the hub has not answered.
+    asked: bool,
+    /// It has answered, and sends what it has.
+    answered: bool,
+}
+
+impl Cursor {
+    /// Up to this nothing is missing any more.
+    fn reached(&mut self, to: Position) {
+        self.at = Some(self.at.filter(|at| *at > to && at.epoch == to.epoch).unwrap_or(to));
+        self.answered = false;
+    }
+
+    /// Whether an event follows what was delivered, is a copy, or lies behind a hole.
+    fn place(&self, event: Position) -> Place {
+        match self.at {
+            Some(at) if at.epoch != event.epoch => Place::Next,
+            Some(at) if event.offset <= at.offset => Place::Copy,
+            Some(at) if event.offset > at.offset.saturating_add(1) => Place::Beyond,
+            // The first of its topic, too: a hub that knew of a gap has said so before.
+            Some(_) | None => Place::Next,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Place {
+    Next,
+    Copy,
+    Beyond,
+}
+
 /// The native wire, as a client speaks it.
 ///
 /// ```
@@ -107,12 +151,20 @@ pub struct Native {
     filters: BTreeMap<String, Option<Since>>,
     /// How far each topic has come.
     cursors: BTreeMap<String, Cursor>,
-    /// An event that was read and is not delivered yet, or never will be.
+    /// Of what an event or a gap was read that is not delivered yet, or never will be.
     offered: Option<String>,
     /// Topics of which an event could not be delivered.
     behind: Vec<String>,
+    /// Filters that the hub has answered on this connection.
+    answered: BTreeSet<String>,
+    /// Topics that are not wanted any more, until the hub has said so.
+    ending: BTreeSet<String>,
+    /// The hub has not answered what was shown to it last.
+    showing: bool,
     /// This connection has had its welcome.
     ready: bool,
+    /// The longest frame that the hub takes, by its last welcome.
+    longest: usize,
 }
 
 impl fmt::Debug for Native {
@@ -134,7 +186,11 @@ impl Native {
             cursors: BTreeMap::new(),
             offered: None,
             behind: Vec::new(),
+            answered: BTreeSet::new(),
+            ending: BTreeSet::new(),
+            showing: false,
             ready: false,
+            longest: native::FRAME_LIMIT,
         }
     }
 
@@ -151,6 +207,8 @@ impl Native {
         if !known || since.is_some() {
             self.cursors.remove(filter);
         }
+        self.answered.remove(filter);
+        self.ending.retain(|topic| !brings(filter, topic));
         self.filters.insert(filter.to_owned(), since);
         Some(self.asking(filter))
     }
@@ -158,66 +216,95 @@ impl Native {
     /// The frames that end this subscription; `None`: there is none.
     pub(crate) fn unsubscribe(&mut self, filter: &str) -> Option<Vec<String>> {
         self.filters.remove(filter)?;
-        // What was followed for a wildcard's sake may be asked for by its name, too; of what another wildcard brings the
-        // next event begins a new cursor.
+        // What was followed for the sake of this wildcard alone was perhaps asked for by its name.
+        let mut ended = vec![filter.to_owned()];
         let filters = &self.filters;
-        let mut frames = vec![Frame::Unsubscribe { topic: filter.into() }.encode()];
         self.cursors.retain(|topic, _| {
-            let stays = filters.contains_key(topic);
-            if !stays && topic != filter {
-                frames.push(Frame::Unsubscribe { topic: topic.as_str().into() }.encode());
+            let over = brings(filter, topic) && !filters.keys().any(|filter| brings(filter, topic));
+            if over && topic != filter {
+                ended.push(topic.clone());
             }
-            stays
+            !over
         });
+        let frames = ended.iter().map(|topic| Frame::Unsubscribe { topic: topic.as_str().into() }.encode()).collect();
+        let room = ENDING.saturating_sub(self.ending.len());
+        self.ending.extend(ended.into_iter().take(room));
         Some(frames)
     }
 
     fn asking(&self, topic: &str) -> String {
-        let reached = self.cursors.get(topic).and_then(|cursor| match cursor.since {
-            From::Now => None,
-            From::Oldest => Some(Since::Oldest),
-            From::After { epoch, offset } => Some(Since::After(Position { epoch, offset })),
-        });
-        let since = reached.or_else(|| self.filters.get(topic).copied().flatten());
+        let reached = self.cursors.get(topic).and_then(|cursor| cursor.at);
+        let since = reached.map(Since::After).or_else(|| self.filters.get(topic).copied().flatten());
         Frame::Subscribe { topic: topic.into(), since }.encode()
     }
 
     /// What is asked for on every connection: all filters, and what was followed for their sake.
     fn subscriptions(&mut self) -> Vec<String> {
         self.behind.clear();
+        self.answered.clear();
+        self.showing = false;
         for cursor in self.cursors.values_mut() {
-            cursor.asked = false;
+            (cursor.asked, cursor.answered) = (true, false);
         }
         let followed = self.cursors.keys().filter(|topic| !self.filters.contains_key(*topic));
-        self.filters.keys().chain(followed).map(|topic| self.asking(topic)).collect()
+        let wanted = self.filters.keys().chain(followed).map(|topic| self.asking(topic));
+        wanted.chain(self.endings()).collect()
+    }
+
+    fn endings(&self) -> impl Iterator<Item = String> {
+        self.ending.iter().map(|topic| Frame::Unsubscribe { topic: topic.as_str().into() }.encode())
+    }
+
+    /// What the hub has not answered.
+    fn unanswered(&self) -> Vec<String> {
+        let filters = self.filters.keys().filter(|filter| !self.answered.contains(*filter));
+        let behind = self.cursors.iter().filter(|(topic, cursor)| cursor.asked && self.answered.contains(*topic));
+        let followed = self.cursors.iter().filter(|(topic, cursor)| cursor.asked && !self.filters.contains_key(*topic));
+        let topics = filters.chain(behind.chain(followed).map(|(topic, _)| topic));
+        let asked = topics.map(|topic| self.asking(topic)).chain(self.endings());
+        asked.chain(self.auth.as_deref().filter(|_| self.showing).map(showing)).collect()
     }
 
     /// How far this topic has come, if it is or can be followed.
     fn cursor(&mut self, topic: &str) -> Option<&mut Cursor> {
+        if topic == EVERYBODY {
+            return None;
+        }
         if !self.cursors.contains_key(topic) {
             if self.cursors.len() >= TOPICS.saturating_mul(2) {
                 return None;
             }
-            self.cursors.insert(topic.to_owned(), Cursor::new(From::Now));
+            self.cursors.insert(topic.to_owned(), Cursor::default());
         }
         self.cursors.get_mut(topic)
     }
 
     fn event(&mut self, topic: &str, at: Position, kind: &str, data: &str) -> Heard<Mail> {
-        let mut say = Vec::new();
+        if self.ending.contains(topic) {
+            return Heard::of(Head::Other);
+        }
+        let data = Bytes::copy_from_slice(data.as_bytes());
+        let mail = Mail::Event { topic: topic.to_owned(), at, kind: kind.to_owned(), data };
+        // To everybody: of no topic, and nothing holds it.
+        if at.offset == 0 {
+            return aside(mail);
+        }
         if let Some(cursor) = self.cursors.get_mut(topic) {
-            match cursor.place(at.epoch, at.offset) {
+            match cursor.place(at) {
                 Place::Copy => return Heard::of(Head::Other),
-                Place::Beyond if !cursor.asked => {
+                // It comes again, with what lies before it.
+                Place::Beyond if cursor.asked || self.behind.iter().any(|behind| behind == topic) => {
+                    return Heard::of(Head::Other);
+                }
+                Place::Beyond if !cursor.answered => {
                     cursor.asked = true;
-                    say.push(self.asking(topic));
+                    return Heard { say: vec![self.asking(topic)], ..Heard::of(Head::Other) };
                 }
                 Place::Next | Place::Beyond => {}
             }
         }
         self.offered = Some(topic.to_owned());
-        let data = Bytes::copy_from_slice(data.as_bytes());
-        Heard { say, ..aside(Mail::Event { topic: topic.to_owned(), at, kind: kind.to_owned(), data }) }
+        aside(mail)
     }
 
     /// What is to be known of the last event before the next frame is looked at.
@@ -236,11 +323,13 @@ impl Native {
                 let Ticket { sid, token } = welcome.ticket;
                 self.ticket = Some(Ticket { sid: sid.into_owned().into(), token: token.into_owned().into() });
                 self.refusal = None;
+                self.longest = welcome.frame;
                 let head = Head::Welcome { greeting: welcome.greeting, refused: welcome.reason };
                 Heard { window: Some(welcome.window), ..Heard::of(head) }
             }
             Frame::Refused { reason } => {
                 self.refusal = Some(reason);
+                self.showing = false;
                 if reason == Refusal::Resume(Reason::Identity) {
                     self.ticket = None;
                 }
@@ -251,30 +340,55 @@ impl Native {
                 let message = Some(Mail::Message { kind: kind.into_owned(), data });
                 Heard { message, ..Heard::of(Head::Numbered { seq, una }) }
             }
-            Frame::Marks { report, una, beat } => Heard::of(Head::Marks { report, una, beat }),
-            Frame::Nack { seq, nack, reason: _ } => Heard::of(Head::Nack { seq, nack }),
-            Frame::Subscribed { topic, ok: false, .. } => aside(Mail::Denied { topic: topic.into_owned() }),
-            Frame::Subscribed { topic, ok: true, at } => {
+            Frame::Marks { report, una, beat } => {
+                let say = if matches!(beat, Beat::Pong(_)) { self.unanswered() } else { Vec::new() };
+                Heard { say, ..Heard::of(Head::Marks { report, una, beat }) }
+            }
+            Frame::Nack { seq, nack, reason } => {
+                let words = (nack == Nack::Reject).then(|| rejection(&reason));
+                Heard { reply: words, ..Heard::of(Head::Nack { seq, nack }) }
+            }
+            Frame::Subscribed { topic, ok, at } => {
+                if let Some(cursor) = self.cursors.get_mut(&*topic) {
+                    (cursor.asked, cursor.answered) = (false, cursor.asked);
+                }
+                let wanted = self.filters.contains_key(&*topic);
+                if wanted {
+                    self.answered.insert(topic.as_ref().to_owned());
+                }
+                if !ok {
+                    let denied = aside(Mail::Denied { topic: topic.into_owned() });
+                    return if wanted { denied } else { Heard::of(Head::Other) };
+                }
                 // From now on means from there on, also if the connection ends before the first event.
-                if let Some(Position { epoch, offset }) = at
-                    && self.filters.get(&*topic) == Some(&None)
-                    && let Some(cursor) = self.cursor(&topic).filter(|cursor| cursor.since == From::Now)
+                let now = at.filter(|_| self.filters.get(&*topic) == Some(&None));
+                if now.is_some()
+                    && let Some(cursor) = self.cursor(&topic).filter(|cursor| cursor.at.is_none())
                 {
-                    cursor.since = From::After { epoch, offset };
+                    cursor.at = now;
                 }
                 Heard::of(Head::Other)
             }
             Frame::Event { topic, at, kind, data } => self.event(&topic, at, &kind, data),
             Frame::Missed { topic, from, to } => {
-                if let Some(cursor) = self.cursor(&topic) {
-                    cursor.reached(from.epoch, to);
+                // A history forgets its oldest first: what lies before this, and did not come, is missed as well.
+                let at = self.cursors.get(&*topic).and_then(|cursor| cursor.at).filter(|at| at.epoch == from.epoch);
+                if at.is_some_and(|at| to <= at.offset) {
+                    return Heard::of(Head::Other);
                 }
+                let from = at.map_or(from, |at| Position { offset: at.offset.saturating_add(1), ..from });
+                self.offered = Some(topic.as_ref().to_owned());
                 aside(Mail::Missed { topic: topic.into_owned(), from, to })
             }
             Frame::Reconnect { after, window } => {
                 Heard { after: Some(after), window: Some(window), ..Heard::of(Head::Other) }
             }
+            Frame::Unsubscribed { topic, .. } => {
+                self.ending.remove(&*topic);
+                Heard::of(Head::Other)
+            }
             Frame::Token { token } => {
+                self.showing = false;
                 if let Some(ticket) = &mut self.ticket {
                     ticket.token = token.into_owned().into();
                 }
@@ -283,7 +397,6 @@ impl Native {
             // The last are a client's own, or answers to requests.
             Frame::Welcome(_)
             | Frame::Error { .. }
-            | Frame::Unsubscribed { .. }
             | Frame::Other { .. }
             | Frame::Hello(_)
             | Frame::Subscribe { .. }
@@ -304,6 +417,16 @@ impl Native {
         })
         .encode()
     }
+}
+
+/// Whether the events of this topic come by this filter.
+fn brings(filter: &str, topic: &str) -> bool {
+    let name = TopicName::new(topic);
+    filter == topic || TopicFilter::new(filter).is_ok_and(|filter| name.is_ok_and(|name| filter.matches(&name)))
+}
+
+fn showing(auth: &str) -> String {
+    Frame::Reauth { auth: auth.into() }.encode()
 }
 
 /// For the application, and no business of the session's.
@@ -341,7 +464,9 @@ impl Wire for Native {
         }
         let text = core::str::from_utf8(json).map_err(|_| NO_JSON)?;
         let data = native::check(text).map_err(|_| NO_JSON)?;
-        Ok(Note { kind: kind.to_owned(), data: json.slice_ref(data.as_bytes()) })
+        let note = Note { kind: kind.to_owned(), data: json.slice_ref(data.as_bytes()) };
+        // Known to be longer than the hub takes (H5).
+        if Self::size(&note) > self.longest { Err(Refused::Session(bowline::Refusal::TooLarge)) } else { Ok(note) }
     }
 
     fn size(note: &Note) -> usize {
@@ -365,12 +490,14 @@ impl Wire for Native {
     }
 
     fn delivered(&mut self, mail: &Mail) {
-        if let Mail::Event { topic, at, .. } = mail {
-            self.offered = None;
-            let Position { epoch, offset } = *at;
-            if let Some(cursor) = self.cursor(topic) {
-                cursor.delivered(epoch, offset);
-            }
+        let (topic, reached) = match mail {
+            Mail::Event { topic, at, .. } if at.offset > 0 => (topic, *at),
+            Mail::Missed { topic, from, to } => (topic, Position { offset: *to, ..*from }),
+            Mail::Event { .. } | Mail::Message { .. } | Mail::Denied { .. } => return,
+        };
+        self.offered = None;
+        if let Some(cursor) = self.cursor(topic) {
+            cursor.reached(reached);
         }
     }
 
@@ -380,7 +507,12 @@ impl Wire for Native {
         if !self.ready {
             return Vec::new();
         }
-        behind.into_iter().map(|topic| self.asking(&topic)).collect()
+        for topic in &behind {
+            if let Some(cursor) = self.cursors.get_mut(topic) {
+                (cursor.asked, cursor.answered) = (true, false);
+            }
+        }
+        behind.iter().map(|topic| self.asking(topic)).collect()
     }
 
     fn write(&mut self, frame: bowline::Frame<'_, Note>) -> Option<String> {
@@ -433,6 +565,16 @@ impl Wire for Native {
         (fallback.join("messages"), data(seq, una, note).into(), native::FRAME_LIMIT)
     }
 
+    fn posted(&mut self, _: MessageId, outcome: HttpOutcome, body: &Bytes) -> (HttpOutcome, Option<Reply>) {
+        let words = match native::decode(body) {
+            Ok(Frame::Nack { nack: Nack::Reject, reason, .. }) if matches!(outcome, HttpOutcome::Rejected { .. }) => {
+                Some(rejection(&reason))
+            }
+            _ => None,
+        };
+        (outcome, words)
+    }
+
     fn describe(mail: &Mail) -> (&str, usize) {
         let overhead = size_of::<Mail>();
         match mail {
@@ -442,6 +584,11 @@ impl Wire for Native {
             Mail::Denied { topic } => ("denied", overhead + topic.len()),
         }
     }
+}
+
+/// A hub's words about what it can never process; that it is so, the marks say.
+fn rejection(words: &str) -> Reply {
+    Reply { success: false, message: words.to_owned(), miner_stats: None }
 }
 
 fn data(seq: Seq, una: Seq, note: &Note) -> String {
@@ -473,9 +620,10 @@ impl Node<Native> {
         if auth.len() > native::MAX_AUTH {
             return false;
         }
-        let frame = Frame::Reauth { auth: auth.as_str().into() }.encode();
         self.say(|wire| {
+            let frame = showing(&auth);
             wire.show(auth);
+            wire.showing = true;
             Some(vec![frame])
         })
     }
@@ -496,10 +644,5 @@ impl Node<Native> {
     }
 }
 
-impl Native {
-    /// A connection is welcomed by marks that speak of nothing; for tests of what a frame says.
-    #[cfg(test)]
-    fn heard(&mut self, text: &str) -> Heard<Mail> {
-        self.read(&KeyedHash::new([7; 16]), text)
-    }
-}
+#[cfg(test)]
+mod tests;

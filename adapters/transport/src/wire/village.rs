@@ -19,7 +19,6 @@
 //! Field bugs: listeners that are cut off because nobody answered the application's ping; pages that come back and never
 //! learn what they missed; subscriptions that end with the connection.
 
-use super::cursor::{Cursor, Place};
 use super::{Heard, Wire};
 use crate::http::Bytes;
 use crate::node::Refused;
@@ -28,10 +27,13 @@ use bowline::wire::aivillage::{
     self, Event, MAX_NAME, Malformed, Notice, ORIGINAL_LIMIT, PING, PONG, Position, Request, Since, encode_subscribe,
 };
 use bowline::{Frame, Head};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// So many topics are subscribed to, or followed by their positions.
 pub(crate) const TOPICS: usize = 64;
+
+/// So many events behind a hole are waited for, then it is given up.
+const BEYOND: usize = 256;
 
 /// Something the hub told: an event, in the words of the wire.
 ///
@@ -62,6 +64,62 @@ impl News {
     /// A key of the data occurs twice.
     pub fn event(&self) -> Result<Event<'_>, Malformed> {
         Event::read(&self.kind, core::str::from_utf8(&self.data).map_err(|_| Malformed::Json)?)
+    }
+}
+
+/// How far a topic has been followed.
+#[derive(Clone, Debug)]
+struct Cursor {
+    /// The last one before which nothing is missing; at first, what the application wants.
+    since: Since,
+    /// Delivered already, beyond a hole.
+    beyond: BTreeSet<u64>,
+    /// The hole has been asked for on this connection.
+    asked: bool,
+}
+
+/// What a cursor says to an event.
+#[derive(PartialEq, Eq, Debug)]
+enum Place {
+    Next,
+    Copy,
+    Beyond,
+}
+
+impl Cursor {
+    const fn new(since: Since) -> Self {
+        Self { since, beyond: BTreeSet::new(), asked: false }
+    }
+
+    fn place(&self, epoch: u32, offset: u64) -> Place {
+        match self.since {
+            Since::After { epoch: known, offset: last } if known == epoch => {
+                if offset <= last || self.beyond.contains(&offset) {
+                    Place::Copy
+                } else if offset == last.saturating_add(1) {
+                    Place::Next
+                } else {
+                    Place::Beyond
+                }
+            }
+            // The first of its topic, or of another run: a hub that knew of a gap has said so before.
+            Since::After { .. } | Since::Oldest | Since::Now => Place::Next,
+        }
+    }
+
+    /// Up to this nothing is missing any more.
+    fn reached(&mut self, epoch: u32, mut offset: u64) {
+        match self.since {
+            Since::After { epoch: known, offset: last } if known == epoch => offset = offset.max(last),
+            Since::After { .. } | Since::Oldest | Since::Now => self.beyond.clear(),
+        }
+        self.beyond = self.beyond.split_off(&offset.saturating_add(1));
+        while self.beyond.first() == Some(&offset.saturating_add(1)) {
+            self.beyond.pop_first();
+            offset = offset.saturating_add(1);
+        }
+        self.since = Since::After { epoch, offset };
+        self.asked &= !self.beyond.is_empty();
     }
 }
 
@@ -197,9 +255,11 @@ impl Wire for Village {
     fn delivered(&mut self, news: &News) {
         let Some(Position { topic, epoch, offset }) = &news.position else { return };
         let cursor = self.topics.get_mut(&**topic);
-        match cursor {
-            Some(cursor) => cursor.delivered(*epoch, *offset),
-            None => self.reached(topic, *epoch, *offset),
+        match cursor.filter(|cursor| cursor.place(*epoch, *offset) == Place::Beyond) {
+            Some(cursor) if cursor.beyond.len() < BEYOND => {
+                cursor.beyond.insert(*offset);
+            }
+            _ => self.reached(topic, *epoch, *offset),
         }
     }
 
@@ -220,7 +280,6 @@ impl Wire for Village {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cursor::BEYOND;
     use super::*;
     use bowline::wire::timestamp::Timestamp;
 

@@ -284,6 +284,7 @@ pub(crate) fn callbacks_arrive_with_their_key_and_body<D: Driver>() {
                     seen,
                     Callback {
                         idempotency_key: key.map(str::to_owned),
+                        path: seen.path,
                         body: body.into(),
                         ..Callback::empty(seen.segment)
                     }

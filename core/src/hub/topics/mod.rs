@@ -42,6 +42,7 @@ pub use types::{Item, Member, Position, Start, Subscribed, Subscription, Topic, 
 use super::config::TopicsConfig;
 use super::table::{Key, Table};
 use super::{Memory, Sent};
+use crate::ids::Origin;
 use crate::rng::SplitMix64;
 use crate::time::{Instant, Timer, Timers, Wake};
 use list::{Links, List};
@@ -377,6 +378,13 @@ impl<P, M: Memory<P>> Timers for Topics<P, M> {
     fn timers(&self, see: &mut dyn FnMut(Wake, &Timer)) {
         see(Wake::Memory, &self.wake);
     }
+}
+
+/// What tells this hub's offsets from another's. Not the origin's own epoch: that counts the starts of one sender, often in
+/// seconds, and two hubs that start in the same one would take each other's positions for theirs.
+pub(super) fn epoch(seed: u64, origin: Origin) -> u32 {
+    let drawn = SplitMix64::for_identity(mix(seed) ^ u64::from(origin.epoch()), origin.identity()).next_u64();
+    u32::try_from(drawn >> 32).unwrap_or_default()
 }
 
 const fn mix(bits: u64) -> u64 {

@@ -8,17 +8,18 @@ use core::fmt;
 
 /// A place in a topic's stream of items.
 ///
-/// The epoch is that of the hub's origin: another hub, or the same one with another memory, has another. Offsets of a topic
-/// only grow within an epoch, from 1, and none is given twice. A topic that was forgotten and comes back begins where no
+/// The epoch is drawn when the hub is made, from its origin and its seed: another hub, or the same one with another memory,
+/// has another. It says nothing of which was first. Offsets of a topic only grow within an epoch, from 1, and none is given
+/// twice. A topic that was forgotten and comes back begins where no
 /// forgotten one had been, so that an old position never seems to be in its present stream.
 ///
 /// ```
 /// use bowline::hub::Position;
-/// assert!(Position { epoch: 1, offset: 9 } < Position { epoch: 2, offset: 1 });
+/// assert_ne!(Position { epoch: 1, offset: 9 }, Position { epoch: 2, offset: 9 });
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Position {
-    /// Of the hub's life.
+    /// Of the hub's life; a number that it drew.
     pub epoch: u32,
     /// Of the item; 0 is before the first.
     pub offset: u64,

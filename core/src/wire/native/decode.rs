@@ -91,7 +91,8 @@ pub fn decode(frame: &[u8]) -> Result<Frame<'_>, Malformed> {
         },
         "missed" => {
             let (epoch, offset, to) = (epoch(&f)?, number(f.from, "from")?, number(f.to, "to")?);
-            if to < offset {
+            // With nothing missed of this epoch, all of an older one is.
+            if to.saturating_add(1) < offset {
                 return Err(Malformed::Member("to"));
             }
             Frame::Missed { topic: name(f.topic, "topic")?, from: Position { epoch, offset }, to }

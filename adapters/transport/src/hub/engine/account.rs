@@ -80,7 +80,7 @@ impl<W: HubWire> Account<W> {
 pub(super) struct Asking {
     pub(super) answer: Sender<Answer>,
     pub(super) id: Option<MessageId>,
-    /// Of a native message: its number, and why nobody takes it if nobody does.
+    /// Of a native message: its number, and the words if it is rejected.
     pub(super) seq: Option<(Seq, String)>,
     /// What goes into the answer to a poll.
     pub(super) carried: Vec<String>,
@@ -152,7 +152,7 @@ impl<W: HubWire> Engine<W> {
             return Err(denied(Denied { why: Why::Full, after: Duration::from_secs(1) }));
         }
         let request = self.next_request();
-        let identity = self.identity(&peer);
+        let identity = self.identity(&peer, false);
         let (session, arrival) = self
             .machine
             .request(self.now(), line::wall(), identity, request, id, None, bytes, stamp)

@@ -10,17 +10,16 @@ use crate::hub::wire::{Content, Gap, HubWire, Text};
 use crate::hub::{Admission, Event};
 use async_channel::Receiver;
 use bowline::hub::{ConnId, Denied, Position, SessionId, Start, TopicName, Verdict as Vote, Why};
-use bowline::wire::native::{self, FRAME_LIMIT, Frame, Refusal};
-use bowline::{Answer as Said, Arrival, DeliveryId, Frame as Word, MessageId, Nack, Reason, RequestId, Seq, Verdict};
+use bowline::wire::native::{self, EVERYBODY, FRAME_LIMIT, Frame, Refusal};
+use bowline::{
+    Answer as Said, Arrival, DeliveryId, Frame as Word, Head, MessageId, Nack, Reason, RequestId, Seq, Verdict,
+};
 use core::time::Duration;
 use std::sync::Arc;
 use tungstenite::Message as Wire;
 
 /// So many sessions that have ended are remembered, to tell `expired` from `unknown_session`.
 const ENDED: usize = 1024;
-
-/// A broadcast to everybody is an event of this topic, which no filter names.
-const EVERYBODY: &str = "*";
 
 /// A message that waits for its turn.
 pub(super) type Ahead<P> = (Message<P>, Ticket);
@@ -32,7 +31,10 @@ impl<W: HubWire> Engine<W> {
     pub(in crate::hub) fn called(&mut self, line: &Arc<Line<W>>, hello: &Hello, admission: Result<Admission, Why>) {
         let vote = match admission {
             Ok(Admission::Accept { .. }) => match self.may(hello, line.peer()) {
-                Ok(known) => Vote::Greeted { greeting: hello.greeting, known },
+                Ok(known) => {
+                    line.lock().proven = hello.is_proven(known);
+                    Vote::Greeted { greeting: hello.greeting, known }
+                }
                 Err(refusal) => {
                     line.lock().refused = Some(refusal);
                     Vote::Refuse(Why::Impostor)
@@ -71,12 +73,13 @@ impl<W: HubWire> Engine<W> {
                 return hub::refused(refusal);
             }
         };
-        let identity = self.identity(peer);
+        let identity = self.identity(peer, true);
         match self.machine.greet(self.now(), identity, &hello.greeting, known) {
             Ok((session, reason)) => {
                 self.note(session, peer, None);
                 let resumed = hello.greeting.resume && reason.is_none();
-                let welcome = self.native_welcome(session, resumed, reason).unwrap_or_default();
+                let proven = hello.is_proven(known);
+                let welcome = self.native_welcome(session, resumed, reason, proven).unwrap_or_default();
                 Answer { body: Some(("application/json", welcome.into())), ..Answer::OK }
             }
             Err(Denied { why, after }) => {
@@ -86,15 +89,23 @@ impl<W: HubWire> Engine<W> {
         }
     }
 
-    /// The welcome of a session, with a token of its own (R9).
-    fn native_welcome(&mut self, session: SessionId, resumed: bool, reason: Option<Reason>) -> Option<String> {
+    /// The welcome of a session, with a token of its own (R9). Where its client has not `proven` that it is the one before,
+    /// that one's tokens end: what it polls and posts would be taken for the other's.
+    fn native_welcome(
+        &mut self,
+        session: SessionId,
+        resumed: bool,
+        reason: Option<Reason>,
+        proven: bool,
+    ) -> Option<String> {
         let window = self.machine.reconnect_window();
         let (heartbeat, dead) = self.native_beat;
         let mut greeting = self.machine.greeting(session, true)?;
         greeting.resume = resumed;
         let account = self.accounts.get_mut(session.place())?.as_mut()?;
         match &mut account.pass {
-            Some(pass) => pass.rotate(),
+            Some(pass) if proven => pass.rotate(),
+            Some(pass) => pass.begin(),
             None => {
                 let pass = Pass::new();
                 self.sids.insert(pass.sid.clone(), session);
@@ -120,7 +131,8 @@ impl<W: HubWire> Engine<W> {
             account.believed = self.clock.now().after(BELIEVED);
         }
         line.enter(line::Stage::Open);
-        if let Some(welcome) = self.native_welcome(session, resumed, reason) {
+        let proven = line.lock().proven;
+        if let Some(welcome) = self.native_welcome(session, resumed, reason, proven) {
             self.write(line, Wire::text(welcome));
         }
         self.effects.push(Effect::Tell(Event::Connected { peer: peer.clone(), resumed }));
@@ -132,13 +144,12 @@ impl<W: HubWire> Engine<W> {
         let (now, conn) = (self.now(), line.conn());
         self.counters.frames_in = self.counters.frames_in.saturating_add(u64::from(bytes > 0));
         let full = self.held_bytes > HELD_BYTES;
-        if let hub::Heard::Message { seq, .. } = &heard
-            && full
-        {
-            self.ask_again(line, *seq);
-            return;
-        }
-        match self.machine.received(now, wall, conn, heard.head(), bytes, None) {
+        // Nothing but life, then: it counts against the limits all the same.
+        let head = match &heard {
+            hub::Heard::Message { .. } if full => Head::Other,
+            heard => heard.head(),
+        };
+        match self.machine.received(now, wall, conn, head, bytes, None) {
             Outcome::Limited => {
                 if let hub::Heard::Message { seq, .. } = heard {
                     self.ask_again(line, seq);
@@ -156,8 +167,14 @@ impl<W: HubWire> Engine<W> {
                     self.reply(line, error);
                 }
                 hub::Heard::Wish { on, topic, since } => self.native_wish(line, on, &topic, since),
-                hub::Heard::Reauth(auth) => self.effects.push(Effect::Reauth { line: Arc::clone(line), auth }),
-                hub::Heard::Head(_) | hub::Heard::Message { .. } => {}
+                hub::Heard::Reauth(auth) => {
+                    // One after the other: whoever shows it a hundred times is not a hundred times at the application.
+                    if line.lock().reauth.show(auth) {
+                        self.effects.push(Effect::Reauth { line: Arc::clone(line) });
+                    }
+                }
+                hub::Heard::Message { seq, .. } => self.ask_again(line, seq),
+                hub::Heard::Head(_) => {}
             },
             Outcome::Stale => {}
         }
@@ -166,7 +183,7 @@ impl<W: HubWire> Engine<W> {
     /// It was not looked at: its sender is to come again with it.
     fn ask_again(&mut self, line: &Arc<Line<W>>, seq: Seq) {
         let nack = Nack::Busy { after: hub::RECONNECT };
-        self.write(line, Wire::Text(hub::text(&Frame::Nack { seq, nack, reason: "".into() })));
+        self.reply(line, hub::text(&Frame::Nack { seq, nack, reason: "".into() }));
     }
 
     fn native_wish(&mut self, line: &Arc<Line<W>>, on: bool, topic: &str, since: Option<Start>) {
@@ -232,17 +249,23 @@ impl<W: HubWire> Engine<W> {
     /// The words of a rejection; that it is one, the marks say.
     pub(super) fn say_rejected(&mut self, session: SessionId, seq: Seq, why: &str) {
         if let Some(line) = self.machine.connection(session).and_then(|conn| self.line(conn)) {
-            self.write(&line, Wire::text(hub::rejected(seq, why)));
+            self.reply(&line, hub::rejected(seq, why).into());
+        }
+        let of = self.machine.greeting(session, true).and_then(|greeting| greeting.rx).map(|got| got.of);
+        let id = of.map(|of| of.message(seq));
+        let asking = self.requests.values_mut().filter(|asking| asking.id == id);
+        for (_, words) in asking.filter_map(|asking| asking.seq.as_mut()) {
+            why.clone_into(words);
         }
     }
 
     /// Who shows this token, by its session. Otherwise the status of the answer.
     pub(in crate::hub) fn shown(&mut self, peer: &W::Peer, token: &str) -> Result<SessionId, u16> {
-        let session = self.machine.find(self.identity(peer)).ok_or(404_u16)?;
+        let session = self.machine.find(self.identity(peer, true)).ok_or(404_u16)?;
         let names = self.names.clone();
         let account = self.accounts.get_mut(session.place()).and_then(Option::as_mut);
         let pass = account.and_then(|account| account.pass.as_mut()).ok_or(404_u16)?;
-        if pass.admits(&names, token) { Ok(session) } else { Err(401) }
+        if pass.is_enough(&names, token) { Ok(session) } else { Err(401) }
     }
 
     pub(in crate::hub) fn native_message(
@@ -254,8 +277,11 @@ impl<W: HubWire> Engine<W> {
         bytes: u32,
     ) -> Result<Waiting, Answer> {
         let of = self.machine.greeting(session, true).and_then(|greeting| greeting.rx).map(|got| got.of);
-        if !hub::is_id(of, seq, id) {
-            return Err(Answer::error(400, "the Idempotency-Key is not the id of this number"));
+        match of.and_then(|of| of.seq_of(id)) {
+            Some(number) if number == seq => {}
+            Some(_) => return Err(Answer::error(400, "the Idempotency-Key is not the id of this number")),
+            // Another self of this client has been here: it has to say hello again before it is listened to.
+            None => return Err(Answer::status(404)),
         }
         if self.held_bytes > HELD_BYTES {
             return Err(super::denied(Denied { why: Why::Full, after: Duration::from_secs(1) }));
@@ -264,7 +290,7 @@ impl<W: HubWire> Engine<W> {
         let now = self.now();
         self.machine.advance(now, session, una);
         let request = self.next_request();
-        let identity = self.identity(peer);
+        let identity = self.identity(peer, true);
         let asked = self.machine.request(now, line::wall(), identity, request, Some(id), None, bytes, None);
         let (session, arrival) = asked.map_err(|refused| {
             self.counters.refuse(refused.why);
@@ -343,11 +369,17 @@ impl<W: HubWire> Engine<W> {
             Admission::Accept { .. } => {
                 let Some(account) = self.accounts.get_mut(session.place()).and_then(Option::as_mut) else { return };
                 let Some(pass) = &mut account.pass else { return };
+                pass.arrived();
                 pass.rotate();
                 let text = hub::text(&Frame::Token { token: pass.ticket().token });
                 self.write(line, Wire::Text(text));
             }
             Admission::Refuse(_) => {
+                // By HTTP it would go on without being asked.
+                let account = self.accounts.get_mut(session.place()).and_then(Option::as_mut);
+                if let Some(pass) = account.and_then(|account| account.pass.as_mut()) {
+                    pass.suspend();
+                }
                 let text = hub::text(&Frame::Refused { reason: Refusal::Auth });
                 self.write(line, Wire::Text(text));
                 self.machine.refuse(self.now(), line.conn(), Why::Unknown);
@@ -366,13 +398,29 @@ impl<W: HubWire> Engine<W> {
             }
             self.ended.push_back(pass.sid.clone());
         }
+        let _ = self.let_go(session);
+    }
+
+    #[cfg(test)]
+    pub(in crate::hub) fn ahead(&self) -> usize {
+        self.ahead.len()
+    }
+
+    #[cfg(test)]
+    pub(in crate::hub) const fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
+    /// What this session has that waits for its turn, let go of.
+    pub(super) fn let_go(&mut self, session: SessionId) -> Vec<DeliveryId> {
         let of_it = (session, DeliveryId::from_number(0))..=(session, DeliveryId::from_number(u64::MAX));
-        let kept: Vec<_> = self.ahead.range(of_it).map(|(key, _)| *key).collect();
-        for key in kept {
-            if let Some((_, ticket)) = self.ahead.remove(&key) {
+        let kept: Vec<_> = self.ahead.range(of_it).map(|((_, delivery), _)| *delivery).collect();
+        for delivery in &kept {
+            if let Some((_, ticket)) = self.ahead.remove(&(session, *delivery)) {
                 self.held_bytes = self.held_bytes.saturating_sub(ticket.bytes);
             }
         }
+        kept
     }
 
     /// A frame of the session's own, as a native peer reads it; `None`: it is for plain ones.

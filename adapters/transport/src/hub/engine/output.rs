@@ -10,7 +10,7 @@ use crate::node::Settlement;
 use crate::socket::Wrote;
 use bowline::hub::{ConnId, HubEvent, HubOutput, Position, SessionId, Start, TopicName, Why};
 use bowline::wire::native::SUBPROTOCOL;
-use bowline::{Cause, Event as Word, Frame, HttpOutcome, Instant};
+use bowline::{Cause, Event as Word, Frame, HttpOutcome, Instant, Verdict};
 use core::time::Duration;
 use std::sync::Arc;
 use tungstenite::Message as Wire;
@@ -179,6 +179,12 @@ impl<W: HubWire> Engine<W> {
     }
 
     fn event(&mut self, event: HubEvent) {
+        if let HubEvent::Session { session, event: Word::Gap { to: None, .. } } = event {
+            // The turn of a former sender's messages never comes.
+            for delivery in self.let_go(session) {
+                self.machine.complete(self.clock.now(), session, delivery, Verdict::Retry { after: Duration::ZERO });
+            }
+        }
         let whose = |session: SessionId| {
             self.accounts.get(session.place()).and_then(Option::as_ref).map(|account| account.peer.clone())
         };
