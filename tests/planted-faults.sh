@@ -168,7 +168,7 @@ plant S10 "credit is ignored" $window 's/self\.credit\.min\(self\.una/Seq::LAST.
 plant S10 "room that is not there is promised" core/src/inbox.rs \
     's/self\.config\.held\.min\(self\.config\.capacity\)\.min\(self\.slots\.limit\(\)\)/self.config.held/' $unit native
 plant R1 "what a greeting says of arrivals is not applied" $native \
-    's/let _ = self\.outbox\.on_greeting\(self\.now, report\.as_ref\(\), greeting\.win\);/let _ = report;/' $twin
+    's/let _ = self\.outbox\.on_greeting\(self\.now, report\.as_ref\(\), greeting\.win\);/let _ = report;/' $unit native
 plant R4 "after a loss nothing is in doubt" core/src/marks.rs \
     's/seq\.get\(\) < self\.doubt\.get\(\)/false \&\& seq.get() < self.doubt.get()/' $twin
 plant R5 "a gap is passed over in silence" core/src/marks.rs \
@@ -178,7 +178,7 @@ plant R5 "a former self's answer counts for the new one" $native \
     's/let former = now < native\.former_until;/let former = false;/' $unit native
 plant R1 "a greeting that was overtaken counts" $native 's/if http \&\& same \&\& self\.live/if false \&\& self.live/' $unit native
 plant R9 "an old token is a lost session" $native 's/if !greet \&\& !live =>/if !greet =>/' $unit native
-plant I3 "an older epoch is believed" $native 's/of\.epoch\(\) > greeting\.origin\.epoch\(\)/false/' $twin
+plant I3 "an older epoch is believed" $native 's/of\.epoch\(\) > greeting\.origin\.epoch\(\)/false/' $unit native
 plant S7 "marks of what was never sent are believed" $window \
     's/if self\.ring\.iter\(\)\.enumerate\(\)\.any\(lied\)/if false \&\& self.ring.iter().enumerate().any(lied)/' $unit window
 plant S8 "what was given back is not asked for" core/src/marks.rs \

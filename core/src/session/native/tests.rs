@@ -290,6 +290,30 @@ fn r9_an_old_token_is_not_a_lost_session() {
     assert!(client.greeting(true).resume, "it goes on");
 }
 
+#[test]
+fn i3_an_older_epoch_is_refused() {
+    let (mut hub, _) = hub();
+    assert_eq!(hub.greeted(at(1), &greeting(Origin::new(9, 0), 1, 1), None, false), Some(Reason::Epoch));
+    assert_eq!(hub.greeting(true).rx.map(|got| got.of), Some(THEIRS));
+}
+
+/// What the greeting says has arrived does not cross again.
+#[test]
+fn r1_r2_what_a_greeting_names_is_not_sent_again() {
+    let (mut hub, link) = hub();
+    for n in 0..2 {
+        hub.send(at(1), n, 10, Policy::DEFAULT).unwrap();
+    }
+    let _ = drain(&mut hub);
+    hub.link_down(at(2), link, Cause::Closed(1006), Hint::NONE);
+    let got = Got { of: OURS, report: Report { arrived: 0b10, ..Report::nothing(64) } };
+    let again = Greeting { rx: Some(got), resume: true, ..greeting(THEIRS, 1, 1) };
+    assert_eq!(hub.greeted(at(3), &again, None, false), None);
+    assert!(matches!(hub.accept(at(3)), crate::link::Accepted::Open(_)));
+    let sent: Vec<_> = drain(&mut hub).into_iter().filter(|did| matches!(did, Did::Data(_))).collect();
+    assert_eq!(sent, [Did::Data(1)]);
+}
+
 /// Any number at all, at any time.
 #[test]
 fn g10_absurd_greetings() {
