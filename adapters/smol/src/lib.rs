@@ -116,7 +116,8 @@ impl<W: Wire> Node<W> {
     }
 
     /// Accepts a message of this kind, waiting for room; its end comes with the receipt. Of Gonka's it is a batch, of a
-    /// miner's the data of its own type, of a wire of one's own whatever that takes, as JSON.
+    /// miner's the data of its own type, of a native client's any JSON, of a wire of one's own whatever that takes, as
+    /// JSON.
     ///
     /// # Errors
     /// Why it can never be accepted, and the message.

@@ -4,8 +4,8 @@
 //! for another runtime, would be written against [`Node`]: it waits for sockets and time, connects, and serves. The author
 //! of a protocol of his own implements [`Wire`] and has it checked by [`conformance`].
 //!
-//! What a system's frames and requests say is its [`Wire`]'s: Gonka's, or, with the feature `sr25519`, that of
-//! Bettensor's miners.
+//! What a system's frames and requests say is its [`Wire`]'s: [`Gonka`]'s, [`Native`]'s, [`Village`]'s, or, with the
+//! feature `sr25519`, that of Bettensor's miners.
 //!
 //! ```text
 //! adapter ──▶ Node::turn ──▶ actions: dial, drop, post      http::dial, http::post, http::serve: futures without a runtime

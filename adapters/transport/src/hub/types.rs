@@ -165,7 +165,7 @@ impl fmt::Display for Refused {
 
 impl core::error::Error for Refused {}
 
-/// Where the end of a message for one miner will be told.
+/// Where the end of a message for one peer will be told.
 ///
 /// ```
 /// # use bowline_transport::hub::Receipt;
@@ -178,7 +178,8 @@ impl core::error::Error for Refused {}
 pub struct Receipt(pub(super) Receiver<Settlement>);
 
 impl Receipt {
-    /// Waits for the end: a peer's pong behind the message, its answer by HTTP, or no way to it any more.
+    /// Waits for the end: a native peer's word, another's pong behind the message, its answer by HTTP, or no way to it
+    /// any more.
     pub async fn settled(self) -> Settlement {
         self.0.recv().await.unwrap_or(Settlement { outcome: Outcome::Abandoned, took: Duration::ZERO })
     }
