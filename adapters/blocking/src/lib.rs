@@ -33,7 +33,7 @@
 pub mod io;
 mod turn;
 
-pub use bowline::wire::aivillage;
+pub use bowline::wire::{aivillage, native};
 pub use bowline::wire::gonka::Kind;
 pub use bowline_transport::{
     Gonka, Mail, Message, Native, News, Receipt, Refused, Reply, SendError, Settlement, Setup, SetupError, Status,

@@ -23,6 +23,8 @@ struct Seen {
 }
 
 /// Two sessions' worth of memory, six identities, every policy.
+// Not inlined, or all walks would be on the stack at once: a Cortex-M3 of 64 KiB has not so much.
+#[inline(never)]
 pub(crate) fn walk() -> Result<(), usize> {
     for slow in [Slow::DropNewest, Slow::DropOldest, Slow::Conflate, Slow::Disconnect] {
         let mut config = HubConfig::DEFAULT;

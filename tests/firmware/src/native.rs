@@ -23,6 +23,8 @@ struct Seen {
 }
 
 /// In each role: every accepted message ends once, and no deadline lies in the past.
+// Not inlined, or all walks would be on the stack at once: a Cortex-M3 of 64 KiB has not so much.
+#[inline(never)]
 pub(crate) fn walk() -> Result<(), usize> {
     for config in [NATIVE, NATIVE_PEER] {
         let Ok(config) = config.check() else { return Err(line!() as usize) };
