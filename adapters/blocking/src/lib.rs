@@ -33,8 +33,8 @@
 pub mod io;
 mod turn;
 
-pub use bowline::wire::{aivillage, native};
 pub use bowline::wire::gonka::Kind;
+pub use bowline::wire::{aivillage, native};
 pub use bowline_transport::{
     Gonka, Mail, Message, Native, News, Receipt, Refused, Reply, SendError, Settlement, Setup, SetupError, Status,
     Village,
