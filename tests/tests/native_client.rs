@@ -232,7 +232,11 @@ fn who_asks_too_late_is_told_what_is_missed(adapter: Adapter) {
 
 /// 256 events are at the application at most; what came besides is asked for when it has taken half of them.
 fn an_application_that_is_slow_misses_nothing_that_history_holds(adapter: Adapter) {
-    let topic = |setup: Setup<Native>| setup.topic("news", Some(Since::Oldest)).unwrap();
+    // Whoever keeps more than half of them and waits gets the rest with the next pong.
+    let topic = |setup: Setup<Native>| {
+        let setup = setup.topic("news", Some(Since::Oldest)).unwrap();
+        setup.configure(|config| config.heartbeat.interval = millis(500))
+    };
     let Some((_hub, client)) = with_hub(adapter, "history=10000", topic) else { return };
     for _ in 0..4 {
         assert_eq!(outcome(&client.send("publish", &value!({"topic": "news", "n": 250}))), BY_FRAME);

@@ -580,6 +580,12 @@ impl<W: Wire> Engine<W> {
                     _ => {}
                 }
                 let _ = self.session.received(now, link, head);
+                // An application that keeps more than half and waits for the next one would wait for ever.
+                let pong = matches!(head, Head::Pong | Head::Marks { beat: bowline::Beat::Pong(_), .. });
+                if pong && self.aside.len() < ASIDE && core::mem::take(&mut self.crowded) {
+                    let said = self.wire.room();
+                    self.say(said);
+                }
             }
             (None, _) => {}
         }
