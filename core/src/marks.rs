@@ -389,12 +389,6 @@ impl Marks {
         self.gap.take().map(|(from, to, count)| Step::Gap { from, to, count })
     }
 
-    /// Whether [`step`](Self::step) has something.
-    #[must_use]
-    pub fn has_step(&self) -> bool {
-        self.gap.is_some() || (self.order && (self.next < self.una || self.here(self.next)))
-    }
-
     /// The report, for one who takes `room` messages more.
     #[must_use]
     pub fn report(&self, room: usize) -> Report {
