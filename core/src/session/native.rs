@@ -367,7 +367,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         }
     }
 
-    /// What the peer has, and below what it need not wait. False: it has what was never sent.
+    /// What the peer has, and below what it need not wait.
     pub(super) fn on_marks(&mut self, link: LinkId, report: &Report, una: Seq) -> Ack {
         let now = self.now;
         let Some(native) = &mut self.native else { return Ack::Unknown };

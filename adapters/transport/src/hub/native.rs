@@ -408,8 +408,8 @@ fn short(words: &str) -> &str {
     end.and_then(|end| words.get(..end)).unwrap_or_default()
 }
 
-/// A client that is refused may wait so long for a welcome that tells it to come later.
-pub(super) const RECONNECT: Duration = Duration::from_secs(1);
+/// What was not looked at may come again after this.
+pub(super) const AGAIN: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests;

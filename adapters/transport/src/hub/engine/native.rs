@@ -182,7 +182,7 @@ impl<W: HubWire> Engine<W> {
 
     /// It was not looked at: its sender is to come again with it.
     fn ask_again(&mut self, line: &Arc<Line<W>>, seq: Seq) {
-        let nack = Nack::Busy { after: hub::RECONNECT };
+        let nack = Nack::Busy { after: hub::AGAIN };
         self.reply(line, hub::text(&Frame::Nack { seq, nack, reason: "".into() }));
     }
 
