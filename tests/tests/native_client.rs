@@ -51,6 +51,7 @@ with_both! {
     topics_go_on_after_every_cut,
     who_asks_too_late_is_told_what_is_missed,
     an_application_that_is_slow_misses_nothing_that_history_holds,
+    an_application_that_keeps_what_it_gets_gets_the_next_as_soon_as_there_is_room,
     a_refused_client_knows_why,
     a_token_is_renewed_on_a_live_connection,
     who_is_replaced_leaves_the_session_to_the_other,
@@ -250,6 +251,23 @@ fn an_application_that_is_slow_misses_nothing_that_history_holds(adapter: Adapte
             kept.clear();
         }
     }
+    client.stop();
+}
+
+/// Nor whoever keeps more than half of them and waits for the next one.
+fn an_application_that_keeps_what_it_gets_gets_the_next_as_soon_as_there_is_room(adapter: Adapter) {
+    let topic = |setup: Setup<Native>| {
+        let setup = setup.topic("news", Some(Since::Oldest)).unwrap();
+        setup.configure(|config| config.heartbeat.interval = millis(500))
+    };
+    let Some((_hub, client)) = with_hub(adapter, "history=10000", topic) else { return };
+    assert_eq!(outcome(&client.send("publish", &value!({"topic": "news", "n": 300}))), BY_FRAME);
+    let mut kept: Vec<_> = (0..256).map(|_| client.receive()).collect();
+    kept.truncate(200);
+    for i in 257..=300 {
+        assert_eq!(positioned(client.mail()), ("news".into(), i, i));
+    }
+    drop(kept);
     client.stop();
 }
 
