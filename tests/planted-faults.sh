@@ -95,7 +95,7 @@ plant G6 "whichever attempt comes up first is taken" core/src/link.rs \
 plant G7 "a failing HTTP path is not left alone" core/src/route.rs \
     's/!self\.retry\.is_armed\(\) \&\& underway/underway/' $world
 plant G7 "a server that ends everything with 1009 is asked once a second" core/src/link.rs \
-    's/class == Class::PerMessage \&\& !earned/false/' $world
+    's/class == RetryClass::PerMessage \&\& !earned/false/' $world
 plant G9 "how often it is called decides what is a stall" core/src/session.rs \
     's/now\.since\(at\) > STALL/now.since(self.now) > at.since(self.now).saturating_mul(2).max(STALL)/' $world
 plant G9 "a waiting request's limit does not fire" core/src/inbox.rs \
@@ -126,7 +126,7 @@ plant U2 "whoever knocked is not looked at before the next poll" core/src/hub/mo
     's/^        self\.promote\(key\);//' $model
 plant U2 "a newcomer pays for its predecessor" core/src/session.rs '/what its predecessor owed/{n;d}' $model
 plant U3 "a frame of the peer's that is too long rejects ours" $admission \
-    's/if why == Why::TooLarge \{ Cause::Violation \}/if false { Cause::Violation }/' $model
+    's/if why == Why::TooLarge \{ Reason::Violation \}/if false { Reason::Violation }/' $model
 plant U5 "newcomers get the last broadcast twice" core/src/hub/traffic.rs \
     's/conn\.snapshot \&= !how\.snapshot;//' $model
 plant U6 "a slow reader's oldest broadcast stays" core/src/hub/traffic.rs 's/let _ = conn\.pending\.pop\(first\);//' $model

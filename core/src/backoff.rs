@@ -15,7 +15,7 @@
 //! fleet not spread, the counter reset on open although the server drops us at once (120 attempts a minute).
 //! Rules: B1, B2, B4, B6, B9; B3 decides when to reset and lives in [`Link`](crate::Link).
 
-use crate::cause::Hint;
+use crate::reason::RetryHint;
 use crate::rng::SplitMix64;
 use crate::time::micros;
 use core::time::Duration;
@@ -78,11 +78,11 @@ pub(crate) const LONGEST_HINT: Duration = Duration::from_secs(600);
 /// Counts failures and draws delays.
 ///
 /// ```
-/// use bowline::{Backoff, BackoffConfig, Hint, SplitMix64};
+/// use bowline::{Backoff, BackoffConfig, RetryHint, SplitMix64};
 /// use core::time::Duration;
 /// let mut rng = SplitMix64::new(7);
 /// let mut backoff = Backoff::new(BackoffConfig::DEFAULT);
-/// let first = backoff.next(Hint::NONE, &mut rng);
+/// let first = backoff.next(RetryHint::NONE, &mut rng);
 /// assert!(first <= Duration::from_millis(1_100));
 /// assert_eq!(backoff.failures(), 1);
 /// ```
@@ -101,26 +101,26 @@ impl Backoff {
     }
 
     /// Draws the next delay and counts one failure.
-    pub fn next(&mut self, hint: Hint, rng: &mut SplitMix64) -> Duration {
+    pub fn next(&mut self, hint: RetryHint, rng: &mut SplitMix64) -> Duration {
         let delay = self.draw(self.failures, self.config.cap, hint, rng);
         self.failures = self.failures.saturating_add(1);
         delay
     }
 
     /// Draws as `next` does, with another ceiling: a blocked path is probed more and more seldom (rule P1).
-    pub fn next_up_to(&mut self, cap: Duration, hint: Hint, rng: &mut SplitMix64) -> Duration {
+    pub fn next_up_to(&mut self, cap: Duration, hint: RetryHint, rng: &mut SplitMix64) -> Duration {
         let delay = self.draw(self.failures, cap, hint, rng);
         self.failures = self.failures.saturating_add(1);
         delay
     }
 
     /// Draws the delay of a first failure and counts nothing: the peer is not ready, but nothing is wrong.
-    pub fn wait(&mut self, hint: Hint, rng: &mut SplitMix64) -> Duration {
+    pub fn wait(&mut self, hint: RetryHint, rng: &mut SplitMix64) -> Duration {
         self.draw(0, self.config.cap, hint, rng)
     }
 
     /// Draws at the ceiling, for a long outage or a peer that allows few tries; counts one failure.
-    pub fn slowest(&mut self, hint: Hint, rng: &mut SplitMix64) -> Duration {
+    pub fn slowest(&mut self, hint: RetryHint, rng: &mut SplitMix64) -> Duration {
         let delay = self.draw(u32::MAX, self.config.cap, hint, rng);
         self.failures = self.failures.saturating_add(1);
         delay
@@ -149,7 +149,7 @@ impl Backoff {
         self.last
     }
 
-    fn draw(&mut self, failures: u32, cap: Duration, hint: Hint, rng: &mut SplitMix64) -> Duration {
+    fn draw(&mut self, failures: u32, cap: Duration, hint: RetryHint, rng: &mut SplitMix64) -> Duration {
         let base = micros(self.config.base);
         let grown = if failures < u64::BITS { base.saturating_mul(1_u64 << failures) } else { u64::MAX };
         let bound = if base == 0 { 0 } else { grown.min(micros(cap)) };
@@ -173,7 +173,7 @@ mod tests {
     fn delays(config: BackoffConfig, count: usize) -> std::vec::Vec<Duration> {
         let mut rng = SplitMix64::new(1);
         let mut backoff = Backoff::new(config);
-        (0..count).map(|_| backoff.next(Hint::NONE, &mut rng)).collect()
+        (0..count).map(|_| backoff.next(RetryHint::NONE, &mut rng)).collect()
     }
 
     #[test]
@@ -183,7 +183,7 @@ mod tests {
             let mut rng = SplitMix64::new(seed);
             let mut backoff = Backoff::new(BackoffConfig::DEFAULT);
             backoff.penalize(50);
-            let delay = backoff.next(Hint::NONE, &mut rng);
+            let delay = backoff.next(RetryHint::NONE, &mut rng);
             assert!(delay <= Duration::from_millis(30_100));
             seen.insert(delay.as_secs());
         }
@@ -192,14 +192,14 @@ mod tests {
 
     #[test]
     fn b1_the_first_delay_is_drawn_too() {
-        let first = |seed| Backoff::new(BackoffConfig::DEFAULT).next(Hint::NONE, &mut SplitMix64::new(seed));
+        let first = |seed| Backoff::new(BackoffConfig::DEFAULT).next(RetryHint::NONE, &mut SplitMix64::new(seed));
         let spread: std::collections::BTreeSet<_> = (0..100).map(|seed| first(seed).as_millis() / 100).collect();
         assert!(spread.len() >= 9, "{spread:?}");
     }
 
     #[test]
     fn b2_the_servers_window_spreads_the_first_attempt_only() {
-        let hint = Hint { after: Duration::ZERO, window: Duration::from_secs(25) };
+        let hint = RetryHint { after: Duration::ZERO, window: Duration::from_secs(25) };
         let mut widest = Duration::ZERO;
         for seed in 0..200 {
             let mut rng = SplitMix64::new(seed);
@@ -219,12 +219,12 @@ mod tests {
             jitter: Jitter::Equal,
             ..BackoffConfig::DEFAULT
         };
-        let hint = Hint { after: Duration::ZERO, window: Duration::from_secs(60) };
+        let hint = RetryHint { after: Duration::ZERO, window: Duration::from_secs(60) };
         let first = |seed| Backoff::new(equal).next(hint, &mut SplitMix64::new(seed)).as_secs() / 6;
         let tenths: std::collections::BTreeSet<_> = (0..300).map(first).collect();
         assert_eq!(tenths.len(), 10, "{tenths:?}");
         // A window that is narrower than the first draw anyway changes nothing.
-        let hint = Hint { window: Duration::from_secs(1), ..hint };
+        let hint = RetryHint { window: Duration::from_secs(1), ..hint };
         let delay = Backoff::new(equal).next(hint, &mut SplitMix64::new(1));
         assert!(delay >= Duration::from_millis(2_500), "{delay:?}");
     }
@@ -233,10 +233,10 @@ mod tests {
     fn b4_a_hint_is_a_lower_bound_and_at_most_ten_minutes() {
         let mut rng = SplitMix64::new(3);
         let mut backoff = Backoff::new(BackoffConfig::DEFAULT);
-        let delay = backoff.next(Hint::after(Duration::from_secs(7)), &mut rng);
+        let delay = backoff.next(RetryHint::after(Duration::from_secs(7)), &mut rng);
         assert!(delay >= Duration::from_secs(7) && delay <= Duration::from_secs(8));
         let mut backoff = Backoff::new(BackoffConfig::DEFAULT);
-        let delay = backoff.next(Hint::after(Duration::MAX), &mut rng);
+        let delay = backoff.next(RetryHint::after(Duration::MAX), &mut rng);
         assert!(delay >= LONGEST_HINT && delay <= LONGEST_HINT + Duration::from_secs(1));
     }
 
@@ -274,7 +274,7 @@ mod tests {
         let mut rng = SplitMix64::new(1);
         let mut backoff = Backoff::new(wild);
         backoff.penalize(u32::MAX);
-        let _ = backoff.next(Hint { after: Duration::MAX, window: Duration::MAX }, &mut rng);
+        let _ = backoff.next(RetryHint { after: Duration::MAX, window: Duration::MAX }, &mut rng);
         assert_eq!(backoff.failures(), u32::MAX);
     }
 }

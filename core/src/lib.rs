@@ -37,7 +37,6 @@ extern crate alloc;
 extern crate std;
 
 pub mod backoff;
-pub mod cause;
 pub mod config;
 pub mod heartbeat;
 pub mod hub;
@@ -47,6 +46,7 @@ pub mod link;
 pub mod marks;
 pub mod outbox;
 pub mod profile;
+pub mod reason;
 pub mod resume;
 pub mod ring;
 pub mod rng;
@@ -58,7 +58,6 @@ pub mod time;
 pub mod wire;
 
 pub use backoff::{Backoff, BackoffConfig, Jitter};
-pub use cause::{Cause, Class, Hint, HttpOutcome, On, Row, STANDARD, classify};
 pub use config::{Checked, Config, ConfigError};
 pub use heartbeat::{Heartbeat, HeartbeatConfig};
 pub use ids::{ContentKey, DeliveryId, LinkId, MessageId, Origin, PostId, RequestId, Seq};
@@ -67,7 +66,11 @@ pub use link::{Accepted, Ending, Link, LinkConfig, LinkState, Newcomer, REPLACED
 pub use marks::{Beat, Nack, Report};
 pub use outbox::{Ack, InlineOutbox, OnNewLink, Outbox, OutboxConfig, Outcome, Path, Policy, Proof, Rejection, Slot};
 pub use profile::{BETTENSOR_MINER, GONKA_API_NODE, GONKA_ML_NODE, NATIVE, NATIVE_PEER, VILLAGE_VIEWER};
-pub use resume::{Got, Greeting, Reason};
+pub use reason::{
+    CloseMatch, CloseRule, HttpClass, HttpOutcome, Party, Reason, RetryClass, RetryHint, STANDARD, TlsFault,
+    retry_class,
+};
+pub use resume::{Got, Greeting, ResumeRefusal};
 pub use ring::{Ring, Slots};
 pub use rng::SplitMix64;
 pub use route::{Hedge, Route, RouteConfig};
@@ -75,6 +78,6 @@ pub use rtt::{AckWait, Rtt};
 #[cfg(feature = "alloc")]
 pub use session::HeapSession;
 pub use session::{
-    Event, Frame, Head, InlineSession, Input, NativeConfig, Output, Refusal, Reply, Session, State, Stats,
+    Event, Frame, Head, InlineSession, Input, NativeConfig, Output, PathStatus, Refusal, Reply, Session, State, Stats,
 };
 pub use time::{Instant, Timer, Timers, Wake};

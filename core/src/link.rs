@@ -8,7 +8,7 @@
 //!   Idle ──────────▶ Connecting ─────▶ Handshaking ─────▶ Up ──close──▶ Closing ──▶ Closed
 //!                     ▲      │ one deadline over both │    │               │ 2 s
 //!                     │      ▼                        ▼    ▼               ▼
-//!                  Waiting ◀───────── by the class of the cause ───────▶ Failed
+//!                  Waiting ◀───────── by the class of the reason ───────▶ Failed
 //!                     └─ after 120 s without a connection: Suspended, which waits at the ceiling
 //!
 //!   acceptor:  Idle ──accept──▶ (Handshaking ▶) Up;   a second accept while Up: the newcomer waits while the holder is
@@ -23,8 +23,8 @@
 //! Rules: B3, B7, B8, F5, L8, L9, P1, P5, R7, S7 (the one fresh attempt), the close and refusal table.
 
 use crate::backoff::{Backoff, BackoffConfig};
-use crate::cause::{Cause, Class, Hint, Row, classify};
 use crate::ids::LinkId;
+use crate::reason::{CloseRule, Reason, RetryClass, RetryHint, retry_class};
 use crate::rng::SplitMix64;
 use crate::time::{Instant, Timer, Timers, Wake};
 use core::time::Duration;
@@ -109,7 +109,7 @@ pub struct LinkConfig {
     /// The delays between attempts.
     pub backoff: BackoffConfig,
     /// Rows of the close and refusal table that differ from [`STANDARD`](crate::STANDARD). Default none.
-    pub rows: &'static [Row],
+    pub rows: &'static [CloseRule],
 }
 
 impl LinkConfig {
@@ -167,7 +167,7 @@ enum Phase {
     Connecting { link: LinkId, attempt: Timer, asked: bool },
     Handshaking { link: LinkId, attempt: Timer },
     Up { link: LinkId, stable: Timer, useful: bool },
-    Closing { link: LinkId, limit: Timer, cause: Cause },
+    Closing { link: LinkId, limit: Timer, reason: Reason },
     Failed,
     Closed,
 }
@@ -207,12 +207,12 @@ struct Candidate {
 /// One peer's connection, attempt after attempt.
 ///
 /// ```
-/// use bowline::{Cause, Hint, Instant, Link, LinkConfig, LinkState, SplitMix64, Timers};
+/// use bowline::{Reason, RetryHint, Instant, Link, LinkConfig, LinkState, SplitMix64, Timers};
 /// let mut rng = SplitMix64::new(1);
 /// let mut link = Link::new(LinkConfig::DEFAULT);
 /// link.start(Instant::ZERO);
 /// let first = link.take_connect().unwrap();
-/// assert!(link.on_down(Instant::ZERO, first, Cause::Refused, Hint::NONE, &mut rng));
+/// assert!(link.on_down(Instant::ZERO, first, Reason::PortClosed, RetryHint::NONE, &mut rng));
 /// let (retry, _) = link.earliest().unwrap();
 /// link.tick(retry, &mut rng);
 /// let second = link.take_connect().unwrap();
@@ -230,7 +230,7 @@ pub struct Link {
     /// The newest connection to end and how; it stands for all older ones too.
     ending: Option<(LinkId, Ending)>,
     refused: Option<LinkId>,
-    ended: Option<(LinkId, Cause)>,
+    ended: Option<(LinkId, Reason)>,
     outage: Timer,
     suspended: bool,
     blocked: bool,
@@ -300,10 +300,10 @@ impl Link {
             // Whoever is being closed for a fault of his own, or holds the place, makes room.
             Phase::Up { link: old, .. }
             | Phase::Handshaking { link: old, .. }
-            | Phase::Closing { link: old, cause: Cause::Violation, .. }
+            | Phase::Closing { link: old, reason: Reason::Violation, .. }
                 if self.config.newcomer == Newcomer::Replaces =>
             {
-                self.ended = Some((old, Cause::Replaced));
+                self.ended = Some((old, Reason::Replaced));
                 self.ending = Some((old, Ending::Code(REPLACED)));
                 let link = self.generation();
                 self.opened(now, link);
@@ -354,7 +354,14 @@ impl Link {
 
     /// A connection or an attempt ended; false: it was none of ours any more.
     #[must_use]
-    pub fn on_down(&mut self, now: Instant, link: LinkId, cause: Cause, hint: Hint, rng: &mut SplitMix64) -> bool {
+    pub fn on_down(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        reason: Reason,
+        hint: RetryHint,
+        rng: &mut SplitMix64,
+    ) -> bool {
         if self.candidate.as_ref().is_some_and(|candidate| candidate.link == link) {
             self.candidate = None;
             return true;
@@ -363,9 +370,9 @@ impl Link {
             return false;
         }
         // Only our own `close` ends for good, whatever the adapter calls the end of this connection.
-        let cause = if cause == Cause::Ours { Cause::Closed(1006) } else { cause };
-        let cause = if let Phase::Closing { cause, .. } = self.phase { cause } else { cause };
-        self.lost(now, link, cause, hint, rng);
+        let reason = if reason == Reason::Ours { Reason::Closed(1006) } else { reason };
+        let reason = if let Phase::Closing { reason, .. } = self.phase { reason } else { reason };
+        self.lost(now, link, reason, hint, rng);
         true
     }
 
@@ -391,18 +398,18 @@ impl Link {
         }
     }
 
-    /// Ends the current connection for a reason of our own, then goes on by the class of `cause`. A broken protocol is
+    /// Ends the current connection for a reason of our own, then goes on by the class of `reason`. A broken protocol is
     /// told to the peer with 1002; a dead or stalled peer is not spoken to: closing it can hang for minutes.
-    pub fn abort(&mut self, now: Instant, cause: Cause, rng: &mut SplitMix64) {
+    pub fn abort(&mut self, now: Instant, reason: Reason, rng: &mut SplitMix64) {
         let Some(link) = self.held() else { return };
-        if let Phase::Closing { cause, .. } = self.phase {
+        if let Phase::Closing { reason, .. } = self.phase {
             self.ending = Some((link, Ending::Drop));
-            self.lost(now, link, cause, Hint::NONE, rng);
-        } else if cause == Cause::Violation {
-            self.close_with(now, link, 1002, cause);
+            self.lost(now, link, reason, RetryHint::NONE, rng);
+        } else if reason == Reason::Violation {
+            self.close_with(now, link, 1002, reason);
         } else {
             self.ending = Some((link, Ending::Drop));
-            self.lost(now, link, cause, Hint::NONE, rng);
+            self.lost(now, link, reason, RetryHint::NONE, rng);
         }
     }
 
@@ -414,12 +421,12 @@ impl Link {
         self.outage.disarm();
         self.suspended = false;
         match self.phase {
-            Phase::Up { link, .. } => self.close_with(now, link, self.config.farewell, Cause::Ours),
+            Phase::Up { link, .. } => self.close_with(now, link, self.config.farewell, Reason::Ours),
             Phase::Connecting { link, .. } | Phase::Handshaking { link, .. } => {
                 self.ending = Some((link, Ending::Drop));
                 self.phase = Phase::Closed;
             }
-            Phase::Closing { ref mut cause, .. } => *cause = Cause::Ours,
+            Phase::Closing { ref mut reason, .. } => *reason = Reason::Ours,
             Phase::Idle | Phase::Waiting { .. } | Phase::Failed => self.phase = Phase::Closed,
             Phase::Closed => {}
         }
@@ -461,7 +468,7 @@ impl Link {
         let knocked_out = self.candidate.as_mut().is_some_and(|candidate| candidate.verdict.fire(now));
         if knocked_out && let Some(link) = self.held() {
             self.ending = Some((link, Ending::Drop));
-            self.lost(now, link, Cause::Replaced, Hint::NONE, rng);
+            self.lost(now, link, Reason::Replaced, RetryHint::NONE, rng);
         }
         match &mut self.phase {
             Phase::Waiting { retry } => {
@@ -473,7 +480,7 @@ impl Link {
                 let link = *link;
                 if attempt.fire(now) {
                     self.ending = Some((link, Ending::Drop));
-                    self.lost(now, link, Cause::Timeout, Hint::NONE, rng);
+                    self.lost(now, link, Reason::Timeout, RetryHint::NONE, rng);
                 }
             }
             Phase::Up { stable, useful, .. } => {
@@ -481,11 +488,11 @@ impl Link {
                     self.backoff.reset();
                 }
             }
-            Phase::Closing { link, limit, cause } => {
-                let (link, cause) = (*link, *cause);
+            Phase::Closing { link, limit, reason } => {
+                let (link, reason) = (*link, *reason);
                 if limit.fire(now) {
                     self.ending = Some((link, Ending::Drop));
-                    self.lost(now, link, cause, Hint::NONE, rng);
+                    self.lost(now, link, reason, RetryHint::NONE, rng);
                 }
             }
             Phase::Idle | Phase::Failed | Phase::Closed => {}
@@ -538,8 +545,14 @@ impl Link {
 
     /// The last connection or attempt that ended, and why.
     #[must_use]
-    pub const fn ended(&self) -> Option<(LinkId, Cause)> {
+    pub const fn ended(&self) -> Option<(LinkId, Reason)> {
         self.ended
+    }
+
+    /// When the next attempt begins, while one is waited for.
+    #[must_use]
+    pub fn next_attempt(&self) -> Option<Instant> {
+        if let Phase::Waiting { retry } = &self.phase { retry.at() } else { None }
     }
 
     /// Whether a newcomer waits for the verdict about the holder of the place.
@@ -562,7 +575,7 @@ impl Link {
 
     /// Whether the last connection was ended for another one of the same name.
     pub(crate) fn replaced(&self) -> bool {
-        self.ended.is_some_and(|(_, cause)| classify(self.config.rows, cause) == Class::Replaced)
+        self.ended.is_some_and(|(_, reason)| retry_class(self.config.rows, reason) == RetryClass::Replaced)
     }
 
     pub(crate) const fn dials(&self) -> bool {
@@ -643,24 +656,24 @@ impl Link {
         self.suspended = false;
     }
 
-    fn close_with(&mut self, now: Instant, link: LinkId, code: u16, cause: Cause) {
+    fn close_with(&mut self, now: Instant, link: LinkId, code: u16, reason: Reason) {
         let mut limit = Timer::disarmed();
         limit.arm(now.after(self.config.closing));
         self.ending = Some((link, Ending::Code(code)));
-        self.phase = Phase::Closing { link, limit, cause };
+        self.phase = Phase::Closing { link, limit, reason };
     }
 
-    fn lost(&mut self, now: Instant, link: LinkId, cause: Cause, hint: Hint, rng: &mut SplitMix64) {
-        self.ended = Some((link, cause));
-        if cause == Cause::Ours {
+    fn lost(&mut self, now: Instant, link: LinkId, reason: Reason, hint: RetryHint, rng: &mut SplitMix64) {
+        self.ended = Some((link, reason));
+        if reason == Reason::Ours {
             self.phase = Phase::Closed;
             return;
         }
         self.outage_begins(now);
-        let class = classify(self.config.rows, cause);
+        let class = retry_class(self.config.rows, reason);
         let opened = matches!(self.phase, Phase::Handshaking { .. } | Phase::Up { .. });
         let earned = matches!(&self.phase, Phase::Up { stable, useful, .. } if *useful || !stable.is_armed());
-        if opened && !earned && class != Class::Wait {
+        if opened && !earned && class != RetryClass::Wait {
             self.short_lives = self.short_lives.saturating_add(1);
             self.blocked |= self.short_lives >= SHORT_LIVES;
         }
@@ -672,7 +685,7 @@ impl Link {
             return;
         }
         // One message is to blame (F4); but a peer that ends every connection so is not asked once a second for ever.
-        let class = if class == Class::PerMessage && !earned { Class::Retry } else { class };
+        let class = if class == RetryClass::PerMessage && !earned { RetryClass::Retry } else { class };
         let Some(delay) = self.delay(class, hint, rng) else {
             self.phase = Phase::Failed;
             return;
@@ -684,23 +697,23 @@ impl Link {
     }
 
     /// The delay before the next attempt; `None`: there is none.
-    fn delay(&mut self, class: Class, hint: Hint, rng: &mut SplitMix64) -> Option<Duration> {
+    fn delay(&mut self, class: RetryClass, hint: RetryHint, rng: &mut SplitMix64) -> Option<Duration> {
         match class {
-            Class::Wait | Class::PerMessage => return Some(self.backoff.wait(hint, rng)),
-            Class::Terminal | Class::Replaced => return None,
-            Class::Few(tries) => {
+            RetryClass::Wait | RetryClass::PerMessage => return Some(self.backoff.wait(hint, rng)),
+            RetryClass::Terminal | RetryClass::Replaced => return None,
+            RetryClass::Few(tries) => {
                 self.few = self.few.saturating_add(1);
                 return (self.few < tries).then(|| self.backoff.slowest(hint, rng));
             }
-            Class::Refresh => {
+            RetryClass::Refresh => {
                 if self.refreshed {
                     return None;
                 }
                 self.refreshed = true;
             }
-            Class::Slow => self.backoff.penalize(2),
-            Class::Blocked => self.blocked = true,
-            Class::Retry | Class::Spread => {}
+            RetryClass::Slow => self.backoff.penalize(2),
+            RetryClass::Blocked => self.blocked = true,
+            RetryClass::Retry | RetryClass::Spread => {}
         }
         Some(if self.blocked {
             self.backoff.next_up_to(self.config.blocked, hint, rng)

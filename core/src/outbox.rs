@@ -18,8 +18,8 @@
 //! Rules: I1, S1, S2, S3, S7, S8, F2, F4, H5, T1–T6; those of numbered receivers, with their marks and credit, in
 //! `window.rs`.
 
-use crate::cause::HttpOutcome;
 use crate::ids::{LinkId, MessageId, Origin, PostId, Seq};
+use crate::reason::{HttpClass, HttpOutcome};
 use crate::ring::{Ring, Slots};
 use crate::rtt::{AckWait, Rtt};
 use crate::time::{Instant, Timer, Timers, Wake};
@@ -93,7 +93,7 @@ impl Policy {
 pub enum Rejection {
     /// Larger than any path takes, as far as is known (H5).
     TooLarge,
-    /// The peer answered with this HTTP status: 400, 413 or 422.
+    /// The peer answered with this HTTP status: 400, 410, 413 or 422.
     Status(u16),
     /// The peer said so in its own words.
     ByPeer,
@@ -487,16 +487,12 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
             self.free();
             return true;
         }
-        let after = match outcome {
-            // Asked again no sooner than in a second, or a peer that says 409 without a time is asked in a loop.
-            HttpOutcome::InProgress { after } => after.clamp(Duration::from_secs(1), Duration::from_secs(600)),
-            HttpOutcome::Busy { after } => after.min(Duration::from_secs(600)),
-            HttpOutcome::Acked
-            | HttpOutcome::Rejected { .. }
-            | HttpOutcome::Auth
-            | HttpOutcome::Gone
-            | HttpOutcome::Unreached
-            | HttpOutcome::Unknown => Duration::ZERO,
+        let class = outcome.class();
+        let after = outcome.after().min(Duration::from_secs(600));
+        let after = match class {
+            // No sooner than in a second, or a peer that says so without a time is asked in a loop.
+            HttpClass::DelayMessage | HttpClass::TooLarge => after.max(Duration::from_secs(1)),
+            HttpClass::Delivered | HttpClass::Rejected | HttpClass::DelayPath => after,
         };
         let mut from = Timer::disarmed();
         if after > Duration::ZERO {
@@ -508,17 +504,17 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
             self.wake.arm_by(now.after(after));
         }
         self.rescan();
-        match outcome {
-            HttpOutcome::Acked => self.settle(now, post.seq, Outcome::Delivered { path: Path::Http }),
-            HttpOutcome::Rejected { status } => {
-                self.settle(now, post.seq, Outcome::Rejected(Rejection::Status(status)));
+        match class {
+            HttpClass::Delivered => self.settle(now, post.seq, Outcome::Delivered { path: Path::Http }),
+            HttpClass::Rejected => {
+                let why = if let HttpOutcome::Answered { status, .. } = outcome {
+                    Rejection::Status(status)
+                } else {
+                    Rejection::ByPeer
+                };
+                self.settle(now, post.seq, Outcome::Rejected(why));
             }
-            HttpOutcome::InProgress { .. }
-            | HttpOutcome::Busy { .. }
-            | HttpOutcome::Auth
-            | HttpOutcome::Gone
-            | HttpOutcome::Unreached
-            | HttpOutcome::Unknown => {}
+            HttpClass::TooLarge | HttpClass::DelayMessage | HttpClass::DelayPath => {}
         }
         true
     }

@@ -34,12 +34,12 @@
 //! Rules: B6, F1, F6, L4, P1, T1; values from section 4.14 of the rules and the peers' code.
 
 use crate::backoff::{BackoffConfig, Jitter};
-use crate::cause::{Class, On, Row};
 use crate::config::Config;
 use crate::heartbeat::HeartbeatConfig;
 use crate::inbox::{InboxConfig, OnReject};
 use crate::link::{LinkConfig, Newcomer, Ready, Role};
 use crate::outbox::{OutboxConfig, Proof};
+use crate::reason::{CloseMatch, CloseRule, RetryClass};
 use crate::route::{Hedge, RouteConfig};
 use crate::rtt::AckWait;
 use crate::session::NativeConfig;
@@ -62,7 +62,7 @@ pub const GONKA_API_NODE: Config = Config {
         // It keeps its 3 to 5 s even where something on the way blocks WebSockets (P1).
         blocked: seconds(2),
         // The ML node accepts first and closes then: "PoW is not running" (it will be), "another client" (it will go).
-        rows: &[Row(On::Close(1008, 1008), Class::Wait)],
+        rows: &[CloseRule(CloseMatch::Close(1008, 1008), RetryClass::Wait)],
         ..LinkConfig::DEFAULT
     },
     heartbeat: HeartbeatConfig::DEFAULT,
@@ -211,7 +211,7 @@ pub const NATIVE_PEER: Config = Config {
 mod tests {
     use super::*;
     use crate::backoff::Backoff;
-    use crate::cause::{Cause, Hint, classify};
+    use crate::reason::{Reason, RetryHint, retry_class};
     use crate::rng::SplitMix64;
 
     #[test]
@@ -220,9 +220,9 @@ mod tests {
             assert_eq!((link.role, link.backoff.jitter), (Role::Dialer, Jitter::Full));
             let (mut backoff, mut rng) = (Backoff::new(link.backoff), SplitMix64::new(1));
             for _ in 0..100 {
-                let ordinary = backoff.next(Hint::NONE, &mut rng);
-                let blocked = backoff.next_up_to(link.blocked, Hint::NONE, &mut rng);
-                let suspended = backoff.slowest(Hint::NONE, &mut rng);
+                let ordinary = backoff.next(RetryHint::NONE, &mut rng);
+                let blocked = backoff.next_up_to(link.blocked, RetryHint::NONE, &mut rng);
+                let suspended = backoff.slowest(RetryHint::NONE, &mut rng);
                 for delay in [ordinary, blocked, suspended] {
                     assert!((seconds(3)..=seconds(5)).contains(&delay), "{delay:?}");
                 }
@@ -234,15 +234,15 @@ mod tests {
     fn l1_a_viewer_speaks_well_before_the_original_gives_it_up() {
         let heartbeat = VILLAGE_VIEWER.heartbeat;
         assert!(heartbeat.interval * 2 < heartbeat.dead && heartbeat.dead == seconds(300));
-        assert_eq!(classify(VILLAGE_VIEWER.link.rows, Cause::Closed(1000)), Class::Retry);
+        assert_eq!(retry_class(VILLAGE_VIEWER.link.rows, Reason::Closed(1000)), RetryClass::Retry);
     }
 
     #[test]
     fn b_1008_means_not_yet_to_an_api_node_and_nothing_else_is_different() {
         for code in 1000..5000 {
             let (own, standard) =
-                (classify(GONKA_API_NODE.link.rows, Cause::Closed(code)), classify(&[], Cause::Closed(code)));
-            assert_eq!(own, if code == 1008 { Class::Wait } else { standard }, "{code}");
+                (retry_class(GONKA_API_NODE.link.rows, Reason::Closed(code)), retry_class(&[], Reason::Closed(code)));
+            assert_eq!(own, if code == 1008 { RetryClass::Wait } else { standard }, "{code}");
         }
     }
 
@@ -271,7 +271,7 @@ mod tests {
         let (mut backoff, mut rng) = (Backoff::new(BETTENSOR_MINER.link.backoff), SplitMix64::new(1));
         for n in 0..20_u32 {
             let bound = seconds(5 << n.min(6)).min(seconds(300));
-            let delay = backoff.next(Hint::NONE, &mut rng);
+            let delay = backoff.next(RetryHint::NONE, &mut rng);
             assert!(delay >= bound / 2 && delay <= bound, "{n}: {delay:?}");
         }
     }
@@ -279,9 +279,13 @@ mod tests {
     #[test]
     fn b_to_a_miner_1000_says_nothing_and_1008_few() {
         let rows = BETTENSOR_MINER.link.rows;
-        assert_eq!(classify(rows, Cause::Closed(1000)), Class::Retry, "\"New connection established\", or it stops");
-        assert_eq!(classify(rows, Cause::Closed(1008)), Class::Few(5), "not in the metagraph");
-        assert_eq!(classify(rows, Cause::Closed(4003)), Class::Replaced);
+        assert_eq!(
+            retry_class(rows, Reason::Closed(1000)),
+            RetryClass::Retry,
+            "\"New connection established\", or it stops"
+        );
+        assert_eq!(retry_class(rows, Reason::Closed(1008)), RetryClass::Few(5), "not in the metagraph");
+        assert_eq!(retry_class(rows, Reason::Closed(4003)), RetryClass::Replaced);
     }
 
     #[test]

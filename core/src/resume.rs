@@ -79,12 +79,12 @@ pub struct Got {
 /// Why a session is not resumed although it was asked for, or, of an older self, not let in at all (R2, I3).
 ///
 /// ```
-/// use bowline::Reason;
-/// assert_eq!(Reason::UnknownSession.as_str(), "unknown_session");
-/// assert_eq!(Reason::parse("gap"), Some(Reason::Gap));
+/// use bowline::ResumeRefusal;
+/// assert_eq!(ResumeRefusal::UnknownSession.as_str(), "unknown_session");
+/// assert_eq!(ResumeRefusal::parse("gap"), Some(ResumeRefusal::Gap));
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Reason {
+pub enum ResumeRefusal {
     /// The hub knows no such session.
     UnknownSession,
     /// It knew it, and its time has passed.
@@ -99,7 +99,7 @@ pub enum Reason {
     Identity,
 }
 
-impl Reason {
+impl ResumeRefusal {
     /// Every reason there is.
     pub const ALL: [Self; 6] =
         [Self::UnknownSession, Self::Expired, Self::Gap, Self::Ahead, Self::Epoch, Self::Identity];
@@ -130,7 +130,7 @@ impl Reason {
     }
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for ResumeRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }

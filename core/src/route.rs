@@ -22,8 +22,8 @@
 //! Rules: F0, F1, F3, F6, F7, P1–P6, the eight outcomes' effect on the path.
 
 use crate::backoff::{Backoff, BackoffConfig};
-use crate::cause::{Hint, HttpOutcome};
 use crate::outbox::Path;
+use crate::reason::{HttpClass, HttpOutcome, RetryHint};
 use crate::rng::SplitMix64;
 use crate::time::{Instant, Timer, Timers, Wake};
 use core::time::Duration;
@@ -246,9 +246,9 @@ impl Route {
 
     /// A request ended.
     pub fn posted(&mut self, now: Instant, outcome: HttpOutcome, rng: &mut SplitMix64) {
-        let delay = match outcome {
-            HttpOutcome::Acked | HttpOutcome::InProgress { .. } | HttpOutcome::Rejected { .. } => {
-                if outcome == HttpOutcome::Acked {
+        let delay = match outcome.class() {
+            HttpClass::Delivered | HttpClass::Rejected | HttpClass::TooLarge | HttpClass::DelayMessage => {
+                if outcome.class() == HttpClass::Delivered {
                     self.budget = self.budget.saturating_add(1).min(BUDGET);
                 }
                 // The answer to a request that left before the path failed does not cut its wait short.
@@ -259,16 +259,20 @@ impl Route {
                 }
                 return;
             }
-            HttpOutcome::Busy { after } => self.backoff.next(Hint::after(after), rng),
-            // Several that were under way together have failed once.
-            HttpOutcome::Unreached | HttpOutcome::Unknown if self.http_waits() => return,
-            HttpOutcome::Unreached | HttpOutcome::Unknown => self.backoff.next(Hint::NONE, rng),
-            // Credentials may have been refreshed meanwhile: one ordinary try, then seldom.
-            HttpOutcome::Auth if !self.refreshed => {
-                self.refreshed = true;
-                self.backoff.next(Hint::NONE, rng)
-            }
-            HttpOutcome::Auth | HttpOutcome::Gone => self.backoff.next_up_to(self.config.blocked, Hint::NONE, rng),
+            HttpClass::DelayPath => match outcome {
+                // Several that were under way together have failed once.
+                HttpOutcome::Unreached(_) | HttpOutcome::Unknown(_) if self.http_waits() => return,
+                HttpOutcome::Unreached(_) | HttpOutcome::Unknown(_) => self.backoff.next(RetryHint::NONE, rng),
+                HttpOutcome::Answered { status: 429 | 502..=504, after, .. } => {
+                    self.backoff.next(RetryHint::after(after), rng)
+                }
+                // Credentials may have been refreshed meanwhile: one ordinary try, then seldom.
+                HttpOutcome::Answered { status: 401 | 403, .. } if !self.refreshed => {
+                    self.refreshed = true;
+                    self.backoff.next(RetryHint::NONE, rng)
+                }
+                HttpOutcome::Answered { .. } => self.backoff.next_up_to(self.config.blocked, RetryHint::NONE, rng),
+            },
         };
         self.failing = true;
         // Of several that were under way, the longest wait counts: a peer's `Retry-After` is a lower bound.
@@ -349,6 +353,12 @@ impl Route {
     #[must_use]
     pub fn may_post(&self, underway: usize) -> bool {
         self.config.http && !self.retry.is_armed() && underway < if self.failing { 1 } else { self.config.posts }
+    }
+
+    /// When the next request may leave, while the path waits.
+    #[must_use]
+    pub fn next_attempt(&self) -> Option<Instant> {
+        self.retry.at()
     }
 
     /// Whether there is an HTTP path at all.

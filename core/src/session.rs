@@ -29,7 +29,6 @@
 //! whole; events are differences between what is and what was reported, so they cannot overflow.
 //! Rules: S7, S8, F0–F7, L5, R7, T4, T5, B8; those of numbered peers in `native.rs`.
 
-use crate::cause::{Cause, Hint, HttpOutcome};
 use crate::config::Checked;
 use crate::heartbeat::{Heartbeat, HeartbeatConfig};
 use crate::ids::{ContentKey, DeliveryId, LinkId, MessageId, Origin, PostId, RequestId, Seq};
@@ -37,7 +36,8 @@ use crate::inbox::{Answer, Arrival, Inbox, Seen, Verdict};
 use crate::link::{Accepted, Ending, Link, LinkState};
 use crate::marks::{Beat, Nack, Report};
 use crate::outbox::{Ack, Outbox, Outcome, Path, Policy, Proof, Slot};
-use crate::resume::{Greeting, Reason};
+use crate::reason::{HttpClass, HttpOutcome, Reason, RetryHint};
+use crate::resume::{Greeting, ResumeRefusal};
 use crate::ring::Slots;
 use crate::rng::SplitMix64;
 use crate::route::Route;
@@ -84,7 +84,7 @@ pub enum Head {
         /// What it says of itself.
         greeting: Greeting,
         /// Why not.
-        refused: Option<Reason>,
+        refused: Option<ResumeRefusal>,
     },
     /// A numbered message.
     Numbered {
@@ -140,9 +140,9 @@ pub enum Input<P> {
         /// Which.
         link: LinkId,
         /// How.
-        cause: Cause,
+        reason: Reason,
         /// What the server said about coming back.
-        hint: Hint,
+        hint: RetryHint,
     },
     /// A frame came in.
     Received {
@@ -187,7 +187,7 @@ pub enum Input<P> {
         /// What it says of itself.
         greeting: Greeting,
         /// Why not.
-        known: Option<Reason>,
+        known: Option<ResumeRefusal>,
         /// By HTTP.
         http: bool,
     },
@@ -277,7 +277,7 @@ pub enum Reply<P> {
     /// Hand the message to the application, or do not, and so on.
     Arrival(Arrival),
     /// Whether a native peer's session goes on: without a reason it does, if it was asked for.
-    Greeted(Option<Reason>),
+    Greeted(Option<ResumeRefusal>),
 }
 
 /// Why a message was not accepted; it comes back with the answer.
@@ -457,7 +457,15 @@ pub enum Event {
         /// Which.
         link: LinkId,
         /// Why.
-        cause: Cause,
+        reason: Reason,
+    },
+    /// A request of this side failed; the latest, if there were several since the last drain ([`Stats::requests_failed`]
+    /// counts all).
+    RequestFailed {
+        /// The message it carried; `None`: it was a greeting or a poll.
+        seq: Option<Seq>,
+        /// Why.
+        reason: Reason,
     },
     /// The state is another one than was last reported.
     State {
@@ -493,7 +501,7 @@ pub enum Event {
         /// Nothing is lost.
         resumed: bool,
         /// Otherwise: why.
-        reason: Option<Reason>,
+        reason: Option<ResumeRefusal>,
     },
     /// Messages of the peer's that will never come (R5): they ended there, or its memory is lost.
     Gap {
@@ -585,6 +593,8 @@ pub struct Stats {
     pub frames: u64,
     /// Requests given to the adapter.
     pub posts: u64,
+    /// Requests that failed, whether the message or the path was to blame.
+    pub requests_failed: u64,
     /// Messages sent by HTTP because the connection did not answer in time (F3, F6).
     pub hedges: u64,
     /// Messages handed to the application.
@@ -656,6 +666,22 @@ struct Reported {
     ended: Option<LinkId>,
     horizon_short: u64,
     reused: u64,
+}
+
+/// What one path has to say of itself.
+///
+/// ```
+/// use bowline::{Config, InlineSession, Instant, Origin, Path};
+/// let session = InlineSession::<&str, 4>::inline(Config::DEFAULT.check()?, 42, Origin::new(7, 1), Instant::ZERO);
+/// assert_eq!(session.path_status(Path::WebSocket).reason, None);
+/// # Ok::<(), bowline::ConfigError>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct PathStatus {
+    /// Why the last connection or attempt ended, or the last failed request failed; `None` before the first.
+    pub reason: Option<Reason>,
+    /// When the next attempt or request may begin; `None` if nothing waits.
+    pub next_attempt: Option<Instant>,
 }
 
 /// A write that does not move for this long ends the connection (section 4.14: send deadline, 5 s in every profile).
@@ -754,6 +780,10 @@ pub struct Session<P, O: Slots<Slot<P>>, I: Slots<Seen>> {
     drained: bool,
     /// Gaps in a row (L5).
     gaps: u8,
+    /// The last failed request, until it was told.
+    failed: Option<(Option<Seq>, Reason)>,
+    /// Why the last failed request failed.
+    http_reason: Option<Reason>,
     reported: Reported,
     stats: Stats,
 }
@@ -802,6 +832,8 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             drain: Timer::disarmed(),
             drained: true,
             gaps: 0,
+            failed: None,
+            http_reason: None,
             reported: Reported { state: State::Idle, path: Path::WebSocket, ended: None, horizon_short: 0, reused: 0 },
             stats: Stats::default(),
         }
@@ -901,8 +933,8 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     }
 
     /// [`Input::LinkDown`].
-    pub fn link_down(&mut self, now: Instant, link: LinkId, cause: Cause, hint: Hint) {
-        self.enter(now, |session| session.on_link_down(link, cause, hint));
+    pub fn link_down(&mut self, now: Instant, link: LinkId, reason: Reason, hint: RetryHint) {
+        self.enter(now, |session| session.on_link_down(link, reason, hint));
     }
 
     /// [`Input::Received`]; an arrival for data, `None` for everything else and for a connection that is over.
@@ -940,7 +972,13 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     }
 
     /// [`Input::Greeted`].
-    pub fn greeted(&mut self, now: Instant, greeting: &Greeting, known: Option<Reason>, http: bool) -> Option<Reason> {
+    pub fn greeted(
+        &mut self,
+        now: Instant,
+        greeting: &Greeting,
+        known: Option<ResumeRefusal>,
+        http: bool,
+    ) -> Option<ResumeRefusal> {
         self.enter(now, |session| session.on_greeting(greeting, known, http))
     }
 
@@ -1035,6 +1073,18 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         self.route.path()
     }
 
+    /// What a path has to say of itself: the last reason, and when it is tried next.
+    #[must_use]
+    pub fn path_status(&self, path: Path) -> PathStatus {
+        match path {
+            Path::WebSocket => PathStatus {
+                reason: self.link.ended().map(|(_, reason)| reason),
+                next_attempt: self.link.next_attempt(),
+            },
+            Path::Http => PathStatus { reason: self.http_reason, next_attempt: self.route.next_attempt() },
+        }
+    }
+
     /// Messages accepted and not ended.
     #[must_use]
     pub const fn backlog(&self) -> usize {
@@ -1111,7 +1161,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             Input::Start => done(self.on_start()),
             Input::Accept => Reply::Accepted(self.on_accept()),
             Input::LinkUp { link } => done(self.on_link_up(link)),
-            Input::LinkDown { link, cause, hint } => done(self.on_link_down(link, cause, hint)),
+            Input::LinkDown { link, reason, hint } => done(self.on_link_down(link, reason, hint)),
             Input::Received { link, head } => match self.on_received(link, head) {
                 Heard::Arrival(arrival) => Reply::Arrival(arrival),
                 Heard::Noted => Reply::Done,
@@ -1178,26 +1228,37 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         self.taken(taken)
     }
 
-    fn on_link_down(&mut self, link: LinkId, cause: Cause, hint: Hint) -> bool {
-        let taken = self.link.on_down(self.now, link, cause, hint, &mut self.rng);
+    fn on_link_down(&mut self, link: LinkId, reason: Reason, hint: RetryHint) -> bool {
+        let taken = self.link.on_down(self.now, link, reason, hint, &mut self.rng);
         self.taken(taken)
     }
 
     fn on_posted(&mut self, post: PostId, outcome: HttpOutcome) -> bool {
         // A native peer that does not know us is greeted first; it is no fault of the path. Who has a connection was.
-        let gone = matches!(outcome, HttpOutcome::Auth | HttpOutcome::Gone);
-        if gone && self.native.is_some() && self.live.is_none() {
-            let taken = self.outbox.on_posted(self.now, post, HttpOutcome::Unreached);
+        if outcome.turned_away() && self.native.is_some() && self.live.is_none() {
+            let taken = self.outbox.on_posted(self.now, post, HttpOutcome::Unreached(outcome.reason()));
             if taken {
                 self.forgotten();
             }
             return self.taken(taken);
         }
         let taken = self.outbox.on_posted(self.now, post, outcome);
+        if taken {
+            self.request_ended(Some(post.seq), outcome);
+        }
         if taken && !self.finished() {
             self.route.posted(self.now, outcome, &mut self.rng);
         }
         self.taken(taken)
+    }
+
+    /// Keeps why a request failed.
+    fn request_ended(&mut self, seq: Option<Seq>, outcome: HttpOutcome) {
+        if !self.finished() && !matches!(outcome.class(), HttpClass::Delivered | HttpClass::Rejected) {
+            self.stats.requests_failed = self.stats.requests_failed.saturating_add(1);
+            self.http_reason = Some(outcome.reason());
+            self.failed = Some((seq, outcome.reason()));
+        }
     }
 
     fn on_request(&mut self, request: RequestId, id: Option<MessageId>, key: Option<ContentKey>) -> Arrival {
@@ -1371,7 +1432,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
                 self.stats.malformed = self.stats.malformed.saturating_add(1);
                 live.malformed = live.malformed.saturating_add(1);
                 if live.malformed >= MALFORMED {
-                    self.link.abort(now, Cause::Violation, &mut self.rng);
+                    self.link.abort(now, Reason::Violation, &mut self.rng);
                 }
                 Heard::Noted
             }
@@ -1432,7 +1493,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     /// The peer has said what cannot be (S7).
     fn breach(&mut self) {
         self.stats.violations = self.stats.violations.saturating_add(1);
-        self.link.abort(self.now, Cause::Violation, &mut self.rng);
+        self.link.abort(self.now, Reason::Violation, &mut self.rng);
     }
 
     fn on_writable(&mut self, link: LinkId, yes: bool) -> bool {
@@ -1513,12 +1574,12 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             let stalled = live.stall.fire(now);
             let stuck = live.patience.fire(now);
             if dead || stalled || stuck {
-                let cause = match (dead, stalled) {
-                    (true, _) => Cause::Dead,
-                    (false, true) => Cause::Stalled,
-                    (false, false) => Cause::Unanswered,
+                let reason = match (dead, stalled) {
+                    (true, _) => Reason::Dead,
+                    (false, true) => Reason::Stalled,
+                    (false, false) => Reason::Unanswered,
                 };
-                self.link.abort(now, cause, &mut self.rng);
+                self.link.abort(now, reason, &mut self.rng);
             }
         }
         if self.outbox.tick(now) > 0
@@ -1545,11 +1606,11 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         if let Some(live) = &self.live
             && Some(live.link) != current
         {
-            let cause = self.link.ended().filter(|(ended, _)| *ended == live.link).map(|(_, cause)| cause);
-            let too_large = cause == Some(Cause::Closed(1009));
+            let reason = self.link.ended().filter(|(ended, _)| *ended == live.link).map(|(_, reason)| reason);
+            let too_large = reason == Some(Reason::Closed(1009));
             let silence = now.since(live.heard);
             self.live = None;
-            self.learn(cause, silence);
+            self.learn(reason, silence);
             self.outbox.on_link_down(too_large);
             self.route.link_down(now);
             self.outbox.reject_oversize(now, self.route.has_http());
@@ -1678,11 +1739,14 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             }
             return Some(Event::Settled { seq, outcome, took });
         }
-        if let Some((link, cause)) = self.link.ended()
+        if let Some((link, reason)) = self.link.ended()
             && self.reported.ended != Some(link)
         {
             self.reported.ended = Some(link);
-            return Some(Event::Down { link, cause });
+            return Some(Event::Down { link, reason });
+        }
+        if let Some((seq, reason)) = self.failed.take() {
+            return Some(Event::RequestFailed { seq, reason });
         }
         let (from, to) = (self.reported.state, self.state());
         if from != to {

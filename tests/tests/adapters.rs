@@ -259,7 +259,7 @@ fn close_finishes_what_is_under_way(pair: Pair) {
         assert_eq!(receipt.try_settled().unwrap().outcome, Outcome::Delivered { path: Path::WebSocket });
     }
     receiver.until_event("a close with 1000", |event| {
-        matches!(event, Event::Down { cause: bowline::Cause::Closed(1000), .. })
+        matches!(event, Event::Down { reason: bowline::Reason::Closed(1000), .. })
     });
     receiver.stop();
     drop((ws, http, port));

@@ -3,7 +3,7 @@
 #[macro_use]
 mod real;
 
-use bowline::{AckWait, Cause, Config, Event, Outcome, Path, State};
+use bowline::{AckWait, Config, Event, Outcome, Path, Reason, State};
 use bowline_cli::proxy::{Direction, Fault};
 use bowline_smol::{Receipt, Setup};
 use core::time::Duration;
@@ -128,7 +128,7 @@ fn a_peer_that_falls_silent_is_found_by_both(pair: Pair) {
     let world = World::with(pair, lively, lively);
     world.ws.set(Fault::Silence(Direction::Both));
     for node in [&world.sender, &world.receiver] {
-        node.until_event("the peer is dead", |event| matches!(event, Event::Down { cause: Cause::Dead, .. }));
+        node.until_event("the peer is dead", |event| matches!(event, Event::Down { reason: Reason::Dead, .. }));
     }
     eventually("HTTP carries", || world.sender.status().state == State::Degraded);
     let receipt = world.sender.send(batch(1));
@@ -200,7 +200,7 @@ fn stopped_reader(pair: Pair) {
     let receipt = world.sender.send(big_batch(1, BIG));
     world
         .sender
-        .until_event("the write is given up", |event| matches!(event, Event::Down { cause: Cause::Stalled, .. }));
+        .until_event("the write is given up", |event| matches!(event, Event::Down { reason: Reason::Stalled, .. }));
     // It goes by HTTP.
     let message = world.receiver.receive();
     assert_eq!(message.path(), Path::Http);
@@ -223,7 +223,7 @@ fn accept_and_close_is_no_hot_loop(pair: Pair) {
     assert!(FLOOR * u32::try_from(tried - 1).unwrap() <= took, "{tried} attempts in {took:?}");
     world
         .receiver
-        .until_event("a close with 1008", |event| matches!(event, Event::Down { cause: Cause::Closed(1008), .. }));
+        .until_event("a close with 1008", |event| matches!(event, Event::Down { reason: Reason::Closed(1008), .. }));
     world.ws.set(Fault::Calm);
     world.connected();
     let receipt = world.sender.send(batch(1));
@@ -343,7 +343,7 @@ fn a_client_that_does_not_answer_is_replaced(pair: Pair) {
     let receiver = Node::start(pair.receives, setup);
     assert!(receiver.receive().complete());
     assert_delivered(receipt, Path::WebSocket);
-    sender.until_event("the zombie is replaced", |event| matches!(event, Event::Down { cause: Cause::Replaced, .. }));
+    sender.until_event("the zombie is replaced", |event| matches!(event, Event::Down { reason: Reason::Replaced, .. }));
     assert_eq!(receiver.stats().attempts, 1, "the newcomer waited for the verdict");
     zombie.set_read_timeout(Some(LIMIT)).unwrap();
     let mut left = Vec::new();

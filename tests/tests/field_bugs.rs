@@ -6,9 +6,9 @@
 //! adapter can get wrong is proved over sockets elsewhere; the last test checks that those tests are there.
 
 use bowline::{
-    AckWait, Arrival, Cause, Class, Config, ContentKey, Ending, Event, GONKA_API_NODE, GONKA_ML_NODE, Head,
-    HeartbeatConfig, Hint, HttpOutcome, InlineSession, Input, Instant, Jitter, LinkId, MessageId, OnNewLink, Origin,
-    Outcome, Path, Policy, Ready, Reply, RequestId, Role, State, Verdict, Wake, classify,
+    AckWait, Arrival, Config, ContentKey, Ending, Event, GONKA_API_NODE, GONKA_ML_NODE, Head, HeartbeatConfig,
+    HttpOutcome, InlineSession, Input, Instant, Jitter, LinkId, MessageId, OnNewLink, Origin, Outcome, Path, Policy,
+    Ready, Reason, Reply, RequestId, RetryClass, RetryHint, Role, State, Verdict, Wake, retry_class,
 };
 use bowline_tests::sim::{Agenda, Driver, Effect, at, ms, s};
 use core::time::Duration;
@@ -103,7 +103,7 @@ impl Rig {
     /// The connection ends without a word.
     fn cut(&mut self) {
         let link = self.session().connection().expect("a connection");
-        assert_eq!(self.give(down(link, Cause::Closed(1006))), Reply::Done);
+        assert_eq!(self.give(down(link, Reason::Closed(1006))), Reply::Done);
     }
 
     fn times(&self, like: impl Fn(Effect) -> bool) -> Vec<Duration> {
@@ -121,8 +121,8 @@ fn times(log: &[(Duration, Effect)], like: impl Fn(Effect) -> bool) -> Vec<Durat
     log.iter().filter(|(_, effect)| like(*effect)).map(|(when, _)| *when).collect()
 }
 
-const fn down(link: LinkId, cause: Cause) -> Input<u32> {
-    Input::LinkDown { link, cause, hint: Hint::NONE }
+const fn down(link: LinkId, reason: Reason) -> Input<u32> {
+    Input::LinkDown { link, reason, hint: RetryHint::NONE }
 }
 
 const fn connect(effect: Effect) -> bool {
@@ -133,12 +133,12 @@ const fn ping(effect: Effect) -> bool {
     matches!(effect, Effect::Ping(_))
 }
 
-const fn ended(effect: Effect) -> Option<Cause> {
-    if let Effect::Event(Event::Down { cause, .. }) = effect { Some(cause) } else { None }
+const fn ended(effect: Effect) -> Option<Reason> {
+    if let Effect::Event(Event::Down { reason, .. }) = effect { Some(reason) } else { None }
 }
 
 fn dead(effect: Effect) -> bool {
-    ended(effect) == Some(Cause::Dead)
+    ended(effect) == Some(Reason::Dead)
 }
 
 fn becomes(state: State) -> impl Fn(Effect) -> bool {
@@ -165,15 +165,15 @@ fn healthy(effect: Effect) -> Follows {
 }
 
 /// Every attempt fails at once, in this way.
-fn fails(cause: Cause, hint: Hint) -> impl Fn(Effect) -> Follows {
+fn fails(reason: Reason, hint: RetryHint) -> impl Fn(Effect) -> Follows {
     move |effect| match effect {
-        Effect::Connect(link) => vec![(ms(1), Input::LinkDown { link, cause, hint })],
+        Effect::Connect(link) => vec![(ms(1), Input::LinkDown { link, reason, hint })],
         _ => Vec::new(),
     }
 }
 
 fn refuses(effect: Effect) -> Follows {
-    fails(Cause::Refused, Hint::NONE)(effect)
+    fails(Reason::PortClosed, RetryHint::NONE)(effect)
 }
 
 /// The most that the n-th delay may be, counted from 0 (B1).
@@ -199,7 +199,7 @@ fn b7_a_handshake_that_hangs_is_a_failed_attempt() {
     for (begun, given_up) in begun.iter().zip(&given_up) {
         assert_eq!(*given_up - *begun, s(10));
     }
-    assert_eq!(rig.times(|effect| ended(effect) == Some(Cause::Timeout)), given_up);
+    assert_eq!(rig.times(|effect| ended(effect) == Some(Reason::Timeout)), given_up);
     let delays = rig.delays();
     assert!(delays.iter().enumerate().all(|(n, delay)| *delay <= most(n)), "{delays:?}");
     assert!(delays.iter().any(|delay| *delay > most(2)), "they grow: {delays:?}");
@@ -236,7 +236,9 @@ fn p5_a_network_that_is_back_is_tried_at_once() {
     let mut config = Config::DEFAULT;
     config.route.http = true;
     let mut rig = Rig::new(config, |effect| match effect {
-        Effect::Post(post, ..) => vec![(ms(1), Input::Posted { post, outcome: HttpOutcome::Unreached })],
+        Effect::Post(post, ..) => {
+            vec![(ms(1), Input::Posted { post, outcome: HttpOutcome::Unreached(Reason::PortClosed) })]
+        }
         _ => refuses(effect),
     });
     rig.send(1, Policy::DEFAULT);
@@ -260,7 +262,7 @@ fn b3_a_connection_that_dies_at_once_does_not_reset_the_back_off() {
         move |effect| match effect {
             Effect::Connect(link) => {
                 let head = Head::Data { id: Some(MessageId::from_bits(7)), key: None };
-                let over = down(link, Cause::Closed(1011));
+                let over = down(link, Reason::Closed(1011));
                 vec![(ms(20), Input::LinkUp { link }), (ms(40), Input::Received { link, head }), (lives, over)]
             }
             _ => Vec::new(),
@@ -331,19 +333,19 @@ fn b1_at_the_cap_the_delays_still_differ() {
 /// mass disconnect, the second attempts were spread and the first were not.
 #[test]
 fn b2_the_first_retry_after_a_mass_disconnect_is_spread() {
-    let back = |hint: Hint| {
+    let back = |hint: RetryHint| {
         move |identity| {
             let mut rig = Rig::of(Config::DEFAULT, identity, healthy);
             rig.run(s(100));
             let link = rig.session().connection().unwrap();
-            assert_eq!(rig.give(Input::LinkDown { link, cause: Cause::Closed(1012), hint }), Reply::Done);
+            assert_eq!(rig.give(Input::LinkDown { link, reason: Reason::Closed(1012), hint }), Reply::Done);
             rig.run_until(|rig| rig.times(connect).len() == 2);
             rig.now() - s(100)
         }
     };
-    let when = fleet(500, back(Hint::NONE));
+    let when = fleet(500, back(RetryHint::NONE));
     assert!(when[499] <= most(0) && peak(&when, ms(100)) < 85, "fifty are to be expected in 100 ms");
-    let when = fleet(500, back(Hint { after: Duration::ZERO, window: s(30) }));
+    let when = fleet(500, back(RetryHint { after: Duration::ZERO, window: s(30) }));
     assert!(when[499] > s(29) && when[499] <= ms(30_100), "{:?}", when[499]);
     assert!(peak(&when, s(3)) < 85, "fifty are to be expected in three seconds");
 }
@@ -352,18 +354,18 @@ fn b2_the_first_retry_after_a_mass_disconnect_is_spread() {
 /// something on the way (rule F5). There, every 4xx was the end.
 #[test]
 fn f5_only_an_explicit_refusal_is_fatal() {
-    let attempts = |cause| {
-        let mut rig = Rig::new(Config::DEFAULT, fails(cause, Hint::NONE));
+    let attempts = |reason| {
+        let mut rig = Rig::new(Config::DEFAULT, fails(reason, RetryHint::NONE));
         rig.run_until(|rig| rig.times(connect).len() == 30 || rig.session().state() == State::Failed);
         rig.times(connect).len()
     };
     for status in 200..600 {
         let fatal = status == 401;
-        assert_eq!(attempts(Cause::Rejected(status)), if fatal { 2 } else { 30 }, "{status}");
-        assert_eq!(classify(&[], Cause::Rejected(status)) == Class::Refresh, fatal);
+        assert_eq!(attempts(Reason::Status(status)), if fatal { 2 } else { 30 }, "{status}");
+        assert_eq!(retry_class(&[], Reason::Status(status)) == RetryClass::Refresh, fatal);
     }
-    for cause in [Cause::Refused, Cause::Timeout, Cause::Closed(1006)] {
-        assert_eq!(attempts(cause), 30, "{cause:?}");
+    for reason in [Reason::PortClosed, Reason::Timeout, Reason::Closed(1006)] {
+        assert_eq!(attempts(reason), 30, "{reason:?}");
     }
 
     // A posted message is not lost by it either: the request is, and it is made again (section "The eight HTTP
@@ -373,7 +375,7 @@ fn f5_only_an_explicit_refusal_is_fatal() {
     for status in (200..600).filter(|status| !matches!(status, 200..=299 | 400 | 413 | 422)) {
         let mut rig = Rig::new(config, move |effect| match effect {
             Effect::Post(post, ..) => {
-                vec![(ms(1), Input::Posted { post, outcome: HttpOutcome::from_status(status, None) })]
+                vec![(ms(1), Input::Posted { post, outcome: HttpOutcome::status(status) })]
             }
             _ => refuses(effect),
         });
@@ -389,7 +391,7 @@ fn f5_only_an_explicit_refusal_is_fatal() {
 fn b4_retry_after_is_honoured() {
     for status in [503, 429] {
         let first_delay = |identity| {
-            let mut rig = Rig::of(Config::DEFAULT, identity, fails(Cause::Rejected(status), Hint::after(s(7))));
+            let mut rig = Rig::of(Config::DEFAULT, identity, fails(Reason::Status(status), RetryHint::after(s(7))));
             rig.run(s(200));
             assert!(rig.delays().iter().all(|delay| *delay >= s(7)), "{:?}", rig.delays());
             rig.delays()[0]
@@ -397,7 +399,7 @@ fn b4_retry_after_is_honoured() {
         let when = fleet(100, first_delay);
         assert!(peak(&when, ms(10)) < 10, "not all at the seventh second: {when:?}");
     }
-    let mut rig = Rig::new(Config::DEFAULT, fails(Cause::Rejected(503), Hint::after(s(36_000))));
+    let mut rig = Rig::new(Config::DEFAULT, fails(Reason::Status(503), RetryHint::after(s(36_000))));
     rig.run(s(6_000));
     assert!(rig.delays().iter().all(|delay| *delay >= s(600) && *delay <= s(600) + most(5)), "{:?}", rig.delays());
 
@@ -406,7 +408,7 @@ fn b4_retry_after_is_honoured() {
     config.route.http = true;
     let mut rig = Rig::new(config, |effect| match effect {
         Effect::Post(post, ..) => {
-            vec![(Duration::ZERO, Input::Posted { post, outcome: HttpOutcome::from_status(503, Some(s(7))) })]
+            vec![(Duration::ZERO, Input::Posted { post, outcome: HttpOutcome::status(503).with_after(s(7)) })]
         }
         _ => refuses(effect),
     });
@@ -503,7 +505,7 @@ fn r7_the_heartbeat_does_not_run_across_a_reconnect() {
     let up = times(&later, becomes(State::Up))[0];
     let first = times(&later, ping)[0];
     assert!(first > up && first <= up + s(20), "the new connection's own first ping: {first:?}");
-    assert_eq!(times(&later, |effect| ended(effect) == Some(Cause::Dead)), []);
+    assert_eq!(times(&later, |effect| ended(effect) == Some(Reason::Dead)), []);
     let (old, new) = (undisturbed.times(ping), times(&later, ping));
     assert!(new.iter().all(|ping| !old.contains(ping)), "{old:?}, {new:?}");
     let newer = |effect| matches!(effect, Effect::Ping(link) if link > LinkId::from_number(1));
@@ -655,7 +657,7 @@ fn l9_a_greeting_that_never_comes_ends_the_attempt() {
     rig.run(s(10));
     let link = LinkId::from_number(1);
     assert_eq!(rig.times(|effect| effect == Effect::Close(link, Ending::Drop)), [s(10)]);
-    assert_eq!(rig.times(|effect| ended(effect) == Some(Cause::Timeout)), [s(10)]);
+    assert_eq!(rig.times(|effect| ended(effect) == Some(Reason::Timeout)), [s(10)]);
     // Its greeting comes too late for it, and is not one of the next attempt's.
     let later = rig.run(s(60));
     assert!(times(&later, connect).len() >= 2, "it is tried again");
@@ -687,14 +689,14 @@ fn t4_a_second_knock_has_its_own_verdict() {
     let probing = |reply| if let Reply::Accepted(bowline::Accepted::Probing(link)) = reply { link } else { panic!() };
     let first = probing(rig.give(Input::Accept));
     rig.run(ms(500));
-    assert_eq!(rig.give(down(first, Cause::Closed(1006))), Reply::Done);
+    assert_eq!(rig.give(down(first, Reason::Closed(1006))), Reply::Done);
     rig.run(ms(900));
     let second = probing(rig.give(Input::Accept));
     rig.run(ms(2_899));
     assert_eq!(rig.session().connection(), Some(holder));
     rig.run(ms(2_900));
     assert_eq!(rig.session().connection(), Some(second));
-    assert_eq!(rig.times(|effect| ended(effect) == Some(Cause::Replaced)), [ms(2_900)]);
+    assert_eq!(rig.times(|effect| ended(effect) == Some(Reason::Replaced)), [ms(2_900)]);
 }
 
 /// The same of the memory: what was given back and came again is remembered from its own completion (rule S11), and of

@@ -4,7 +4,7 @@
 #[macro_use]
 mod real;
 
-use bowline::{AckWait, Cause, Config, Event, Outcome, Path, State};
+use bowline::{AckWait, Config, Event, Outcome, Path, Reason, State};
 use bowline_smol::{Kind, Receipt, Setup};
 use core::time::Duration;
 use real::peer::{self, Curl, Peer};
@@ -21,8 +21,8 @@ fn patient(config: &mut Config) {
     config.outbox.ack_wait = AckWait::Fixed(LIMIT);
 }
 
-fn is_down(event: &Event, cause: Cause) -> bool {
-    matches!(event, Event::Down { cause: is, .. } if *is == cause)
+fn is_down(event: &Event, reason: Reason) -> bool {
+    matches!(event, Event::Down { reason: is, .. } if *is == reason)
 }
 
 mod ml_node {
@@ -143,7 +143,7 @@ mod ml_node {
         }
         assert_delivered(receipt, Path::WebSocket);
         for code in [1008, 1006, 1000] {
-            node.until_event("how it left", |event| is_down(event, Cause::Closed(code)));
+            node.until_event("how it left", |event| is_down(event, Reason::Closed(code)));
         }
         node.stop();
     }
@@ -366,7 +366,7 @@ mod api_node {
         let Some((node, mut peer)) = dials(adapter, "flaky") else { return };
         let message = node.receive();
         for code in [1008, 1006, 1000] {
-            node.until_event("how it closed", |event| is_down(event, Cause::Closed(code)));
+            node.until_event("how it closed", |event| is_down(event, Reason::Closed(code)));
         }
         peer.tell("go on");
         node.until("the same batch came under another id", |stats| stats.duplicates == 1);
@@ -382,7 +382,7 @@ mod api_node {
         assert_exchange(&node, &mut peer, 1, "one");
         assert!(since.elapsed() >= Duration::from_secs(1), "Retry-After");
         for status in [503, 404, 500, 200] {
-            node.until_event("how it refused", |event| is_down(event, Cause::Rejected(status)));
+            node.until_event("how it refused", |event| is_down(event, Reason::Status(status)));
         }
         assert_eq!((peer.count("refuses"), node.stats().attempts), (4, 5));
         node.stop();

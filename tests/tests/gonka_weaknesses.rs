@@ -8,9 +8,9 @@ mod real;
 
 use bowline::wire::gonka::{self, Kind, Malformed, decode, decode_body};
 use bowline::{
-    Accepted, Answer, Arrival, Cause, Config, ContentKey, DeliveryId, Ending, Event, GONKA_API_NODE, GONKA_ML_NODE,
-    Head, Hint, HttpOutcome, Input, Instant, LinkId, MessageId, Origin, Outcome, Path, Policy, PostId, Rejection,
-    Reply, RequestId, State, Verdict,
+    Accepted, Answer, Arrival, Config, ContentKey, DeliveryId, Ending, Event, GONKA_API_NODE, GONKA_ML_NODE, Head,
+    HttpOutcome, Input, Instant, LinkId, MessageId, Origin, Outcome, Path, Policy, PostId, Reason, Rejection, Reply,
+    RequestId, RetryHint, State, Verdict,
 };
 use bowline_tests::sim::{Change, Driver, Effect, Http, Setup, World, at, ms, s};
 use core::time::Duration;
@@ -87,7 +87,10 @@ impl Node {
     }
 
     fn cut(&mut self, link: LinkId) {
-        assert_eq!(self.give(Input::LinkDown { link, cause: Cause::Closed(1006), hint: Hint::NONE }), Reply::Done);
+        assert_eq!(
+            self.give(Input::LinkDown { link, reason: Reason::Closed(1006), hint: RetryHint::NONE }),
+            Reply::Done
+        );
     }
 
     fn send(&mut self, payload: u32) {
@@ -212,7 +215,7 @@ fn w1_a_slow_chain_call_doubles_no_batch() {
 #[test]
 fn w2_a_mute_client_does_not_cost_three_seconds_a_batch() {
     let (mut node, link) = Node::visited();
-    node.callbacks = Some(HttpOutcome::Acked);
+    node.callbacks = Some(HttpOutcome::status(200));
     (1..=10).for_each(|n| node.send(n));
     let frames = node.all(frame);
     assert_eq!(frames.len(), 10);
@@ -247,7 +250,7 @@ fn w3_a_session_that_ends_leaves_no_dead_socket() {
     world.change(Change::Close(1, s(5)));
     world.run(s(1));
     assert_eq!((world.outcome(batch), world.state(1)), (Some(BY_WEBSOCKET), State::Closed));
-    let told = |(_, event): &(Instant, Event)| matches!(event, Event::Down { cause: Cause::Closed(1000), .. });
+    let told = |(_, event): &(Instant, Event)| matches!(event, Event::Down { reason: Reason::Closed(1000), .. });
     assert!(world.events(0).any(|event| told(&event)), "the client is told");
     assert_eq!(world.driver(1).session().connection(), None);
 
@@ -257,7 +260,7 @@ fn w3_a_session_that_ends_leaves_no_dead_socket() {
     node.run(s(53));
     assert_eq!(node.all(is_connect).last().unwrap().1, link.next(), "it is given up and dialled again");
     assert!(node.log.contains(&(s(45), Effect::Close(link, Ending::Drop))));
-    assert!(node.log.contains(&(s(45), Effect::Event(Event::Down { link, cause: Cause::Dead }))));
+    assert!(node.log.contains(&(s(45), Effect::Event(Event::Down { link, reason: Reason::Dead }))));
 }
 
 /// The original: the end of the old socket cleared the connected flag of the new session, which then got nothing, and a
@@ -274,7 +277,7 @@ fn w4_the_end_of_the_old_socket_does_not_touch_the_new_client() {
     node.run(s(4));
     assert_eq!(node.driver.session().connection(), Some(new));
 
-    let over = Input::LinkDown { link: old, cause: Cause::Closed(1006), hint: Hint::NONE };
+    let over = Input::LinkDown { link: old, reason: Reason::Closed(1006), hint: RetryHint::NONE };
     assert_eq!(node.give(over), Reply::Stale, "now the old one ends");
     assert_eq!(node.driver.session().connection(), Some(new));
     // A loss is a loss, so HTTP carries for ten seconds (P4); then the new client does.
@@ -300,10 +303,10 @@ fn w4_the_end_of_the_old_socket_does_not_touch_the_new_client() {
 fn w5_what_http_delivered_is_not_replayed_to_the_next_client() {
     // One that is being processed and is not done yet, and behind it one that is.
     let mut node = Node::start(GONKA_ML_NODE);
-    node.callbacks = Some(HttpOutcome::InProgress { after: s(60) });
+    node.callbacks = Some(HttpOutcome::status(409).with_after(s(60)));
     node.send(1);
     node.run(ms(500));
-    node.callbacks = Some(HttpOutcome::Acked);
+    node.callbacks = Some(HttpOutcome::status(200));
     node.send(2);
     node.run(s(1));
     let first = node.accept();
@@ -384,7 +387,7 @@ fn w8_one_bad_batch_stops_nothing() {
     // At the sender: by what the callbacks say.
     let mut node = Node::start(GONKA_ML_NODE);
     for n in 1..=20 {
-        node.callbacks = Some(HttpOutcome::from_status(if n % 5 == 0 { 422 } else { 200 }, None));
+        node.callbacks = Some(HttpOutcome::status(if n % 5 == 0 { 422 } else { 200 }));
         node.send(n);
         node.run(ms(100) * n);
     }
@@ -479,7 +482,7 @@ fn w10_a_poison_message_is_not_sent_for_ever() {
 
     // Silence on the connection, as the original's for what it cannot read, and 400 by HTTP.
     let (mut node, _) = Node::visited();
-    node.callbacks = Some(HttpOutcome::from_status(400, None));
+    node.callbacks = Some(HttpOutcome::status(400));
     node.send(1);
     node.run(s(3_600));
     assert_eq!((node.all(frame).len(), node.all(post).len()), (1, 1), "once by each path");
@@ -518,7 +521,7 @@ fn w11_no_hot_loop_no_endless_stop_no_endless_frame() {
                 assert!(delays.len() < 1_000, "a hot loop: {when:?}");
             }
             assert_eq!(node.give(Input::LinkUp { link }), Reply::Done);
-            let over = Input::LinkDown { link, cause: Cause::Closed(code), hint: Hint::NONE };
+            let over = Input::LinkDown { link, reason: Reason::Closed(code), hint: RetryHint::NONE };
             assert_eq!(node.give(over), Reply::Done);
             ended = node.now;
             node.run(node.driver.wake().unwrap().since(Instant::ZERO));

@@ -8,7 +8,7 @@ use bowline::hub::{
     Rate, SessionId, Slow, Stamp, Verdict, Why,
 };
 use bowline::{
-    AckWait, Answer, Arrival, Cause, DeliveryId, Event, Frame, Head, Instant, MessageId, Origin, Outcome, Policy,
+    AckWait, Answer, Arrival, DeliveryId, Event, Frame, Head, Instant, MessageId, Origin, Outcome, Policy, Reason,
     RequestId, Seq, SplitMix64,
 };
 use bowline_tests::sim::hub_model::{Book, Control, Expect, Model, What};
@@ -598,7 +598,7 @@ impl Rig {
             }
             (18, Some(conn)) => {
                 self.tell(format_args!("{conn:?} ends"));
-                self.hub.disconnected(self.now, conn, Cause::Closed(1006));
+                self.hub.disconnected(self.now, conn, Reason::Closed(1006));
                 if let Some(model) = &mut self.model {
                     model.disconnected(conn);
                 }
@@ -710,13 +710,13 @@ fn u1_nothing_is_left_over_however_the_hub_is_polled() {
         }
         for conn in rig.open.clone() {
             if rig.hub.session_of(conn).is_some() {
-                rig.hub.disconnected(rig.now, conn, Cause::Closed(1006));
+                rig.hub.disconnected(rig.now, conn, Reason::Closed(1006));
                 rig.drain();
             }
         }
         rig.pass(s(5));
         for conn in rig.open.clone() {
-            rig.hub.disconnected(rig.now, conn, Cause::Closed(1006));
+            rig.hub.disconnected(rig.now, conn, Reason::Closed(1006));
             rig.drain();
         }
         rig.pass(s(120));
@@ -748,7 +748,7 @@ fn u9_a_drain_ends_whatever_it_finds() {
             let closed = rig.open.iter().filter(|conn| rig.books.over.contains(conn)).copied().collect::<Vec<_>>();
             for conn in closed {
                 if rig.one_in(4) {
-                    rig.hub.disconnected(rig.now, conn, Cause::Closed(1012));
+                    rig.hub.disconnected(rig.now, conn, Reason::Closed(1012));
                     rig.open.retain(|open| *open != conn);
                     rig.books.gone.insert(conn);
                 }

@@ -5,7 +5,7 @@ use bowline::hub::{
     ConnId, Grows, Hub, HubConfig, HubEvent, HubOutput, Identity, Inline, Memory, Position, Rate, Sent, SessionId,
     Start, Subscribed, TopicFilter, TopicName, TopicsConfig, TopicsFull, Verdict,
 };
-use bowline::{Cause, Instant, Origin, SplitMix64};
+use bowline::{Instant, Origin, Reason, SplitMix64};
 use bowline_tests::sim::{ms, s, seeds};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -85,7 +85,7 @@ fn u4_ten_thousand_subscribers_of_a_thousand_topics_get_exactly_their_items() {
         now = now.after(ms(100));
         if round == 3 {
             for conn in conns.iter().step_by(10) {
-                hub.disconnected(now, *conn, Cause::Closed(1006));
+                hub.disconnected(now, *conn, Reason::Closed(1006));
             }
             take(&mut hub);
         }
@@ -241,7 +241,7 @@ fn u4_a_peer_that_says_what_it_has_gets_the_rest_or_the_gap_whatever_broke() {
                     net.arrive(n, most);
                     net.peers[n].wire.clear();
                     net.peers[n].conn = None;
-                    net.hub.disconnected(now, conn, Cause::Closed(1006));
+                    net.hub.disconnected(now, conn, Reason::Closed(1006));
                 }
                 (9..=10, Some(_), Some(session)) if !net.peers[n].has.contains_key(&topic) => {
                     let said = net.hub.subscribe(now, session, &topic.into(), Start::Now).unwrap();

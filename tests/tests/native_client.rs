@@ -6,7 +6,7 @@
 mod real;
 
 use bowline::wire::native::{Position, Refusal, Since};
-use bowline::{Cause, Config, Event, Outcome, Path, Rejection, State};
+use bowline::{Config, Event, Outcome, Path, Reason, Rejection, State};
 use bowline_cli::proxy::Proxy;
 use bowline_smol::{Mail, Native, Receipt, Setup};
 use bowline_transport::Message;
@@ -276,7 +276,7 @@ fn a_refused_client_knows_why(adapter: Adapter) {
     let Some((_hub, client)) = with_hub(adapter, "port=0", no) else { return };
     eventually("it is refused", || client.refusal() == Some(Refusal::Auth));
     eventually("it is told of the close", || {
-        client.count(|event| matches!(event, Event::Down { cause: Cause::Closed(1008), .. })) > 0
+        client.count(|event| matches!(event, Event::Down { reason: Reason::Closed(1008), .. })) > 0
     });
     // With what is taken it comes in.
     assert!(client.reauthenticate("yes") && !client.reauthenticate(&"a".repeat(4097)));
@@ -324,7 +324,7 @@ fn a_hub_of_another_protocol_is_none(adapter: Adapter) {
     let url = format!("ws://{}/api/v1/pow/ws", other.address());
     let client = Client::start(adapter, Setup::client(&url, "c").unwrap().configure(hasty));
     eventually("it is told", || {
-        client.count(|event| matches!(event, Event::Down { cause: Cause::Rejected(426), .. })) > 0
+        client.count(|event| matches!(event, Event::Down { reason: Reason::Status(426), .. })) > 0
     });
     assert_ne!(client.status().state, State::Up);
     client.stop();

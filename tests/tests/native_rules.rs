@@ -1,8 +1,9 @@
 //! Rules of numbered sessions, one side at a time: the other is the test, which says exactly what it wants.
 
 use bowline::{
-    Arrival, Beat, Cause, Config, DeliveryId, Event, Frame, Got, Greeting, Head, HeapSession, Hint, Instant, LinkId,
-    NATIVE, NATIVE_PEER, Nack, Origin, Outcome, Output, Policy, Reason, Report, RequestId, Seq, Verdict,
+    Arrival, Beat, Config, DeliveryId, Event, Frame, Got, Greeting, Head, HeapSession, Instant, LinkId, NATIVE,
+    NATIVE_PEER, Nack, Origin, Outcome, Output, Policy, Reason, Report, RequestId, ResumeRefusal, RetryHint, Seq,
+    Verdict,
 };
 use core::time::Duration;
 
@@ -44,7 +45,7 @@ impl Side {
         side
     }
 
-    fn come(&mut self, greeting: &Greeting) -> Option<Reason> {
+    fn come(&mut self, greeting: &Greeting) -> Option<ResumeRefusal> {
         let reason = self.session.greeted(self.now, greeting, None, false);
         let bowline::Accepted::Open(link) = self.session.accept(self.now) else { panic!("a newcomer replaces") };
         self.link = link;
@@ -165,7 +166,7 @@ fn r3_resume_is_said_and_never_inferred() {
 fn r4_what_is_unfinished_keeps_its_number_and_is_marked_where_it_may_be_a_copy() {
     let mut hub = Side::new(NATIVE_PEER);
     let greeting = Greeting { resume: true, next: seq(18), una: seq(15), ..newcomer() };
-    assert_eq!(hub.come(&greeting), Some(Reason::UnknownSession));
+    assert_eq!(hub.come(&greeting), Some(ResumeRefusal::UnknownSession));
     for (n, doubtful) in [(15, true), (16, true), (17, true), (18, false)] {
         match hub.hear(Head::Numbered { seq: seq(n), una: seq(15) }) {
             Some(Arrival::Deliver { maybe_dup, .. }) => assert_eq!(maybe_dup, doubtful, "{n}"),
@@ -310,7 +311,7 @@ fn l7_an_idle_connection_that_dies_twice_after_the_same_silence_is_asked_sooner(
         client.later(SECOND);
         client.hear(Head::Marks { report: Report::nothing(64), una: Seq::FIRST, beat: Beat::None });
         client.later(silence);
-        client.session.link_down(client.now, client.link, Cause::Closed(1006), Hint::NONE);
+        client.session.link_down(client.now, client.link, Reason::Closed(1006), RetryHint::NONE);
     }
     connect(&mut client);
     // The first comes at a random time; of the next interval, ± 10 % of 8.4 s, each must be seen.

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use bowline::wire::native::{
     Frame, Hello, MAX_AUTH, MAX_WORDS, Malformed, Poll, Position, Refusal, Since, Ticket, Welcome, check, decode,
 };
-use bowline::{Beat, Got, Greeting, Nack, Origin, Reason, Report, Seq};
+use bowline::{Beat, Got, Greeting, Nack, Origin, Report, ResumeRefusal, Seq};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -224,13 +224,13 @@ fn frame() -> impl Strategy<Value = Frame<'static>> {
         (word(), ticket(), option::of(text(MAX_AUTH / 8)), greeting()).prop_map(|(cid, ticket, auth, greeting)| {
             Frame::Hello(Hello { cid, ticket: greeting.resume.then_some(ticket), auth, greeting })
         });
-    let reason = option::of(proptest::sample::select(&Reason::ALL[..]));
+    let reason = option::of(proptest::sample::select(&ResumeRefusal::ALL[..]));
     let welcome = (ticket(), reason, greeting(), span(), span(), span(), 0..1_usize << 32).prop_map(
         |(ticket, reason, greeting, heartbeat, dead, window, frame)| {
             Frame::Welcome(Welcome { ticket, reason, greeting, heartbeat, dead, window, frame })
         },
     );
-    let refusals = Reason::ALL.map(Refusal::Resume).into_iter().chain([Refusal::Auth, Refusal::Horizon]);
+    let refusals = ResumeRefusal::ALL.map(Refusal::Resume).into_iter().chain([Refusal::Auth, Refusal::Horizon]);
     let refused = proptest::sample::select(refusals.collect::<Vec<_>>()).prop_map(|reason| Frame::Refused { reason });
     let message =
         (seq(), seq(), text(64), data()).prop_map(|(seq, una, kind, data)| Frame::Data { seq, una, kind, data });

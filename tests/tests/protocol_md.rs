@@ -11,9 +11,10 @@ use bowline::wire::gonka::{self, Kind};
 use bowline::wire::native;
 use bowline::wire::timestamp::Timestamp;
 use bowline::{
-    AckWait, Answer, BETTENSOR_MINER, BackoffConfig, Cause, Class, Config, GONKA_API_NODE, GONKA_ML_NODE,
-    HeartbeatConfig, Hedge, HttpOutcome, InboxConfig, Jitter, LinkConfig, NATIVE, NATIVE_PEER, NativeConfig, Newcomer,
-    On, OnReject, OutboxConfig, Proof, Ready, Role, RouteConfig, Row, VILLAGE_VIEWER, classify,
+    AckWait, Answer, BETTENSOR_MINER, BackoffConfig, CloseMatch, CloseRule, Config, GONKA_API_NODE, GONKA_ML_NODE,
+    HeartbeatConfig, Hedge, HttpClass, HttpOutcome, InboxConfig, Jitter, LinkConfig, NATIVE, NATIVE_PEER, NativeConfig,
+    Newcomer, OnReject, OutboxConfig, Proof, Ready, Reason, RetryClass, Role, RouteConfig, TlsFault, VILLAGE_VIEWER,
+    retry_class,
 };
 use core::time::Duration;
 use serde_json::Value;
@@ -79,33 +80,42 @@ fn range(text: &str) -> core::ops::RangeInclusive<u16> {
 }
 
 /// Everything that a connection can end by, except our own wish.
-fn causes() -> impl Iterator<Item = Cause> {
+fn causes() -> impl Iterator<Item = Reason> {
     let words = [
-        Cause::Refused,
-        Cause::Timeout,
-        Cause::Dead,
-        Cause::Stalled,
-        Cause::Unanswered,
-        Cause::Violation,
-        Cause::Replaced,
+        Reason::PortClosed,
+        Reason::NoSuchName,
+        Reason::Tls(TlsFault::Other),
+        Reason::NotWebSocket,
+        Reason::Subprotocol,
+        Reason::Timeout,
+        Reason::Dead,
+        Reason::Mute,
+        Reason::Stalled,
+        Reason::Unanswered,
+        Reason::Violation,
+        Reason::Replaced,
     ];
-    words.into_iter().chain((0..=u16::MAX).map(Cause::Closed)).chain((0..=u16::MAX).map(Cause::Rejected))
+    words.into_iter().chain((0..=u16::MAX).map(Reason::Closed)).chain((0..=u16::MAX).map(Reason::Status))
 }
 
 /// What one item of the table's first column speaks of; empty for "any other".
-fn named(item: &str) -> Vec<Cause> {
+fn named(item: &str) -> Vec<Reason> {
     match item {
-        "refused" => vec![Cause::Refused],
-        "timeout" => vec![Cause::Timeout],
-        "dead" => vec![Cause::Dead],
-        "stalled" => vec![Cause::Stalled],
-        "unanswered" => vec![Cause::Unanswered],
-        "violation" => vec![Cause::Violation],
-        "replaced" => vec![Cause::Replaced],
+        "not connected" => {
+            vec![Reason::PortClosed, Reason::NoSuchName, Reason::Tls(TlsFault::Other), Reason::NotWebSocket]
+        }
+        "timeout" => vec![Reason::Timeout],
+        "subprotocol" => vec![Reason::Subprotocol],
+        "mute" => vec![Reason::Mute],
+        "dead" => vec![Reason::Dead],
+        "stalled" => vec![Reason::Stalled],
+        "unanswered" => vec![Reason::Unanswered],
+        "violation" => vec![Reason::Violation],
+        "replaced" => vec![Reason::Replaced],
         "any other close code" | "any other HTTP status" => vec![],
         _ => match item.strip_prefix("HTTP ") {
-            Some(status) => range(status).map(Cause::Rejected).collect(),
-            None => range(item).map(Cause::Closed).collect(),
+            Some(status) => range(status).map(Reason::Status).collect(),
+            None => range(item).map(Reason::Closed).collect(),
         },
     }
 }
@@ -113,7 +123,7 @@ fn named(item: &str) -> Vec<Cause> {
 #[test]
 fn the_close_and_refusal_table_is_the_codes() {
     let rows = table(&["ended by", "class", "Gonka API node"]);
-    for (column, own, name) in [(1, &[] as &[Row], "class"), (2, GONKA_API_NODE.link.rows, "Gonka API node")] {
+    for (column, own, name) in [(1, &[] as &[CloseRule], "class"), (2, GONKA_API_NODE.link.rows, "Gonka API node")] {
         let mut told = BTreeMap::new();
         let mut others = None;
         for row in &rows {
@@ -123,16 +133,16 @@ fn the_close_and_refusal_table_is_the_codes() {
                 if causes.is_empty() {
                     others = Some(class);
                 }
-                for cause in causes {
-                    let twice = told.insert(format!("{cause:?}"), class);
-                    assert_eq!(twice, None, "{cause:?} is in two rows");
+                for reason in causes {
+                    let twice = told.insert(format!("{reason:?}"), class);
+                    assert_eq!(twice, None, "{reason:?} is in two rows");
                 }
             }
         }
-        for cause in causes() {
-            let class = told.get(&format!("{cause:?}")).copied().or(others);
-            let code = format!("{:?}", classify(own, cause));
-            assert_eq!(class, Some(code.as_str()), "PROTOCOL.md, column {name:?}, against the code: {cause:?}");
+        for reason in causes() {
+            let class = told.get(&format!("{reason:?}")).copied().or(others);
+            let code = format!("{:?}", retry_class(own, reason));
+            assert_eq!(class, Some(code.as_str()), "PROTOCOL.md, column {name:?}, against the code: {reason:?}");
         }
     }
     // A row that the table does not know of would show in the loop above only if it changed something.
@@ -143,37 +153,30 @@ fn the_close_and_refusal_table_is_the_codes() {
 
 #[test]
 fn h_the_table_of_http_outcomes_is_the_codes() {
-    let rows = table(&["outcome", "status"]);
-    let mut told: BTreeMap<u16, &str> = BTreeMap::new();
-    let mut others = None;
-    for row in &rows {
-        for item in row[1].split(", ").filter(|item| !item.is_empty()) {
-            if item == "any other" {
-                others = Some(unquoted(&row[0]));
-                continue;
-            }
-            for status in range(item) {
-                assert_eq!(told.insert(status, unquoted(&row[0])), None, "{status} is in two rows");
+    let rows = table(&["class", "with the peer's mark", "without"]);
+    for (column, outcome) in [(1, HttpOutcome::status as fn(u16) -> HttpOutcome), (2, HttpOutcome::foreign)] {
+        let mut told: BTreeMap<u16, &str> = BTreeMap::new();
+        let mut others = None;
+        for row in &rows {
+            for item in row[column].split(", ").filter(|item| !item.is_empty()) {
+                if item == "any other" {
+                    others = Some(unquoted(&row[0]));
+                    continue;
+                }
+                for status in range(item) {
+                    assert_eq!(told.insert(status, unquoted(&row[0])), None, "{status} is in two rows");
+                }
             }
         }
+        for status in 0..=u16::MAX {
+            let class = format!("{:?}", outcome(status).class());
+            let said = told.get(&status).copied().or(others);
+            assert_eq!(said, Some(class.as_str()), "PROTOCOL.md against the code: {status}, column {column}");
+        }
     }
-    let name = |outcome| match outcome {
-        HttpOutcome::Acked => "Acked",
-        HttpOutcome::InProgress { .. } => "InProgress",
-        HttpOutcome::Rejected { .. } => "Rejected",
-        HttpOutcome::Busy { .. } => "Busy",
-        HttpOutcome::Auth => "Auth",
-        HttpOutcome::Gone => "Gone",
-        HttpOutcome::Unreached => "Unreached",
-        HttpOutcome::Unknown => "Unknown",
-    };
-    for status in 0..=u16::MAX {
-        let outcome = name(HttpOutcome::from_status(status, None));
-        assert_eq!(told.get(&status).copied().or(others), Some(outcome), "PROTOCOL.md against the code: {status}");
+    for outcome in [HttpOutcome::Unreached(Reason::PortClosed), HttpOutcome::Unknown(Reason::Timeout)] {
+        assert_eq!(outcome.class(), HttpClass::DelayPath, "the page says so below the table");
     }
-    let all: BTreeSet<&str> = rows.iter().map(|row| unquoted(&row[0])).collect();
-    let eight = ["Acked", "InProgress", "Rejected", "Busy", "Auth", "Gone", "Unreached", "Unknown"];
-    assert_eq!(all, BTreeSet::from(eight));
 }
 
 #[test]
@@ -507,13 +510,13 @@ fn delays(backoff: BackoffConfig) -> String {
     }
 }
 
-fn own_rows(rows: &[Row]) -> String {
-    let spelt = rows.iter().map(|Row(on, class): &Row| match on {
-        On::Close(first, last) if first == last => format!("{first} `{class:?}`"),
-        On::Close(first, last) => format!("{first}–{last} `{class:?}`"),
-        On::Status(first, last) if first == last => format!("HTTP {first} `{class:?}`"),
-        On::Status(first, last) => format!("HTTP {first}–{last} `{class:?}`"),
-        On::Is(cause) => format!("{cause:?} `{class:?}`"),
+fn own_rows(rows: &[CloseRule]) -> String {
+    let spelt = rows.iter().map(|CloseRule(on, class): &CloseRule| match on {
+        CloseMatch::Close(first, last) if first == last => format!("{first} `{class:?}`"),
+        CloseMatch::Close(first, last) => format!("{first}–{last} `{class:?}`"),
+        CloseMatch::Status(first, last) if first == last => format!("HTTP {first} `{class:?}`"),
+        CloseMatch::Status(first, last) => format!("HTTP {first}–{last} `{class:?}`"),
+        CloseMatch::Is(reason) => format!("{reason:?} `{class:?}`"),
     });
     let spelt: Vec<String> = spelt.collect();
     if spelt.is_empty() { "none".to_owned() } else { spelt.join(", ") }
@@ -569,7 +572,7 @@ fn the_native_frames_are_those_of_the_page() {
     }
     let reasons: Vec<String> =
         table(&["reason", "resume was asked for, but"]).iter().map(|row| unquoted(&row[0]).to_owned()).collect();
-    assert_eq!(reasons, bowline::Reason::ALL.map(bowline::Reason::as_str));
+    assert_eq!(reasons, bowline::ResumeRefusal::ALL.map(bowline::ResumeRefusal::as_str));
 }
 
 #[test]
@@ -597,7 +600,7 @@ fn the_examples_are_recorded_messages_and_the_codec_takes_them() {
         assert!(PAGE.contains(said), "PROTOCOL.md does not mention {said:?}");
     }
     assert!(PAGE.contains(gonka::CLOSE_TAKEN) && PAGE.contains(&gonka::CLOSE_CODE.to_string()));
-    assert_eq!(classify(GONKA_API_NODE.link.rows, Cause::Closed(gonka::CLOSE_CODE)), Class::Wait);
+    assert_eq!(retry_class(GONKA_API_NODE.link.rows, Reason::Closed(gonka::CLOSE_CODE)), RetryClass::Wait);
 }
 
 #[test]

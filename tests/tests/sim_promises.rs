@@ -3,7 +3,7 @@
 //! More than the default: `SEEDS=100000 cargo test -p bowline-tests --release --test sim_promises`. One world, with what
 //! left the sessions: `FROM=17 SEEDS=1 SHOW=1 cargo test … -- --nocapture`.
 
-use bowline::{Cause, Event, Outcome, Path};
+use bowline::{Event, Outcome, Path, Reason};
 use bowline_tests::sim::{Effect, Plan, Style, World, seeds};
 use std::collections::BTreeMap;
 use std::panic::{catch_unwind, resume_unwind};
@@ -71,11 +71,11 @@ fn the_weather_is_bad_enough() {
                     Event::Settled { outcome: Outcome::Rejected(_), .. } => count("rejected", 1),
                     Event::Settled { outcome: Outcome::Expired, .. } => count("expired", 1),
                     Event::Settled { outcome: Outcome::Abandoned, .. } => count("abandoned", 1),
-                    Event::Down { cause: Cause::Dead, .. } => count("dead", 1),
-                    Event::Down { cause: Cause::Stalled, .. } => count("stalled", 1),
-                    Event::Down { cause: Cause::Timeout, .. } => count("timeout", 1),
-                    Event::Down { cause: Cause::Replaced, .. } => count("replaced", 1),
-                    Event::Down { cause: Cause::Closed(1009), .. } => count("too large", 1),
+                    Event::Down { reason: Reason::Dead, .. } => count("dead", 1),
+                    Event::Down { reason: Reason::Stalled, .. } => count("stalled", 1),
+                    Event::Down { reason: Reason::Timeout, .. } => count("timeout", 1),
+                    Event::Down { reason: Reason::Replaced, .. } => count("replaced", 1),
+                    Event::Down { reason: Reason::Closed(1009), .. } => count("too large", 1),
                     Event::Path { .. } => count("path", 1),
                     Event::RejectedButAcked { .. } => count("rejected but acked", 1),
                     _ => {}

@@ -1,6 +1,6 @@
 //! Two parties and one mishap each, from the table of failures in the rules: what must follow, and when.
 
-use bowline::{Cause, Ending, Event, OutboxConfig, Outcome, Path, Policy, State};
+use bowline::{Ending, Event, OutboxConfig, Outcome, Path, Policy, Reason, State};
 use bowline_tests::sim::{Change, Dial, Effect, Http, Setup, World, ms, s};
 
 const BY_HTTP: Option<Outcome> = Some(Outcome::Delivered { path: Path::Http });
@@ -10,8 +10,8 @@ fn connects(world: &World) -> usize {
     world.count(0, |effect| matches!(effect, Effect::Connect(_)))
 }
 
-fn downs(world: &World, party: usize, cause: Cause) -> usize {
-    world.events(party).filter(|(_, event)| matches!(event, Event::Down { cause: c, .. } if *c == cause)).count()
+fn downs(world: &World, party: usize, reason: Reason) -> usize {
+    world.events(party).filter(|(_, event)| matches!(event, Event::Down { reason: c, .. } if *c == reason)).count()
 }
 
 /// Rule F1: what waits for a connection that does not come goes by HTTP after the grace, on both sides. Found when what had
@@ -66,11 +66,11 @@ fn f4_one_giant_message_costs_one_connection() {
     let small = world.send_one(0);
     world.run(s(60));
     assert_eq!((world.outcome(giant), world.outcome(small).is_some()), (BY_HTTP, true));
-    assert_eq!((connects(&world), downs(&world, 0, Cause::Closed(1009))), (2, 1));
+    assert_eq!((connects(&world), downs(&world, 0, Reason::Closed(1009))), (2, 1));
     let next = [world.send_one(0), world.send(0, 4999, Policy::DEFAULT).unwrap()];
     world.run(s(30));
     assert_eq!(next.map(|message| world.outcome(message)), [BY_WEBSOCKET, BY_HTTP]);
-    assert_eq!(downs(&world, 0, Cause::Closed(1009)), 2, "a smaller one was tried");
+    assert_eq!(downs(&world, 0, Reason::Closed(1009)), 2, "a smaller one was tried");
 
     let mut world = World::new(Setup::PLAIN);
     world.net.dial = Dial::OpensThenCloses(1009);
@@ -140,7 +140,7 @@ fn u2_who_answers_keeps_the_place() {
     world.change(Change::Silent(0, true));
     world.change(Change::Knock);
     world.run(ms(2_200));
-    assert_eq!(downs(&world, 1, Cause::Replaced), 1);
+    assert_eq!(downs(&world, 1, Reason::Replaced), 1);
 }
 
 /// G5: a peer that needs ten seconds for every message is slow, not dead.
@@ -173,7 +173,7 @@ fn g5_silence_is_found_out() {
         for party in [0, 1] {
             // Who is silenced still hears the other one's pings, until that one has given up.
             if silent[1 - party] {
-                assert_eq!(downs(&world, party, Cause::Dead), 1, "{silent:?}, {party}");
+                assert_eq!(downs(&world, party, Reason::Dead), 1, "{silent:?}, {party}");
                 let closed = |effect: &Effect| matches!(effect, Effect::Close(_, Ending::Drop));
                 assert!(world.count(party, closed) >= 1);
             }

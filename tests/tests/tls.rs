@@ -4,7 +4,7 @@
 #[macro_use]
 mod real;
 
-use bowline::{Cause, Event, Path, State};
+use bowline::{Event, Path, Reason, State};
 use bowline_cli::proxy::{Fault, Proxy};
 use bowline_smol::{Setup, Tls, TlsError};
 use bowline_transport::{Channel, SetupError};
@@ -95,8 +95,8 @@ impl Safe {
 
     /// Not by WebSocket.
     #[track_caller]
-    fn does_not_connect(&self, cause: Cause) {
-        let refused = |event: &&Event| matches!(event, Event::Down { cause: is, .. } if *is == cause);
+    fn does_not_connect(&self, reason: Reason) {
+        let refused = |event: &&Event| matches!(event, Event::Down { reason: is, .. } if *is == reason);
         eventually("it was refused twice", || self.receiver.events().iter().filter(refused).count() >= 2);
         let up = |event: &Event| matches!(event, Event::State { to: State::Up, .. });
         assert!(!self.receiver.events().iter().any(up) && !self.sender.events().iter().any(up));
@@ -181,7 +181,7 @@ fn a_certificate_for_another_host_is_refused(pair: Pair) {
 /// The WebSocket does not come about, and HTTP goes on.
 fn refused(pair: Pair, sender: &Tls, receiver: &Tls) {
     let safe = Safe::start(pair, sender, receiver);
-    safe.does_not_connect(Cause::Refused);
+    safe.does_not_connect(Reason::PortClosed);
     safe.carries(&batch(1), Path::Http);
     safe.stop();
 }
@@ -219,7 +219,7 @@ fn one_end_alone_is_refused(pair: Pair) {
             Node::start(pair.receives, setup.configure(quick).drain(DRAIN))
         };
         let lost = dial(scheme, &trust(&authority));
-        let refused = |event: &&Event| matches!(event, Event::Down { cause: Cause::Refused, .. });
+        let refused = |event: &&Event| matches!(event, Event::Down { reason: Reason::PortClosed, .. });
         eventually("it was refused twice", || lost.events().iter().filter(refused).count() >= 2);
         let found = dial(if scheme == "ws" { "wss" } else { "ws" }, &trust(&authority));
         eventually("another is connected", || sender.status().path == Path::WebSocket);

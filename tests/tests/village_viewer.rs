@@ -5,7 +5,7 @@
 mod real;
 
 use bowline::wire::aivillage::{Event, Notice, Since};
-use bowline::{AckWait, Cause, Config, Outcome, Path, State};
+use bowline::{AckWait, Config, Outcome, Path, Reason, State};
 use bowline_smol::{News, Receipt, Setup, Status, Village};
 use bowline_transport::Message;
 use core::time::Duration;
@@ -23,7 +23,7 @@ enum Either {
 /// A viewer of either adapter, whose calls have a limit.
 struct Viewer {
     either: Arc<Either>,
-    down: Arc<Mutex<Vec<Cause>>>,
+    down: Arc<Mutex<Vec<Reason>>>,
 }
 
 impl Viewer {
@@ -31,8 +31,8 @@ impl Viewer {
         let down = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&down);
         let mut note = move |event| {
-            if let bowline::Event::Down { cause, .. } = event {
-                seen.lock().unwrap().push(cause);
+            if let bowline::Event::Down { reason, .. } = event {
+                seen.lock().unwrap().push(reason);
             }
         };
         let either = match adapter {
@@ -218,7 +218,7 @@ mod of_the_original {
         asked(&mut peer, "training");
         step(&mut peer, 1);
         viewer.news();
-        assert_eq!(*viewer.down.lock().unwrap(), [Cause::Closed(1000)]);
+        assert_eq!(*viewer.down.lock().unwrap(), [Reason::Closed(1000)]);
         assert_eq!(viewer.stop().stats.attempts, 2);
     }
 

@@ -5,7 +5,7 @@
 //! as soon as they have it.
 
 use crate::io::{BlockingIo, block_on};
-use bowline::{Cause, Hint, HttpOutcome, LinkId};
+use bowline::{HttpOutcome, LinkId, Reason, RetryHint};
 use bowline_transport::http::{self, Ask, Bytes, Deadline, Served, Target};
 use bowline_transport::{Action, Call, Node, Setup, SetupError, Stream, Wire};
 use core::net::SocketAddr;
@@ -198,7 +198,7 @@ impl<W: Wire> Turner<W> {
         let failed = Arc::clone(&self.node);
         let spawned = self.help("bowline-dial", false, move |slot| {
             let deadline = Deadline::after(ATTEMPT);
-            let refused = |_| (Cause::Refused, Hint::NONE);
+            let refused = |_| (Reason::PortClosed, RetryHint::NONE);
             let hold = |socket: &Arc<TcpStream>| {
                 lock(&sockets).insert(link, Arc::clone(socket));
                 slot.hold(socket)
@@ -213,7 +213,7 @@ impl<W: Wire> Turner<W> {
             }
         });
         if !spawned {
-            failed.dialed(link, Err((Cause::Refused, Hint::NONE)));
+            failed.dialed(link, Err((Reason::PortClosed, RetryHint::NONE)));
         }
     }
 
@@ -232,12 +232,12 @@ impl<W: Wire> Turner<W> {
             let deadline = Deadline::after(limit);
             let posted = match connect(&node, &target, &deadline, slot, |socket| slot.hold(socket)) {
                 Ok(io) => block_on(http::ask(io, Ask { target: &target, headers: &headers, body, read })),
-                Err(_) => HttpOutcome::Unreached.into(),
+                Err(_) => HttpOutcome::Unreached(Reason::PortClosed).into(),
             };
             node.posted(call, &posted);
         });
         if !spawned {
-            failed.posted(call, &HttpOutcome::Unreached.into());
+            failed.posted(call, &HttpOutcome::Unreached(Reason::PortClosed).into());
         }
     }
 

@@ -4,7 +4,7 @@
 #[path = "../../transport/tests/suite/mod.rs"]
 mod suite;
 
-use bowline::{Cause, Hint, HttpOutcome, MessageId};
+use bowline::{HttpOutcome, MessageId, Reason, RetryHint};
 use bowline_blocking::io::{BlockingIo, block_on};
 use bowline_transport::http::{
     Answer, Bytes, Callback, Deadline, Limits, Post, Routes, Served, Target, dial, post, serve,
@@ -25,7 +25,7 @@ impl Driver for Threads {
         target: &Target,
         subprotocol: Option<&'static str>,
         deadline: Deadline,
-    ) -> Result<(TcpStream, Bytes), (Cause, Hint)> {
+    ) -> Result<(TcpStream, Bytes), (Reason, RetryHint)> {
         let (io, read_buf) = block_on(dial(BlockingIo::new(socket, deadline).unwrap(), target, subprotocol))?;
         Ok((io.into_inner().unwrap(), read_buf))
     }

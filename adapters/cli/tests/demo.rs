@@ -91,7 +91,8 @@ fn whole(adapter: &str) {
     assert!(number(end("answers-lost"), "requests") > 0, "{}", end("answers-lost"));
     assert_eq!(number(end("all-back"), "waiting"), 0, "{}", end("all-back"));
 
-    let down = |node: &str, cause: &str| of("down").iter().any(|line| line["node"] == node && line["cause"] == cause);
+    let down =
+        |node: &str, reason: &str| of("down").iter().any(|line| line["node"] == node && line["reason"] == reason);
     assert!(down("ml_node", "Closed(1006)"), "the reset");
     assert!(down("api_node", "Closed(1008)"), "turned away");
     assert!(down("api_node", "Refused"), "refused");

@@ -5,7 +5,7 @@
 //! before anybody waits for it; when the session is over its port is free.
 
 use crate::io::{Io, Socket};
-use bowline::{Cause, Hint, HttpOutcome, LinkId};
+use bowline::{HttpOutcome, LinkId, Reason, RetryHint};
 use bowline_transport::http::{self, Ask, Deadline, Posted, Served, Target, Timed};
 use bowline_transport::{Action, Call, Node, Security, Setup, SetupError, Stream, Wait, Wire};
 use core::future::pending;
@@ -173,7 +173,7 @@ async fn writable(socket: Option<&Socket>, wanted: bool) {
 }
 
 async fn dial<W: Wire>(node: Arc<Node<W>>, sockets: Sockets, target: Target, link: LinkId) {
-    let refused = |_| (Cause::Refused, Hint::NONE);
+    let refused = |_| (Reason::PortClosed, RetryHint::NONE);
     let dialed = async {
         let deadline = Deadline::after(ATTEMPT);
         let (socket, io) = connect(node.security(), &target, &deadline).await.map_err(refused)?;
@@ -196,7 +196,7 @@ async fn request(security: &Security, ask: Ask<'_>, limit: Duration) -> Posted {
     let deadline = Deadline::after(limit);
     match connect(security, ask.target, &deadline).await {
         Ok((_, io)) => http::ask(Timed::new(FuturesIo::new(io), SmolTimer::new(), deadline), ask).await,
-        Err(_) => HttpOutcome::Unreached.into(),
+        Err(_) => HttpOutcome::Unreached(Reason::PortClosed).into(),
     }
 }
 

@@ -26,8 +26,9 @@ use crate::wire::{Heard, Question, Reply, Wire};
 use async_channel::{Receiver, Sender};
 use bowline::wire::KeyedHash;
 use bowline::{
-    Accepted, Arrival, Cause, ConfigError, DeliveryId, Ending, Event, Head, HeapSession, Hint, HttpOutcome, LinkId,
-    MessageId, Origin, Outcome, Output, Path, Policy, PostId, Refusal, RequestId, Role, Seq, State, Stats, Verdict,
+    Accepted, Arrival, ConfigError, DeliveryId, Ending, Event, Head, HeapSession, HttpClass, HttpOutcome, LinkId,
+    MessageId, Origin, Outcome, Output, Path, Policy, PostId, Reason, Refusal, RequestId, RetryHint, Role, Seq, State,
+    Stats, Verdict,
 };
 use core::fmt;
 use core::time::Duration;
@@ -303,7 +304,11 @@ impl<W: Wire> Engine<W> {
     }
 
     /// True: the connection is wanted and will be read.
-    pub(crate) fn dialed(&mut self, link: LinkId, dialed: Result<(Box<dyn Stream>, Bytes), (Cause, Hint)>) -> bool {
+    pub(crate) fn dialed(
+        &mut self,
+        link: LinkId,
+        dialed: Result<(Box<dyn Stream>, Bytes), (Reason, RetryHint)>,
+    ) -> bool {
         let now = self.clock.now();
         match dialed {
             Ok((stream, early)) => {
@@ -318,8 +323,8 @@ impl<W: Wire> Engine<W> {
                 }
                 wanted
             }
-            Err((cause, hint)) => {
-                self.session.link_down(now, link, cause, hint);
+            Err((reason, hint)) => {
+                self.session.link_down(now, link, reason, hint);
                 false
             }
         }
@@ -349,19 +354,16 @@ impl<W: Wire> Engine<W> {
     pub(crate) fn posted(&mut self, call: Call, posted: &Posted) {
         let mut outcome = posted.outcome;
         // Its token may be an older one than that of the connection, which is there.
-        if self.native
-            && self.session.connection().is_some()
-            && matches!(outcome, HttpOutcome::Auth | HttpOutcome::Gone)
-        {
-            outcome = HttpOutcome::Unreached;
+        if self.native && self.session.connection().is_some() && outcome.turned_away() {
+            outcome = HttpOutcome::Unreached(outcome.reason());
         }
         match call {
             Call::Message(post) => self.message_posted(post, &Posted { outcome, ..posted.clone() }),
             Call::Talk(talk) => {
                 // Who is refused is told why.
-                let word = matches!(outcome, HttpOutcome::Acked | HttpOutcome::Auth);
+                let word = outcome.class() == HttpClass::Delivered || outcome.turned_away();
                 let understood = word && self.carried(&posted.body);
-                let outcome = if outcome == HttpOutcome::Acked && !understood { HttpOutcome::Unknown } else { outcome };
+                let outcome = if understood { outcome } else { outcome.unmarked() };
                 self.session.talked(self.clock.now(), talk, outcome);
             }
         }
@@ -369,8 +371,8 @@ impl<W: Wire> Engine<W> {
 
     fn message_posted(&mut self, post: PostId, posted: &Posted) {
         // 200 by itself is anyone's word, such as a portal's on the way.
-        if self.native && posted.outcome == HttpOutcome::Acked && !self.carried(&posted.body) {
-            self.session.posted(self.clock.now(), post, HttpOutcome::Unknown);
+        if self.native && posted.outcome.class() == HttpClass::Delivered && !self.carried(&posted.body) {
+            self.session.posted(self.clock.now(), post, posted.outcome.unmarked());
             return;
         }
         let id = self.origin.message(post.seq);
@@ -530,8 +532,8 @@ impl<W: Wire> Engine<W> {
                 Incoming::Ping => Head::Other,
                 Incoming::Pong => Head::Pong,
                 Incoming::Nothing => return false,
-                Incoming::Ended(cause, after) => {
-                    self.lost(cause, after);
+                Incoming::Ended(reason, after) => {
+                    self.lost(reason, after);
                     return false;
                 }
             };
@@ -657,14 +659,14 @@ impl<W: Wire> Engine<W> {
         self.held_bytes.saturating_add(more) > HELD_BYTES
     }
 
-    fn lost(&mut self, cause: Cause, after: Duration) {
+    fn lost(&mut self, reason: Reason, after: Duration) {
         if let Some(socket) = self.socket.take() {
             self.actions.push(Action::Drop { link: socket.link });
             self.session.link_down(
                 self.clock.now(),
                 socket.link,
-                cause,
-                Hint { after: after.max(self.after), window: self.window },
+                reason,
+                RetryHint { after: after.max(self.after), window: self.window },
             );
         }
     }
@@ -713,7 +715,7 @@ impl<W: Wire> Engine<W> {
                             let call = Call::Message(post);
                             self.actions.push(Action::Post { call, target, headers, body, read, deadline });
                         }
-                        None => self.session.posted(self.clock.now(), post, HttpOutcome::Gone),
+                        None => self.session.posted(self.clock.now(), post, HttpOutcome::status(302)),
                     }
                     continue;
                 }
@@ -747,7 +749,7 @@ impl<W: Wire> Engine<W> {
                 let headers = if matches!(question, Question::Greet(_)) { Vec::new() } else { self.wire.headers() };
                 self.actions.push(Action::Post { call, target, headers, body, read, deadline });
             }
-            None => self.session.talked(self.clock.now(), talk, HttpOutcome::Unreached),
+            None => self.session.talked(self.clock.now(), talk, HttpOutcome::Unreached(Reason::PortClosed)),
         }
     }
 
@@ -756,7 +758,7 @@ impl<W: Wire> Engine<W> {
         match socket.write(message) {
             Wrote::Done => {}
             Wrote::Blocked => self.blocked(),
-            Wrote::Ended(cause) => self.lost(cause, Duration::ZERO),
+            Wrote::Ended(reason) => self.lost(reason, Duration::ZERO),
         }
     }
 
@@ -783,8 +785,8 @@ impl<W: Wire> Engine<W> {
                 self.blocked();
                 !was_blocked || moved
             }
-            Wrote::Ended(cause) => {
-                self.lost(cause, Duration::ZERO);
+            Wrote::Ended(reason) => {
+                self.lost(reason, Duration::ZERO);
                 true
             }
         }

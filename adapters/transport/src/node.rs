@@ -22,7 +22,8 @@ use bowline::wire::bettensor;
 use bowline::wire::canonical::Uncanonical;
 use bowline::wire::gonka::{Kind, Malformed};
 use bowline::{
-    Cause, DeliveryId, Event, Hint, LinkId, MessageId, Outcome, Path, Policy, Refusal, RequestId, State, Stats, Verdict,
+    DeliveryId, Event, LinkId, MessageId, Outcome, Path, Policy, Reason, Refusal, RequestId, RetryHint, State, Stats,
+    Verdict,
 };
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -425,7 +426,7 @@ impl<W: Wire> Node<W> {
     }
 
     /// For the adapter: an attempt ended. True: the connection is wanted.
-    pub fn dialed(&self, link: LinkId, dialed: Result<(Box<dyn Stream>, Bytes), (Cause, Hint)>) -> bool {
+    pub fn dialed(&self, link: LinkId, dialed: Result<(Box<dyn Stream>, Bytes), (Reason, RetryHint)>) -> bool {
         self.with(|engine| engine.dialed(link, dialed))
     }
 

@@ -1,15 +1,15 @@
 //! A WebSocket on a socket that never blocks, and what its endings mean.
 //!
-//! Decided here: the limits of the codec, which close code and which [`Cause`] an error of its becomes, and when bytes
+//! Decided here: the limits of the codec, which close code and which [`Reason`] an error of its becomes, and when bytes
 //! have moved. Nothing is retried and nothing waits.
 //!
 //! ```text
-//! read()  ─▶ Text · Binary · Pong · Ping · Nothing · Ended(Cause, what the peer said about coming back)
-//! write() ─▶ Done · Blocked · Ended(Cause)       Blocked: it is queued, at most one data frame, until flush() says Done
+//! read()  ─▶ Text · Binary · Pong · Ping · Nothing · Ended(Reason, what the peer said about coming back)
+//! write() ─▶ Done · Blocked · Ended(Reason)       Blocked: it is queued, at most one data frame, until flush() says Done
 //! ```
 
 use crate::node::Stream;
-use bowline::{Cause, LinkId};
+use bowline::{LinkId, Reason};
 use core::time::Duration;
 use std::io::{self, Read, Write};
 use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode};
@@ -37,14 +37,14 @@ pub(crate) enum Incoming {
     /// Nothing more at the moment.
     Nothing,
     /// How, and after what time the peer may be dialled again.
-    Ended(Cause, Duration),
+    Ended(Reason, Duration),
 }
 
 pub(crate) enum Wrote {
     Done,
     /// The system takes no more at the moment.
     Blocked,
-    Ended(Cause),
+    Ended(Reason),
 }
 
 pub(crate) struct Socket {
@@ -115,9 +115,9 @@ impl Socket {
                 let _ = self.websocket.flush();
                 let (code, reason) =
                     frame.as_ref().map_or((1005, ""), |frame| (frame.code.into(), frame.reason.as_str()));
-                Incoming::Ended(Cause::Closed(code), pause(code, reason))
+                Incoming::Ended(Reason::Closed(code), pause(code, reason))
             }
-            Err(error) => self.ended(error).map_or(Incoming::Nothing, |cause| Incoming::Ended(cause, Duration::ZERO)),
+            Err(error) => self.ended(error).map_or(Incoming::Nothing, |reason| Incoming::Ended(reason, Duration::ZERO)),
         }
     }
 
@@ -204,13 +204,13 @@ impl Socket {
     }
 
     /// `None`: it only has to wait.
-    fn ended(&mut self, error: Error) -> Option<Cause> {
+    fn ended(&mut self, error: Error) -> Option<Reason> {
         let code = match error {
             Error::Io(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
                 return None;
             }
             // Impossible by the limits above; treated as a connection that broke.
-            Error::WriteBufferFull(_) => return Some(Cause::Stalled),
+            Error::WriteBufferFull(_) => return Some(Reason::Stalled),
             Error::ConnectionClosed | Error::AlreadyClosed => self.closed_with,
             Error::Capacity(_) => self.refuse(1009, "too large"),
             Error::Utf8(_) => self.refuse(1007, "not UTF-8"),
@@ -218,7 +218,7 @@ impl Socket {
             Error::Protocol(_) | Error::AttackAttempt => self.refuse(1002, "not WebSocket"),
             Error::Io(_) | Error::Tls(_) | Error::Url(_) | Error::Http(_) | Error::HttpFormat(_) => None,
         };
-        Some(Cause::Closed(code.unwrap_or(1006)))
+        Some(Reason::Closed(code.unwrap_or(1006)))
     }
 
     /// What the peer sent is refused by a close frame. For us the connection just ended: 1009 from us says nothing about

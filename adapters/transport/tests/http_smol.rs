@@ -3,7 +3,7 @@
 #[macro_use]
 mod suite;
 
-use bowline::{Cause, Hint, HttpOutcome, MessageId};
+use bowline::{HttpOutcome, MessageId, Reason, RetryHint};
 use bowline_transport::http::{
     Answer, Bytes, Callback, Deadline, GONKA_CALLBACKS, Limits, Post, Routes, Served, Target, Timed, dial, post, serve,
 };
@@ -47,7 +47,7 @@ impl Driver for Smol {
         target: &Target,
         subprotocol: Option<&'static str>,
         deadline: Deadline,
-    ) -> Result<(TcpStream, Bytes), (Cause, Hint)> {
+    ) -> Result<(TcpStream, Bytes), (Reason, RetryHint)> {
         smol::block_on(send(async {
             let (io, read_buf) = dial(io(socket, deadline), target, subprotocol).await?;
             Ok((plain(io), read_buf))

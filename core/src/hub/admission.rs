@@ -18,10 +18,10 @@ use super::peer::{Address, Conn, ConnState, Peer, Todo};
 use super::replay::{Replay, Stamp};
 use super::table::Key;
 use super::{ConnId, DRAIN_STEP, Denied, Drain, Duplicate, Hub, Identity, Memory, SessionId, Verdict, Why};
-use crate::cause::{Cause, Hint};
 use crate::ids::{LinkId, Origin};
 use crate::link::Accepted;
-use crate::resume::{Greeting, Reason};
+use crate::reason::{Reason, RetryHint};
+use crate::resume::{Greeting, ResumeRefusal};
 use crate::rng::SplitMix64;
 use crate::session::{Session, State};
 use crate::time::{Instant, Timer};
@@ -97,8 +97,8 @@ impl<P, M: Memory<P>> Hub<P, M> {
     }
 
     /// A connection has ended.
-    pub fn disconnected(&mut self, now: Instant, conn: ConnId, cause: Cause) {
-        self.enter(now, |hub| hub.on_disconnected(conn.0, cause));
+    pub fn disconnected(&mut self, now: Instant, conn: ConnId, reason: Reason) {
+        self.enter(now, |hub| hub.on_disconnected(conn.0, reason));
     }
 
     /// Makes a session for an identity that is known by other means, so that messages can be sent to it before it has
@@ -125,8 +125,8 @@ impl<P, M: Memory<P>> Hub<P, M> {
         now: Instant,
         identity: Identity,
         greeting: &Greeting,
-        known: Option<Reason>,
-    ) -> Result<(SessionId, Option<Reason>), Denied> {
+        known: Option<ResumeRefusal>,
+    ) -> Result<(SessionId, Option<ResumeRefusal>), Denied> {
         self.enter(now, |hub| {
             let now = hub.now;
             let key = match hub.find(identity) {
@@ -141,7 +141,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
             let reason = peer.session.greeted(now, greeting, known, true);
             hub.touched(key);
             match reason {
-                Some(Reason::Epoch) => Err(Denied { why: Why::Fenced, after: Duration::ZERO }),
+                Some(ResumeRefusal::Epoch) => Err(Denied { why: Why::Fenced, after: Duration::ZERO }),
                 _ => Ok((SessionId(key), reason.filter(|_| greeting.resume))),
             }
         })
@@ -327,7 +327,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
         identity: Identity,
         stamp: Option<Stamp>,
         http: bool,
-        greeted: Option<(&Greeting, Option<Reason>)>,
+        greeted: Option<(&Greeting, Option<ResumeRefusal>)>,
     ) -> Result<(), Denied> {
         let config = *self.config.get();
         let now = self.now;
@@ -364,7 +364,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
         if let Some((greeting, known)) = greeted {
             let reason = peer.session.greeted(now, greeting, known, false);
             // An older self has nothing to ask for, so it does not matter whether it asks.
-            if reason == Some(Reason::Epoch) {
+            if reason == Some(ResumeRefusal::Epoch) {
                 return Err(Denied { why: Why::Fenced, after: Duration::ZERO });
             }
             resumed = greeting.resume && reason.is_none();
@@ -536,9 +536,9 @@ impl<P, M: Memory<P>> Hub<P, M> {
             ConnState::Attached { peer, link } => {
                 self.untie(peer);
                 // From the peer 1009 is about a message of ours; from us, about one of its own.
-                let cause = if why == Why::TooLarge { Cause::Violation } else { Cause::Closed(why.code()) };
+                let reason = if why == Why::TooLarge { Reason::Violation } else { Reason::Closed(why.code()) };
                 if let Some(peer) = self.peers.get_mut(peer) {
-                    peer.session.link_down(now, link, cause, Hint::NONE);
+                    peer.session.link_down(now, link, reason, RetryHint::NONE);
                 }
                 self.touched(peer);
             }
@@ -555,7 +555,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
         if let Some(peer) = self.peers.get_mut(peer_key)
             && let Some((link, _)) = peer.knocking.take_if(|(_, knocking)| *knocking == conn)
         {
-            peer.session.link_down(now, link, Cause::Closed(1006), Hint::NONE);
+            peer.session.link_down(now, link, Reason::Closed(1006), RetryHint::NONE);
         }
         self.touched(peer_key);
     }
@@ -604,7 +604,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
         self.release_address(conn.address);
     }
 
-    fn on_disconnected(&mut self, key: Key, cause: Cause) {
+    fn on_disconnected(&mut self, key: Key, reason: Reason) {
         let now = self.now;
         let Some(state) = self.conns.get(key).map(|conn| conn.state.clone()) else { return };
         match state {
@@ -615,7 +615,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
                     self.untie(peer);
                 }
                 if let Some(peer) = self.peers.get_mut(peer) {
-                    peer.session.link_down(now, link, cause, Hint::NONE);
+                    peer.session.link_down(now, link, reason, RetryHint::NONE);
                 }
                 self.touched(peer);
             }

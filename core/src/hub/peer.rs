@@ -15,7 +15,7 @@ use super::types::{Identity, Why};
 use crate::ids::LinkId;
 use crate::inbox::Seen;
 use crate::outbox::Slot;
-use crate::resume::Reason;
+use crate::resume::ResumeRefusal;
 use crate::ring::Slots;
 use crate::session::Session;
 use crate::time::{Instant, Timer};
@@ -29,7 +29,7 @@ pub struct Peer<P, O: Slots<Slot<P>>, I: Slots<Seen>, N: Slots<super::replay::No
     pub(super) dirty: bool,
     pub(super) conn: Option<(LinkId, Key)>,
     /// Why its last greeting did not resume it, if it asked to.
-    pub(super) reason: Option<Reason>,
+    pub(super) reason: Option<ResumeRefusal>,
     /// Another connection, which waits for the verdict about the first.
     pub(super) knocking: Option<(LinkId, Key)>,
     /// Of its backlog and of its messages at the application, so many are in the sums of the hub.
@@ -95,7 +95,7 @@ pub(super) enum ConnState {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Todo {
     Verify,
-    Welcome { resumed: bool, reason: Option<Reason> },
+    Welcome { resumed: bool, reason: Option<ResumeRefusal> },
     Close { why: Why, after: Duration },
     Drop,
 }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::session::{Event, Frame, Head, State};
-use crate::{Arrival, Cause, LinkId, MessageId, Outcome, Path, Policy, RequestId};
+use crate::{Arrival, LinkId, MessageId, Outcome, Path, Policy, Reason, RequestId};
 use std::collections::BTreeSet;
 use std::string::String;
 use std::vec;
@@ -193,7 +193,7 @@ fn u2_fifty_reconnects_never_lose_the_session() {
         assert!(said.contains(&Said::Welcome(next, session, true)), "{n}: {said:?}");
         assert!(said.contains(&Said::Close(conn, Why::Replaced, Duration::ZERO)));
         // The old handler's clean-up comes late and touches nothing.
-        rig.hub.disconnected(rig.now, conn, Cause::Closed(1006));
+        rig.hub.disconnected(rig.now, conn, Reason::Closed(1006));
         assert_eq!(rig.hub.connection(session), Some(next));
         conn = next;
     }
@@ -254,7 +254,7 @@ fn u2_the_other_policies_do_as_they_say() {
     assert_ne!(one, two, "a session each");
     let third = rig.arrive(who(1), 1);
     assert_eq!(rig.drain(), [Said::Close(third, Why::Duplicate, Duration::ZERO)]);
-    rig.hub.disconnected(rig.now, second, Cause::Closed(1006));
+    rig.hub.disconnected(rig.now, second, Reason::Closed(1006));
     rig.drain();
     assert_eq!(rig.join(1).1, two, "whoever comes back has the session that nobody uses");
 }
@@ -266,7 +266,7 @@ fn u2_a_session_of_its_own_is_not_a_resumed_one() {
     let (second, session) = rig.join(1);
     assert!(rig.said.contains(&Said::Welcome(second, session, false)));
     assert_eq!(rig.hub.stats().resumed, 0);
-    rig.hub.disconnected(rig.now, first, Cause::Closed(1006));
+    rig.hub.disconnected(rig.now, first, Reason::Closed(1006));
     rig.drain();
     rig.join(1);
     assert_eq!(rig.hub.stats().resumed, 1);
@@ -296,7 +296,7 @@ fn u2_whoever_knocks_has_the_place_as_soon_as_it_is_free() {
     let third = rig.hub.connect(rig.now, 1).unwrap();
     rig.hub.hello(rig.now, 0, third, who(1), None);
     // Nobody polls between the end of the holder and the next one of the same identity.
-    rig.hub.disconnected(rig.now, first, Cause::Closed(1006));
+    rig.hub.disconnected(rig.now, first, Reason::Closed(1006));
     rig.hub.verified(rig.now, 0, third, Verdict::Accept { http: false });
     let said = rig.drain();
     assert!(said.contains(&Said::Welcome(second, session, true)), "{said:?}");
@@ -371,7 +371,7 @@ fn u3_what_is_sent_to_one_survives_its_connection_and_its_absence() {
     let (conn, session) = rig.join(1);
     rig.hub.send(rig.now, session, 7, 1, Policy::DEFAULT).unwrap();
     assert_eq!(rig.drain(), [Said::Data(conn, 7), Said::Ping(conn)]);
-    rig.hub.disconnected(rig.now, conn, Cause::Closed(1006));
+    rig.hub.disconnected(rig.now, conn, Reason::Closed(1006));
     rig.hub.send(rig.now, session, 8, 1, Policy::DEFAULT).unwrap();
     rig.later(60 * SECOND);
     assert_eq!(rig.hub.health().backlog, 2);
@@ -399,7 +399,7 @@ fn u3_what_is_sent_to_one_survives_its_connection_and_its_absence() {
 fn u3_a_session_ends_after_its_time_and_settles_what_it_owes() {
     let mut rig = Rig::new(|_| {});
     let (conn, session) = rig.join(1);
-    rig.hub.disconnected(rig.now, conn, Cause::Closed(1006));
+    rig.hub.disconnected(rig.now, conn, Reason::Closed(1006));
     rig.hub.send(rig.now, session, 8, 1, Policy::DEFAULT).unwrap();
     rig.drain();
     rig.said.clear();
@@ -585,7 +585,7 @@ fn u8_an_address_that_was_refused_is_forgotten_too() {
         assert_eq!(rig.hub.connect(rig.now, address).unwrap_err().why, Why::Rate);
     }
     assert_eq!(rig.hub.connect(rig.now, 3).unwrap_err().why, Why::Full);
-    rig.hub.disconnected(rig.now, conn, Cause::Closed(1006));
+    rig.hub.disconnected(rig.now, conn, Reason::Closed(1006));
     rig.later(60 * SECOND);
     for address in 10..13 {
         assert!(rig.hub.connect(rig.now, address).is_ok());
@@ -602,10 +602,10 @@ fn u8_places_are_limited_by_kind_and_by_address() {
     });
     let conns: Vec<ConnId> = [1, 1, 2].map(|address| rig.hub.connect(rig.now, address).unwrap()).to_vec();
     assert_eq!(rig.hub.connect(rig.now, 3).unwrap_err().why, Why::Full);
-    rig.hub.disconnected(rig.now, conns[2], Cause::Closed(1006));
+    rig.hub.disconnected(rig.now, conns[2], Reason::Closed(1006));
     assert_eq!(rig.hub.connect(rig.now, 1).unwrap_err().why, Why::Rate, "a third of one address");
-    rig.hub.disconnected(rig.now, conns[0], Cause::Closed(1006));
-    rig.hub.disconnected(rig.now, conns[1], Cause::Closed(1006));
+    rig.hub.disconnected(rig.now, conns[0], Reason::Closed(1006));
+    rig.hub.disconnected(rig.now, conns[1], Reason::Closed(1006));
     rig.drain();
     rig.join(1);
     let other = rig.arrive(who(2), 2);
@@ -661,7 +661,7 @@ fn u8_a_word_counts_once_and_in_its_time() {
     rig.hub.hello(rig.now, wall, old, who(1), stamp(10, wall - 301_000_000));
     assert!(rig.drain().contains(&Said::Close(old, Why::Replayed, Duration::ZERO)));
     // The nonces outlive the connection.
-    rig.hub.disconnected(rig.now, conn, Cause::Closed(1006));
+    rig.hub.disconnected(rig.now, conn, Reason::Closed(1006));
     rig.drain();
     let again = rig.arrive(who(1), 1);
     rig.drain();
@@ -697,7 +697,7 @@ fn u9_a_drain_refuses_with_tickets_closes_in_batches_and_counts_what_is_left() {
         for (conn, after) in &closed {
             assert!(*after <= 20 * SECOND);
             afters.insert(*after);
-            rig.hub.disconnected(rig.now, *conn, Cause::Closed(1012));
+            rig.hub.disconnected(rig.now, *conn, Reason::Closed(1012));
         }
         batches.push(closed.len());
         rig.drain();
@@ -766,11 +766,11 @@ fn p8_the_fleet_uses_http_below_sixty_percent_until_above_eighty() {
     rig.join(8);
     assert!(rig.said.contains(&Said::Event(HubEvent::Fleet { http: false })));
     for conn in &conns[..3] {
-        rig.hub.disconnected(rig.now, *conn, Cause::Closed(1006));
+        rig.hub.disconnected(rig.now, *conn, Reason::Closed(1006));
         rig.drain();
     }
     assert!(!rig.hub.health().fleet_http, "sixty is not below sixty");
-    rig.hub.disconnected(rig.now, conns[3], Cause::Closed(1006));
+    rig.hub.disconnected(rig.now, conns[3], Reason::Closed(1006));
     assert!(rig.drain().contains(&Said::Event(HubEvent::Fleet { http: true })));
 }
 
@@ -780,7 +780,7 @@ fn p8_a_replacement_is_no_loss_and_a_newcomer_no_absence() {
     rig.hub.expect(rig.now, Some(5));
     let conns: Vec<_> = (0..5).map(|n| rig.join(n).0).collect();
     for conn in &conns[3..] {
-        rig.hub.disconnected(rig.now, *conn, Cause::Closed(1006));
+        rig.hub.disconnected(rig.now, *conn, Reason::Closed(1006));
     }
     rig.drain();
     rig.said.clear();
@@ -877,7 +877,7 @@ fn u6_what_still_waited_for_a_connection_that_ends_is_counted_and_told() {
             wanted += 1;
             rig.hub.publish(rig.now, n, 1, Publish::DEFAULT, |_, _| true);
         }
-        rig.hub.disconnected(rig.now, conn, Cause::Closed(1006));
+        rig.hub.disconnected(rig.now, conn, Reason::Closed(1006));
         rig.drain();
         let told = rig.said.iter().map(|said| match said {
             Said::Event(HubEvent::Lost { session: of, count }) if *of == session => *count,
@@ -912,7 +912,7 @@ fn u1_no_table_is_searched_from_end_to_end() {
     let mut rig = Rig::new(|config| config.per_address.handshakes = Rate::UNLIMITED);
     let conns: Vec<_> = (0..500_u64).map(|n| rig.hub.connect(rig.now, n << 32).unwrap()).collect();
     for conn in conns.iter().step_by(2) {
-        rig.hub.disconnected(rig.now, *conn, Cause::Closed(1006));
+        rig.hub.disconnected(rig.now, *conn, Reason::Closed(1006));
     }
     for n in 0..250_u64 {
         rig.hub.connect(rig.now, n << 44).unwrap();
@@ -928,7 +928,7 @@ fn u3_adopting_names_the_session_there_is_and_keeps_it() {
     let (conn, session) = rig.join(1);
     assert_eq!(rig.hub.adopt(rig.now, who(1), false), Ok(session), "the one it has");
     rig.drain();
-    rig.hub.disconnected(rig.now, conn, Cause::Closed(1006));
+    rig.hub.disconnected(rig.now, conn, Reason::Closed(1006));
     rig.drain();
     rig.later(3599 * SECOND);
     assert_eq!(rig.hub.adopt(rig.now, who(1), false), Ok(session));
@@ -993,7 +993,7 @@ fn s12_a_hub_that_follows_another_marks_what_that_one_may_have_completed() {
     };
     let (conn, _) = rig.join(1);
     assert!(marked(&mut rig, conn, 1));
-    rig.hub.disconnected(rig.now, conn, Cause::Closed(1006));
+    rig.hub.disconnected(rig.now, conn, Reason::Closed(1006));
     rig.later(Duration::from_secs(3601));
     let (conn, _) = rig.join(2);
     assert!(!marked(&mut rig, conn, 2), "nobody repeats what is older than the horizon");
@@ -1013,14 +1013,14 @@ fn u8_what_was_said_before_a_dismissal_counts_no_more() {
     let conn = greet(&mut rig, 1, wall, wall).unwrap();
     assert!(rig.hub.dismiss(rig.now, rig.hub.session_of(conn).unwrap()));
     rig.drain();
-    rig.hub.disconnected(rig.now, conn, Cause::Closed(1008));
+    rig.hub.disconnected(rig.now, conn, Reason::Closed(1008));
     rig.drain();
     assert_eq!(rig.hub.health().sessions, 0);
     let later = wall + 60_000_000;
     let conn = greet(&mut rig, 2, later, later).unwrap();
     assert!(rig.hub.dismiss(rig.now, rig.hub.session_of(conn).unwrap()));
     rig.drain();
-    rig.hub.disconnected(rig.now, conn, Cause::Closed(1008));
+    rig.hub.disconnected(rig.now, conn, Reason::Closed(1008));
     rig.drain();
     assert!(greet(&mut rig, 1, later, wall).is_none(), "recorded before it was dismissed");
     assert!(greet(&mut rig, 3, later, later).is_some(), "and accepted again");
@@ -1042,7 +1042,7 @@ fn u3_whoever_takes_what_is_posted_keeps_its_session() {
             }
         }
         for post in posts {
-            rig.hub.posted(rig.now, session, post, crate::HttpOutcome::Acked);
+            rig.hub.posted(rig.now, session, post, crate::HttpOutcome::status(200));
         }
         rig.later(Duration::from_secs(1800));
     }
@@ -1065,7 +1065,7 @@ fn u4_a_subscription_survives_the_connection_and_ends_with_the_session() {
     let sent = rig.hub.publish_topic(rig.now, &topic, 1, 1);
     assert_eq!(sent, Sent { reached: 1, refused: 0, dropped: 0 });
     assert_eq!(rig.drain(), [Said::Topic(conn, 1, 1)]);
-    rig.hub.disconnected(rig.now, conn, Cause::Closed(1006));
+    rig.hub.disconnected(rig.now, conn, Reason::Closed(1006));
     for n in 2..=4 {
         assert_eq!(rig.hub.publish_topic(rig.now, &topic, n, 1), Sent::default(), "it is away, not refused");
     }
@@ -1078,7 +1078,7 @@ fn u4_a_subscription_survives_the_connection_and_ends_with_the_session() {
     assert!(rig.hub.unsubscribe(rig.now, session, &topic.into()) && rig.hub.subscribers(&topic) == 1, "by the filter");
     assert!(rig.hub.dismiss(rig.now, session));
     rig.drain();
-    rig.hub.disconnected(rig.now, again, Cause::Closed(1008));
+    rig.hub.disconnected(rig.now, again, Reason::Closed(1008));
     rig.drain();
     let ended = Said::Event(HubEvent::Ended { session, identity: who(1), why: Why::Dismissed });
     let order: Vec<&Said> = rig

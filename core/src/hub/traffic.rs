@@ -14,11 +14,11 @@ use super::peer::ConnState;
 use super::replay::{Replayed, Stamp};
 use super::table::Key;
 use super::{ConnId, Denied, Heard, Hub, Identity, Memory, Publish, Sent, SessionId, Slow, Why};
-use crate::cause::HttpOutcome;
 use crate::ids::{ContentKey, DeliveryId, MessageId, PostId, RequestId, Seq};
 use crate::inbox::{Answer, Arrival, Verdict};
 use crate::marks::Report;
 use crate::outbox::Policy;
+use crate::reason::{HttpClass, HttpOutcome};
 use crate::session::{Head, Refusal};
 use crate::time::Instant;
 use core::time::Duration;
@@ -158,7 +158,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
                 peer.session.posted(now, post, outcome);
                 hub.touched(session.0);
                 // Whoever takes what is posted is there.
-                if outcome == HttpOutcome::Acked {
+                if outcome.class() == HttpClass::Delivered {
                     hub.renew(session.0);
                 }
             }

@@ -19,7 +19,7 @@ use crate::inbox::Answer;
 use crate::link::Ending;
 use crate::marks::{Beat, Report};
 use crate::outbox::{Outcome, Path};
-use crate::resume::Reason;
+use crate::resume::ResumeRefusal;
 use crate::session::{Event, Frame, Output};
 use core::time::Duration;
 
@@ -39,7 +39,7 @@ pub(super) struct Turn {
 /// An output before its payload is borrowed.
 enum Step {
     Verify(Key),
-    Welcome(Key, SessionId, bool, Option<Reason>),
+    Welcome(Key, SessionId, bool, Option<ResumeRefusal>),
     Close(Key, Why, Duration),
     Drop(Key),
     Ack(Key, Key, MessageId),

@@ -5,7 +5,7 @@ use super::table::Key;
 use super::topics::{Position, TopicName};
 use crate::ids::{MessageId, PostId, RequestId};
 use crate::inbox::{Answer, Arrival};
-use crate::resume::{Greeting, Reason};
+use crate::resume::{Greeting, ResumeRefusal};
 use crate::session::{Event, Frame};
 use core::fmt;
 use core::time::Duration;
@@ -273,7 +273,7 @@ pub enum Verdict {
         /// What it says of itself.
         greeting: Greeting,
         /// Why it cannot be resumed, if the adapter knows a reason: it names a session that nobody knows, or that has ended.
-        known: Option<Reason>,
+        known: Option<ResumeRefusal>,
     },
     /// Nobody can say at the moment; it should come back after this.
     Later(Duration),
@@ -369,7 +369,7 @@ pub enum HubOutput<'a, P> {
         /// The session was there before; a native peer's goes on without a loss, as it was asked to.
         resumed: bool,
         /// Why a native peer's does not.
-        reason: Option<Reason>,
+        reason: Option<ResumeRefusal>,
     },
     /// Send a close frame and report when the connection has ended.
     Close {

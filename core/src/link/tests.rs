@@ -1,5 +1,5 @@
 use super::*;
-use crate::cause::On;
+use crate::reason::CloseMatch;
 use proptest::prelude::*;
 use std::vec;
 use std::vec::Vec;
@@ -45,21 +45,21 @@ fn retry(link: &Link) -> Option<Instant> {
 }
 
 /// Ends what there is and says how long it waits then; `None`: it has failed.
-fn end(link: &mut Link, now: Instant, cause: Cause, rng: &mut SplitMix64) -> Option<Duration> {
+fn end(link: &mut Link, now: Instant, reason: Reason, rng: &mut SplitMix64) -> Option<Duration> {
     let held = link.held().unwrap();
-    assert!(link.on_down(now, held, cause, Hint::NONE, rng));
+    assert!(link.on_down(now, held, reason, RetryHint::NONE, rng));
     let waits = retry(link).map(|at| at.since(now));
     assert_eq!(waits.is_none(), link.state() == LinkState::Failed);
     waits
 }
 
-/// Opens and ends it by `cause`, so often as it takes to fail, ten times at most.
-fn tries(config: LinkConfig, cause: Cause) -> usize {
+/// Opens and ends it by `reason`, so often as it takes to fail, ten times at most.
+fn tries(config: LinkConfig, reason: Reason) -> usize {
     let (mut link, mut rng) = (started(config), rng());
     (1..=10)
         .find(|_| {
             let (now, _) = open(&mut link, &mut rng);
-            end(&mut link, now, cause, &mut rng).is_none()
+            end(&mut link, now, reason, &mut rng).is_none()
         })
         .unwrap_or(usize::MAX)
 }
@@ -67,20 +67,20 @@ fn tries(config: LinkConfig, cause: Cause) -> usize {
 /// However the server goes: by a reset it takes all of its clients along, too.
 #[test]
 fn b2_the_window_spreads_the_first_attempt_after_a_restart_and_after_a_loss() {
-    let hint = Hint { after: Duration::ZERO, window: 60 * SECOND };
-    for cause in [Cause::Closed(1012), Cause::Closed(1006), Cause::Closed(1001)] {
+    let hint = RetryHint { after: Duration::ZERO, window: 60 * SECOND };
+    for reason in [Reason::Closed(1012), Reason::Closed(1006), Reason::Closed(1001)] {
         let (mut firsts, mut seconds) = (Vec::new(), Vec::new());
         for seed in 0..200 {
             let (mut link, mut rng) = (dialer(), SplitMix64::new(seed));
             for delays in [&mut firsts, &mut seconds] {
                 let (now, id) = open(&mut link, &mut rng);
-                assert!(link.on_down(now, id, cause, hint, &mut rng));
+                assert!(link.on_down(now, id, reason, hint, &mut rng));
                 delays.push(retry(&link).unwrap().since(now));
             }
         }
         let tenths: std::collections::BTreeSet<_> = firsts.iter().map(|delay| delay.as_secs() / 6).collect();
-        assert!(tenths.len() >= 10, "{cause:?}: {tenths:?}");
-        assert!(seconds.iter().all(|delay| *delay <= 3 * SECOND), "{cause:?}: the second is the back-off's");
+        assert!(tenths.len() >= 10, "{reason:?}: {tenths:?}");
+        assert!(seconds.iter().all(|delay| *delay <= 3 * SECOND), "{reason:?}: the second is the back-off's");
     }
 }
 
@@ -89,7 +89,7 @@ fn b3_open_alone_clears_nothing() {
     let (mut link, mut rng) = (dialer(), rng());
     for failures in 1..20 {
         let (now, _) = open(&mut link, &mut rng);
-        let _ = end(&mut link, now.after(SECOND), Cause::Closed(1006), &mut rng);
+        let _ = end(&mut link, now.after(SECOND), Reason::Closed(1006), &mut rng);
         assert_eq!(link.backoff.failures(), failures, "opens, then dies");
     }
 }
@@ -98,7 +98,7 @@ fn b3_open_alone_clears_nothing() {
 fn b3_the_counter_is_cleared_by_useful_traffic_and_five_seconds_in_either_order() {
     for useful_first in [true, false] {
         let (mut link, mut rng) = (dialer(), rng());
-        let _ = end(&mut link, at(0), Cause::Refused, &mut rng);
+        let _ = end(&mut link, at(0), Reason::PortClosed, &mut rng);
         let (now, _) = open(&mut link, &mut rng);
         if useful_first {
             link.on_useful();
@@ -116,9 +116,9 @@ fn b3_the_counter_is_cleared_by_useful_traffic_and_five_seconds_in_either_order(
 #[test]
 fn b3_it_must_have_lived_longer_than_the_last_delay() {
     let (mut link, mut rng) = (dialer(), rng());
-    let hint = Hint::after(60 * SECOND);
+    let hint = RetryHint::after(60 * SECOND);
     let id = link.take_connect().unwrap();
-    assert!(link.on_down(at(0), id, Cause::Rejected(503), hint, &mut rng));
+    assert!(link.on_down(at(0), id, Reason::Status(503), hint, &mut rng));
     let (now, _) = open(&mut link, &mut rng);
     link.on_useful();
     link.tick(now.after(59 * SECOND), &mut rng);
@@ -131,7 +131,7 @@ fn b3_it_must_have_lived_longer_than_the_last_delay() {
 fn b4_a_servers_hint_is_a_lower_bound_for_the_next_attempt() {
     let (mut link, mut rng) = (dialer(), rng());
     let id = link.take_connect().unwrap();
-    assert!(link.on_down(at(0), id, Cause::Rejected(503), Hint::after(40 * SECOND), &mut rng));
+    assert!(link.on_down(at(0), id, Reason::Status(503), RetryHint::after(40 * SECOND), &mut rng));
     assert!(retry(&link) >= Some(at(40)));
 }
 
@@ -141,8 +141,8 @@ fn b5_a_refused_dialer_comes_back_in_its_own_slot() {
     for (status, slot) in [(503, 4), (503, 9), (429, 30)] {
         let (mut link, mut rng) = (dialer(), rng());
         let attempt = link.take_connect().unwrap();
-        let hint = Hint::after(SECOND * slot);
-        assert!(link.on_down(at(0), attempt, Cause::Rejected(status), hint, &mut rng));
+        let hint = RetryHint::after(SECOND * slot);
+        assert!(link.on_down(at(0), attempt, Reason::Status(status), hint, &mut rng));
         let waits = retry(&link).unwrap().since(at(0));
         let spread = SECOND * if status == 429 { 4 } else { 1 };
         assert!(waits >= SECOND * slot && waits <= SECOND * slot + spread, "{waits:?}");
@@ -154,7 +154,7 @@ fn b6_gonkas_not_running_yet_is_a_wait_of_three_to_five_seconds_for_ever() {
     let (mut link, mut rng) = (started(crate::GONKA_API_NODE.link), rng());
     for _ in 0..200 {
         let (now, _) = open(&mut link, &mut rng);
-        let waits = end(&mut link, now, Cause::Closed(1008), &mut rng).expect("it waits, it does not fail");
+        let waits = end(&mut link, now, Reason::Closed(1008), &mut rng).expect("it waits, it does not fail");
         assert!((3 * SECOND..=5 * SECOND).contains(&waits), "{waits:?}");
         assert!(!link.blocked());
     }
@@ -170,7 +170,7 @@ fn b7_one_deadline_over_the_whole_attempt_greeting_included() {
     assert_eq!((link.current(), link.listening()), (None, Some(id)), "open is not ready");
     link.tick(at(10), &mut rng);
     assert_eq!(link.take_ending(), Some((id, Ending::Drop)));
-    assert_eq!(link.ended(), Some((id, Cause::Timeout)));
+    assert_eq!(link.ended(), Some((id, Reason::Timeout)));
     assert_eq!(link.state(), LinkState::Waiting);
 }
 
@@ -192,7 +192,7 @@ fn b8_after_two_minutes_it_is_suspended_and_tries_at_the_ceiling_for_ever() {
     let mut longest = Duration::ZERO;
     let mut now = at(0);
     for _ in 0..500 {
-        let waits = end(&mut link, now, Cause::Refused, &mut rng).expect("it never gives up");
+        let waits = end(&mut link, now, Reason::PortClosed, &mut rng).expect("it never gives up");
         assert!(waits <= Duration::from_millis(30_100));
         longest = longest.max(waits);
         while link.state() == LinkState::Waiting {
@@ -213,18 +213,18 @@ fn b8_an_outage_begins_with_the_end_of_the_connection() {
     let _ = open(&mut link, &mut rng);
     link.tick(at(1000), &mut rng);
     assert!(!link.suspended());
-    let _ = end(&mut link, at(1000), Cause::Closed(1006), &mut rng);
+    let _ = end(&mut link, at(1000), Reason::Closed(1006), &mut rng);
     assert_eq!(link.outage.at(), Some(at(1120)));
 }
 
 #[test]
 fn b_terminal_codes_fail_and_only_a_word_of_the_application_begins_anew() {
-    for cause in [Cause::Closed(1010), Cause::Closed(3500), Cause::Closed(4999)] {
-        assert_eq!(tries(LinkConfig::DEFAULT, cause), 1, "{cause:?}");
+    for reason in [Reason::Closed(1010), Reason::Closed(3500), Reason::Closed(4999)] {
+        assert_eq!(tries(LinkConfig::DEFAULT, reason), 1, "{reason:?}");
     }
     let (mut link, mut rng) = (dialer(), rng());
     let (now, _) = open(&mut link, &mut rng);
-    assert_eq!(end(&mut link, now, Cause::Closed(1010), &mut rng), None);
+    assert_eq!(end(&mut link, now, Reason::Closed(1010), &mut rng), None);
     for second in 0..1000 {
         link.tick(at(second), &mut rng);
     }
@@ -235,14 +235,14 @@ fn b_terminal_codes_fail_and_only_a_word_of_the_application_begins_anew() {
 
 #[test]
 fn b_few_tries_then_failed_and_useful_traffic_clears_the_count() {
-    for (cause, expected) in [(1002, 3), (1003, 3), (1007, 3), (1008, 5)] {
-        assert_eq!(tries(LinkConfig::DEFAULT, Cause::Closed(cause)), expected, "{cause}");
+    for (reason, expected) in [(1002, 3), (1003, 3), (1007, 3), (1008, 5)] {
+        assert_eq!(tries(LinkConfig::DEFAULT, Reason::Closed(reason)), expected, "{reason}");
     }
     let (mut link, mut rng) = (dialer(), rng());
     for _ in 0..20 {
         let (now, _) = open(&mut link, &mut rng);
         link.on_useful();
-        assert!(end(&mut link, now, Cause::Closed(1002), &mut rng).is_some(), "not in a row");
+        assert!(end(&mut link, now, Reason::Closed(1002), &mut rng).is_some(), "not in a row");
     }
 }
 
@@ -251,36 +251,36 @@ fn b_few_tries_are_drawn_at_the_ceiling() {
     let longest = (0..100).filter_map(|seed| {
         let (mut link, mut rng) = (dialer(), SplitMix64::new(seed));
         let (now, _) = open(&mut link, &mut rng);
-        end(&mut link, now, Cause::Closed(1008), &mut rng)
+        end(&mut link, now, Reason::Closed(1008), &mut rng)
     });
     assert!(longest.max().unwrap() > 25 * SECOND);
 }
 
 #[test]
 fn b_credentials_are_refreshed_once() {
-    for cause in [Cause::Rejected(401), Cause::Closed(4401)] {
-        assert_eq!(tries(LinkConfig::DEFAULT, cause), 2, "{cause:?}");
+    for reason in [Reason::Status(401), Reason::Closed(4401)] {
+        assert_eq!(tries(LinkConfig::DEFAULT, reason), 2, "{reason:?}");
     }
 }
 
 #[test]
 fn b_a_replaced_connection_is_not_dialled_again() {
-    for cause in [Cause::Closed(4003), Cause::Closed(4409)] {
-        assert_eq!(tries(LinkConfig::DEFAULT, cause), 1, "{cause:?}");
+    for reason in [Reason::Closed(4003), Reason::Closed(4409)] {
+        assert_eq!(tries(LinkConfig::DEFAULT, reason), 1, "{reason:?}");
     }
 }
 
 #[test]
 fn b_a_busy_server_counts_for_three() {
     let (mut link, mut rng) = (dialer(), rng());
-    let _ = end(&mut link, at(0), Cause::Rejected(429), &mut rng);
+    let _ = end(&mut link, at(0), Reason::Status(429), &mut rng);
     assert_eq!(link.backoff.failures(), 3);
 }
 
 #[test]
 fn b_ordinary_endings_are_tried_again_for_ever() {
-    for cause in [1000, 1001, 1005, 1006, 1011, 1012, 1013, 1014, 1015, 3000, 4000, 4499] {
-        assert_eq!(tries(LinkConfig::DEFAULT, Cause::Closed(cause)), usize::MAX, "{cause}");
+    for reason in [1000, 1001, 1005, 1006, 1011, 1012, 1013, 1014, 1015, 3000, 4000, 4499] {
+        assert_eq!(tries(LinkConfig::DEFAULT, Reason::Closed(reason)), usize::MAX, "{reason}");
     }
 }
 
@@ -290,7 +290,7 @@ fn f4_a_message_too_large_is_not_the_connections_fault() {
     for _ in 0..10 {
         let (now, _) = open(&mut link, &mut rng);
         link.on_useful();
-        let waits = end(&mut link, now, Cause::Closed(1009), &mut rng).unwrap();
+        let waits = end(&mut link, now, Reason::Closed(1009), &mut rng).unwrap();
         assert!(waits <= Duration::from_millis(1_100), "{waits:?}");
     }
     assert_eq!(link.backoff.failures(), 0);
@@ -302,7 +302,7 @@ fn f4_a_peer_that_calls_everything_too_large_is_not_dialled_without_end_at_once(
     let (mut link, mut rng) = (dialer(), rng());
     for failures in 1..10 {
         let (now, _) = open(&mut link, &mut rng);
-        let _ = end(&mut link, now, Cause::Closed(1009), &mut rng);
+        let _ = end(&mut link, now, Reason::Closed(1009), &mut rng);
         assert_eq!(link.backoff.failures(), failures);
     }
 }
@@ -311,13 +311,13 @@ fn f4_a_peer_that_calls_everything_too_large_is_not_dialled_without_end_at_once(
 fn f5_what_something_on_the_way_answers_blocks_the_path() {
     for status in [200, 404, 407, 426] {
         let (mut link, mut rng) = (dialer(), rng());
-        assert!(end(&mut link, at(0), Cause::Rejected(status), &mut rng).is_some());
+        assert!(end(&mut link, at(0), Reason::Status(status), &mut rng).is_some());
         assert!(link.blocked(), "{status}");
     }
-    for cause in [Cause::Refused, Cause::Timeout, Cause::Rejected(500), Cause::Closed(1006)] {
+    for reason in [Reason::PortClosed, Reason::Timeout, Reason::Status(500), Reason::Closed(1006)] {
         let (mut link, mut rng) = (dialer(), rng());
-        let _ = end(&mut link, at(0), cause, &mut rng);
-        assert!(!link.blocked(), "{cause:?} is only down");
+        let _ = end(&mut link, at(0), reason, &mut rng);
+        assert!(!link.blocked(), "{reason:?} is only down");
     }
 }
 
@@ -329,7 +329,7 @@ fn f5_three_that_opened_and_died_before_a_useful_frame_block_the_path() {
         for life in 1..=3 {
             assert!(!link.blocked());
             let (now, _) = open(&mut link, &mut rng);
-            let _ = end(&mut link, now.after(SECOND), Cause::Closed(1006), &mut rng);
+            let _ = end(&mut link, now.after(SECOND), Reason::Closed(1006), &mut rng);
             assert_eq!(link.blocked(), life == 3, "{:?}: {life}", config.ready);
         }
     }
@@ -341,11 +341,11 @@ fn f5_a_useful_frame_or_a_long_life_is_proof_that_nothing_blocks() {
     for _ in 0..10 {
         let (now, _) = open(&mut link, &mut rng);
         link.on_useful();
-        let _ = end(&mut link, now, Cause::Closed(1006), &mut rng);
+        let _ = end(&mut link, now, Reason::Closed(1006), &mut rng);
         let (now, _) = open(&mut link, &mut rng);
         let long = now.after(40 * SECOND);
         link.tick(long, &mut rng);
-        let _ = end(&mut link, long, Cause::Closed(1006), &mut rng);
+        let _ = end(&mut link, long, Reason::Closed(1006), &mut rng);
     }
     assert!(!link.blocked());
 }
@@ -357,7 +357,7 @@ fn p1_a_blocked_path_is_probed_more_and_more_seldom_up_to_ten_minutes() {
         let (mut link, mut rng) = (dialer(), SplitMix64::new(seed));
         let mut now = at(0);
         for failures in 0..15_u32 {
-            let waits = end(&mut link, now, Cause::Rejected(426), &mut rng).unwrap();
+            let waits = end(&mut link, now, Reason::Status(426), &mut rng).unwrap();
             let bound = Duration::from_secs(1 << failures.min(10)).min(600 * SECOND);
             assert!(waits <= bound + Duration::from_millis(100), "{failures}: {waits:?}");
             longest = longest.max(waits);
@@ -373,7 +373,7 @@ fn p1_gonka_keeps_its_three_to_five_seconds_even_when_blocked() {
     let (mut link, mut rng) = (started(crate::GONKA_API_NODE.link), rng());
     let mut now = at(0);
     for _ in 0..100 {
-        let waits = end(&mut link, now, Cause::Rejected(426), &mut rng).unwrap();
+        let waits = end(&mut link, now, Reason::Status(426), &mut rng).unwrap();
         assert!((3 * SECOND..=5 * SECOND).contains(&waits), "{waits:?}");
         now = retry(&link).unwrap();
         link.tick(now, &mut rng);
@@ -385,18 +385,18 @@ fn p5_a_network_change_ends_the_wait_and_forgets_what_was_learned() {
     let (mut link, mut rng) = (dialer(), rng());
     let mut now = at(0);
     while !link.suspended() {
-        let _ = end(&mut link, now, Cause::Rejected(426), &mut rng);
+        let _ = end(&mut link, now, Reason::Status(426), &mut rng);
         while link.state() == LinkState::Waiting {
             now = link.earliest().unwrap().0;
             link.tick(now, &mut rng);
         }
     }
-    let _ = end(&mut link, now, Cause::Rejected(426), &mut rng);
+    let _ = end(&mut link, now, Reason::Status(426), &mut rng);
     assert!(link.blocked());
     link.network_changed(now);
     assert!(!link.blocked() && !link.suspended());
     assert!(link.take_connect().is_some(), "at once");
-    let waits = end(&mut link, now, Cause::Refused, &mut rng).unwrap();
+    let waits = end(&mut link, now, Reason::PortClosed, &mut rng).unwrap();
     assert!(waits <= Duration::from_millis(1_100), "from the first delay again: {waits:?}");
     link.tick(now.after(119 * SECOND), &mut rng);
     assert!(!link.suspended());
@@ -412,10 +412,10 @@ fn p5_an_operators_start_clears_the_same() {
     assert!(link.suspended());
     link.tick(retry(&link).unwrap(), &mut rng);
     let now = at(300);
-    assert_eq!(end(&mut link, now, Cause::Closed(1010), &mut rng), None);
+    assert_eq!(end(&mut link, now, Reason::Closed(1010), &mut rng), None);
     link.start(now);
     assert!(!link.suspended());
-    assert!(end(&mut link, now, Cause::Refused, &mut rng).unwrap() <= Duration::from_millis(1_100));
+    assert!(end(&mut link, now, Reason::PortClosed, &mut rng).unwrap() <= Duration::from_millis(1_100));
 }
 
 #[test]
@@ -428,7 +428,7 @@ fn l8_the_close_handshake_takes_two_seconds_at_most() {
     assert_eq!(link.state(), LinkState::Closing);
     link.tick(at(3), &mut rng);
     assert_eq!((link.state(), link.take_ending()), (LinkState::Closed, Some((id, Ending::Drop))));
-    assert_eq!(link.ended(), Some((id, Cause::Ours)));
+    assert_eq!(link.ended(), Some((id, Reason::Ours)));
     assert_eq!(link.earliest(), None);
 }
 
@@ -438,9 +438,9 @@ fn l8_a_close_in_every_state_ends_closed_and_leaves_no_deadline() {
     let idle = Link::new(LinkConfig::DEFAULT);
     let connecting = dialer();
     let mut waiting = dialer();
-    let _ = end(&mut waiting, at(0), Cause::Refused, &mut rng);
+    let _ = end(&mut waiting, at(0), Reason::PortClosed, &mut rng);
     let mut failed = dialer();
-    let _ = end(&mut failed, at(0), Cause::Closed(1010), &mut rng);
+    let _ = end(&mut failed, at(0), Reason::Closed(1010), &mut rng);
     let mut greeting = started(LinkConfig { ready: Ready::Hello, ..LinkConfig::DEFAULT });
     let _ = open(&mut greeting, &mut rng);
     let mut up = dialer();
@@ -448,7 +448,7 @@ fn l8_a_close_in_every_state_ends_closed_and_leaves_no_deadline() {
     let mut closing = up.clone();
     closing.close(at(0));
     let mut violated = up.clone();
-    violated.abort(at(0), Cause::Violation, &mut rng);
+    violated.abort(at(0), Reason::Violation, &mut rng);
     let mut knocked = acceptor();
     let _ = (knocked.accept(at(0)), knocked.accept(at(0)));
     for mut link in [idle, connecting, waiting, failed, greeting, up, closing, violated, knocked] {
@@ -465,19 +465,19 @@ fn l8_a_close_in_every_state_ends_closed_and_leaves_no_deadline() {
 
 #[test]
 fn l8_whatever_ends_a_connection_that_we_are_closing_we_closed_it() {
-    for cause in [Cause::Closed(1006), Cause::Dead, Cause::Stalled, Cause::Violation] {
+    for reason in [Reason::Closed(1006), Reason::Dead, Reason::Stalled, Reason::Violation] {
         for by_abort in [true, false] {
             let (mut link, mut rng) = (dialer(), rng());
             let (_, id) = open(&mut link, &mut rng);
             link.close(at(1));
             if by_abort {
-                link.abort(at(2), cause, &mut rng);
+                link.abort(at(2), reason, &mut rng);
                 link.tick(at(4), &mut rng);
             } else {
-                assert!(link.on_down(at(2), id, cause, Hint::NONE, &mut rng));
+                assert!(link.on_down(at(2), id, reason, RetryHint::NONE, &mut rng));
             }
-            assert_eq!(link.state(), LinkState::Closed, "never dialled again after a close: {cause:?}");
-            assert_eq!(link.ended(), Some((id, Cause::Ours)));
+            assert_eq!(link.state(), LinkState::Closed, "never dialled again after a close: {reason:?}");
+            assert_eq!(link.ended(), Some((id, Reason::Ours)));
         }
     }
 }
@@ -525,10 +525,10 @@ fn l5_a_gap_passes_no_limit() {
 fn r7_what_belongs_to_an_earlier_connection_changes_nothing() {
     let (mut link, mut rng) = (dialer(), rng());
     let (_, first) = open(&mut link, &mut rng);
-    let _ = end(&mut link, at(0), Cause::Closed(1006), &mut rng);
+    let _ = end(&mut link, at(0), Reason::Closed(1006), &mut rng);
     let (now, second) = open(&mut link, &mut rng);
     let before = link.clone();
-    assert!(!link.on_down(now, first, Cause::Closed(1010), Hint::NONE, &mut rng));
+    assert!(!link.on_down(now, first, Reason::Closed(1010), RetryHint::NONE, &mut rng));
     assert!(!link.on_up(now, first));
     assert!(!link.on_up(now, second), "nor twice");
     assert_eq!(link, before);
@@ -539,7 +539,7 @@ fn r7_what_belongs_to_an_earlier_connection_changes_nothing() {
 fn r7_the_adapters_word_that_it_closed_a_connection_does_not_close_the_session() {
     let (mut link, mut rng) = (dialer(), rng());
     let _ = open(&mut link, &mut rng);
-    assert!(end(&mut link, at(0), Cause::Ours, &mut rng).is_some(), "only our own close ends for good");
+    assert!(end(&mut link, at(0), Reason::Ours, &mut rng).is_some(), "only our own close ends for good");
 }
 
 #[test]
@@ -554,7 +554,7 @@ fn r7_a_knock_does_not_cost_a_living_holder_its_place() {
     link.tick(at(9), &mut rng);
     assert_eq!(link.current(), Some(holder));
     assert_eq!(link.take_ending(), None);
-    assert!(!link.on_down(at(9), newcomer, Cause::Closed(1006), Hint::NONE, &mut rng));
+    assert!(!link.on_down(at(9), newcomer, Reason::Closed(1006), RetryHint::NONE, &mut rng));
     assert_eq!(link.current(), Some(holder));
 }
 
@@ -566,8 +566,8 @@ fn r7_a_zombie_loses_its_place_after_two_seconds_and_its_end_touches_nobody() {
     assert_eq!(link.earliest(), Some((at(3), Wake::Probe)));
     link.tick(at(3), &mut rng);
     assert_eq!(link.take_ending(), Some((zombie, Ending::Drop)));
-    assert_eq!((link.current(), link.ended()), (Some(newcomer), Some((zombie, Cause::Replaced))));
-    assert!(!link.on_down(at(4), zombie, Cause::Closed(1006), Hint::NONE, &mut rng));
+    assert_eq!((link.current(), link.ended()), (Some(newcomer), Some((zombie, Reason::Replaced))));
+    assert!(!link.on_down(at(4), zombie, Reason::Closed(1006), RetryHint::NONE, &mut rng));
     assert_eq!(link.current(), Some(newcomer));
 }
 
@@ -577,9 +577,9 @@ fn r7_a_newcomer_gets_the_place_when_its_holder_ends_by_itself_and_not_when_it_l
     let Accepted::Open(holder) = link.accept(at(0)) else { panic!() };
     let Accepted::Probing(newcomer) = link.accept(at(1)) else { panic!() };
     let mut left = link.clone();
-    assert!(link.on_down(at(2), holder, Cause::Closed(1001), Hint::NONE, &mut rng));
+    assert!(link.on_down(at(2), holder, Reason::Closed(1001), RetryHint::NONE, &mut rng));
     assert_eq!((link.current(), link.knocked()), (Some(newcomer), false));
-    assert!(left.on_down(at(2), newcomer, Cause::Closed(1001), Hint::NONE, &mut rng));
+    assert!(left.on_down(at(2), newcomer, Reason::Closed(1001), RetryHint::NONE, &mut rng));
     left.tick(at(9), &mut rng);
     assert_eq!((left.current(), left.take_ending()), (Some(holder), None), "nobody knocks any more");
 }
@@ -588,7 +588,7 @@ fn r7_a_newcomer_gets_the_place_when_its_holder_ends_by_itself_and_not_when_it_l
 fn r7_an_acceptor_takes_the_next_peer_after_it_threw_one_out() {
     let (mut link, mut rng) = (acceptor(), rng());
     let Accepted::Open(first) = link.accept(at(0)) else { panic!() };
-    link.abort(at(1), Cause::Violation, &mut rng);
+    link.abort(at(1), Reason::Violation, &mut rng);
     assert_eq!(link.take_ending(), Some((first, Ending::Code(1002))));
     assert_eq!(link.accept(at(1)), Accepted::Refused, "the place is not free yet");
     link.tick(at(3), &mut rng);
@@ -601,10 +601,10 @@ fn r7_a_knock_while_the_holder_is_being_closed_is_let_in_afterwards() {
     let (mut link, mut rng) = (acceptor(), rng());
     let Accepted::Open(holder) = link.accept(at(0)) else { panic!() };
     let Accepted::Probing(newcomer) = link.accept(at(0)) else { panic!() };
-    link.abort(at(1), Cause::Violation, &mut rng);
-    assert!(link.on_down(at(1), holder, Cause::Closed(1002), Hint::NONE, &mut rng));
+    link.abort(at(1), Reason::Violation, &mut rng);
+    assert!(link.on_down(at(1), holder, Reason::Closed(1002), RetryHint::NONE, &mut rng));
     assert_eq!(link.current(), Some(newcomer));
-    assert_eq!(link.ended(), Some((holder, Cause::Violation)));
+    assert_eq!(link.ended(), Some((holder, Reason::Violation)));
 }
 
 #[test]
@@ -612,10 +612,10 @@ fn s7_after_a_violation_one_fresh_attempt_then_the_end() {
     let (mut link, mut rng) = (dialer(), rng());
     for failed in [false, true] {
         let (now, id) = open(&mut link, &mut rng);
-        link.abort(now, Cause::Violation, &mut rng);
+        link.abort(now, Reason::Violation, &mut rng);
         assert_eq!(link.take_ending(), Some((id, Ending::Code(1002))));
-        assert_eq!(end(&mut link, now, Cause::Closed(1002), &mut rng).is_none(), failed);
-        assert_eq!(link.ended(), Some((id, Cause::Violation)), "our reason, not the echo of it");
+        assert_eq!(end(&mut link, now, Reason::Closed(1002), &mut rng).is_none(), failed);
+        assert_eq!(link.ended(), Some((id, Reason::Violation)), "our reason, not the echo of it");
     }
 }
 
@@ -630,14 +630,14 @@ fn t4_even_with_no_delays_at_all_a_deadline_lies_in_the_future() {
     for _ in 0..10 {
         let (now, _) = open(&mut link, &mut rng);
         assert!(link.earliest().unwrap().0 > now);
-        assert!(end(&mut link, now, Cause::Refused, &mut rng).unwrap() > Duration::ZERO);
+        assert!(end(&mut link, now, Reason::PortClosed, &mut rng).unwrap() > Duration::ZERO);
     }
 }
 
 #[test]
 fn b_a_profiles_own_rows_decide_first() {
-    const ROWS: &[Row] = &[Row(On::Close(1006, 1006), Class::Terminal)];
-    assert_eq!(tries(LinkConfig { rows: ROWS, ..LinkConfig::DEFAULT }, Cause::Closed(1006)), 1);
+    const ROWS: &[CloseRule] = &[CloseRule(CloseMatch::Close(1006, 1006), RetryClass::Terminal)];
+    assert_eq!(tries(LinkConfig { rows: ROWS, ..LinkConfig::DEFAULT }, Reason::Closed(1006)), 1);
 }
 
 #[derive(Clone, Debug)]
@@ -646,10 +646,10 @@ enum Do {
     Accept,
     Up(u64),
     Ready,
-    Down(u64, Cause),
+    Down(u64, Reason),
     Heard,
     Useful,
-    Abort(Cause),
+    Abort(Reason),
     Network,
     Stalled,
     Drain,
@@ -657,22 +657,22 @@ enum Do {
     Wait(u64),
 }
 
-fn cause() -> impl Strategy<Value = Cause> {
+fn reason() -> impl Strategy<Value = Reason> {
     prop_oneof![
-        3 => prop_oneof![1000..1016_u16, 3000..5000_u16].prop_map(Cause::Closed),
-        1 => proptest::sample::select(vec![200, 401, 403, 404, 426, 429, 500, 503]).prop_map(Cause::Rejected),
-        2 => proptest::sample::select(vec![Cause::Refused, Cause::Timeout, Cause::Dead, Cause::Violation, Cause::Ours]),
+        3 => prop_oneof![1000..1016_u16, 3000..5000_u16].prop_map(Reason::Closed),
+        1 => proptest::sample::select(vec![200, 401, 403, 404, 426, 429, 500, 503]).prop_map(Reason::Status),
+        2 => proptest::sample::select(vec![Reason::PortClosed, Reason::Timeout, Reason::Dead, Reason::Violation, Reason::Ours]),
     ]
 }
 
 fn step() -> impl Strategy<Value = Do> {
-    let abort = proptest::sample::select(vec![Cause::Dead, Cause::Stalled, Cause::Violation]);
+    let abort = proptest::sample::select(vec![Reason::Dead, Reason::Stalled, Reason::Violation]);
     prop_oneof![
         1 => Just(Do::Start),
         3 => Just(Do::Accept),
         6 => (0..3_u64).prop_map(Do::Up),
         2 => Just(Do::Ready),
-        4 => (0..4_u64, cause()).prop_map(|(back, cause)| Do::Down(back, cause)),
+        4 => (0..4_u64, reason()).prop_map(|(back, reason)| Do::Down(back, reason)),
         1 => Just(Do::Heard),
         2 => Just(Do::Useful),
         1 => abort.prop_map(Do::Abort),
@@ -729,9 +729,9 @@ proptest! {
                     prop_assert_eq!(link.on_up(now, id), expected);
                 }
                 Do::Ready => link.on_ready(now),
-                Do::Down(n, cause) => {
+                Do::Down(n, reason) => {
                     let (id, before) = (back(&link, n), link.clone());
-                    if link.on_down(now, id, cause, Hint::NONE, &mut rng) {
+                    if link.on_down(now, id, reason, RetryHint::NONE, &mut rng) {
                         prop_assert!(link.held() != Some(id));
                     } else {
                         prop_assert_eq!(&link, &before, "R7: a stale result moved something");
@@ -739,7 +739,7 @@ proptest! {
                 }
                 Do::Heard => link.on_heard(),
                 Do::Useful => link.on_useful(),
-                Do::Abort(cause) => link.abort(now, cause, &mut rng),
+                Do::Abort(reason) => link.abort(now, reason, &mut rng),
                 Do::Network => link.network_changed(now),
                 Do::Stalled => {
                     now = now.after(100 * SECOND);

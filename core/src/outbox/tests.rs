@@ -1,5 +1,6 @@
 use super::*;
 use crate::ids::Origin;
+use crate::reason::Reason;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::vec;
@@ -165,7 +166,7 @@ fn s8_a_word_by_http_ends_a_message_while_its_request_is_under_way() {
     assert_eq!(outbox.on_confirmed(at(1), id(1), true), Ack::Settled);
     assert_eq!(ends(&mut outbox), [(1, Outcome::Delivered { path: Path::Http })]);
     assert_eq!(outbox.posting(), 1, "the request has its own end");
-    assert!(outbox.on_posted(at(2), post, HttpOutcome::Rejected { status: 422 }));
+    assert!(outbox.on_posted(at(2), post, HttpOutcome::status(422)));
     assert!(ends(&mut outbox).is_empty());
     assert_eq!(outbox.posting(), 0);
     check(&outbox);
@@ -193,7 +194,7 @@ fn f2_a_message_is_not_sent_while_its_request_is_under_way_nor_posted_while_its_
     let [second] = posts(&mut outbox, at(0), true)[..] else { panic!("the first is still awaited") };
     assert_eq!(second.seq, seq(2));
     assert!(frames(&mut outbox, at(0), ONE).is_empty());
-    assert!(outbox.on_posted(at(1), second, HttpOutcome::Unknown));
+    assert!(outbox.on_posted(at(1), second, HttpOutcome::Unknown(Reason::Timeout)));
     assert_eq!(frames(&mut outbox, at(1), ONE), [2], "its request is over: it may go either way");
     check(&outbox);
 }
@@ -209,8 +210,8 @@ fn f2_what_is_late_may_go_by_http_besides() {
     let [post] = posts(&mut outbox, at(3), false)[..] else { panic!("one hedge, one request") };
     assert_eq!((post.seq, outbox.id(post.seq)), (seq(1), id(1)), "the oldest first, its id unchanged");
     assert_eq!(outbox.on_ack(at(4), ONE, id(1)), Ack::Settled, "whoever comes first");
-    assert!(outbox.on_posted(at(5), post, HttpOutcome::Acked), "the request ends,");
-    assert!(!outbox.on_posted(at(5), post, HttpOutcome::Acked), "once");
+    assert!(outbox.on_posted(at(5), post, HttpOutcome::status(200)), "the request ends,");
+    assert!(!outbox.on_posted(at(5), post, HttpOutcome::status(200)), "once");
     assert_eq!(ends(&mut outbox), [(1, BY_WEBSOCKET)]);
     check(&outbox);
 }
@@ -296,21 +297,21 @@ fn answered(outcome: HttpOutcome) -> (Box4, PostId) {
 
 #[test]
 fn h_acked_is_the_only_outcome_that_delivers() {
-    let (mut outbox, _) = answered(HttpOutcome::Acked);
+    let (mut outbox, _) = answered(HttpOutcome::status(200));
     assert_eq!(ends(&mut outbox), [(1, BY_HTTP)]);
     assert_eq!(outbox.backlog(), 0);
 }
 
 #[test]
 fn h_rejected_ends_the_message_with_the_status() {
-    let (mut outbox, _) = answered(HttpOutcome::Rejected { status: 422 });
+    let (mut outbox, _) = answered(HttpOutcome::status(422));
     assert_eq!(ends(&mut outbox), [(1, Outcome::Rejected(Rejection::Status(422)))]);
 }
 
 #[test]
 fn h_in_progress_asks_again_after_the_time_and_no_sooner_than_in_a_second() {
     for (said, waits) in [(0, 1), (7, 7), (86_400, 600)] {
-        let (mut outbox, first) = answered(HttpOutcome::InProgress { after: Duration::from_secs(said) });
+        let (mut outbox, first) = answered(HttpOutcome::status(409).with_after(Duration::from_secs(said)));
         assert!(outbox.take_post(at(waits), true).is_none(), "answered at 1, so {waits} is too soon");
         assert_eq!(outbox.earliest(), Some((at(1 + waits), Wake::Message)));
         assert_eq!(outbox.tick(at(1 + waits)), 0);
@@ -322,25 +323,30 @@ fn h_in_progress_asks_again_after_the_time_and_no_sooner_than_in_a_second() {
 
 #[test]
 fn h_busy_keeps_the_message_and_the_time_is_a_lower_bound() {
-    let (mut outbox, _) = answered(HttpOutcome::Busy { after: 7 * SECOND });
+    let (mut outbox, _) = answered(HttpOutcome::status(503).with_after(7 * SECOND));
     assert!(outbox.take_post(at(7), true).is_none());
     assert_eq!(outbox.tick(at(8)), 0);
     assert!(outbox.take_post(at(8), true).is_some());
-    let (mut outbox, _) = answered(HttpOutcome::Busy { after: Duration::ZERO });
+    let (mut outbox, _) = answered(HttpOutcome::status(503).with_after(Duration::ZERO));
     assert!(outbox.take_post(at(1), true).is_some(), "how long to wait is the route's business then");
 }
 
 #[test]
 fn h_auth_gone_unreached_and_unknown_keep_the_message_under_its_id() {
-    for outcome in [HttpOutcome::Auth, HttpOutcome::Gone, HttpOutcome::Unreached, HttpOutcome::Unknown] {
+    for outcome in [
+        HttpOutcome::status(401),
+        HttpOutcome::status(302),
+        HttpOutcome::Unreached(Reason::PortClosed),
+        HttpOutcome::Unknown(Reason::Timeout),
+    ] {
         let (mut outbox, first) = answered(outcome);
         assert!(ends(&mut outbox).is_empty());
         assert_eq!(outbox.backlog(), 1);
         let again = outbox.take_post(at(1), true).unwrap();
         assert_eq!((again.seq, outbox.id(again.seq)), (first.seq, id(1)));
-        assert!(!outbox.on_posted(at(2), first, HttpOutcome::Acked), "{outcome:?}: an earlier try is stale");
-        assert!(outbox.on_posted(at(2), again, HttpOutcome::Acked));
-        assert!(!outbox.on_posted(at(2), again, HttpOutcome::Acked), "a result counts once");
+        assert!(!outbox.on_posted(at(2), first, HttpOutcome::status(200)), "{outcome:?}: an earlier try is stale");
+        assert!(outbox.on_posted(at(2), again, HttpOutcome::status(200)));
+        assert!(!outbox.on_posted(at(2), again, HttpOutcome::status(200)), "a result counts once");
         assert_eq!(ends(&mut outbox), [(1, BY_HTTP)]);
     }
 }
@@ -356,11 +362,14 @@ fn h_requests_of_messages_that_ended_meanwhile_still_count_as_under_way() {
     assert_eq!(outbox.on_ack(at(4), ONE, id(1)), Ack::Settled);
     assert_eq!(ends(&mut outbox).len(), 1);
     assert_eq!(outbox.posting(), 2, "the adapter is still at it: its bound is ours");
-    assert!(outbox.on_posted(at(5), sent[0], HttpOutcome::Unknown), "what it says of the path is of use");
+    assert!(
+        outbox.on_posted(at(5), sent[0], HttpOutcome::Unknown(Reason::Timeout)),
+        "what it says of the path is of use"
+    );
     assert_eq!(outbox.posting(), 1);
-    assert!(outbox.on_posted(at(5), sent[1], HttpOutcome::Acked));
+    assert!(outbox.on_posted(at(5), sent[1], HttpOutcome::status(200)));
     assert_eq!(outbox.posting(), 0);
-    assert!(!outbox.on_posted(at(5), PostId { seq: seq(9), attempt: 9 }, HttpOutcome::Acked), "never asked for");
+    assert!(!outbox.on_posted(at(5), PostId { seq: seq(9), attempt: 9 }, HttpOutcome::status(200)), "never asked for");
     assert_eq!(outbox.posting(), 0);
     check(&outbox);
 }
@@ -386,7 +395,7 @@ fn f7_expired_while_its_request_is_under_way_ends_once() {
     outbox.push(at(0), 1, 10, Policy::DEFAULT).unwrap();
     let post = outbox.take_post(at(0), true).unwrap();
     assert_eq!(outbox.tick(at(5)), 0);
-    let _ = outbox.on_posted(at(6), post, HttpOutcome::Acked);
+    let _ = outbox.on_posted(at(6), post, HttpOutcome::status(200));
     assert_eq!(ends(&mut outbox), [(1, Outcome::Expired)]);
     check(&outbox);
 }
@@ -403,7 +412,7 @@ fn g1_abandon_ends_everything_in_every_stage_once() {
     outbox.abandon(at(4));
     let ended: Vec<_> = (2..=4).map(|n| (n, Outcome::Abandoned)).collect();
     assert_eq!(ends(&mut outbox), [&[(1, BY_WEBSOCKET)], &ended[..]].concat());
-    assert!(outbox.on_posted(at(5), post, HttpOutcome::Acked), "the request ends, the message has ended");
+    assert!(outbox.on_posted(at(5), post, HttpOutcome::status(200)), "the request ends, the message has ended");
     assert!(ends(&mut outbox).is_empty());
     assert_eq!(outbox.earliest(), None, "nothing is left to wake for");
     check(&outbox);
@@ -473,7 +482,7 @@ fn t3_an_ack_of_what_was_posted_before_it_was_framed_is_no_sample() {
     let mut outbox = outbox(OutboxConfig { ack_wait: AckWait::ADAPTIVE, ..config() });
     outbox.push(at(0), 1, 10, Policy::DEFAULT).unwrap();
     let post = outbox.take_post(at(0), true).unwrap();
-    assert!(outbox.on_posted(at(1), post, HttpOutcome::Unknown));
+    assert!(outbox.on_posted(at(1), post, HttpOutcome::Unknown(Reason::Timeout)));
     assert_eq!(frames(&mut outbox, at(1), ONE), [1]);
     assert_eq!(outbox.on_ack(at(1), ONE, id(1)), Ack::Settled);
     assert_eq!(outbox.rtt().estimate(), None, "the peer may have begun with the request");
@@ -484,7 +493,7 @@ fn t3_an_ack_by_http_is_no_sample() {
     let mut outbox = outbox(OutboxConfig { ack_wait: AckWait::ADAPTIVE, ..config() });
     outbox.push(at(0), 1, 10, Policy::DEFAULT).unwrap();
     let post = outbox.take_post(at(0), true).unwrap();
-    assert!(outbox.on_posted(at(1), post, HttpOutcome::Acked));
+    assert!(outbox.on_posted(at(1), post, HttpOutcome::status(200)));
     assert_eq!(outbox.rtt().estimate(), None);
 }
 
@@ -565,14 +574,14 @@ fn step() -> impl Strategy<Value = Do> {
 
 fn outcome(n: u8) -> HttpOutcome {
     match n {
-        0 => HttpOutcome::Acked,
-        1 => HttpOutcome::InProgress { after: 2 * SECOND },
-        2 => HttpOutcome::Rejected { status: 400 },
-        3 => HttpOutcome::Busy { after: 3 * SECOND },
-        4 => HttpOutcome::Auth,
-        5 => HttpOutcome::Gone,
-        6 => HttpOutcome::Unreached,
-        _ => HttpOutcome::Unknown,
+        0 => HttpOutcome::status(200),
+        1 => HttpOutcome::status(409).with_after(2 * SECOND),
+        2 => HttpOutcome::status(400),
+        3 => HttpOutcome::status(503).with_after(3 * SECOND),
+        4 => HttpOutcome::status(401),
+        5 => HttpOutcome::status(302),
+        6 => HttpOutcome::Unreached(Reason::PortClosed),
+        _ => HttpOutcome::Unknown(Reason::Timeout),
     }
 }
 
@@ -618,7 +627,7 @@ proptest! {
                     if let Some(post) = asked.get(which).copied() {
                         let _ = outbox.on_posted(at(now), post, outcome(n));
                         let mut twice = outbox.clone();
-                        let _ = twice.on_posted(at(now), post, HttpOutcome::Acked);
+                        let _ = twice.on_posted(at(now), post, HttpOutcome::status(200));
                         prop_assert_eq!(&twice.ring, &outbox.ring, "a result counts once");
                     }
                 }
@@ -683,7 +692,7 @@ proptest! {
         for offset in (0..outbox.ring.len()).rev() {
             if let Some(&Posting::Underway { attempt }) = outbox.ring.get(offset).map(|slot| &slot.post) {
                 let post = PostId { seq: outbox.head.plus(offset as u64), attempt };
-                prop_assert!(outbox.on_posted(at(now), post, HttpOutcome::Unknown));
+                prop_assert!(outbox.on_posted(at(now), post, HttpOutcome::Unknown(Reason::Timeout)));
             }
         }
         prop_assert!(outbox.has_room() && outbox.ring.is_empty() && outbox.posting() == 0);

@@ -1,10 +1,11 @@
 use super::*;
+use crate::reason::Reason;
 use proptest::prelude::*;
 use std::vec;
 use std::vec::Vec;
 
 const SECOND: Duration = Duration::from_secs(1);
-const BUSY: HttpOutcome = HttpOutcome::Busy { after: Duration::ZERO };
+const BUSY: HttpOutcome = HttpOutcome::status(503).with_after(Duration::ZERO);
 
 fn at(seconds: u64) -> Instant {
     Instant::from_micros(seconds * 1_000_000)
@@ -104,7 +105,7 @@ fn f3_hedges_end_at_half_of_the_budget_and_successes_earn_them_back() {
     }
     assert_eq!((0..20).filter(|_| route.hedge(at(0))).count(), 1, "a tenth each, the ninth after the first above half");
     for _ in 0..1000 {
-        route.posted(at(0), HttpOutcome::Acked, &mut rng());
+        route.posted(at(0), HttpOutcome::status(200), &mut rng());
     }
     assert_eq!(route.budget(), BUDGET, "never more than at first");
 }
@@ -134,7 +135,7 @@ fn f7_with_both_paths_down_it_keeps_trying_http() {
     let mut now = at(200);
     for _ in 0..50 {
         assert!(route.may_post(0));
-        route.posted(now, HttpOutcome::Unreached, &mut rng);
+        route.posted(now, HttpOutcome::Unreached(Reason::PortClosed), &mut rng);
         assert_eq!((route.path(), route.http_failing(), route.may_post(0)), (Path::Http, true, false));
         let (when, wake) = route.earliest().unwrap();
         assert_eq!(wake, Wake::Http);
@@ -146,11 +147,10 @@ fn f7_with_both_paths_down_it_keeps_trying_http() {
 
 #[test]
 fn h_acked_in_progress_and_rejected_are_answers_the_path_is_good() {
-    let answers =
-        [HttpOutcome::Acked, HttpOutcome::InProgress { after: SECOND }, HttpOutcome::Rejected { status: 422 }];
+    let answers = [HttpOutcome::status(200), HttpOutcome::status(409).with_after(SECOND), HttpOutcome::status(422)];
     for outcome in answers {
         let (mut route, mut rng) = (on_http(), rng());
-        route.posted(at(200), HttpOutcome::Unreached, &mut rng);
+        route.posted(at(200), HttpOutcome::Unreached(Reason::PortClosed), &mut rng);
         run(&mut route, at(300));
         assert!(route.may_post(0) && !route.may_post(1), "one request at a time, until it is proven");
         route.posted(at(300), outcome, &mut rng);
@@ -160,7 +160,7 @@ fn h_acked_in_progress_and_rejected_are_answers_the_path_is_good() {
 
 #[test]
 fn h_busy_unreached_and_unknown_wait_the_back_off() {
-    for outcome in [BUSY, HttpOutcome::Unreached, HttpOutcome::Unknown] {
+    for outcome in [BUSY, HttpOutcome::Unreached(Reason::PortClosed), HttpOutcome::Unknown(Reason::Timeout)] {
         let (mut route, mut rng) = (on_http(), rng());
         route.posted(at(200), outcome, &mut rng);
         let (when, _) = route.earliest().unwrap();
@@ -173,7 +173,7 @@ fn h_requests_that_fail_together_count_as_one_failure() {
     for seed in 0..100 {
         let (mut route, mut rng) = (on_http(), SplitMix64::new(seed));
         for _ in 0..4 {
-            route.posted(at(200), HttpOutcome::Unknown, &mut rng);
+            route.posted(at(200), HttpOutcome::Unknown(Reason::Timeout), &mut rng);
         }
         assert_eq!(route.backoff.failures(), 1);
         run(&mut route, at(202));
@@ -184,12 +184,12 @@ fn h_requests_that_fail_together_count_as_one_failure() {
 #[test]
 fn h_the_time_that_a_busy_peer_asks_for_is_a_lower_bound_whatever_the_other_requests_say() {
     let (mut route, mut rng) = (on_http(), rng());
-    route.posted(at(200), HttpOutcome::Busy { after: 40 * SECOND }, &mut rng);
+    route.posted(at(200), HttpOutcome::status(503).with_after(40 * SECOND), &mut rng);
     // These were under way already.
-    route.posted(at(201), HttpOutcome::Unreached, &mut rng);
-    route.posted(at(202), HttpOutcome::Acked, &mut rng);
-    route.posted(at(203), HttpOutcome::Busy { after: SECOND }, &mut rng);
-    route.posted(at(203), HttpOutcome::Auth, &mut rng);
+    route.posted(at(201), HttpOutcome::Unreached(Reason::PortClosed), &mut rng);
+    route.posted(at(202), HttpOutcome::status(200), &mut rng);
+    route.posted(at(203), HttpOutcome::status(503).with_after(SECOND), &mut rng);
+    route.posted(at(203), HttpOutcome::status(401), &mut rng);
     run(&mut route, at(239));
     assert!(!route.may_post(0));
     run(&mut route, at(260));
@@ -204,7 +204,7 @@ fn h_auth_is_tried_once_more_soon_and_then_seldom() {
         let mut waits = Vec::new();
         let mut now = at(200);
         for _ in 0..14 {
-            route.posted(now, HttpOutcome::Auth, &mut rng);
+            route.posted(now, HttpOutcome::status(401), &mut rng);
             let (when, _) = route.earliest().unwrap();
             waits.push(when.since(now));
             now = when;
@@ -222,7 +222,7 @@ fn h_gone_is_asked_more_and_more_seldom_up_to_ten_minutes() {
     let mut now = at(200);
     let mut longest = Duration::ZERO;
     for _ in 0..200 {
-        route.posted(now, HttpOutcome::Gone, &mut rng);
+        route.posted(now, HttpOutcome::status(302), &mut rng);
         let (when, _) = route.earliest().unwrap();
         longest = longest.max(when.since(now));
         now = when;
@@ -337,7 +337,7 @@ fn p3_without_http_there_is_nowhere_to_go() {
 #[test]
 fn p3_away_from_a_mute_connection_only_if_http_is_not_failing() {
     let (mut route, mut rng) = (up(config()), rng());
-    route.posted(at(100), HttpOutcome::Busy { after: 60 * SECOND }, &mut rng);
+    route.posted(at(100), HttpOutcome::status(503).with_after(60 * SECOND), &mut rng);
     for second in 100..110 {
         route.unanswered(at(second));
     }
@@ -359,10 +359,10 @@ fn p4_at_least_ten_seconds_on_http() {
 fn p4_unless_http_fails() {
     let (mut route, mut rng) = (on_http(), rng());
     let _ = route.link_up(at(103));
-    route.posted(at(104), HttpOutcome::Unreached, &mut rng);
+    route.posted(at(104), HttpOutcome::Unreached(Reason::PortClosed), &mut rng);
     assert_eq!((route.path(), route.may_frame()), (Path::WebSocket, true), "heard or not: there is nothing better");
     let mut down = on_http();
-    down.posted(at(103), HttpOutcome::Unreached, &mut rng);
+    down.posted(at(103), HttpOutcome::Unreached(Reason::PortClosed), &mut rng);
     assert!(!down.link_up(at(103)), "the same if it comes while HTTP waits");
     assert_eq!(down.path(), Path::WebSocket);
 }
@@ -378,12 +378,12 @@ fn p5_a_network_change_clears_delays_flaps_and_credentials() {
         run(&mut route, now);
     }
     for _ in 0..20 {
-        route.posted(now, HttpOutcome::Auth, &mut rng);
+        route.posted(now, HttpOutcome::status(401), &mut rng);
     }
     assert!(!route.may_post(0));
     route.network_changed(now);
     assert!(route.may_post(3) && !route.http_failing());
-    route.posted(now, HttpOutcome::Auth, &mut rng);
+    route.posted(now, HttpOutcome::status(401), &mut rng);
     assert!(route.retry.at() <= Some(now.after(Duration::from_millis(1_100))), "the first refusal again");
     route.network_changed(now);
     assert_eq!(promote(&mut route, now), 2 * SECOND);
@@ -413,7 +413,7 @@ fn l8_stopped_it_moves_nothing_and_leaves_no_deadline() {
     let (mut probing, mut rng) = (on_http(), rng());
     let _ = probing.link_up(at(200));
     let mut failing = on_http();
-    failing.posted(at(200), HttpOutcome::Gone, &mut rng);
+    failing.posted(at(200), HttpOutcome::status(302), &mut rng);
     let mut waiting = up(config());
     waiting.link_down(at(100));
     let mut spent = up(config());
@@ -490,13 +490,13 @@ proptest! {
                 Do::Unanswered if connected => route.unanswered(now),
                 Do::Posted(n) if http => {
                     let outcome = match n {
-                        0 | 1 => HttpOutcome::Acked,
+                        0 | 1 => HttpOutcome::status(200),
                         2 => BUSY,
-                        3 => HttpOutcome::Busy { after: 20 * SECOND },
-                        4 => HttpOutcome::Auth,
-                        5 => HttpOutcome::Gone,
-                        6 => HttpOutcome::Unknown,
-                        _ => HttpOutcome::Unreached,
+                        3 => HttpOutcome::status(503).with_after(20 * SECOND),
+                        4 => HttpOutcome::status(401),
+                        5 => HttpOutcome::status(302),
+                        6 => HttpOutcome::Unknown(Reason::Timeout),
+                        _ => HttpOutcome::Unreached(Reason::PortClosed),
                     };
                     route.posted(now, outcome, &mut rng);
                 }

@@ -13,12 +13,12 @@
 //! Rules: S4, S8–S11, R1–R7, L3, L7, H3.
 
 use super::{Event, Head, Heard, Next, Session};
-use crate::cause::{Cause, HttpOutcome};
 use crate::ids::{DeliveryId, LinkId, MessageId, RequestId, Seq};
 use crate::inbox::{Answer, Arrival, Seen, Verdict};
 use crate::marks::{Beat, Came, Marks, Nack, Report, Step};
 use crate::outbox::{Ack, Outcome, Path, Rejection, Slot};
-use crate::resume::{Got, Greeting, Reason};
+use crate::reason::{HttpOutcome, Reason};
+use crate::resume::{Got, Greeting, ResumeRefusal};
 use crate::ring::Slots;
 use crate::time::{Instant, Timer, Timers, Wake};
 use core::time::Duration;
@@ -76,7 +76,7 @@ pub(super) struct Native {
     superseded: Option<RequestId>,
     carrying: Option<Carrying>,
     /// How the last greeting ended, and what of the peer's is lost with its former epoch; for the application.
-    told: Option<(bool, Option<Reason>)>,
+    told: Option<(bool, Option<ResumeRefusal>)>,
     /// Nobody has number 0: nothing is lost.
     lost: Seq,
     /// Something may have waited for its turn when the peer began anew.
@@ -245,7 +245,12 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         self.native.as_ref().map_or(Report::nothing(0), |native| native.marks.report(room))
     }
 
-    pub(super) fn on_greeting(&mut self, greeting: &Greeting, known: Option<Reason>, http: bool) -> Option<Reason> {
+    pub(super) fn on_greeting(
+        &mut self,
+        greeting: &Greeting,
+        known: Option<ResumeRefusal>,
+        http: bool,
+    ) -> Option<ResumeRefusal> {
         let origin = self.outbox.origin();
         let (una, next) = (self.outbox.una(), self.outbox.next());
         let Some(native) = &mut self.native else { return known };
@@ -253,7 +258,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         let before = marks.of();
         if before.is_some_and(|of| of.identity() == greeting.origin.identity() && of.epoch() > greeting.origin.epoch())
         {
-            return Some(Reason::Epoch);
+            return Some(ResumeRefusal::Epoch);
         }
         let mine = marks.report(0);
         let same = before == Some(greeting.origin);
@@ -270,10 +275,10 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         };
         let reason = match known {
             Some(known) => Some(known),
-            None if !same && before.is_some() => Some(Reason::Gap),
-            None if !same || (greeting.rx.is_some() && got.is_none()) => Some(Reason::UnknownSession),
-            None if ahead_in || ahead_out => Some(Reason::Ahead),
-            None if gap_in || gap_out => Some(Reason::Gap),
+            None if !same && before.is_some() => Some(ResumeRefusal::Gap),
+            None if !same || (greeting.rx.is_some() && got.is_none()) => Some(ResumeRefusal::UnknownSession),
+            None if ahead_in || ahead_out => Some(ResumeRefusal::Ahead),
+            None if gap_in || gap_out => Some(ResumeRefusal::Gap),
             None => None,
         };
         // A connection may have overtaken it, and what came by that is no reason to forget what came before.
@@ -305,7 +310,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     }
 
     /// A client was greeted, by frame or by HTTP; `resumed` is the hub's word. False: it says what cannot be.
-    pub(super) fn on_welcome(&mut self, greeting: &Greeting, refused: Option<Reason>) -> bool {
+    pub(super) fn on_welcome(&mut self, greeting: &Greeting, refused: Option<ResumeRefusal>) -> bool {
         let asked = self.native.as_ref().is_some_and(Native::greeted);
         let lied =
             greeting.rx.is_some_and(|got| got.of == self.outbox.origin() && got.report.top() >= self.outbox.next());
@@ -315,7 +320,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             return false;
         }
         let own = self.on_greeting(greeting, None, false);
-        if own == Some(Reason::Epoch) {
+        if own == Some(ResumeRefusal::Epoch) {
             return false;
         }
         if asked && let Some(native) = &mut self.native {
@@ -465,20 +470,18 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         match outcome {
             // A greeting that says nothing we believe, or an answer without a word, as while the hub holds a connection for
             // alive: asked again at once, it would be a loop.
-            HttpOutcome::Acked => {
+            HttpOutcome::Answered { status: 200..=299, by_peer: true, .. } => {
                 if !known {
                     rest(REST);
                 }
             }
-            HttpOutcome::Auth | HttpOutcome::Gone if !greet && !live => native.greeted = false,
-            HttpOutcome::Busy { after } | HttpOutcome::InProgress { after } => rest(after),
-            HttpOutcome::Rejected { .. }
-            | HttpOutcome::Auth
-            | HttpOutcome::Gone
-            | HttpOutcome::Unreached
-            | HttpOutcome::Unknown => rest(REST),
+            HttpOutcome::Answered { .. } if outcome.turned_away() && !greet && !live => native.greeted = false,
+            HttpOutcome::Answered { .. } | HttpOutcome::Unreached(_) | HttpOutcome::Unknown(_) => {
+                rest(outcome.after().max(REST));
+            }
         }
-        if !finished && !matches!(outcome, HttpOutcome::Auth | HttpOutcome::Gone) {
+        self.request_ended(None, outcome);
+        if !finished && !outcome.turned_away() {
             self.route.posted(now, outcome, &mut self.rng);
         }
         true
@@ -645,11 +648,11 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         }
     }
 
-    /// A connection has ended, by this cause, and nothing was heard on it for so long (L7).
-    pub(super) fn learn(&mut self, cause: Option<Cause>, silence: Duration) {
+    /// A connection has ended, by this reason, and nothing was heard on it for so long (L7).
+    pub(super) fn learn(&mut self, reason: Option<Reason>, silence: Duration) {
         let interval = self.heartbeat.interval;
         let Some(native) = self.native.as_mut() else { return };
-        if !matches!(cause, Some(Cause::Dead | Cause::Closed(1006))) || silence < SHORTEST {
+        if !matches!(reason, Some(Reason::Dead | Reason::Closed(1006))) || silence < SHORTEST {
             return;
         }
         if let Some(shorter) = native.died(silence.min(interval)) {

@@ -173,8 +173,8 @@ fn pings(did: &[Did]) -> usize {
 }
 
 /// The connection ends; with what was done then.
-fn down(session: &mut Small, now: Instant, link: LinkId, cause: Cause) -> Vec<Did> {
-    session.link_down(now, link, cause, Hint::NONE);
+fn down(session: &mut Small, now: Instant, link: LinkId, reason: Reason) -> Vec<Did> {
+    session.link_down(now, link, reason, RetryHint::NONE);
     drain(session)
 }
 
@@ -223,11 +223,11 @@ fn i1_a_message_has_one_id_on_every_connection_and_path() {
     let (mut session, first) = up(config());
     let seq = send(&mut session, at(0), 42);
     assert_eq!(drain(&mut session), [Did::Data(first, seq, id(1), 42)]);
-    let _ = down(&mut session, at(0), first, Cause::Closed(1006));
+    let _ = down(&mut session, at(0), first, Reason::Closed(1006));
     let (_, second, did) = reconnect(&mut session);
     assert!(did.contains(&Did::Data(second, seq, id(1), 42)), "{did:?}");
     let now = session.now().after(SECOND);
-    let _ = down(&mut session, now, second, Cause::Closed(1006));
+    let _ = down(&mut session, now, second, Reason::Closed(1006));
     session.tick(now.after(2 * SECOND));
     let did = drain(&mut session);
     assert!(
@@ -309,7 +309,7 @@ fn s6_an_acknowledgement_lost_with_its_connection_is_given_again_on_the_next() {
     let Some(Arrival::Deliver { delivery, .. }) = session.received(at(0), first, data(7)) else { panic!() };
     assert!(session.complete(at(0), delivery, Verdict::Done));
     assert_eq!(drain(&mut session), [Did::Ack(first, 7)]);
-    let _ = down(&mut session, at(0), first, Cause::Closed(1006));
+    let _ = down(&mut session, at(0), first, Reason::Closed(1006));
     let (now, second, _) = reconnect(&mut session);
     assert_eq!(session.received(now, second, data(7)), Some(Arrival::Duplicate));
     assert!(drain(&mut session).contains(&Did::Ack(second, 7)));
@@ -348,8 +348,8 @@ fn s7_an_ack_of_what_was_never_sent_is_a_breach_with_one_fresh_attempt() {
         let did = drain(&mut session);
         assert!(did.contains(&Did::Close(link, Ending::Code(1002))), "{did:?}");
         assert!(!did.iter().any(|did| matches!(did, Did::Data(..) | Did::Ack(..))), "nothing follows a close frame");
-        let did = down(&mut session, now, link, Cause::Closed(1002));
-        assert!(did.contains(&Did::Event(Event::Down { link, cause: Cause::Violation })), "{did:?}");
+        let did = down(&mut session, now, link, Reason::Closed(1002));
+        assert!(did.contains(&Did::Event(Event::Down { link, reason: Reason::Violation })), "{did:?}");
         assert_eq!(session.stats().violations, round);
         if round == 1 {
             assert_eq!(session.backlog(), 1, "the session is kept");
@@ -403,7 +403,7 @@ fn s8_a_confirmation_needs_no_connection() {
     let (mut session, link) = up(config());
     let _ = send(&mut session, at(0), 1);
     let _ = drain(&mut session);
-    let _ = down(&mut session, at(1), link, Cause::Closed(1006));
+    let _ = down(&mut session, at(1), link, Reason::Closed(1006));
     assert!(session.confirmed(at(1), id(1), true));
     assert_eq!(ends(&drain(&mut session)), [(1, Outcome::Delivered { path: Path::Http })]);
     assert!(!session.confirmed(at(1), id(1), false), "once");
@@ -449,18 +449,18 @@ fn r7_what_names_an_earlier_connection_moves_nothing_but_the_clock() {
     let (mut session, old) = up(config());
     let _ = send(&mut session, at(0), 1);
     let _ = drain(&mut session);
-    let _ = down(&mut session, at(0), old, Cause::Closed(1006));
+    let _ = down(&mut session, at(0), old, Reason::Closed(1006));
     let (now, new, _) = reconnect(&mut session);
     let before = essence(&session);
     let stale: [Input<u32>; 9] = [
         Input::LinkUp { link: old },
         Input::LinkUp { link: new },
-        Input::LinkDown { link: old, cause: Cause::Closed(1010), hint: Hint::NONE },
+        Input::LinkDown { link: old, reason: Reason::Closed(1010), hint: RetryHint::NONE },
         Input::Received { link: old, head: Head::Ack { id: id(1) } },
         Input::Received { link: old, head: data(3) },
         Input::Received { link: new.next(), head: Head::Pong },
         Input::Writable { link: old, yes: false },
-        Input::Posted { post: PostId { seq: Seq::FIRST, attempt: 1 }, outcome: HttpOutcome::Acked },
+        Input::Posted { post: PostId { seq: Seq::FIRST, attempt: 1 }, outcome: HttpOutcome::status(200) },
         Input::Complete { delivery: DeliveryId::from_number(9), verdict: Verdict::Done },
     ];
     for (count, input) in (1..).zip(stale) {
@@ -494,7 +494,7 @@ fn r7_an_old_connections_greeting_does_not_make_a_new_one_ready() {
     config.link.ready = crate::Ready::Hello;
     let mut session = session(config);
     let old = connects(&drain(&mut session)).unwrap();
-    session.link_down(at(0), old, Cause::Refused, Hint::NONE);
+    session.link_down(at(0), old, Reason::PortClosed, RetryHint::NONE);
     let (now, _, _) = reconnect(&mut session);
     assert_eq!(session.handle(now, Input::Received { link: old, head: Head::Hello }), Reply::Stale);
     assert_eq!(session.state(), State::Handshaking);
@@ -517,7 +517,7 @@ fn r7_a_newcomer_knocks_and_the_holder_is_asked() {
             session.tick(at(3));
             let did = drain(&mut session);
             assert!(did.contains(&Did::Close(holder, Ending::Drop)), "{did:?}");
-            assert!(did.contains(&Did::Event(Event::Down { link: holder, cause: Cause::Replaced })));
+            assert!(did.contains(&Did::Event(Event::Down { link: holder, reason: Reason::Replaced })));
             assert_eq!(session.connection(), Some(newcomer));
         }
     }
@@ -532,7 +532,7 @@ fn h1_a_request_carries_the_id_and_h6_its_deadline() {
     let did = drain(&mut session);
     let post = PostId { seq, attempt: 1 };
     assert!(did.contains(&Did::Post(post, id(1), 42, 10 * SECOND)), "{did:?}");
-    session.posted(at(3), post, HttpOutcome::Acked);
+    session.posted(at(3), post, HttpOutcome::status(200));
     assert_eq!(ends(&drain(&mut session)), [(1, BY_HTTP)]);
 }
 
@@ -578,11 +578,11 @@ fn h6_so_many_requests_at_once_and_one_while_http_fails() {
     }
     let did = run_until(&mut session, at(2), false);
     let [first, second] = posts(&did)[..] else { panic!("{did:?}") };
-    session.posted(at(3), first, HttpOutcome::Unreached);
-    session.posted(at(3), second, HttpOutcome::Unreached);
+    session.posted(at(3), first, HttpOutcome::Unreached(Reason::PortClosed));
+    session.posted(at(3), second, HttpOutcome::Unreached(Reason::PortClosed));
     let did = run_until(&mut session, at(5), false);
     let [third] = posts(&did)[..] else { panic!("{did:?}") };
-    session.posted(at(5), third, HttpOutcome::Acked);
+    session.posted(at(5), third, HttpOutcome::status(200));
     assert_eq!(posts(&drain(&mut session)).len(), 2);
 }
 
@@ -602,7 +602,7 @@ fn f1_what_was_passed_over_during_the_grace_goes_by_http_after_it() {
     let (mut session, link) = up(config());
     let _ = send(&mut session, at(0), 1);
     let _ = drain(&mut session);
-    let _ = down(&mut session, at(10), link, Cause::Closed(1006));
+    let _ = down(&mut session, at(10), link, Reason::Closed(1006));
     let _ = send(&mut session, at(10), 2);
     assert!(posts(&drain(&mut session)).is_empty(), "they wait");
     let did = run_until(&mut session, at(12), false);
@@ -622,7 +622,7 @@ fn f2_unanswered_asks_and_if_the_peer_is_mute_everything_moves_under_its_id() {
     assert_eq!(session.state(), State::Suspect);
     let did = run_until(&mut session, at(6), true);
     assert!(did.contains(&Did::Close(first, Ending::Drop)), "{did:?}");
-    assert!(did.contains(&Did::Event(Event::Down { link: first, cause: Cause::Dead })));
+    assert!(did.contains(&Did::Event(Event::Down { link: first, reason: Reason::Dead })));
     let (_, second, did) = reconnect(&mut session);
     assert!(did.contains(&Did::Data(second, Seq::FIRST, id(1), 1)), "{did:?}");
 }
@@ -638,7 +638,7 @@ fn f2_unanswered_asks_with_the_short_deadline_even_if_the_ordinary_ping_is_out()
     assert_eq!(pings(&drain(&mut session)), 1);
     let did = run_until(&mut session, when.after(6 * SECOND), true);
     assert!(
-        did.contains(&Did::Event(Event::Down { link, cause: Cause::Dead })),
+        did.contains(&Did::Event(Event::Down { link, reason: Reason::Dead })),
         "three to wait, three to ask: {did:?}"
     );
 }
@@ -663,7 +663,7 @@ fn f2_without_http_what_stays_unanswered_goes_again_on_the_next_connection() {
     let (mut session, first) = up(only_websocket());
     let _ = send(&mut session, at(0), 1);
     let did = run_until(&mut session, at(124), false);
-    assert!(did.contains(&Did::Event(Event::Down { link: first, cause: Cause::Unanswered })), "{did:?}");
+    assert!(did.contains(&Did::Event(Event::Down { link: first, reason: Reason::Unanswered })), "{did:?}");
     let (_, second, did) = reconnect(&mut session);
     assert_eq!(frames(&did), [(second, 1)], "the same message, under the same number");
 }
@@ -695,7 +695,7 @@ fn f3_a_slow_receiver_is_not_handed_every_message_twice() {
         let did = run_until(&mut session, now.after(3 * SECOND).after(Duration::from_millis(1)), false);
         now = session.now();
         for post in posts(&did) {
-            session.posted(now, post, HttpOutcome::InProgress { after: 100 * SECOND });
+            session.posted(now, post, HttpOutcome::status(409).with_after(100 * SECOND));
         }
         let _ = session.received(now, link, Head::Ack { id: ORIGIN.message(seq) });
         let _ = drain(&mut session);
@@ -710,11 +710,11 @@ fn f4_1009_sends_the_large_one_by_http_and_blames_nobody() {
     let big = session.send(at(0), 1, 90, Policy::DEFAULT).unwrap();
     let _ = send(&mut session, at(0), 2);
     let _ = drain(&mut session);
-    let did = down(&mut session, at(1), link, Cause::Closed(1009));
+    let did = down(&mut session, at(1), link, Reason::Closed(1009));
     assert_eq!(posts(&did), [PostId { seq: big, attempt: 1 }], "at once: {did:?}");
     let (_, second, did) = reconnect(&mut session);
     assert_eq!(frames(&did), [(second, 2)]);
-    session.posted(session.now(), PostId { seq: big, attempt: 1 }, HttpOutcome::Acked);
+    session.posted(session.now(), PostId { seq: big, attempt: 1 }, HttpOutcome::status(200));
     assert_eq!(ends(&drain(&mut session)), [(1, BY_HTTP)]);
 }
 
@@ -724,7 +724,7 @@ fn f4_1009_without_http_ends_the_large_one() {
     let _ = session.send(at(0), 1, 90, Policy::DEFAULT).unwrap();
     let _ = send(&mut session, at(0), 2);
     let _ = drain(&mut session);
-    let did = down(&mut session, at(1), link, Cause::Closed(1009));
+    let did = down(&mut session, at(1), link, Reason::Closed(1009));
     assert_eq!(ends(&did), [(1, Outcome::Rejected(Rejection::TooLarge))]);
     assert_eq!(session.backlog(), 1);
 }
@@ -740,7 +740,7 @@ fn f6_gonkas_unanswered_batch_goes_by_http_after_three_seconds_under_its_id() {
         let did = run_until(&mut session, now.after(3 * SECOND), false);
         let [post] = posts(&did)[..] else { panic!("{n}: {did:?}") };
         assert_eq!(post.seq, seq);
-        session.posted(session.now(), post, HttpOutcome::Acked);
+        session.posted(session.now(), post, HttpOutcome::status(200));
         assert_eq!(ends(&drain(&mut session)), [(u64::from(n), BY_HTTP)]);
         // It is merely slow: the answer comes all the same.
         let _ = session.received(session.now(), link, Head::Ack { id: ORIGIN.message(seq) });
@@ -760,8 +760,8 @@ fn f7_both_paths_down_nothing_is_dropped_and_the_state_says_so() {
     while session.now() < at(600) {
         for did in core::mem::take(&mut did) {
             match did {
-                Did::Connect(link) => session.link_down(session.now(), link, Cause::Refused, Hint::NONE),
-                Did::Post(post, ..) => session.posted(session.now(), post, HttpOutcome::Unreached),
+                Did::Connect(link) => session.link_down(session.now(), link, Reason::PortClosed, RetryHint::NONE),
+                Did::Post(post, ..) => session.posted(session.now(), post, HttpOutcome::Unreached(Reason::PortClosed)),
                 Did::Event(Event::State { to, .. }) => {
                     let _ = states.insert(format!("{to}"));
                 }
@@ -788,7 +788,7 @@ fn f7_a_write_that_does_not_move_ends_the_connection_after_five_seconds() {
     assert!(drain(&mut session).is_empty(), "nothing for a full socket");
     session.writable(at(2), link, false);
     let did = run_until(&mut session, at(6), true);
-    assert!(did.contains(&Did::Event(Event::Down { link, cause: Cause::Stalled })), "{did:?}");
+    assert!(did.contains(&Did::Event(Event::Down { link, reason: Reason::Stalled })), "{did:?}");
     let (mut moving, link) = up(config());
     for second in 1..100 {
         moving.writable(at(second), link, second % 2 == 0);
@@ -803,15 +803,15 @@ fn p2_a_new_connection_is_asked_and_dropped_if_it_is_mute() {
     let mut config = config();
     config.route.grace = Duration::ZERO;
     let (mut session, link) = up(config);
-    let _ = down(&mut session, at(100), link, Cause::Closed(1006));
+    let _ = down(&mut session, at(100), link, Reason::Closed(1006));
     let _ = send(&mut session, at(100), 1);
     let [post] = posts(&drain(&mut session))[..] else { panic!() };
     let (now, second, did) = reconnect(&mut session);
     assert!(pings(&did) == 1 && frames(&did).is_empty(), "{did:?}");
     assert_eq!(session.state(), State::Degraded);
-    session.posted(now, post, HttpOutcome::Acked);
+    session.posted(now, post, HttpOutcome::status(200));
     let did = run_until(&mut session, now.after(3 * SECOND), true);
-    assert!(did.contains(&Did::Event(Event::Down { link: second, cause: Cause::Dead })), "{did:?}");
+    assert!(did.contains(&Did::Event(Event::Down { link: second, reason: Reason::Dead })), "{did:?}");
     assert_eq!(session.path(), Path::Http);
 }
 
@@ -821,7 +821,7 @@ fn p5_a_network_change_dials_at_once_and_asks_a_connection_that_is_up() {
     session.network_changed(at(1));
     assert_eq!(pings(&drain(&mut session)), 1);
     let _ = session.received(at(1), link, Head::Pong);
-    session.link_down(at(2), link, Cause::Rejected(426), Hint::after(300 * SECOND));
+    session.link_down(at(2), link, Reason::Status(426), RetryHint::after(300 * SECOND));
     assert_eq!(connects(&drain(&mut session)), None);
     session.network_changed(at(3));
     assert!(connects(&drain(&mut session)).is_some());
@@ -837,14 +837,14 @@ fn p6_a_change_of_path_in_the_middle_neither_loses_nor_doubles() {
     }
     assert_eq!(frames(&drain(&mut session)).len(), 3);
     let _ = session.received(at(1), first, Head::Ack { id: id(2) });
-    let did = down(&mut session, at(1), first, Cause::Closed(1006));
+    let did = down(&mut session, at(1), first, Reason::Closed(1006));
     let [one, three] = posts(&did)[..] else { panic!("{did:?}") };
     assert_eq!((one.seq.get(), three.seq.get()), (1, 3));
     // It comes back while both requests are under way: they are not sent as frames besides.
     let (now, second, did) = reconnect(&mut session);
     assert!(frames(&did).is_empty(), "{did:?}");
-    session.posted(now, one, HttpOutcome::Acked);
-    session.posted(now, three, HttpOutcome::Unknown);
+    session.posted(now, one, HttpOutcome::status(200));
+    session.posted(now, three, HttpOutcome::Unknown(Reason::Timeout));
     let mut did = run_until(&mut session, now.after(15 * SECOND), false);
     assert_eq!(session.path(), Path::WebSocket);
     assert_eq!(frames(&did), [(second, 3)], "the one of which nothing is known");
@@ -860,7 +860,7 @@ fn b3_a_server_that_accepts_and_closes_is_dialled_less_and_less() {
     let (mut session, mut link) = up(config());
     let mut now = at(0);
     while now < at(600) {
-        let _ = down(&mut session, now, link, Cause::Closed(1006));
+        let _ = down(&mut session, now, link, Reason::Closed(1006));
         (now, link, _) = reconnect(&mut session);
     }
     assert!(session.stats().attempts < 60, "{} in ten minutes", session.stats().attempts);
@@ -879,7 +879,7 @@ fn b7_a_dial_that_hangs_is_given_up_and_its_late_success_dropped() {
 fn l1_a_mute_peer_is_found_by_the_sessions_own_deadlines() {
     let (mut session, link) = up(config());
     let did = run_until(&mut session, at(46), true);
-    assert!(did.contains(&Did::Event(Event::Down { link, cause: Cause::Dead })), "{did:?}");
+    assert!(did.contains(&Did::Event(Event::Down { link, reason: Reason::Dead })), "{did:?}");
     let (mut session, link) = up(config());
     let _ = run_until(&mut session, at(3600), false);
     assert_eq!(session.connection(), Some(link), "one that answers is kept");
@@ -944,7 +944,7 @@ fn l5_after_a_gap_the_peer_is_asked_before_anything_is_concluded() {
     session.tick(at(7200));
     let _ = drain(&mut session);
     let did = run_until(&mut session, at(7203), true);
-    assert!(did.contains(&Did::Event(Event::Down { link, cause: Cause::Dead })), "but soon: {did:?}");
+    assert!(did.contains(&Did::Event(Event::Down { link, reason: Reason::Dead })), "but soon: {did:?}");
 }
 
 #[test]
@@ -968,7 +968,7 @@ fn l5_a_gap_ends_neither_a_drain_nor_the_grace_before_http() {
     let _ = closing.received(at(3601), link, Head::Ack { id: id(1) });
     assert_eq!(ends(&drain(&mut closing)), [(1, BY_WEBSOCKET)]);
     let (mut waiting, link) = up(config());
-    let _ = down(&mut waiting, at(1), link, Cause::Closed(1006));
+    let _ = down(&mut waiting, at(1), link, Reason::Closed(1006));
     waiting.tick(at(3600));
     let _ = drain(&mut waiting);
     assert_eq!(waiting.path(), Path::WebSocket);
@@ -994,7 +994,7 @@ fn l5_a_driver_that_is_late_every_time_still_finds_the_dead_and_ends_a_close() {
     for _ in 0..20 {
         now = now.after(60 * SECOND);
         session.tick(now);
-        dead |= drain(&mut session).contains(&Did::Event(Event::Down { link, cause: Cause::Dead }));
+        dead |= drain(&mut session).contains(&Did::Event(Event::Down { link, reason: Reason::Dead }));
     }
     assert!(dead, "late is not asleep");
     let (mut session, _) = up(only_websocket());
@@ -1026,8 +1026,8 @@ fn l8_a_close_with_nothing_to_do_is_a_close_frame_at_once() {
     session.close(at(1), 30 * SECOND);
     let did = drain(&mut session);
     assert!(did.contains(&Did::Close(link, Ending::Code(1000))), "{did:?}");
-    let did = down(&mut session, at(1), link, Cause::Closed(1000));
-    assert!(did.contains(&Did::Event(Event::Down { link, cause: Cause::Ours })), "{did:?}");
+    let did = down(&mut session, at(1), link, Reason::Closed(1000));
+    assert!(did.contains(&Did::Event(Event::Down { link, reason: Reason::Ours })), "{did:?}");
     assert_eq!((session.state(), session.deadline()), (State::Closed, None));
 }
 
@@ -1051,7 +1051,7 @@ fn l8_a_close_ends_as_soon_as_the_last_words_have_left_not_when_its_time_is_over
     for by_frame in [true, false] {
         let (mut session, link) = up(config());
         if !by_frame {
-            let _ = down(&mut session, at(0), link, Cause::Closed(1006));
+            let _ = down(&mut session, at(0), link, Reason::Closed(1006));
         }
         let arrival = if by_frame {
             session.received(at(0), link, data(7)).unwrap()
@@ -1116,8 +1116,8 @@ fn l8_the_result_of_a_request_that_comes_after_the_end_moves_nothing() {
     let [post] = posts(&drain(&mut session))[..] else { panic!() };
     session.close(at(0), Duration::ZERO);
     let _ = drain(&mut session);
-    let _ = down(&mut session, at(1), link, Cause::Closed(1000));
-    session.posted(at(2), post, HttpOutcome::Gone);
+    let _ = down(&mut session, at(1), link, Reason::Closed(1000));
+    session.posted(at(2), post, HttpOutcome::status(302));
     assert_eq!(drain(&mut session), []);
     assert_eq!((session.state(), session.deadline()), (State::Closed, None));
 }
@@ -1128,10 +1128,10 @@ fn l8_messages_of_a_session_that_is_closing_go_by_http_if_the_connection_is_lost
     let _ = send(&mut session, at(0), 1);
     let _ = drain(&mut session);
     session.close(at(0), 30 * SECOND);
-    let _ = down(&mut session, at(1), link, Cause::Closed(1006));
+    let _ = down(&mut session, at(1), link, Reason::Closed(1006));
     let did = run_until(&mut session, at(3), false);
     let [post] = posts(&did)[..] else { panic!("{did:?}") };
-    session.posted(at(4), post, HttpOutcome::Acked);
+    session.posted(at(4), post, HttpOutcome::status(200));
     let did = drain(&mut session);
     assert_eq!((ends(&did), session.state()), (vec![(1, BY_HTTP)], State::Closed));
     assert_eq!(session.deadline(), None);
@@ -1142,10 +1142,10 @@ fn g3_events_are_differences_and_say_each_thing_once() {
     let mut session = session(only_websocket());
     let first = connects(&drain(&mut session)).unwrap();
     let _ = session.link_up(at(0), first);
-    session.link_down(at(0), first, Cause::Closed(1006), Hint::NONE);
+    session.link_down(at(0), first, Reason::Closed(1006), RetryHint::NONE);
     let did = drain(&mut session);
     let state = Did::Event(Event::State { from: State::Connecting, to: State::Waiting });
-    assert_eq!(did, [Did::Event(Event::Down { link: first, cause: Cause::Closed(1006) }), state]);
+    assert_eq!(did, [Did::Event(Event::Down { link: first, reason: Reason::Closed(1006) }), state]);
     session.tick(at(0));
     assert!(drain(&mut session).is_empty());
 }
@@ -1156,7 +1156,7 @@ fn g1_a_message_tied_to_its_connection_ends_with_the_next_one() {
     let tied = Policy { on_new_link: OnNewLink::Drop, ..Policy::DEFAULT };
     let _ = session.send(at(0), 1, 10, tied).unwrap();
     let _ = drain(&mut session);
-    let _ = down(&mut session, at(0), link, Cause::Closed(1006));
+    let _ = down(&mut session, at(0), link, Reason::Closed(1006));
     let (_, _, did) = reconnect(&mut session);
     assert_eq!((ends(&did), frames(&did)), (vec![(1, Outcome::Abandoned)], vec![]));
 }
@@ -1194,7 +1194,7 @@ fn a_session_prints_readably() {
 #[test]
 #[cfg(target_pointer_width = "64")]
 fn u13_sizes_stay_what_they_are() {
-    assert!(size_of::<InlineSession<u32, 8>>() <= 11_520, "{}", size_of::<InlineSession<u32, 8>>());
+    assert!(size_of::<InlineSession<u32, 8>>() <= 11_648, "{}", size_of::<InlineSession<u32, 8>>());
     assert!(size_of::<Slot<u32>>() <= 104, "{}", size_of::<Slot<u32>>());
     assert!(size_of::<Seen>() <= 136, "{}", size_of::<Seen>());
     assert!(size_of::<Output<'_, u32>>() <= 80, "{}", size_of::<Output<'_, u32>>());
@@ -1207,7 +1207,7 @@ enum Do {
     Start,
     Accept,
     LinkUp,
-    LinkDown(Cause),
+    LinkDown(Reason),
     StaleDown,
     Data(u128),
     Ack(u64),
@@ -1224,16 +1224,16 @@ enum Do {
     Drain,
 }
 
-fn cause() -> impl Strategy<Value = Cause> {
+fn reason() -> impl Strategy<Value = Reason> {
     proptest::sample::select(vec![
-        Cause::Closed(1006),
-        Cause::Closed(1006),
-        Cause::Closed(1008),
-        Cause::Closed(1009),
-        Cause::Closed(1010),
-        Cause::Rejected(426),
-        Cause::Refused,
-        Cause::Ours,
+        Reason::Closed(1006),
+        Reason::Closed(1006),
+        Reason::Closed(1008),
+        Reason::Closed(1009),
+        Reason::Closed(1010),
+        Reason::Status(426),
+        Reason::PortClosed,
+        Reason::Ours,
     ])
 }
 
@@ -1242,7 +1242,7 @@ fn step() -> impl Strategy<Value = Do> {
         1 => Just(Do::Start),
         1 => Just(Do::Accept),
         8 => Just(Do::LinkUp),
-        2 => cause().prop_map(Do::LinkDown),
+        2 => reason().prop_map(Do::LinkDown),
         1 => Just(Do::StaleDown),
         4 => (0..5_u128).prop_map(Do::Data),
         6 => (0..5_u64).prop_map(Do::Ack),
@@ -1262,14 +1262,14 @@ fn step() -> impl Strategy<Value = Do> {
 
 fn outcome(n: u8) -> HttpOutcome {
     match n {
-        0 => HttpOutcome::Acked,
-        1 => HttpOutcome::InProgress { after: SECOND },
-        2 => HttpOutcome::Rejected { status: 413 },
-        3 => HttpOutcome::Busy { after: 2 * SECOND },
-        4 => HttpOutcome::Auth,
-        5 => HttpOutcome::Gone,
-        6 => HttpOutcome::Unreached,
-        _ => HttpOutcome::Unknown,
+        0 => HttpOutcome::status(200),
+        1 => HttpOutcome::status(409).with_after(SECOND),
+        2 => HttpOutcome::status(413),
+        3 => HttpOutcome::status(503).with_after(2 * SECOND),
+        4 => HttpOutcome::status(401),
+        5 => HttpOutcome::status(302),
+        6 => HttpOutcome::Unreached(Reason::PortClosed),
+        _ => HttpOutcome::Unknown(Reason::Timeout),
     }
 }
 
@@ -1348,10 +1348,10 @@ impl Play {
             Do::LinkUp => {
                 let _ = session.link_up(now, link);
             }
-            Do::LinkDown(cause) => session.link_down(now, link, cause, Hint::NONE),
+            Do::LinkDown(reason) => session.link_down(now, link, reason, RetryHint::NONE),
             Do::StaleDown => {
                 let stale = LinkId::from_number(link.get().saturating_sub(1));
-                session.link_down(now, stale, Cause::Closed(1010), Hint::NONE);
+                session.link_down(now, stale, Reason::Closed(1010), RetryHint::NONE);
             }
             Do::Data(n) => {
                 if let Some(Arrival::Deliver { delivery, .. }) = session.received(now, link, data(n)) {
@@ -1459,7 +1459,7 @@ proptest! {
         let now = play.session.now();
         play.session.network_changed(now);
         for post in core::mem::take(&mut play.outstanding) {
-            play.session.posted(now, post, HttpOutcome::Unreached);
+            play.session.posted(now, post, HttpOutcome::Unreached(Reason::PortClosed));
         }
         for delivery in core::mem::take(&mut play.open) {
             let _ = play.session.complete(now, delivery, Verdict::Done);
@@ -1492,7 +1492,7 @@ proptest! {
         websocket in any::<bool>(),
     ) {
         let mut config = config();
-        config.link.rows = &[crate::Row(crate::On::Close(1010, 1010), crate::Class::Retry)];
+        config.link.rows = &[crate::CloseRule(crate::CloseMatch::Close(1010, 1010), crate::RetryClass::Retry)];
         config.link.backoff = BackoffConfig::range(SECOND, 2 * SECOND);
         config.route.backoff = BackoffConfig::range(SECOND, 2 * SECOND);
         config.route.blocked = 2 * SECOND;
@@ -1500,7 +1500,7 @@ proptest! {
         let mut play = Play::new(config);
         play.session.start(at(0));
         // Not what only HTTP could carry.
-        let large = |step: &&Do| matches!(step, Do::Send { size: 101.., .. } | Do::LinkDown(Cause::Closed(1009)));
+        let large = |step: &&Do| matches!(step, Do::Send { size: 101.., .. } | Do::LinkDown(Reason::Closed(1009)));
         for step in steps.iter().filter(|step| !large(step)) {
             play.step(step);
         }
@@ -1513,7 +1513,7 @@ proptest! {
             let now = play.session.now();
             for post in outstanding.drain(..) {
                 play.outstanding.remove(&post);
-                let said = if websocket { HttpOutcome::Unreached } else { HttpOutcome::Acked };
+                let said = if websocket { HttpOutcome::Unreached(Reason::PortClosed) } else { HttpOutcome::status(200) };
                 play.session.posted(now, post, said);
             }
             if let Some(link) = play.session.connection() {
@@ -1524,7 +1524,7 @@ proptest! {
                     Did::Connect(link) if websocket => {
                         let _ = play.session.link_up(now, link);
                     }
-                    Did::Connect(link) => play.session.link_down(now, link, Cause::Refused, Hint::NONE),
+                    Did::Connect(link) => play.session.link_down(now, link, Reason::PortClosed, RetryHint::NONE),
                     Did::Data(link, _, id, _) if websocket => {
                         let _ = play.session.received(now, link, Head::Ack { id });
                     }
@@ -1532,7 +1532,7 @@ proptest! {
                         let _ = play.session.received(now, link, Head::Pong);
                     }
                     Did::Close(link, Ending::Code(_)) => {
-                        play.session.link_down(now, link, Cause::Closed(1006), Hint::NONE);
+                        play.session.link_down(now, link, Reason::Closed(1006), RetryHint::NONE);
                     }
                     _ => {}
                 }
@@ -1601,7 +1601,7 @@ fn u3_what_no_ping_proved_goes_again_on_the_next_connection() {
     let (mut session, link) = proved_by_pong();
     let first = session.send(Instant::ZERO, "a", 1, Policy::DEFAULT).unwrap();
     assert_eq!(settled(&mut session).2, 1);
-    session.link_down(Instant::ZERO, link, Cause::Closed(1006), Hint::NONE);
+    session.link_down(Instant::ZERO, link, Reason::Closed(1006), RetryHint::NONE);
     let Accepted::Open(next) = session.accept(Instant::ZERO) else { panic!("refused") };
     assert_eq!(settled(&mut session), (std::vec![], 1, 1));
     assert_eq!(session.received(Instant::ZERO, link, Head::Pong), None, "the old connection proves nothing");
@@ -1617,8 +1617,10 @@ fn r8_a_newcomer_that_replaces_has_the_place_at_once() {
     let Accepted::Open(new) = session.accept(Instant::ZERO) else { panic!("refused") };
     assert!(matches!(session.poll(), Some(Output::Close { link, ending: Ending::Code(REPLACED) }) if link == old));
     assert_eq!(session.connection(), Some(new));
-    assert!(matches!(session.poll(), Some(Output::Event(Event::Down { link, cause: Cause::Replaced })) if link == old));
-    session.link_down(Instant::ZERO, old, Cause::Closed(4003), Hint::NONE);
+    assert!(
+        matches!(session.poll(), Some(Output::Event(Event::Down { link, reason: Reason::Replaced })) if link == old)
+    );
+    session.link_down(Instant::ZERO, old, Reason::Closed(4003), RetryHint::NONE);
     assert_eq!(session.connection(), Some(new), "the end of the old one is none of the new one's business");
 }
 

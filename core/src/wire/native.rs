@@ -35,7 +35,7 @@ use core::time::Duration;
 
 use crate::ids::Seq;
 use crate::marks::{Beat, Nack, Report};
-use crate::resume::{Greeting, Reason};
+use crate::resume::{Greeting, ResumeRefusal};
 
 pub use decode::{Malformed, check, decode};
 
@@ -252,12 +252,12 @@ pub struct Hello<'a> {
 /// A hub's answer to a hello that it takes.
 ///
 /// ```
-/// use bowline::{Greeting, Origin, Reason};
+/// use bowline::{Greeting, Origin, ResumeRefusal};
 /// use bowline::wire::native::{FRAME_LIMIT, Frame, Ticket, Welcome, decode};
 /// use core::time::Duration;
 /// let welcome = Welcome {
 ///     ticket: Ticket { sid: "s-1".into(), token: "t-1".into() },
-///     reason: Some(Reason::Expired),
+///     reason: Some(ResumeRefusal::Expired),
 ///     greeting: Greeting::new(Origin::new(9, 4)),
 ///     heartbeat: Duration::from_secs(20),
 ///     dead: Duration::from_secs(45),
@@ -274,7 +274,7 @@ pub struct Welcome<'a> {
     /// For the next hello.
     pub ticket: Ticket<'a>,
     /// Why it was not resumed, if that was asked for.
-    pub reason: Option<Reason>,
+    pub reason: Option<ResumeRefusal>,
     /// What it says of its own messages and of the client's; `resume` is `resumed`, `life` is `dedupe_ttl`.
     pub greeting: Greeting,
     /// How often it pings.
@@ -290,15 +290,15 @@ pub struct Welcome<'a> {
 /// Why a hub does not take a client.
 ///
 /// ```
-/// use bowline::Reason;
+/// use bowline::ResumeRefusal;
 /// use bowline::wire::native::Refusal;
-/// assert_eq!(Refusal::parse("epoch"), Some(Refusal::Resume(Reason::Epoch)));
+/// assert_eq!(Refusal::parse("epoch"), Some(Refusal::Resume(ResumeRefusal::Epoch)));
 /// assert_eq!(Refusal::Horizon.as_str(), "horizon");
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Refusal {
-    /// Of the session it asked for: in practice [`Reason::Epoch`] and [`Reason::Identity`].
-    Resume(Reason),
+    /// Of the session it asked for: in practice [`ResumeRefusal::Epoch`] and [`ResumeRefusal::Identity`].
+    Resume(ResumeRefusal),
     /// The application does not know it.
     Auth,
     /// It may repeat a message for longer than the hub remembers one (S12).
@@ -320,7 +320,7 @@ impl Refusal {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let own = [Self::Auth, Self::Horizon].into_iter().find(|refusal| refusal.as_str() == text);
-        own.or_else(|| Reason::parse(text).map(Self::Resume))
+        own.or_else(|| ResumeRefusal::parse(text).map(Self::Resume))
     }
 }
 

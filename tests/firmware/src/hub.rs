@@ -6,7 +6,7 @@ use bowline::hub::{
     Verdict,
 };
 use bowline::{
-    Arrival, Cause, Event, Head, HttpOutcome, Instant, MessageId, Origin, Policy, PostId, RequestId, Seq, SplitMix64,
+    Arrival, Event, Head, HttpOutcome, Instant, MessageId, Origin, Policy, PostId, Reason, RequestId, Seq, SplitMix64,
     hub::ConnId, hub::SessionId,
 };
 use core::hint::black_box;
@@ -125,7 +125,7 @@ fn input(hub: &mut Small, rng: &mut SplitMix64, now: Instant, step: u32, seen: &
             let _ = hub.received(now, wall, conn, head, 2, None);
         }
         (8, Some(conn), _) => hub.writable(now, conn, small > 2),
-        (9, Some(conn), _) => hub.disconnected(now, conn, Cause::Closed(1006)),
+        (9, Some(conn), _) => hub.disconnected(now, conn, Reason::Closed(1006)),
         (10, ..) => {
             let request = RequestId(u64::from(step));
             if let Ok((session, Arrival::Deliver { delivery, .. })) =
@@ -139,7 +139,7 @@ fn input(hub: &mut Small, rng: &mut SplitMix64, now: Instant, step: u32, seen: &
             let how = Publish { key: Some(small), snapshot: small == 0 };
             hub.publish(now, [8; 16], 16, how, |_, _| rng.up_to(3) > 0);
         }
-        (14, _, Some(session)) => hub.posted(now, session, seen.post, HttpOutcome::Acked),
+        (14, _, Some(session)) => hub.posted(now, session, seen.post, HttpOutcome::status(200)),
         (15, _, Some(session)) if small == 0 => {
             hub.dismiss(now, session);
         }

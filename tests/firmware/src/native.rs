@@ -2,9 +2,9 @@
 
 use super::Payload;
 use bowline::{
-    Accepted, Arrival, Beat, Cause, DeliveryId, Event, Got, Greeting, Head, Hint, HttpOutcome, InlineSession, Input,
-    Instant, LinkId, NATIVE, NATIVE_PEER, Nack, Origin, Output, Policy, PostId, Reason, Reply, Report, RequestId, Seq,
-    SplitMix64, Verdict,
+    Accepted, Arrival, Beat, DeliveryId, Event, Got, Greeting, Head, HttpOutcome, InlineSession, Input, Instant,
+    LinkId, NATIVE, NATIVE_PEER, Nack, Origin, Output, Policy, PostId, Reason, Reply, Report, RequestId, ResumeRefusal,
+    RetryHint, Seq, SplitMix64, Verdict,
 };
 use core::hint::black_box;
 use core::time::Duration;
@@ -120,22 +120,22 @@ fn head(rng: &mut SplitMix64) -> Head {
             let nack = if after.is_zero() { Nack::Reject } else { Nack::Retry { after } };
             Head::Nack { seq: seq(rng), nack }
         }
-        _ => Head::Welcome { greeting: greeting(rng), refused: (rng.up_to(3) == 0).then_some(Reason::Expired) },
+        _ => Head::Welcome { greeting: greeting(rng), refused: (rng.up_to(3) == 0).then_some(ResumeRefusal::Expired) },
     }
 }
 
 fn input(rng: &mut SplitMix64, step: u32, seen: &Seen) -> Input<Payload> {
     let (link, request) = (seen.link, RequestId(u64::from(step)));
     let outcome = match rng.up_to(5) {
-        0 => HttpOutcome::Gone,
-        1 => HttpOutcome::Unknown,
-        2 => HttpOutcome::InProgress { after: Duration::from_millis(rng.up_to(3000)) },
-        _ => HttpOutcome::Acked,
+        0 => HttpOutcome::status(302),
+        1 => HttpOutcome::Unknown(Reason::Timeout),
+        2 => HttpOutcome::status(409).with_after(Duration::from_millis(rng.up_to(3000))),
+        _ => HttpOutcome::status(200),
     };
     match rng.up_to(19) {
         0 => Input::Accept,
         1 | 2 => Input::LinkUp { link },
-        3 if rng.up_to(3) == 0 => Input::LinkDown { link, cause: Cause::Closed(1006), hint: Hint::NONE },
+        3 if rng.up_to(3) == 0 => Input::LinkDown { link, reason: Reason::Closed(1006), hint: RetryHint::NONE },
         3..=7 => Input::Received { link, head: head(rng) },
         8 => Input::Carried { head: head(rng) },
         9 => Input::Greeted { greeting: greeting(rng), known: None, http: rng.up_to(1) == 0 },

@@ -10,9 +10,10 @@ mod hub;
 mod native;
 
 use bowline::{
-    Accepted, AckWait, Answer, Arrival, Cause, Config, ContentKey, DeliveryId, Ending, Event, Frame, GONKA_API_NODE,
-    GONKA_ML_NODE, Head, Hint, HttpOutcome, InlineSession, Input, Instant, LinkId, MessageId, OnNewLink, Origin,
-    Outcome, Output, Path, Policy, PostId, Reply, RequestId, RouteConfig, Seq, SplitMix64, State, Timers, Verdict,
+    Accepted, AckWait, Answer, Arrival, Config, ContentKey, DeliveryId, Ending, Event, Frame, GONKA_API_NODE,
+    GONKA_ML_NODE, Head, HttpOutcome, InlineSession, Input, Instant, LinkId, MessageId, OnNewLink, Origin, Outcome,
+    Output, Path, Policy, PostId, Reason, Reply, RequestId, RetryHint, RouteConfig, Seq, SplitMix64, State, Timers,
+    Verdict,
 };
 use core::hint::black_box;
 use core::time::Duration;
@@ -88,7 +89,7 @@ struct Drained {
     post: Option<(PostId, MessageId, Payload)>,
     settled: Option<(Seq, Outcome)>,
     ends: u64,
-    down: Option<Cause>,
+    down: Option<Reason>,
 }
 
 struct Shell {
@@ -123,8 +124,8 @@ impl Shell {
         self.handle(Input::Posted { post, outcome }) == Reply::Done
     }
 
-    fn lose(&mut self, link: LinkId, cause: Cause) -> bool {
-        self.handle(Input::LinkDown { link, cause, hint: Hint::NONE }) == Reply::Done
+    fn lose(&mut self, link: LinkId, reason: Reason) -> bool {
+        self.handle(Input::LinkDown { link, reason, hint: RetryHint::NONE }) == Reply::Done
     }
 
     fn drain(&mut self) -> Drained {
@@ -138,7 +139,7 @@ impl Shell {
                     all.settled = Some((seq, outcome));
                     all.ends += 1;
                 }
-                Output::Event(Event::Down { cause, .. }) => all.down = Some(cause),
+                Output::Event(Event::Down { reason, .. }) => all.down = Some(reason),
                 Output::Event(_) => {}
                 Output::Respond { request, answer } => all.respond = Some((request, answer)),
                 Output::Frame { link, frame: Frame::Data { id, payload, .. } } => all.data = Some((link, id, *payload)),
@@ -175,7 +176,7 @@ impl Shell {
                 return Some(found);
             }
             if let Some(link) = all.connect {
-                let _ = self.lose(link, Cause::Refused);
+                let _ = self.lose(link, Reason::PortClosed);
             }
         }
         None
@@ -202,12 +203,12 @@ fn life() -> Result<(), usize> {
     // The connection breaks under the next one: after the grace it goes by HTTP, under the same id.
     let seq = some!(shell.send([2; 16]));
     let (_, id, _) = some!(shell.drain().data);
-    check!(shell.lose(first, Cause::Closed(1006)));
+    check!(shell.lose(first, Reason::Closed(1006)));
     let (post, posted_id, payload) = some!(shell.wait_for(|all| all.post));
     check!(posted_id == id && payload == [2; 16]);
     check!(shell.session.path() == Path::Http);
-    check!(shell.post(post, HttpOutcome::from_status(black_box(200), None)));
-    check!(!shell.post(post, HttpOutcome::Acked));
+    check!(shell.post(post, HttpOutcome::status(black_box(200))));
+    check!(!shell.post(post, HttpOutcome::status(200)));
     check!(shell.drain().settled == Some((seq, Outcome::Delivered { path: Path::Http })));
     // What belongs to the old connection cannot touch anything now.
     check!(shell.receive(first, Head::Ack { id }) == Reply::Stale);
@@ -248,11 +249,11 @@ fn life() -> Result<(), usize> {
     let (_, id, _) = some!(shell.drain().data);
     let (post, hedged, _) = some!(shell.wait_for(|all| all.post));
     check!(hedged == id);
-    check!(shell.post(post, HttpOutcome::from_status(black_box(503), Some(Duration::from_secs(7)))));
+    check!(shell.post(post, HttpOutcome::status(black_box(503)).with_after(Duration::from_secs(7))));
     let busy = shell.now;
     let (post, again, _) = some!(shell.wait_for(|all| all.post));
     check!(again == id && shell.now.since(busy) >= Duration::from_secs(7));
-    check!(shell.post(post, HttpOutcome::Acked));
+    check!(shell.post(post, HttpOutcome::status(200)));
     check!(shell.drain().settled == Some((seq, Outcome::Delivered { path: Path::Http })));
 
     // Silence: the connection is dropped, and the next attempt is made.
@@ -264,7 +265,7 @@ fn life() -> Result<(), usize> {
             break;
         }
     }
-    check!(dropped == Some(((second, Ending::Drop), Some(Cause::Dead))));
+    check!(dropped == Some(((second, Ending::Drop), Some(Reason::Dead))));
     let third = some!(shell.wait_for(|all| all.connect));
     check!(shell.handle(Input::LinkUp { link: third }) == Reply::Done);
     let _ = shell.drain();
@@ -275,7 +276,7 @@ fn life() -> Result<(), usize> {
     let all = some!(shell.wait_for(|all| all.close.map(|close| (close, all.settled))));
     check!(all.0 == (third, Ending::Code(1000)));
     check!(matches!(all.1, Some((_, Outcome::Abandoned))));
-    check!(shell.lose(third, Cause::Closed(1000)));
+    check!(shell.lose(third, Reason::Closed(1000)));
     let _ = shell.drain();
     check!(shell.session.state() == State::Closed);
     let stats = shell.session.stats();
@@ -337,14 +338,14 @@ fn any_input(rng: &mut SplitMix64, step: u32, seen: &Drained, delivery: Delivery
         1 => Input::Accept,
         2..=5 => Input::LinkUp { link },
         6 => {
-            let hint = Hint { after: span, window: span };
-            let cause = match small % 4 {
-                0 => Cause::Closed(1000 + status % 20),
-                1 => Cause::Rejected(status),
-                2 => Cause::Stalled,
-                _ => Cause::Refused,
+            let hint = RetryHint { after: span, window: span };
+            let reason = match small % 4 {
+                0 => Reason::Closed(1000 + status % 20),
+                1 => Reason::Status(status),
+                2 => Reason::Stalled,
+                _ => Reason::PortClosed,
             };
-            Input::LinkDown { link, cause, hint }
+            Input::LinkDown { link, reason, hint }
         }
         7..=9 => Input::Received { link, head: Head::Data { id, key } },
         10 | 11 => Input::Received { link, head: Head::Ack { id: seen.data.map_or(MessageId::from_bits(0), |d| d.1) } },
@@ -354,9 +355,9 @@ fn any_input(rng: &mut SplitMix64, step: u32, seen: &Drained, delivery: Delivery
         15 | 16 => {
             let post = seen.post.map_or(PostId { seq: Seq::FIRST, attempt: 1 }, |post| post.0);
             let outcome = match small {
-                0 => HttpOutcome::Unknown,
-                1 => HttpOutcome::Unreached,
-                _ => HttpOutcome::from_status(status, Some(span)),
+                0 => HttpOutcome::Unknown(Reason::Timeout),
+                1 => HttpOutcome::Unreached(Reason::PortClosed),
+                _ => HttpOutcome::status(status).with_after(span),
             };
             Input::Posted { post, outcome }
         }

@@ -5,8 +5,8 @@
 //! are everything a driver is allowed to do besides.
 
 use bowline::{
-    Answer, Cause, Config, Ending, Event, Frame, Head, HeapSession, Hint, Input, Instant, LinkId, MessageId, Origin,
-    Output, PostId, Reply, RequestId, Seq, SplitMix64,
+    Answer, Config, Ending, Event, Frame, Head, HeapSession, Input, Instant, LinkId, MessageId, Origin, Output, PostId,
+    Reason, Reply, RequestId, RetryHint, Seq, SplitMix64,
 };
 use core::hash::{Hash, Hasher};
 use core::time::Duration;
@@ -152,8 +152,8 @@ impl Driver {
         let heads =
             heads.into_iter().chain([reject, Head::Other, Head::Malformed]).map(|head| Input::Received { link, head });
         let yes = self.rng.up_to(1) == 0;
-        let (cause, hint) = (Cause::Closed(1012), Hint::after(Duration::from_secs(9)));
-        let rest = [Input::LinkUp { link }, Input::LinkDown { link, cause, hint }, Input::Writable { link, yes }];
+        let (reason, hint) = (Reason::Closed(1012), RetryHint::after(Duration::from_secs(9)));
+        let rest = [Input::LinkUp { link }, Input::LinkDown { link, reason, hint }, Input::Writable { link, yes }];
         let mut unmoved = self.session.clone();
         let nothing = Input::LinkUp { link: LinkId::NONE };
         assert_eq!(unmoved.handle(now, nothing), Reply::Stale);

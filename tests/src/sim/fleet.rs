@@ -15,8 +15,8 @@ use bowline::hub::{
     ConnId, Denied, Grows, Heard, Hub, HubConfig, HubEvent, HubOutput, Identity, Publish, SessionId, Stamp, Why,
 };
 use bowline::{
-    AckWait, Answer, Arrival, BackoffConfig, Cause, Config, DeliveryId, Ending, Event, Frame, Head, HeapSession, Hint,
-    HttpOutcome, Instant, Jitter, LinkId, MessageId, Origin, Outcome, Path, Policy, PostId, Ready, RequestId,
+    AckWait, Answer, Arrival, BackoffConfig, Config, DeliveryId, Ending, Event, Frame, Head, HeapSession, HttpOutcome,
+    Instant, Jitter, LinkId, MessageId, Origin, Outcome, Path, Policy, PostId, Ready, Reason, RequestId, RetryHint,
     SplitMix64, Verdict, hub,
 };
 use core::time::Duration;
@@ -89,7 +89,7 @@ enum Up {
 #[derive(Clone, Copy, Debug)]
 enum Down {
     Open,
-    Refused(Cause, Duration),
+    Refused(Reason, Duration),
     Welcome(Duration),
     Data(MessageId, u32),
     Ack(MessageId),
@@ -353,7 +353,7 @@ impl World {
         }
         for (n, post) in core::mem::take(&mut self.requests).into_values() {
             let at = self.delay(n, 1);
-            self.agenda.put_in(at, Due::Posted(n, post, HttpOutcome::Unknown));
+            self.agenda.put_in(at, Due::Posted(n, post, HttpOutcome::Unknown(Reason::Timeout)));
         }
         self.agenda.put_in(down, Due::Return);
     }
@@ -440,9 +440,9 @@ impl World {
             let got = self.hub.as_mut().map(|hub| hub.connect(now, n as u64));
             self.dials.push((now, n, matches!(got, Some(Ok(_)))));
             match got {
-                None => self.send_down(id, Down::Refused(Cause::Refused, Duration::ZERO)),
+                None => self.send_down(id, Down::Refused(Reason::PortClosed, Duration::ZERO)),
                 Some(Err(Denied { why, after })) => {
-                    self.send_down(id, Down::Refused(Cause::Rejected(why.status()), after));
+                    self.send_down(id, Down::Refused(Reason::Status(why.status()), after));
                 }
                 Some(Ok(conn)) => {
                     self.by_conn.insert(conn, id);
@@ -477,7 +477,7 @@ impl World {
                 }
             }
             Up::End(code) => {
-                hub.disconnected(now, conn, Cause::Closed(code));
+                hub.disconnected(now, conn, Reason::Closed(code));
                 self.by_conn.remove(&conn);
                 self.wires.get_mut(&id).expect("it is there").ended[1] = true;
             }
@@ -501,7 +501,7 @@ impl World {
         let now = self.now();
         let back = self.delay(n, 1);
         let Some(hub) = &mut self.hub else {
-            self.agenda.put_in(back, Due::Posted(n, post, HttpOutcome::Unreached));
+            self.agenda.put_in(back, Due::Posted(n, post, HttpOutcome::Unreached(Reason::PortClosed)));
             return;
         };
         self.next += 1;
@@ -518,7 +518,7 @@ impl World {
             Err(denied) => Some((denied.why.status(), denied.after)),
         };
         if let Some((status, after)) = answer {
-            let outcome = HttpOutcome::from_status(status, Some(after));
+            let outcome = HttpOutcome::status(status).with_after(after);
             self.agenda.put_in(back, Due::Posted(n, post, outcome));
         }
         self.drain_hub();
@@ -540,10 +540,10 @@ impl World {
                     self.ends(id, 1006);
                 }
             }
-            Down::Refused(cause, after) => {
+            Down::Refused(reason, after) => {
                 self.wires.remove(&id);
                 client.wire = None;
-                client.session.link_down(now, link, cause, Hint::after(after));
+                client.session.link_down(now, link, reason, RetryHint::after(after));
             }
             Down::Welcome(window) => {
                 client.window = if self.fleet.window { window } else { Duration::ZERO };
@@ -576,9 +576,9 @@ impl World {
             Down::End(code, after) => {
                 // Whoever was given a time of its own needs no draw besides.
                 let window = if after.is_zero() { client.window } else { Duration::ZERO };
-                let hint = Hint { after, window };
+                let hint = RetryHint { after, window };
                 client.up_since = None;
-                client.session.link_down(now, link, Cause::Closed(code), hint);
+                client.session.link_down(now, link, Reason::Closed(code), hint);
                 self.ends(id, code);
             }
         }
@@ -613,7 +613,7 @@ impl World {
                         let code = if let Ending::Code(code) = ending { code } else { 1006 };
                         self.ends(id, code);
                         if matches!(ending, Ending::Code(_)) {
-                            self.clients[n].session.link_down(now, link, Cause::Closed(code), Hint::NONE);
+                            self.clients[n].session.link_down(now, link, Reason::Closed(code), RetryHint::NONE);
                         }
                     }
                 }
@@ -711,7 +711,7 @@ impl World {
                 let Some((n, post)) = self.requests.remove(&request) else { panic!("H2: {request:?} twice") };
                 let after = if let Answer::Busy { after } = answer { Some(after) } else { None };
                 let back = self.delay(n, 1);
-                let outcome = HttpOutcome::from_status(answer.status(), after);
+                let outcome = HttpOutcome::status(answer.status()).with_after(after.unwrap_or_default());
                 self.agenda.put_in(back, Due::Posted(n, post, outcome));
             }
             Said::Event(HubEvent::Session { session, event: Event::Settled { seq, .. } }) => {

@@ -15,9 +15,9 @@ use crate::sim::native::{CLIENT, HUB, Setup, World};
 use crate::sim::script::Bytes;
 use bowline::marks::WINDOW;
 use bowline::{
-    Accepted, Arrival, Beat, Cause, DeliveryId, Event, Frame, Got, Greeting, Head, Hint, HttpOutcome, InlineSession,
-    Input, Instant, LinkId, NATIVE, NATIVE_PEER, Nack, NativeConfig, Origin, Output, Policy, PostId, Reason, Reply,
-    Report, RequestId, Seq, State, Verdict,
+    Accepted, Arrival, Beat, DeliveryId, Event, Frame, Got, Greeting, Head, HttpOutcome, InlineSession, Input, Instant,
+    LinkId, NATIVE, NATIVE_PEER, Nack, NativeConfig, Origin, Output, Policy, PostId, Reason, Reply, Report, RequestId,
+    ResumeRefusal, RetryHint, Seq, State, Verdict,
 };
 use core::hash::{Hash, Hasher};
 use core::time::Duration;
@@ -241,20 +241,20 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn reason(&mut self) -> Option<Reason> {
-        Reason::ALL.get(usize::from(self.bytes.next())).copied()
+    fn reason(&mut self) -> Option<ResumeRefusal> {
+        ResumeRefusal::ALL.get(usize::from(self.bytes.next())).copied()
     }
 
     fn outcome(&mut self) -> HttpOutcome {
         let after = self.bytes.span();
         match self.bytes.next() % 8 {
-            0 | 1 => HttpOutcome::Acked,
-            2 => HttpOutcome::InProgress { after },
-            3 => HttpOutcome::Rejected { status: 422 },
-            4 => HttpOutcome::Busy { after },
-            5 => HttpOutcome::Auth,
-            6 => HttpOutcome::Gone,
-            _ => HttpOutcome::Unknown,
+            0 | 1 => HttpOutcome::status(200),
+            2 => HttpOutcome::status(409).with_after(after),
+            3 => HttpOutcome::status(422),
+            4 => HttpOutcome::status(503).with_after(after),
+            5 => HttpOutcome::status(401),
+            6 => HttpOutcome::status(302),
+            _ => HttpOutcome::Unknown(Reason::Timeout),
         }
     }
 
@@ -270,14 +270,14 @@ impl<'a> Run<'a> {
             2 => Input::LinkUp { link: self.link() },
             3 => {
                 let link = self.link();
-                let cause = match self.bytes.next() % 5 {
-                    0 => Cause::Refused,
-                    1 => Cause::Closed(1009),
-                    2 => Cause::Closed(4003),
-                    3 => Cause::Rejected(403),
-                    _ => Cause::Closed(1006),
+                let reason = match self.bytes.next() % 5 {
+                    0 => Reason::PortClosed,
+                    1 => Reason::Closed(1009),
+                    2 => Reason::Closed(4003),
+                    3 => Reason::Status(403),
+                    _ => Reason::Closed(1006),
                 };
-                Input::LinkDown { link, cause, hint: Hint::NONE }
+                Input::LinkDown { link, reason, hint: RetryHint::NONE }
             }
             4..=9 => Input::Received { link: self.link(), head: self.head() },
             10 => Input::Carried { head: self.head() },

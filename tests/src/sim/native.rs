@@ -14,9 +14,9 @@
 
 use crate::sim::clock::{at, ms, s};
 use bowline::{
-    Accepted, Answer, Arrival, Beat, Cause, DeliveryId, Event, Frame, Greeting, Head, HeapSession, Hint, HttpOutcome,
-    Instant, LinkId, MessageId, NATIVE, NATIVE_PEER, Nack, NativeConfig, Origin, Outcome, Output, Policy, PostId,
-    Reason, Rejection, Report, RequestId, Seq, SplitMix64, State, Verdict,
+    Accepted, Answer, Arrival, Beat, DeliveryId, Event, Frame, Greeting, Head, HeapSession, HttpOutcome, Instant,
+    LinkId, MessageId, NATIVE, NATIVE_PEER, Nack, NativeConfig, Origin, Outcome, Output, Policy, PostId, Reason,
+    Rejection, Report, RequestId, ResumeRefusal, RetryHint, Seq, SplitMix64, State, Verdict,
 };
 use core::hash::{Hash, Hasher};
 use core::time::Duration;
@@ -81,7 +81,7 @@ enum Happening {
     Down {
         link: LinkId,
         to: usize,
-        cause: Cause,
+        reason: Reason,
     },
     Done {
         party: usize,
@@ -354,14 +354,14 @@ impl World {
                     self.note(format!("dial {link} blocked {blocked}"));
                     let delay = self.delay();
                     if blocked {
-                        self.after(delay, Happening::Down { link, to: CLIENT, cause: Cause::Rejected(403) });
+                        self.after(delay, Happening::Down { link, to: CLIENT, reason: Reason::Status(403) });
                     } else {
                         self.after(delay, Happening::Up { link });
                     }
                 }
                 Output::Close { link, ending } => {
                     self.note(format!("{party} closes {link} {ending:?}"));
-                    self.after(ms(1), Happening::Down { link, to: party, cause: Cause::Closed(1006) });
+                    self.after(ms(1), Happening::Down { link, to: party, reason: Reason::Closed(1006) });
                     let mine = |(client, hub, _): &(LinkId, Option<LinkId>, u64)| {
                         if party == CLIENT { Some(*client) } else { *hub }
                     };
@@ -422,7 +422,7 @@ impl World {
     /// A request leaves, or is lost and known to be after its deadline.
     fn http(&mut self, deadline: Duration, happening: Happening, lost: impl FnOnce(HttpOutcome) -> Happening) {
         if self.lost() {
-            self.after(deadline, lost(HttpOutcome::Unknown));
+            self.after(deadline, lost(HttpOutcome::Unknown(Reason::Timeout)));
         } else {
             let lag = self.lag();
             self.after(lag, happening);
@@ -441,18 +441,20 @@ impl World {
     fn respond(&mut self, request: RequestId, answer: Answer) {
         let after = if let Answer::Busy { after } = answer { Some(after) } else { None };
         let outcome = match answer {
-            Answer::Busy { after } => HttpOutcome::InProgress { after },
-            _ => HttpOutcome::from_status(answer.status(), after),
+            Answer::Busy { after } => HttpOutcome::status(409).with_after(after),
+            _ => HttpOutcome::status(answer.status()).with_after(after.unwrap_or_default()),
         };
         match self.owed.remove(&request).expect("an answer to nobody") {
             Owed::Post(post) => {
                 let session = &self.parties[HUB].session;
                 let marks = Head::Marks { report: session.report(), una: session.outbox().una(), beat: Beat::None };
-                let lost = Happening::Posted { post, outcome: HttpOutcome::Unknown, carried: Vec::new() };
+                let lost =
+                    Happening::Posted { post, outcome: HttpOutcome::Unknown(Reason::Timeout), carried: Vec::new() };
                 self.answer(lost, ms(10_000), Happening::Posted { post, outcome, carried: vec![(marks, 0)] });
             }
             Owed::Poll(talk, carried) => {
-                let lost = Happening::Talked { talk, outcome: HttpOutcome::Unknown, carried: Vec::new() };
+                let lost =
+                    Happening::Talked { talk, outcome: HttpOutcome::Unknown(Reason::Timeout), carried: Vec::new() };
                 self.answer(lost, ms(20_000), Happening::Talked { talk, outcome, carried });
             }
         }
@@ -502,14 +504,14 @@ impl World {
                 self.note(format!("{party} {event:?}"));
             }
             Event::Resumed { resumed, reason } => {
-                who.reasons.extend(reason.map(Reason::as_str));
+                who.reasons.extend(reason.map(ResumeRefusal::as_str));
                 if resumed {
                     who.resumed.0 += 1;
                 } else {
                     who.resumed.1 += 1;
                 }
             }
-            Event::State { .. } | Event::Path { .. } | Event::Down { .. } => {
+            Event::State { .. } | Event::Path { .. } | Event::Down { .. } | Event::RequestFailed { .. } => {
                 self.note(format!("{party} {event:?}"));
             }
             Event::RejectedButAcked { .. } | Event::HorizonShort { .. } | Event::IdReused { .. } => {
@@ -522,30 +524,30 @@ impl World {
     fn cut(&mut self, known: usize) {
         let Some((client, hub, _)) = self.wire.take() else { return };
         self.note(format!("cut of {client} {hub:?}"));
-        let cause = Cause::Closed(1006);
+        let reason = Reason::Closed(1006);
         let delay = ms(self.rng.up_to(3000));
         if known != CLIENT {
-            self.after(delay, Happening::Down { link: client, to: CLIENT, cause });
+            self.after(delay, Happening::Down { link: client, to: CLIENT, reason });
         }
         let delay = ms(self.rng.up_to(3000));
         if let Some(hub) = hub.filter(|_| known != HUB) {
-            self.after(delay, Happening::Down { link: hub, to: HUB, cause });
+            self.after(delay, Happening::Down { link: hub, to: HUB, reason });
         }
     }
 
     /// The hub hears a greeting; `None`: it is refused.
-    fn greeted(&mut self, greeting: &Greeting, knows: u32, http: bool) -> Option<Option<Reason>> {
+    fn greeted(&mut self, greeting: &Greeting, knows: u32, http: bool) -> Option<Option<ResumeRefusal>> {
         let hub = &mut self.parties[HUB];
-        let known = (greeting.resume && knows != hub.myself).then_some(Reason::UnknownSession);
+        let known = (greeting.resume && knows != hub.myself).then_some(ResumeRefusal::UnknownSession);
         let before = hub.session.greeting(true).rx.map(|got| got.of);
         let reason = hub.session.greeted(self.now, greeting, known, http);
-        if before.is_some_and(|of| of != greeting.origin) && reason != Some(Reason::Epoch) {
+        if before.is_some_and(|of| of != greeting.origin) && reason != Some(ResumeRefusal::Epoch) {
             hub.got.clear();
         }
-        (reason != Some(Reason::Epoch)).then(|| reason.filter(|_| greeting.resume))
+        (reason != Some(ResumeRefusal::Epoch)).then(|| reason.filter(|_| greeting.resume))
     }
 
-    fn welcome(&self, greeting: &Greeting, reason: Option<Reason>) -> Head {
+    fn welcome(&self, greeting: &Greeting, reason: Option<ResumeRefusal>) -> Head {
         let mut welcome = self.parties[HUB].session.greeting(true);
         welcome.resume = greeting.resume && reason.is_none();
         Head::Welcome { greeting: welcome, refused: reason }
@@ -582,7 +584,7 @@ impl World {
                 self.parties[HUB].session.request_gone(self.now, request);
                 continue;
             }
-            let (outcome, carried) = (HttpOutcome::Unknown, Vec::new());
+            let (outcome, carried) = (HttpOutcome::Unknown(Reason::Timeout), Vec::new());
             self.after(
                 ms(9),
                 match owed {
@@ -637,8 +639,8 @@ impl World {
             Happening::Frame { link, to, cell } => self.frame(link, to, cell),
             Happening::Up { link } => {
                 if self.blocked || !self.parties[CLIENT].session.link_up(now, link) {
-                    let cause = Cause::Refused;
-                    self.after(ms(1), Happening::Down { link, to: CLIENT, cause });
+                    let reason = Reason::PortClosed;
+                    self.after(ms(1), Happening::Down { link, to: CLIENT, reason });
                     return;
                 }
                 self.cut(CLIENT);
@@ -649,8 +651,8 @@ impl World {
                 self.put(CLIENT, link, Cell::Hello(greeting));
                 self.drain(CLIENT);
             }
-            Happening::Down { link, to, cause } => {
-                self.parties[to].session.link_down(now, link, cause, Hint::NONE);
+            Happening::Down { link, to, reason } => {
+                self.parties[to].session.link_down(now, link, reason, RetryHint::NONE);
                 self.drain(to);
             }
             Happening::Done { party, delivery, payload, myself } => {
@@ -672,11 +674,11 @@ impl World {
                 let refused = if selves[CLIENT] != self.parties[CLIENT].myself {
                     return;
                 } else if selves[HUB] != self.parties[HUB].myself {
-                    Some(HttpOutcome::Gone)
+                    Some(HttpOutcome::status(302))
                 } else {
                     let of = self.parties[HUB].session.greeting(true).rx.map(|got| got.of);
                     let its = of.is_some_and(|of| of.seq_of(id).is_some());
-                    (!its).then_some(HttpOutcome::Rejected { status: 400 })
+                    (!its).then_some(HttpOutcome::status(400))
                 };
                 if let Some(outcome) = refused {
                     let lag = self.lag();
@@ -705,13 +707,14 @@ impl World {
                 if selves[CLIENT] != self.parties[CLIENT].myself {
                     return;
                 }
-                let lost = Happening::Talked { talk, outcome: HttpOutcome::Unknown, carried: Vec::new() };
+                let lost =
+                    Happening::Talked { talk, outcome: HttpOutcome::Unknown(Reason::Timeout), carried: Vec::new() };
                 let answer = match reason {
                     Some(reason) => {
                         let carried = vec![(self.welcome(&greeting, reason), 0)];
-                        Happening::Talked { talk, outcome: HttpOutcome::Acked, carried }
+                        Happening::Talked { talk, outcome: HttpOutcome::status(200), carried }
                     }
-                    None => Happening::Talked { talk, outcome: HttpOutcome::Auth, carried: Vec::new() },
+                    None => Happening::Talked { talk, outcome: HttpOutcome::status(401), carried: Vec::new() },
                 };
                 self.answer(lost, ms(10_000), answer);
             }
@@ -721,7 +724,7 @@ impl World {
                 }
                 if selves[HUB] != self.parties[HUB].myself {
                     let lag = self.lag();
-                    let outcome = HttpOutcome::Gone;
+                    let outcome = HttpOutcome::status(302);
                     return self.after(lag, Happening::Talked { talk, outcome, carried: Vec::new() });
                 }
                 self.requests += 1;

@@ -3,7 +3,7 @@
 //! Party 0 dials, party 1 accepts. A silent direction holds its bytes without an error, as a lost route does; when it is
 //! lifted they arrive, unless the connection has ended meanwhile. Everything is what it is until it is changed.
 
-use bowline::{Cause, Hint, HttpOutcome};
+use bowline::{HttpOutcome, Reason, RetryHint};
 use core::time::Duration;
 
 /// What becomes of a dial.
@@ -11,8 +11,8 @@ use core::time::Duration;
 pub enum Dial {
     /// It reaches the acceptor.
     Open,
-    /// It fails at once, with this cause and hint.
-    Fails(Cause, Hint),
+    /// It fails at once, with this reason and hint.
+    Fails(Reason, RetryHint),
     /// Nothing is ever heard of it.
     Hangs,
     /// Something opens it and closes it again with this code (1006: without a close frame).

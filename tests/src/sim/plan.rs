@@ -6,7 +6,7 @@
 
 use crate::sim::clock::{ms, s};
 use crate::sim::network::{Dial, Http};
-use bowline::{Cause, Hint, HttpOutcome, OnNewLink, Policy, SplitMix64};
+use bowline::{HttpOutcome, OnNewLink, Policy, Reason, RetryHint, SplitMix64};
 use core::time::Duration;
 
 /// One thing that happens to the world.
@@ -152,14 +152,14 @@ const fn policy(arg: u8) -> Policy {
 }
 
 fn dial(arg: u8) -> Dial {
-    let hint = Hint { after: s(u64::from(arg >> 5)), window: s(u64::from(arg >> 4)) };
+    let hint = RetryHint { after: s(u64::from(arg >> 5)), window: s(u64::from(arg >> 4)) };
     match arg % 12 {
         0 => Dial::Hangs,
-        1 => Dial::Fails(Cause::Refused, Hint::NONE),
-        2 => Dial::Fails(Cause::Rejected(503), hint),
-        3 => Dial::Fails(Cause::Rejected(429), hint),
-        4 => Dial::Fails(Cause::Rejected(404), Hint::NONE),
-        5 => Dial::Fails(Cause::Rejected(401), Hint::NONE),
+        1 => Dial::Fails(Reason::PortClosed, RetryHint::NONE),
+        2 => Dial::Fails(Reason::Status(503), hint),
+        3 => Dial::Fails(Reason::Status(429), hint),
+        4 => Dial::Fails(Reason::Status(404), RetryHint::NONE),
+        5 => Dial::Fails(Reason::Status(401), RetryHint::NONE),
         6 => Dial::OpensThenCloses(1006),
         7 => Dial::OpensThenCloses(1008),
         8 => Dial::OpensThenCloses(code(arg)),
@@ -173,12 +173,12 @@ fn http(arg: u8) -> Http {
         2 => Http::LosesRequest,
         3 => Http::Hangs,
         4 | 5 => Http::Twice,
-        6 => Http::Says(HttpOutcome::from_status(503, Some(s(u64::from(arg >> 4))))),
-        7 => Http::Says(HttpOutcome::from_status(409, Some(s(u64::from(arg >> 4))))),
-        8 => Http::Says(HttpOutcome::from_status(if arg & 16 == 0 { 401 } else { 404 }, None)),
-        9 => Http::Says(HttpOutcome::from_status(if arg & 16 == 0 { 400 } else { 422 }, None)),
-        10 => Http::Says(HttpOutcome::Unreached),
-        11 => Http::Says(HttpOutcome::from_status(500, None)),
+        6 => Http::Says(HttpOutcome::status(503).with_after(s(u64::from(arg >> 4)))),
+        7 => Http::Says(HttpOutcome::status(409).with_after(s(u64::from(arg >> 4)))),
+        8 => Http::Says(HttpOutcome::status(if arg & 16 == 0 { 401 } else { 404 })),
+        9 => Http::Says(HttpOutcome::status(if arg & 16 == 0 { 400 } else { 422 })),
+        10 => Http::Says(HttpOutcome::Unreached(Reason::PortClosed)),
+        11 => Http::Says(HttpOutcome::status(500)),
         _ => Http::Open,
     }
 }

@@ -20,9 +20,9 @@ use crate::sim::hostile;
 use crate::sim::plan::Plan;
 use crate::sim::world::World;
 use bowline::{
-    Accepted, Arrival, Cause, Config, ContentKey, DeliveryId, Event, Frame, GONKA_API_NODE, GONKA_ML_NODE, Head, Hint,
-    HttpOutcome, InlineSession, Input, Instant, LinkId, MessageId, OnNewLink, OnReject, Origin, Outcome, Output, Path,
-    Policy, PostId, Ready, Reply, RequestId, Role, Seq, State, Verdict,
+    Accepted, Arrival, Config, ContentKey, DeliveryId, Event, Frame, GONKA_API_NODE, GONKA_ML_NODE, Head, HttpOutcome,
+    InlineSession, Input, Instant, LinkId, MessageId, OnNewLink, OnReject, Origin, Outcome, Output, Path, Policy,
+    PostId, Ready, Reason, Reply, RequestId, RetryHint, Role, Seq, State, Verdict,
 };
 use core::hash::{Hash, Hasher};
 use core::time::Duration;
@@ -232,20 +232,20 @@ impl<'a> Run<'a> {
             3 => Input::LinkUp { link: self.link() },
             4 => {
                 let link = self.link();
-                let cause = match self.bytes.next() % 10 {
-                    0 => Cause::Refused,
-                    1 => Cause::Timeout,
-                    2 => Cause::Closed(1008),
-                    3 => Cause::Closed(1009),
-                    4 => Cause::Closed(1000 + u16::from(self.bytes.next() % 16)),
-                    5 => Cause::Closed(u16::from(self.bytes.next()) * 20),
-                    6 => Cause::Rejected(u16::from(self.bytes.next()) * 2 + 200),
-                    7 => Cause::Ours,
-                    8 => Cause::Replaced,
-                    _ => Cause::Closed(1006),
+                let reason = match self.bytes.next() % 10 {
+                    0 => Reason::PortClosed,
+                    1 => Reason::Timeout,
+                    2 => Reason::Closed(1008),
+                    3 => Reason::Closed(1009),
+                    4 => Reason::Closed(1000 + u16::from(self.bytes.next() % 16)),
+                    5 => Reason::Closed(u16::from(self.bytes.next()) * 20),
+                    6 => Reason::Status(u16::from(self.bytes.next()) * 2 + 200),
+                    7 => Reason::Ours,
+                    8 => Reason::Replaced,
+                    _ => Reason::Closed(1006),
                 };
-                let hint = Hint { after: self.bytes.span(), window: self.bytes.span() };
-                Input::LinkDown { link, cause, hint }
+                let hint = RetryHint { after: self.bytes.span(), window: self.bytes.span() };
+                Input::LinkDown { link, reason, hint }
             }
             5 => {
                 let link = self.link();
@@ -269,14 +269,14 @@ impl<'a> Run<'a> {
                 let post = self.posts.iter().rev().nth(back).copied().unwrap_or(PostId { seq: Seq::FIRST, attempt: 9 });
                 let after = self.bytes.span();
                 let outcome = match self.bytes.next() % 8 {
-                    0 => HttpOutcome::Acked,
-                    1 => HttpOutcome::InProgress { after },
-                    2 => HttpOutcome::Rejected { status: 422 },
-                    3 => HttpOutcome::Busy { after },
-                    4 => HttpOutcome::Auth,
-                    5 => HttpOutcome::Gone,
-                    6 => HttpOutcome::Unreached,
-                    _ => HttpOutcome::Unknown,
+                    0 => HttpOutcome::status(200),
+                    1 => HttpOutcome::status(409).with_after(after),
+                    2 => HttpOutcome::status(422),
+                    3 => HttpOutcome::status(503).with_after(after),
+                    4 => HttpOutcome::status(401),
+                    5 => HttpOutcome::status(302),
+                    6 => HttpOutcome::Unreached(Reason::PortClosed),
+                    _ => HttpOutcome::Unknown(Reason::Timeout),
                 };
                 Input::Posted { post, outcome }
             }
@@ -346,7 +346,7 @@ impl<'a> Run<'a> {
             }
             Input::Confirmed { id, success: true } => self.posted.extend(self.origin.seq_of(*id)),
             Input::Posted { post, outcome } => {
-                if *outcome == HttpOutcome::Acked && self.underway.contains(post) {
+                if *outcome == HttpOutcome::status(200) && self.underway.contains(post) {
                     self.posted.insert(post.seq);
                 }
                 self.underway.remove(post);

@@ -16,9 +16,9 @@ use crate::sim::ledger::Ledger;
 use crate::sim::network::{Dial, Http, Network};
 use crate::sim::plan::{Change, Plan};
 use bowline::{
-    Accepted, Answer, Arrival, Cause, Config, ContentKey, DeliveryId, Ending, Event, GONKA_API_NODE, GONKA_ML_NODE,
-    Head, Hint, HttpOutcome, Input, Instant, LinkId, MessageId, OnReject, Origin, Outcome, Policy, PostId, Ready,
-    Refusal, Reply, RequestId, Role, Seq, SplitMix64, State, Verdict,
+    Accepted, Answer, Arrival, Config, ContentKey, DeliveryId, Ending, Event, GONKA_API_NODE, GONKA_ML_NODE, Head,
+    HttpOutcome, Input, Instant, LinkId, MessageId, OnReject, Origin, Outcome, Policy, PostId, Ready, Reason, Refusal,
+    Reply, RequestId, RetryHint, Role, Seq, SplitMix64, State, Verdict,
 };
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -190,7 +190,7 @@ struct Call {
 #[derive(Clone, Copy, Debug)]
 enum Happening {
     Change(Change),
-    Dialled { wire: usize, link: LinkId, life: u32, result: Option<(Cause, Hint)> },
+    Dialled { wire: usize, link: LinkId, life: u32, result: Option<(Reason, RetryHint)> },
     Knocks { wire: usize },
     Pump { wire: usize, to: usize },
     Request { call: usize, copy: u64 },
@@ -600,8 +600,8 @@ impl World {
         match self.net.dial {
             Dial::Open => self.agenda.put_in(delay, Happening::Knocks { wire }),
             Dial::Hangs => {}
-            Dial::Fails(cause, hint) => {
-                self.agenda.put_in(delay, Happening::Dialled { wire, link, life, result: Some((cause, hint)) });
+            Dial::Fails(reason, hint) => {
+                self.agenda.put_in(delay, Happening::Dialled { wire, link, life, result: Some((reason, hint)) });
             }
             Dial::OpensThenCloses(code) => {
                 self.agenda.put_in(delay, Happening::Dialled { wire, link, life, result: None });
@@ -647,13 +647,13 @@ impl World {
         }
     }
 
-    fn dialled(&mut self, wire: usize, link: LinkId, life: u32, result: Option<(Cause, Hint)>) {
+    fn dialled(&mut self, wire: usize, link: LinkId, life: u32, result: Option<(Reason, RetryHint)>) {
         let who = &mut self.parties[0];
         let wanted = who.life == life && who.sockets.get(&link) == Some(&wire);
-        if let Some((cause, hint)) = result {
+        if let Some((reason, hint)) = result {
             if wanted {
                 who.sockets.remove(&link);
-                self.tell(0, Input::LinkDown { link, cause, hint });
+                self.tell(0, Input::LinkDown { link, reason, hint });
             }
             return;
         }
@@ -758,9 +758,9 @@ impl World {
                     let delay = self.delay();
                     self.put(wire, 1 - to, delay, Cell::Close(code));
                 }
-                return self.down(wire, to, link, Cause::Closed(code));
+                return self.down(wire, to, link, Reason::Closed(code));
             }
-            Cell::Reset => return self.down(wire, to, link, Cause::Closed(1006)),
+            Cell::Reset => return self.down(wire, to, link, Reason::Closed(1006)),
         };
         let reply = self.handle(to, Input::Received { link, head });
         if let (Reply::Arrival(arrival), Cell::Data(_, payload)) = (&reply, cell) {
@@ -777,10 +777,10 @@ impl World {
     }
 
     /// A side learns that a connection is over.
-    fn down(&mut self, wire: usize, party: usize, link: LinkId, cause: Cause) {
+    fn down(&mut self, wire: usize, party: usize, link: LinkId, reason: Reason) {
         self.wires[wire].sides[party] = Side::Gone;
         self.forget(party, link);
-        self.tell(party, Input::LinkDown { link, cause, hint: Hint::NONE });
+        self.tell(party, Input::LinkDown { link, reason, hint: RetryHint::NONE });
         self.promote(party);
     }
 
@@ -890,15 +890,16 @@ impl World {
             Http::LosesAnswer => {
                 made.answer_lost = true;
                 self.agenda.put_in(to, reaches(0));
-                self.agenda.put_in(to + fro, Happening::Answer { call, outcome: HttpOutcome::Unknown });
+                self.agenda
+                    .put_in(to + fro, Happening::Answer { call, outcome: HttpOutcome::Unknown(Reason::Timeout) });
             }
             Http::LosesRequest => {
-                self.agenda.put_in(to + fro, Happening::Answer { call, outcome: HttpOutcome::Unknown })
+                self.agenda.put_in(to + fro, Happening::Answer { call, outcome: HttpOutcome::Unknown(Reason::Timeout) })
             }
             Http::Hangs => {}
             Http::Says(outcome) => self.agenda.put_in(to + fro, Happening::Answer { call, outcome }),
         }
-        self.agenda.put_in(deadline, Happening::Answer { call, outcome: HttpOutcome::Unknown });
+        self.agenda.put_in(deadline, Happening::Answer { call, outcome: HttpOutcome::Unknown(Reason::Timeout) });
         self.calls.push(made);
     }
 
@@ -932,14 +933,14 @@ impl World {
             return;
         }
         let after = if let Answer::Busy { after } = answer { Some(after) } else { None };
-        let outcome = HttpOutcome::from_status(answer.status(), after);
+        let outcome = HttpOutcome::status(answer.status()).with_after(after.unwrap_or_default());
         let delay = self.delay();
         self.agenda.put_in(delay, Happening::Answer { call, outcome });
     }
 
     fn answer(&mut self, call: usize, outcome: HttpOutcome) {
         let Call { from, life, post, open, .. } = self.calls[call];
-        if !open || (self.net.is_silent() && outcome != HttpOutcome::Unknown) {
+        if !open || (self.net.is_silent() && outcome != HttpOutcome::Unknown(Reason::Timeout)) {
             return;
         }
         self.calls[call].open = false;
@@ -1002,10 +1003,13 @@ impl World {
                 who.settled += 1;
                 self.ledger.settled(now, party, who.life, seq, outcome, took);
             }
-            Event::Down { link, cause: Cause::Dead } => self.died(party, link),
+            Event::Down { link, reason: Reason::Dead } => self.died(party, link),
             Event::State { from, to } => assert_ne!(from, to, "a state changes to another one"),
             Event::Path { from, to } => assert_ne!(from, to, "a path changes to another one"),
-            Event::Down { .. } | Event::RejectedButAcked { .. } | Event::HorizonShort { .. } => {}
+            Event::Down { .. }
+            | Event::RequestFailed { .. }
+            | Event::RejectedButAcked { .. }
+            | Event::HorizonShort { .. } => {}
             Event::IdReused { .. } => panic!("I5: no id is used twice here"),
             Event::Turn { .. } | Event::Resumed { .. } | Event::Gap { .. } => panic!("N2: the peers are plain"),
         }

@@ -6,7 +6,7 @@
 mod real;
 mod validator;
 
-use bowline::{Cause, Config, Event, Head, Outcome, Path, Rejection, State};
+use bowline::{Config, Event, Head, Outcome, Path, Reason, Rejection, State};
 use bowline_smol::{Receipt, Reply, SendError, Settings, Setup, Status};
 use bowline_transport::{Bettensor, Complaints, Message, Refused, http::Bytes};
 use core::net::SocketAddr;
@@ -102,9 +102,9 @@ impl Miner {
     }
 
     #[track_caller]
-    fn until_down(&self, cause: Cause) {
+    fn until_down(&self, reason: Reason) {
         eventually("a connection ended so", || {
-            let down = |event: &Event| matches!(event, Event::Down { cause: is, .. } if *is == cause);
+            let down = |event: &Event| matches!(event, Event::Down { reason: is, .. } if *is == reason);
             self.events.lock().unwrap().iter().any(down)
         });
     }
@@ -531,7 +531,7 @@ mod with_a_validator {
         let (visitor, _) = validator.welcome();
         miner.until_up();
         visitor.close(4003, "replaced");
-        miner.until_down(Cause::Closed(4003));
+        miner.until_down(Reason::Closed(4003));
         // It does not fight for the place, but what it has to say still goes by HTTP.
         let receipt = miner.predict(prediction("p"));
         miner.assert_not_dialled_again(receipt, &mut validator);
@@ -543,7 +543,7 @@ mod with_a_validator {
         visitor.auth();
         visitor.raw(r#"{"status":"error","message":"Hotkey not registered in metagraph"}"#);
         visitor.close(1008, "Unregistered hotkey");
-        miner.until_down(Cause::Closed(1008));
+        miner.until_down(Reason::Closed(1008));
         let last = Some("Hotkey not registered in metagraph".into());
         assert_eq!(miner.complaints(), Complaints { total: 1, last });
         let (mut visitor, _) = validator.welcome();
@@ -568,7 +568,7 @@ mod with_a_validator {
         let (visitor, _) = validator.welcome();
         miner.until_up();
         visitor.close(1013, "retry-after=600");
-        miner.until_down(Cause::Closed(1013));
+        miner.until_down(Reason::Closed(1013));
         let receipt = miner.predict(prediction("p"));
         miner.assert_not_dialled_again(receipt, &mut validator);
     }
@@ -582,7 +582,7 @@ mod with_a_validator {
         visitor.say("welcome", r#"{"status":"success","reconnect_window":600}"#);
         miner.until_up();
         visitor.close(1012, "");
-        miner.until_down(Cause::Closed(1012));
+        miner.until_down(Reason::Closed(1012));
         let receipt = miner.predict(prediction("p"));
         miner.assert_not_dialled_again(receipt, &mut validator);
     }
@@ -629,7 +629,7 @@ mod with_a_validator {
         };
         let miner = Miner::start(adapter, setup(&validator).configure(lively));
         let (silent, _) = validator.welcome();
-        miner.until_down(Cause::Dead);
+        miner.until_down(Reason::Dead);
         let (visitor, _) = validator.welcome();
         miner.stop();
         drop((silent, visitor));
@@ -728,7 +728,7 @@ mod with_pythons {
     fn is_not_registered(adapter: Adapter) {
         let Some((mut peer, miner)) = visiting(adapter, "unregistered", patient) else { return };
         assert_eq!(peer.saw("refused")["reason"], "Unregistered hotkey");
-        miner.until_down(Cause::Closed(1008));
+        miner.until_down(Reason::Closed(1008));
         assert_eq!(miner.complaints().last.as_deref(), Some("Hotkey not registered in metagraph"));
         // Five tries, at the longest delay; then it is left to HTTP.
         for _ in 1..5 {

@@ -170,7 +170,7 @@ fn a_hub_without_websockets_is_lived_with(adapter: Adapter) {
     assert_eq!(numbers, (1..=40).collect::<Vec<_>>());
     // It is looked for all the same.
     eventually("it is told", || {
-        client.count(|event| matches!(event, Event::Down { cause: bowline::Cause::Rejected(404), .. })) > 0
+        client.count(|event| matches!(event, Event::Down { reason: bowline::Reason::Status(404), .. })) > 0
     });
     eventually("the hub's have ended", || house.health().backlog == 0);
     Arc::into_inner(client).unwrap().stop();

@@ -2,7 +2,7 @@
 
 use super::*;
 use bowline::wire::native::Refusal;
-use bowline::{Cause, Reason};
+use bowline::{Reason, ResumeRefusal};
 use bowline_cli::proxy::Fault;
 use bowline_smol::hub::{Event as Told, Why};
 use core::time::Duration;
@@ -22,7 +22,7 @@ with_both! {
     a_hub_without_native_peers_is_waited_for,
 }
 
-fn reasons(client: &Client) -> Vec<(bool, Option<Reason>)> {
+fn reasons(client: &Client) -> Vec<(bool, Option<ResumeRefusal>)> {
     let mut reasons = Vec::new();
     client.each(|event| {
         if let Event::Resumed { resumed, reason } = event {
@@ -67,7 +67,7 @@ fn a_hub_that_has_lost_its_memory_begins_anew(adapter: Adapter) {
         (i, times)
     });
     assert_eq!(dups(&house.app.got()), expected.collect());
-    assert_eq!(reasons(&client), [(false, Some(Reason::UnknownSession))]);
+    assert_eq!(reasons(&client), [(false, Some(ResumeRefusal::UnknownSession))]);
     let gap = Event::Gap { from: bowline::Seq::from_number(4), to: None, count: 0 };
     assert_eq!(client.count(|event| *event == gap), 1, "the hub's messages after the third are gone");
     house.begin_down(NAME, 1..=2).wait();
@@ -111,9 +111,9 @@ fn an_older_self_is_refused(adapter: Adapter) {
     let newer = Client::start(adapter, of(2));
     up(&newer);
     let older = Client::start(adapter, of(1));
-    eventually("it is refused", || older.refusal() == Some(Refusal::Resume(Reason::Epoch)));
+    eventually("it is refused", || older.refusal() == Some(Refusal::Resume(ResumeRefusal::Epoch)));
     eventually("it is told", || {
-        older.count(|event| matches!(event, Event::Down { cause: Cause::Closed(1008), .. })) > 0
+        older.count(|event| matches!(event, Event::Down { reason: Reason::Closed(1008), .. })) > 0
     });
     assert_ne!(older.status().state, State::Up);
     older.stop();
@@ -137,7 +137,7 @@ fn a_session_that_has_expired_begins_anew(adapter: Adapter) {
     let waits = send(&client, "up", 2);
     proxy.set(Fault::Calm);
     assert_eq!(outcome(&waits), BY_FRAME);
-    assert_eq!(reasons(&client), [(false, Some(Reason::Expired))]);
+    assert_eq!(reasons(&client), [(false, Some(ResumeRefusal::Expired))]);
     assert_eq!(dups(&house.app.got()), BTreeMap::from([(1, vec![false]), (2, vec![false])]));
     client.stop();
 }
@@ -196,7 +196,7 @@ fn a_connection_shows_again_who_it_is(adapter: Adapter) {
     assert!(client.reauthenticate("no"));
     eventually("it is refused", || client.refusal() == Some(Refusal::Auth));
     eventually("its connection ends", || {
-        client.count(|event| matches!(event, Event::Down { cause: Cause::Closed(1008), .. })) > 0
+        client.count(|event| matches!(event, Event::Down { reason: Reason::Closed(1008), .. })) > 0
     });
     assert!(client.reauthenticate("yes"));
     eventually("it goes on", || resumed(&client) >= 2);
@@ -213,7 +213,7 @@ fn the_newer_of_two_clients_of_one_name_stays(adapter: Adapter) {
     let new = Client::start(adapter, plain(&house.url()).identity("other").epoch(1));
     up(&new);
     eventually("the older has failed", || old.status().state == State::Failed);
-    assert_eq!(old.count(|event| matches!(event, Event::Down { cause: Cause::Closed(4003), .. })), 1);
+    assert_eq!(old.count(|event| matches!(event, Event::Down { reason: Reason::Closed(4003), .. })), 1);
     for i in 1..=20 {
         assert_eq!(outcome(&send(&new, "up", i)), BY_FRAME);
     }
@@ -236,12 +236,12 @@ fn a_hub_goes_down_and_another_takes_its_place(adapter: Adapter) {
     assert_eq!(outcome(&under_way), BY_FRAME, "what is under way is finished");
     assert_eq!(drained.wait(), 0, "nothing is abandoned");
     eventually("it is told", || {
-        client.count(|event| matches!(event, Event::Down { cause: Cause::Closed(1012), .. })) > 0
+        client.count(|event| matches!(event, Event::Down { reason: Reason::Closed(1012), .. })) > 0
     });
     let (waits, house) = (send(&client, "up", 2), house.again());
     assert_eq!(outcome(&waits), BY_FRAME);
     assert_eq!(house.app.numbers(), [1, 2]);
-    assert_eq!(reasons(&client), [(false, Some(Reason::UnknownSession))]);
+    assert_eq!(reasons(&client), [(false, Some(ResumeRefusal::UnknownSession))]);
     drop(proxy);
     client.stop();
 }
@@ -255,7 +255,7 @@ fn a_hub_without_native_peers_is_waited_for(adapter: Adapter) {
     let client = Client::start(adapter, setup);
     let waits = send(&client, "up", 1);
     eventually("it is told", || {
-        client.count(|event| matches!(event, Event::Down { cause: Cause::Rejected(404), .. })) > 1
+        client.count(|event| matches!(event, Event::Down { reason: Reason::Status(404), .. })) > 1
     });
     assert!(![State::Up, State::Failed].contains(&client.status().state) && waits.try_settled().is_none());
     // On the path of another wire there is no native hub either.

@@ -5,7 +5,7 @@
 mod real;
 mod viewer;
 
-use bowline::Cause;
+use bowline::Reason;
 use bowline::wire::aivillage::{Event, Json};
 use bowline_smol::hub::{Event as Told, Hub, HubSetup, Name, Rate, Start, TopicFilter, Village};
 use core::time::Duration;
@@ -396,12 +396,12 @@ fn weakness_6_a_dead_viewer_is_found_and_one_who_only_listens_stays() {
     assert!(pings > 10, "{pings}");
     let gone = block("the end", async {
         loop {
-            if let Some(Told::Disconnected { peer, cause }) = events.next().await {
-                return (peer.to_string(), cause);
+            if let Some(Told::Disconnected { peer, reason }) = events.next().await {
+                return (peer.to_string(), reason);
             }
         }
     });
-    assert_eq!(gone, (dead, Cause::Dead));
+    assert_eq!(gone, (dead, Reason::Dead));
     let stays: Vec<_> = hub.sessions().into_iter().map(|session| session.peer.to_string()).collect();
     assert_eq!(stays, [listens]);
 }

@@ -47,7 +47,7 @@ one line; they are broken here to be read.) Between them come
   {\"event\":\"message\",\"type\":\"game_update\",\"data\":{…},\"path\":\"websocket\"}
   {\"event\":\"state\",\"from\":\"handshaking\",\"to\":\"up\"}
   {\"event\":\"path\",\"from\":\"websocket\",\"to\":\"http\"}
-  {\"event\":\"down\",\"cause\":\"refused\"}
+  {\"event\":\"down\",\"reason\":\"refused\"}
   {\"event\":\"complaint\",\"total\":1,\"message\":\"…\"}
 
 and the last line is

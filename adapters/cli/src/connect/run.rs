@@ -315,8 +315,11 @@ impl<W: Speaks> Shared<W> {
                 Event::Path { from, to } => {
                     self.out.write(Line::event("path").field("from", from.to_string()).field("to", to.to_string()));
                 }
-                Event::Down { cause, .. } => {
-                    self.out.write(Line::event("down").field("cause", words::cause(cause)));
+                Event::Down { reason, .. } => {
+                    self.out.write(Line::event("down").field("reason", reason.to_string()));
+                }
+                Event::RequestFailed { reason, .. } => {
+                    self.out.write(Line::event("request_failed").field("reason", reason.to_string()));
                 }
                 Event::Settled { .. }
                 | Event::RejectedButAcked { .. }

@@ -4,8 +4,7 @@
 
 use super::note::Note;
 use super::world::Who;
-use crate::words::cause;
-use bowline::{Cause, Event, Path, State};
+use bowline::{Event, Path, Reason, State};
 use bowline_cli::proxy::{Direction, Fault};
 use std::collections::BTreeSet;
 
@@ -26,12 +25,12 @@ pub(crate) fn event(who: Who, event: Event, said: &mut BTreeSet<String>) -> Note
             };
             Note::new("path").words(words).field("node", node).field("to", to.to_string())
         }
-        Event::Down { cause: why, .. } => {
-            let note = Note::new("down").field("node", node).field("cause", format!("{why:?}"));
+        Event::Down { reason: why, .. } => {
+            let note = Note::new("down").field("node", node).field("reason", format!("{why:?}"));
             match (who, why) {
-                (Who::MlNode, _) => note.words(format!("WebSocket lost: {}", cause(why))),
-                (Who::ApiNode, Cause::Closed(1008) | Cause::Refused | Cause::Timeout) => {
-                    let words = format!("the API node's attempt: {}", cause(why));
+                (Who::MlNode, _) => note.words(format!("WebSocket lost: {}", why)),
+                (Who::ApiNode, Reason::Closed(1008) | Reason::PortClosed | Reason::Timeout) => {
+                    let words = format!("the API node's attempt: {}", why);
                     if said.insert(words.clone()) { note.words(words) } else { note }
                 }
                 // The other end of what the ML node tells.
@@ -41,6 +40,7 @@ pub(crate) fn event(who: Who, event: Event, said: &mut BTreeSet<String>) -> Note
         Event::Settled { .. }
         | Event::RejectedButAcked { .. }
         | Event::HorizonShort { .. }
+        | Event::RequestFailed { .. }
         | Event::IdReused { .. }
         | Event::Turn { .. }
         | Event::Resumed { .. }

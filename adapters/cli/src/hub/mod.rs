@@ -32,7 +32,7 @@ What goes out (each event is one line; they are broken here to be read):
   {\"event\":\"message\",\"type\":\"prediction\",\"hotkey\":\"5…\",
    \"prediction_id\":\"g1_17\",\"data\":{…}}
   {\"event\":\"connected\",\"hotkey\":\"5…\",\"resumed\":false}
-  {\"event\":\"disconnected\",\"hotkey\":\"5…\",\"cause\":\"broken off\"}
+  {\"event\":\"disconnected\",\"hotkey\":\"5…\",\"reason\":\"broken off\"}
   {\"event\":\"lost\",\"hotkey\":\"5…\",\"count\":3}      broadcasts, to a slow reader
   {\"event\":\"war\",\"hotkey\":\"5…\"}                 two places fight for one key
   {\"event\":\"ended\",\"hotkey\":\"5…\",\"why\":\"…\"}     a session is forgotten

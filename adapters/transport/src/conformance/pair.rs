@@ -11,7 +11,7 @@ use super::{Conformance, Content, Written, fits, said, segment, text};
 use crate::conformance::{Check, Report};
 use crate::http::{Bytes, Callback, Target};
 use crate::wire::{Heard, Wire};
-use bowline::{ContentKey, Frame, Head, HttpOutcome, MessageId, Seq};
+use bowline::{ContentKey, Frame, Head, HttpClass, HttpOutcome, MessageId, Seq};
 use core::time::Duration;
 use serde_json::Value;
 
@@ -229,14 +229,19 @@ impl<'a, S: Wire, R: Wire> Pair<'_, 'a, S, R> {
             let said = self.receiver.answer(answer);
             let Written { mut sender, id, .. } = self.kit.written(sample, 1)?;
             let body = said.body.map_or_else(Bytes::new, |(_, body)| body);
-            let (outcome, _) = sender.posted(id, HttpOutcome::from_status(said.status, said.retry_after), &body);
+            let (outcome, _) = sender.posted(
+                id,
+                HttpOutcome::status(said.status).with_after(said.retry_after.unwrap_or_default()),
+                &body,
+            );
             let agreed = match answer {
-                bowline::Answer::Done | bowline::Answer::Polled => outcome == HttpOutcome::Acked,
-                bowline::Answer::Unknown => outcome == HttpOutcome::Gone,
+                bowline::Answer::Done | bowline::Answer::Polled => outcome.class() == HttpClass::Delivered,
+                bowline::Answer::Unknown => outcome == HttpOutcome::status(404),
                 bowline::Answer::Busy { after } => {
-                    [HttpOutcome::Busy { after }, HttpOutcome::InProgress { after }].contains(&outcome)
+                    [HttpOutcome::status(503).with_after(after), HttpOutcome::status(409).with_after(after)]
+                        .contains(&outcome)
                 }
-                bowline::Answer::Rejected | bowline::Answer::Reused => matches!(outcome, HttpOutcome::Rejected { .. }),
+                bowline::Answer::Rejected | bowline::Answer::Reused => outcome.class() == HttpClass::Rejected,
             };
             fits(agreed, || format!("the receiver's {answer:?} is {}, to the sender {outcome:?}", said.status))?;
         }

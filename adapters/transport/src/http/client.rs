@@ -16,7 +16,7 @@
 //! again for ever. Here a write that finds the peer deaf is not the end: the answer is still looked for.
 
 use super::{Bytes, Target, Whole};
-use bowline::{HttpOutcome, MessageId};
+use bowline::{HttpClass, HttpOutcome, MessageId, Reason};
 use core::fmt;
 use core::future::poll_fn;
 use core::pin::{Pin, pin};
@@ -93,7 +93,7 @@ impl fmt::Debug for Ask<'_> {
 /// ```
 /// use bowline::HttpOutcome;
 /// use bowline_transport::http::Posted;
-/// let unreached = Posted::from(HttpOutcome::Unreached);
+/// let unreached = Posted::from(HttpOutcome::Unreached(Reason::PortClosed));
 /// assert!(unreached.body.is_empty());
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -114,11 +114,11 @@ impl From<HttpOutcome> for Posted {
 /// there, and as much of its body as is wanted; the connection is closed by dropping `io`.
 ///
 /// The deadline is `io`'s (rule H6: 10 s unless configured, connecting included). Dropping the future closes the
-/// connection and means [`HttpOutcome::Unknown`], as the request may have been on its way.
+/// connection and means [`HttpOutcome::Unknown(Reason::Timeout)`], as the request may have been on its way.
 ///
 /// ```
 /// # use bowline_transport::http::{Bytes, Deadline, Post, Target, Timed, post};
-/// # use bowline::{HttpOutcome, MessageId};
+/// # use bowline::{HttpClass, HttpOutcome, MessageId, Reason};
 /// # use core::time::Duration;
 /// # use smol_hyper::rt::{FuturesIo, SmolTimer};
 /// # use std::io::{Read as _, Write as _};
@@ -140,7 +140,7 @@ impl From<HttpOutcome> for Posted {
 ///     let io = Timed::new(FuturesIo::new(socket), SmolTimer::new(), deadline);
 ///
 ///     let request = Post { target: &target, id: MessageId::from_bits(7), body: Bytes::from_static(b"{}"), read: 0 };
-///     assert_eq!(post(io, request).await.outcome, HttpOutcome::Busy { after: Duration::from_secs(7) });
+///     assert_eq!(post(io, request).await.outcome, HttpOutcome::status(503).with_after(Duration::from_secs(7)));
 /// #   Ok::<(), Box<dyn std::error::Error>>(())
 /// })?;
 /// # peer.join().unwrap();
@@ -154,7 +154,7 @@ where
     ask(io, Ask { target, headers: &[("idempotency-key", id.to_string())], body, read }).await
 }
 
-/// As [`post`], with any headers. One that cannot be sent as a header is an [`HttpOutcome::Unreached`].
+/// As [`post`], with any headers. One that cannot be sent as a header is an [`HttpOutcome::Unreached(Reason::PortClosed)`].
 pub async fn ask<I>(io: I, request: Ask<'_>) -> Posted
 where
     I: Read + Write + Unpin,
@@ -173,7 +173,7 @@ where
     }
     let request = request.body(Whole::new(body));
     // Cannot fail with a checked target and checked headers; if it did, nothing would have been sent.
-    let Ok(request) = request else { return HttpOutcome::Unreached.into() };
+    let Ok(request) = request else { return HttpOutcome::Unreached(Reason::PortClosed).into() };
 
     // Both limits: the first alone is exceeded by what one read may bring. Head and body are written as they lie, not
     // copied together; the socket may join them.
@@ -183,7 +183,7 @@ where
         .writev(true)
         .handshake(Deaf { io, deaf: false })
         .await;
-    let Ok((mut sender, connection)) = handshake else { return HttpOutcome::Unreached.into() };
+    let Ok((mut sender, connection)) = handshake else { return HttpOutcome::Unreached(Reason::PortClosed).into() };
     let mut connection = pin!(connection);
     let mut answer = pin!(sender.try_send_request(request));
     let mut open = true;
@@ -201,8 +201,8 @@ where
     match answer {
         Some(Ok(answer)) => {
             let after = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(retry_after);
-            let outcome = HttpOutcome::from_status(answer.status().as_u16(), after);
-            let word = matches!(outcome, HttpOutcome::Acked | HttpOutcome::Rejected { .. } | HttpOutcome::Auth);
+            let outcome = HttpOutcome::status(answer.status().as_u16()).with_after(after.unwrap_or_default());
+            let word = matches!(outcome.class(), HttpClass::Delivered | HttpClass::Rejected) || outcome.turned_away();
             if !word || longest == 0 {
                 return outcome.into();
             }
@@ -231,8 +231,8 @@ where
             Posted { outcome, body: if whole { read.into() } else { Bytes::new() } }
         }
         // Handed back before its first byte was written.
-        Some(Err(failure)) if failure.message().is_some() => HttpOutcome::Unreached.into(),
-        Some(Err(_)) | None => HttpOutcome::Unknown.into(),
+        Some(Err(failure)) if failure.message().is_some() => HttpOutcome::Unreached(Reason::PortClosed).into(),
+        Some(Err(_)) | None => HttpOutcome::Unknown(Reason::Timeout).into(),
     }
 }
 
@@ -350,7 +350,7 @@ mod tests {
     fn h_what_was_never_written_is_unreached() {
         let target = Target::http("http://api/").unwrap();
         let request = Post { target: &target, id: MessageId::from_bits(1), body: Bytes::from_static(b"{}"), read: 9 };
-        assert_eq!(smol::block_on(post(Gone, request)), HttpOutcome::Unreached.into());
+        assert_eq!(smol::block_on(post(Gone, request)), HttpOutcome::Unreached(Reason::PortClosed).into());
     }
 
     #[test]
@@ -383,7 +383,7 @@ mod tests {
                 let io = FuturesIo::new(smol::net::TcpStream::from(smol::Async::new(near).unwrap()));
                 post(io, request).await
             });
-            assert_eq!(posted, Posted { outcome: HttpOutcome::Acked, body: body.into() }, "{answer:?}, {read}");
+            assert_eq!(posted, Posted { outcome: HttpOutcome::status(200), body: body.into() }, "{answer:?}, {read}");
             peer.join().unwrap();
         }
     }

@@ -13,7 +13,7 @@
 //! Invariants as for the whole folder; the deadline is the socket's.
 
 use super::{Target, Whole, client::retry_after};
-use bowline::{Cause, Hint};
+use bowline::{Reason, RetryHint};
 use core::future::poll_fn;
 use core::pin::pin;
 use core::task::Poll;
@@ -33,11 +33,15 @@ use tungstenite::handshake::{client::generate_key, derive_accept_key};
 /// # Errors
 ///
 /// How the attempt ended, and what the server said about coming back.
-pub async fn dial<I>(io: I, target: &Target, subprotocol: Option<&'static str>) -> Result<(I, Bytes), (Cause, Hint)>
+pub async fn dial<I>(
+    io: I,
+    target: &Target,
+    subprotocol: Option<&'static str>,
+) -> Result<(I, Bytes), (Reason, RetryHint)>
 where
     I: Read + Write + Unpin,
 {
-    let refused = (Cause::Refused, Hint::NONE);
+    let refused = (Reason::PortClosed, RetryHint::NONE);
     let key = generate_key();
     let mut request = Request::builder()
         .uri(target.path())
@@ -70,7 +74,7 @@ where
     let answer = answer.ok_or(refused)?;
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         let said = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(retry_after);
-        return Err((Cause::Rejected(answer.status().as_u16()), said.map_or(Hint::NONE, Hint::after)));
+        return Err((Reason::Status(answer.status().as_u16()), said.map_or(RetryHint::NONE, RetryHint::after)));
     }
     if !agreed(&answer, &key) {
         return Err(refused);
@@ -78,7 +82,7 @@ where
     let chosen = answer.headers().get(SEC_WEBSOCKET_PROTOCOL).map(hyper::header::HeaderValue::as_bytes);
     if chosen != subprotocol.map(str::as_bytes) {
         // One that was not offered is no agreement at all; none means that it speaks something else here.
-        return Err(if chosen.is_some() { refused } else { (Cause::Rejected(426), Hint::NONE) });
+        return Err(if chosen.is_some() { refused } else { (Reason::Status(426), RetryHint::NONE) });
     }
     let parts = connection.into_parts();
     Ok((parts.io, parts.read_buf))

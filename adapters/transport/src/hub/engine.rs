@@ -32,7 +32,7 @@ use bowline::hub::{
 };
 use bowline::wire::KeyedHash;
 use bowline::wire::native::FRAME_LIMIT;
-use bowline::{Cause, DeliveryId, HttpOutcome, Instant, Origin, Policy, PostId, RequestId, Seq};
+use bowline::{DeliveryId, HttpOutcome, Instant, Origin, Policy, PostId, Reason, RequestId, Seq};
 use core::time::Duration;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
@@ -303,9 +303,9 @@ impl<W: HubWire> Engine<W> {
     }
 
     /// A connection has ended, however.
-    pub(super) fn lost(&mut self, conn: ConnId, cause: Cause) {
+    pub(super) fn lost(&mut self, conn: ConnId, reason: Reason) {
         if self.forget(conn) {
-            self.machine.disconnected(self.now(), conn, cause);
+            self.machine.disconnected(self.now(), conn, reason);
         }
     }
 
@@ -346,7 +346,7 @@ impl<W: HubWire> Engine<W> {
                     let why = if too_large { Why::TooLarge } else { Why::Violation };
                     self.machine.refuse(now, conn, why);
                 }
-                Item::Ended(cause) => self.lost(conn, cause),
+                Item::Ended(reason) => self.lost(conn, reason),
             }
         }
     }

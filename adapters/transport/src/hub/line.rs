@@ -17,7 +17,7 @@ use crate::node::Stream;
 use crate::socket::{Incoming, Socket};
 use bowline::hub::{ConnId, Stamp};
 use bowline::wire::native::{FRAME_LIMIT, Refusal, SUBPROTOCOL};
-use bowline::{Cause, Head};
+use bowline::{Head, Reason};
 use core::panic::AssertUnwindSafe;
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::borrow::Cow;
@@ -139,7 +139,7 @@ pub(super) enum Item {
     Broken {
         too_large: bool,
     },
-    Ended(Cause),
+    Ended(Reason),
 }
 
 /// A frame of a known peer.
@@ -326,7 +326,7 @@ impl<W: HubWire> Line<W> {
                 },
                 Pulled::Other(said) => Item::Heard(Frame { heard: Heard { said, ..Heard::OTHER }, bytes: 0, id: None }),
                 Pulled::Broken { too_large } => Item::Broken { too_large },
-                Pulled::Ended(cause) => Item::Ended(cause),
+                Pulled::Ended(reason) => Item::Ended(reason),
             });
         }
         (items, reading)
@@ -338,7 +338,7 @@ enum Pulled {
     Text(Text),
     Other(Said),
     Broken { too_large: bool },
-    Ended(Cause),
+    Ended(Reason),
 }
 
 impl<W: HubWire> State<W> {
@@ -348,7 +348,7 @@ impl<W: HubWire> State<W> {
             if self.socket.refused.is_some() {
                 // What still comes is thrown away: closing a socket with unread bytes would take the close frame back.
                 if self.socket.discard() {
-                    pulled.push(Pulled::Ended(Cause::Closed(1006)));
+                    pulled.push(Pulled::Ended(Reason::Closed(1006)));
                     return Reading::Empty;
                 }
                 return Reading::Empty;
@@ -378,10 +378,10 @@ impl<W: HubWire> State<W> {
                     return self.enough(pulled);
                 }
                 Incoming::Nothing => return Reading::Empty,
-                Incoming::Ended(cause, _) => match self.socket.refused {
+                Incoming::Ended(reason, _) => match self.socket.refused {
                     Some(code) => pulled.push(Pulled::Broken { too_large: code == 1009 }),
                     None => {
-                        pulled.push(Pulled::Ended(cause));
+                        pulled.push(Pulled::Ended(reason));
                         return Reading::Empty;
                     }
                 },

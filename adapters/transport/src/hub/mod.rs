@@ -61,7 +61,7 @@ use async_channel::{Receiver, Sender};
 use async_lock::Semaphore;
 use bowline::hub::{ConnId, Health, HubStats, Publish, Sent, SessionId, Start, TopicFilter, TopicHealth, TopicName};
 use bowline::wire::KeyedHash;
-use bowline::{Cause, Policy, PostId, Refusal};
+use bowline::{Policy, PostId, Reason, Refusal};
 use core::borrow::Borrow;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -212,7 +212,7 @@ impl<W: HubWire> Hub<W> {
 
     /// For the adapter: a connection that was let in did not become a WebSocket.
     pub fn vanished(&self, conn: ConnId) {
-        self.with(|engine| engine.lost(conn, Cause::Closed(1006)));
+        self.with(|engine| engine.lost(conn, Reason::Closed(1006)));
     }
 
     /// For the adapter: a line that was full can be written. False: nobody needs to wait for it any more.

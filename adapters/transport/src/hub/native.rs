@@ -23,7 +23,7 @@ use crate::http::{Answer, Bytes, Callback};
 use bowline::hub::{Denied, Start, TopicFilter, Why};
 use bowline::wire::KeyedHash;
 use bowline::wire::native::{self, Frame, Refusal, Since};
-use bowline::{Beat, Greeting, Head, MessageId, Nack, Reason, Seq};
+use bowline::{Beat, Greeting, Head, MessageId, Nack, ResumeRefusal, Seq};
 use core::time::Duration;
 use std::sync::Arc;
 
@@ -65,7 +65,7 @@ pub(super) struct Hello {
 
 impl Hello {
     /// Whether it has shown a session's own token; `known`: why that session does not go on.
-    pub(super) const fn is_proven(&self, known: Option<Reason>) -> bool {
+    pub(super) const fn is_proven(&self, known: Option<ResumeRefusal>) -> bool {
         self.ticket.is_some() && known.is_none()
     }
 
@@ -254,7 +254,7 @@ pub(super) fn text(frame: &Frame<'_>) -> Text {
 /// A refusal, for a machine's reason.
 pub(super) const fn refusal(why: Why) -> Option<Refusal> {
     match why {
-        Why::Fenced => Some(Refusal::Resume(Reason::Epoch)),
+        Why::Fenced => Some(Refusal::Resume(ResumeRefusal::Epoch)),
         Why::Unknown => Some(Refusal::Auth),
         _ => None,
     }

@@ -6,7 +6,7 @@ use crate::http::{Bytes, Target};
 use crate::node::Settlement;
 use async_channel::Receiver;
 use bowline::hub::{BadTopic, ConnId, SessionId, TopicName, TopicsFull, Why};
-use bowline::{Cause, MessageId, Outcome, PostId, Refusal};
+use bowline::{MessageId, Outcome, PostId, Reason, Refusal};
 use core::fmt;
 use core::pin::Pin;
 use core::time::Duration;
@@ -72,7 +72,7 @@ pub enum Event<P> {
         /// Which.
         peer: P,
         /// Why.
-        cause: Cause,
+        reason: Reason,
     },
     /// Broadcasts were lost to one that reads too slowly.
     Lost {

@@ -29,7 +29,7 @@ use bowline::wire::bettensor::{
     self, Confirmation, Envelope, Kind, MINER_LIMIT, Seal, Stamp, Unsigned, VALIDATOR_LIMIT,
 };
 use bowline::wire::timestamp::Timestamp;
-use bowline::{Frame, Head, HttpOutcome, MessageId, Seq};
+use bowline::{Frame, Head, HttpClass, HttpOutcome, MessageId, Seq};
 use core::time::Duration;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -359,7 +359,7 @@ impl Wire for Bettensor {
     }
 
     fn posted(&mut self, id: MessageId, outcome: HttpOutcome, body: &Bytes) -> (HttpOutcome, Option<Reply>) {
-        if outcome != HttpOutcome::Acked {
+        if outcome.class() != HttpClass::Delivered {
             return (outcome, None);
         }
         // 200 by itself is anyone's word, such as a portal's on the way.
@@ -371,7 +371,7 @@ impl Wire for Bettensor {
         {
             return (outcome, Some(reply(&confirmation)));
         }
-        (HttpOutcome::Unknown, None)
+        (outcome.unmarked(), None)
     }
 
     fn describe(update: &Update) -> (&str, usize) {

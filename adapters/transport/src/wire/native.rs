@@ -25,7 +25,7 @@ use bowline::wire::KeyedHash;
 use bowline::wire::native::{
     self, EVERYBODY, Frame, Hello, MAX_NAME, Malformed, Poll, Position, Refusal, Since, Ticket,
 };
-use bowline::{Beat, Head, HttpOutcome, MessageId, Nack, Reason, Seq};
+use bowline::{Beat, Head, HttpClass, HttpOutcome, MessageId, Nack, ResumeRefusal, Seq};
 use core::fmt;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -330,7 +330,7 @@ impl Native {
             Frame::Refused { reason } => {
                 self.refusal = Some(reason);
                 self.showing = false;
-                if reason == Refusal::Resume(Reason::Identity) {
+                if reason == Refusal::Resume(ResumeRefusal::Identity) {
                     self.ticket = None;
                 }
                 Heard::of(Head::Other)
@@ -567,7 +567,7 @@ impl Wire for Native {
 
     fn posted(&mut self, _: MessageId, outcome: HttpOutcome, body: &Bytes) -> (HttpOutcome, Option<Reply>) {
         let words = match native::decode(body) {
-            Ok(Frame::Nack { nack: Nack::Reject, reason, .. }) if matches!(outcome, HttpOutcome::Rejected { .. }) => {
+            Ok(Frame::Nack { nack: Nack::Reject, reason, .. }) if outcome.class() == HttpClass::Rejected => {
                 Some(rejection(&reason))
             }
             _ => None,

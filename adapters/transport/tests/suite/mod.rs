@@ -3,7 +3,7 @@
 //!
 //! No scenario sleeps: it waits for bytes, and every wait has an end.
 
-use bowline::{Cause, Hint, HttpOutcome, MessageId};
+use bowline::{HttpOutcome, MessageId, Reason, RetryHint};
 use bowline_transport::http::{Answer, Bytes, Callback, Deadline, GONKA_CALLBACKS, Limits, Routes, Target};
 use core::future::{Future, poll_fn};
 use core::marker::PhantomData;
@@ -39,7 +39,7 @@ pub(crate) trait Driver: 'static {
         target: &Target,
         subprotocol: Option<&'static str>,
         deadline: Deadline,
-    ) -> Result<(TcpStream, Bytes), (Cause, Hint)>;
+    ) -> Result<(TcpStream, Bytes), (Reason, RetryHint)>;
 
     /// The socket and the early bytes if it was upgraded.
     fn serve<H, F>(socket: TcpStream, limits: &Limits, routes: &Routes<'_>, handler: H) -> Option<(TcpStream, Bytes)>
@@ -879,7 +879,7 @@ pub(crate) fn the_request_is_what_the_rules_say<D: Driver>() {
         far.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
         (head.to_owned(), body, read_to_end(far))
     });
-    assert_eq!(post::<D>(socket, body), HttpOutcome::Acked);
+    assert_eq!(post::<D>(socket, body), HttpOutcome::status(200));
     let (head, sent, rest) = peer.join().unwrap();
     assert_eq!((sent.as_slice(), rest.as_str()), (body.as_bytes(), ""), "the body as it is, once");
     let mut lines: Vec<_> = head.trim_end().lines().collect();
@@ -902,7 +902,7 @@ pub(crate) fn the_request_is_what_the_rules_say<D: Driver>() {
         far.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
         head.to_ascii_lowercase().contains("content-length: 0\r\n")
     });
-    assert_eq!(post::<D>(socket, ""), HttpOutcome::Acked);
+    assert_eq!(post::<D>(socket, ""), HttpOutcome::status(200));
     assert!(peer.join().unwrap());
 }
 
@@ -910,33 +910,36 @@ pub(crate) fn every_answer_has_its_outcome<D: Driver>() {
     let seven = Duration::from_secs(7);
     let none = Duration::ZERO;
     for (answer, outcome) in [
-        ("200 OK\r\nContent-Length: 0", HttpOutcome::Acked),
-        ("204 No Content", HttpOutcome::Acked),
-        ("299 Odd\r\nRetry-After: 7", HttpOutcome::Acked),
-        ("409 Conflict\r\nRetry-After: 7", HttpOutcome::InProgress { after: seven }),
-        ("409 Conflict", HttpOutcome::InProgress { after: none }),
-        ("400 Bad Request", HttpOutcome::Rejected { status: 400 }),
-        ("413 Too Large", HttpOutcome::Rejected { status: 413 }),
-        ("422 Unprocessable", HttpOutcome::Rejected { status: 422 }),
-        ("429 Slow down\r\nRetry-After: 7", HttpOutcome::Busy { after: seven }),
-        ("503 Busy\r\nretry-after:7", HttpOutcome::Busy { after: seven }),
-        ("503 Busy\r\nRetry-After: 7\r\nRetry-After: 9", HttpOutcome::Busy { after: seven }),
-        ("503 Busy\r\nRetry-After: -7", HttpOutcome::Busy { after: none }),
-        ("503 Busy\r\nRetry-After: \u{e9}", HttpOutcome::Busy { after: none }),
-        ("503 Busy\r\nRetry-After: Fri, 31 Dec 1999 23:59:59 GMT", HttpOutcome::Busy { after: none }),
-        ("503 Busy\r\nRetry-After: 999999999999999999999", HttpOutcome::Busy { after: Duration::from_secs(86400) }),
-        ("500 Error", HttpOutcome::Busy { after: none }),
-        ("502 Bad Gateway", HttpOutcome::Busy { after: none }),
-        ("401 Who?", HttpOutcome::Auth),
-        ("403 No", HttpOutcome::Auth),
-        ("404 Not Found", HttpOutcome::Gone),
-        ("410 Gone", HttpOutcome::Gone),
-        ("304 Not Modified", HttpOutcome::Gone),
-        ("101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x", HttpOutcome::Gone),
-        ("302 Found\r\nLocation: http://elsewhere/", HttpOutcome::Gone),
-        ("307 Temporary Redirect\r\nLocation: /v2", HttpOutcome::Gone),
-        ("308 Permanent Redirect\r\nLocation: /v2", HttpOutcome::Gone),
-        ("999 What", HttpOutcome::Gone),
+        ("200 OK\r\nContent-Length: 0", HttpOutcome::status(200)),
+        ("204 No Content", HttpOutcome::status(200)),
+        ("299 Odd\r\nRetry-After: 7", HttpOutcome::status(200)),
+        ("409 Conflict\r\nRetry-After: 7", HttpOutcome::status(409).with_after(seven)),
+        ("409 Conflict", HttpOutcome::status(409).with_after(none)),
+        ("400 Bad Request", HttpOutcome::status(400)),
+        ("413 Too Large", HttpOutcome::status(413)),
+        ("422 Unprocessable", HttpOutcome::status(422)),
+        ("429 Slow down\r\nRetry-After: 7", HttpOutcome::status(503).with_after(seven)),
+        ("503 Busy\r\nretry-after:7", HttpOutcome::status(503).with_after(seven)),
+        ("503 Busy\r\nRetry-After: 7\r\nRetry-After: 9", HttpOutcome::status(503).with_after(seven)),
+        ("503 Busy\r\nRetry-After: -7", HttpOutcome::status(503).with_after(none)),
+        ("503 Busy\r\nRetry-After: \u{e9}", HttpOutcome::status(503).with_after(none)),
+        ("503 Busy\r\nRetry-After: Fri, 31 Dec 1999 23:59:59 GMT", HttpOutcome::status(503).with_after(none)),
+        (
+            "503 Busy\r\nRetry-After: 999999999999999999999",
+            HttpOutcome::status(503).with_after(Duration::from_secs(86400)),
+        ),
+        ("500 Error", HttpOutcome::status(503).with_after(none)),
+        ("502 Bad Gateway", HttpOutcome::status(503).with_after(none)),
+        ("401 Who?", HttpOutcome::status(401)),
+        ("403 No", HttpOutcome::status(401)),
+        ("404 Not Found", HttpOutcome::status(302)),
+        ("410 Gone", HttpOutcome::status(302)),
+        ("304 Not Modified", HttpOutcome::status(302)),
+        ("101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x", HttpOutcome::status(302)),
+        ("302 Found\r\nLocation: http://elsewhere/", HttpOutcome::status(302)),
+        ("307 Temporary Redirect\r\nLocation: /v2", HttpOutcome::status(302)),
+        ("308 Permanent Redirect\r\nLocation: /v2", HttpOutcome::status(302)),
+        ("999 What", HttpOutcome::status(302)),
     ] {
         for before in
             ["HTTP/1.1 ", "HTTP/1.0 ", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nLink: x\r\n\r\nHTTP/1.1 "]
@@ -980,12 +983,12 @@ pub(crate) fn what_is_no_answer_is_unknown<D: Driver>() {
                 let _ = far.write_all(answer.as_bytes());
             }
         });
-        assert_eq!(post::<D>(socket, "{}"), HttpOutcome::Unknown, "{answer:.60}");
+        assert_eq!(post::<D>(socket, "{}"), HttpOutcome::Unknown(Reason::Timeout), "{answer:.60}");
         peer.join().unwrap();
     }
     // Reset: closed with the body unread.
     let (socket, reset) = peer(|far, _| assert_eq!(far.peek(&mut [0]).unwrap(), 1));
-    assert_eq!(post::<D>(socket, "{}"), HttpOutcome::Unknown);
+    assert_eq!(post::<D>(socket, "{}"), HttpOutcome::Unknown(Reason::Timeout));
     reset.join().unwrap();
     // Silence, and a peer that takes nothing in: the deadline ends both.
     for size in [2, 32 << 20] {
@@ -994,7 +997,7 @@ pub(crate) fn what_is_no_answer_is_unknown<D: Driver>() {
         let begun = Instant::now();
         // A deadline that passes before anything is written would be Unreached, so a busy machine gets a second.
         let outcome = D::post(near, &callback(), KEY, body, Deadline::after(Duration::from_secs(1)));
-        assert_eq!(outcome, HttpOutcome::Unknown);
+        assert_eq!(outcome, HttpOutcome::Unknown(Reason::Timeout));
         assert!((Duration::from_millis(990)..PATIENCE).contains(&begun.elapsed()), "{:?}", begun.elapsed());
         drop(far);
     }
@@ -1010,7 +1013,7 @@ pub(crate) fn what_is_no_answer_is_unknown<D: Driver>() {
         }
     });
     let outcome = D::post(socket, &callback(), KEY, "{}".into(), Deadline::after(Duration::from_secs(1)));
-    assert_eq!(outcome, HttpOutcome::Unknown);
+    assert_eq!(outcome, HttpOutcome::Unknown(Reason::Timeout));
     peer.join().unwrap();
 }
 
@@ -1023,7 +1026,7 @@ pub(crate) fn a_body_of_the_answer_is_not_waited_for<D: Driver>() {
             let _ = far.read(&mut [0]);
         });
         let begun = Instant::now();
-        assert_eq!(post::<D>(socket, "{}"), HttpOutcome::Acked);
+        assert_eq!(post::<D>(socket, "{}"), HttpOutcome::status(200));
         assert!(begun.elapsed() < PATIENCE / 2);
         peer.join().unwrap();
     }
@@ -1037,7 +1040,7 @@ pub(crate) fn a_refusal_in_the_middle_of_a_large_body_is_heard<D: Driver>() {
             far.write_all(b"HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").unwrap();
             // Closed with the body unread: a reset.
         });
-        assert_eq!(post::<D>(socket, vec![b'x'; 32 << 20]), HttpOutcome::Rejected { status: 413 });
+        assert_eq!(post::<D>(socket, vec![b'x'; 32 << 20]), HttpOutcome::status(413));
         peer.join().unwrap();
     }
 }
@@ -1051,7 +1054,7 @@ pub(crate) fn what_one_side_posts_the_other_receives<D: Driver>() {
         let body: Vec<u8> = core::iter::repeat_with(|| random.next_u64().to_le_bytes()).flatten().take(size).collect();
         let server = serve::<D>(brisk());
         let outcome = post::<D>(server.peer.try_clone().unwrap(), body.clone());
-        assert_eq!(outcome, HttpOutcome::Acked);
+        assert_eq!(outcome, HttpOutcome::status(200));
         let seen = server.seen();
         assert!(seen.body == body, "{size}");
         assert_eq!(seen.idempotency_key, Some(KEY.to_string()));
@@ -1065,7 +1068,7 @@ fn node() -> Target {
     Target::websocket("node:8080", WEBSOCKET).unwrap()
 }
 
-fn dial<D: Driver>(socket: TcpStream) -> Result<(TcpStream, Bytes), (Cause, Hint)> {
+fn dial<D: Driver>(socket: TcpStream) -> Result<(TcpStream, Bytes), (Reason, RetryHint)> {
     D::dial(socket, &node(), None, Deadline::after(PATIENCE))
 }
 
@@ -1120,7 +1123,7 @@ pub(crate) fn what_one_side_dials_the_other_upgrades<D: Driver>() {
     let server = serve_routes::<D, _, _>(brisk(), Routes::default(), async |_| Answer::OK);
     let begun = Instant::now();
     let refusal = dial::<D>(server.peer.try_clone().unwrap()).unwrap_err();
-    assert_eq!(refusal, (Cause::Rejected(404), Hint::NONE));
+    assert_eq!(refusal, (Reason::Status(404), RetryHint::NONE));
     // The server keeps the connection open for another request, which is nothing to wait for.
     assert!(begun.elapsed() < PATIENCE / 2);
     server.done();
@@ -1129,8 +1132,8 @@ pub(crate) fn what_one_side_dials_the_other_upgrades<D: Driver>() {
 /// What was asked for must be chosen: nothing is another protocol (426, so that it is tried seldom), something else is no
 /// agreement.
 pub(crate) fn a_subprotocol_is_agreed_on_or_there_is_none<D: Driver>() {
-    let none = (Cause::Rejected(426), Hint::NONE);
-    let other = (Cause::Refused, Hint::NONE);
+    let none = (Reason::Status(426), RetryHint::NONE);
+    let other = (Reason::PortClosed, RetryHint::NONE);
     for (asked, chosen, refusal) in [
         (Some("bowline.1"), "Sec-WebSocket-Protocol: bowline.1\r\n", None),
         (Some("bowline.1"), "", Some(none)),
@@ -1152,26 +1155,35 @@ pub(crate) fn a_subprotocol_is_agreed_on_or_there_is_none<D: Driver>() {
 }
 
 pub(crate) fn every_refusal_of_a_dial_has_its_cause<D: Driver>() {
-    let seven = Hint::after(Duration::from_secs(7));
+    let seven = RetryHint::after(Duration::from_secs(7));
     let upgrade = "101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n";
     for (answer, refusal) in [
-        ("200 OK\r\nContent-Length: 1000000\r\n\r\n<html>".to_owned(), (Cause::Rejected(200), Hint::NONE)),
-        ("302 Found\r\nLocation: /elsewhere\r\n\r\n".to_owned(), (Cause::Rejected(302), Hint::NONE)),
-        ("401 Who?\r\n\r\n".to_owned(), (Cause::Rejected(401), Hint::NONE)),
-        ("426 Upgrade\r\nSec-WebSocket-Version: 8\r\n\r\n".to_owned(), (Cause::Rejected(426), Hint::NONE)),
-        ("503 Busy\r\nRetry-After: 7\r\n\r\n".to_owned(), (Cause::Rejected(503), seven)),
-        ("503 Busy\r\nRetry-After: -7\r\n\r\n".to_owned(), (Cause::Rejected(503), Hint::NONE)),
-        (format!("{upgrade}\r\n"), (Cause::Refused, Hint::NONE)),
-        (format!("{upgrade}Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"), (Cause::Refused, Hint::NONE)),
-        (format!("{upgrade}ACCEPT;Sec-WebSocket-Protocol: chat\r\n\r\n"), (Cause::Refused, Hint::NONE)),
-        (format!("{upgrade}ACCEPT;Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"), (Cause::Refused, Hint::NONE)),
+        ("200 OK\r\nContent-Length: 1000000\r\n\r\n<html>".to_owned(), (Reason::Status(200), RetryHint::NONE)),
+        ("302 Found\r\nLocation: /elsewhere\r\n\r\n".to_owned(), (Reason::Status(302), RetryHint::NONE)),
+        ("401 Who?\r\n\r\n".to_owned(), (Reason::Status(401), RetryHint::NONE)),
+        ("426 Upgrade\r\nSec-WebSocket-Version: 8\r\n\r\n".to_owned(), (Reason::Status(426), RetryHint::NONE)),
+        ("503 Busy\r\nRetry-After: 7\r\n\r\n".to_owned(), (Reason::Status(503), seven)),
+        ("503 Busy\r\nRetry-After: -7\r\n\r\n".to_owned(), (Reason::Status(503), RetryHint::NONE)),
+        (format!("{upgrade}\r\n"), (Reason::PortClosed, RetryHint::NONE)),
+        (
+            format!("{upgrade}Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"),
+            (Reason::PortClosed, RetryHint::NONE),
+        ),
+        (format!("{upgrade}ACCEPT;Sec-WebSocket-Protocol: chat\r\n\r\n"), (Reason::PortClosed, RetryHint::NONE)),
+        (
+            format!("{upgrade}ACCEPT;Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"),
+            (Reason::PortClosed, RetryHint::NONE),
+        ),
         (
             "101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: Upgrade\r\nACCEPT;\r\n".to_owned(),
-            (Cause::Refused, Hint::NONE),
+            (Reason::PortClosed, RetryHint::NONE),
         ),
-        ("101 Switching Protocols\r\nUpgrade: websocket\r\nACCEPT;\r\n".to_owned(), (Cause::Refused, Hint::NONE)),
-        ("101 Switching".to_owned(), (Cause::Refused, Hint::NONE)),
-        ("999999 What\r\n\r\n".to_owned(), (Cause::Refused, Hint::NONE)),
+        (
+            "101 Switching Protocols\r\nUpgrade: websocket\r\nACCEPT;\r\n".to_owned(),
+            (Reason::PortClosed, RetryHint::NONE),
+        ),
+        ("101 Switching".to_owned(), (Reason::PortClosed, RetryHint::NONE)),
+        ("999999 What\r\n\r\n".to_owned(), (Reason::PortClosed, RetryHint::NONE)),
     ] {
         let (socket, peer) = peer({
             let answer = answer.clone();

@@ -1,7 +1,7 @@
 use super::*;
-use crate::cause::HttpOutcome;
 use crate::ids::Origin;
 use crate::outbox::{InlineOutbox, OutboxConfig, Policy, PostId};
+use crate::reason::{HttpOutcome, Reason};
 use crate::rng::SplitMix64;
 use std::collections::{BTreeMap, BTreeSet};
 use std::vec::Vec;
@@ -90,7 +90,7 @@ fn f4_what_is_too_large_stays_too_large() {
     let _ = outbox.on_greeting(NOW, None, 64);
     assert_eq!(outbox.take_frame(NOW, ONE), None);
     let post = outbox.take_post(NOW, false).unwrap();
-    assert!(outbox.on_posted(NOW, post, HttpOutcome::Unknown));
+    assert!(outbox.on_posted(NOW, post, HttpOutcome::Unknown(Reason::Timeout)));
     assert_eq!(outbox.on_report(NOW, ONE, &report(1, 1, 0, 64), true), Ack::Settled);
     assert_eq!(outbox.on_nack(NOW, seq(1), Duration::ZERO), Ack::Settled);
     assert_eq!(outbox.take_frame(NOW, ONE), None);
@@ -104,7 +104,7 @@ fn r1_what_was_posted_and_ended_was_sent() {
     let posts: Vec<PostId> = core::iter::from_fn(|| outbox.take_post(NOW, true)).collect();
     let _ = outbox.on_report(NOW, LinkId::NONE, &report(1, 0b1000_0000, 0b1000_0000, 64), true);
     assert!(outbox.take_settled().is_some());
-    assert!(outbox.on_posted(NOW, *posts.last().unwrap(), HttpOutcome::Acked));
+    assert!(outbox.on_posted(NOW, *posts.last().unwrap(), HttpOutcome::status(200)));
     assert_eq!((outbox.una(), outbox.unsent()), (seq(1), seq(9)));
 }
 

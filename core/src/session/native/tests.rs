@@ -1,10 +1,10 @@
 use super::*;
-use crate::cause::Hint;
 use crate::config::Config;
 use crate::ids::{Origin, PostId};
 use crate::inbox::InboxConfig;
 use crate::outbox::Policy;
 use crate::profile::{NATIVE, NATIVE_PEER};
+use crate::reason::RetryHint;
 use crate::session::{Frame, InlineSession, Output};
 use std::vec::Vec;
 
@@ -73,7 +73,7 @@ fn greeting(of: Origin, next: u64, una: u64) -> Greeting {
 /// A hub's session with a client that is connected.
 fn hub() -> (Small, LinkId) {
     let mut hub = session(NATIVE_PEER);
-    assert_eq!(hub.greeted(at(0), &greeting(THEIRS, 1, 1), None, false), Some(Reason::UnknownSession));
+    assert_eq!(hub.greeted(at(0), &greeting(THEIRS, 1, 1), None, false), Some(ResumeRefusal::UnknownSession));
     let crate::link::Accepted::Open(link) = hub.accept(at(0)) else { panic!() };
     let _ = drain(&mut hub);
     (hub, link)
@@ -85,7 +85,7 @@ fn degraded() -> (Small, u32, Instant) {
     for _ in 0..100 {
         for did in drain(&mut client) {
             match did {
-                Did::Connect(link) => client.link_down(client.now(), link, Cause::Refused, Hint::NONE),
+                Did::Connect(link) => client.link_down(client.now(), link, Reason::PortClosed, RetryHint::NONE),
                 Did::Greet(talk) => return (client, talk, at(0)),
                 _ => {}
             }
@@ -161,18 +161,18 @@ fn h3_empty_answers_are_no_loop() {
     // A welcome that remembers for a shorter time than we try (S12).
     let short = Greeting { life: SECOND, ..greeting(THEIRS, 1, 1) };
     assert_eq!(client.carried(now, Head::Welcome { greeting: short, refused: None }), None);
-    client.talked(now, talk, HttpOutcome::Acked);
+    client.talked(now, talk, HttpOutcome::status(200));
     assert!(!drain(&mut client).iter().any(|did| matches!(did, Did::Greet(_) | Did::Poll(_))), "a rest first");
     client.tick(now.after(SECOND));
     let Some(Did::Greet(talk)) = drain(&mut client).into_iter().find(|did| matches!(did, Did::Greet(_))) else {
         panic!()
     };
     client.carried(client.now(), Head::Welcome { greeting: greeting(THEIRS, 1, 1), refused: None });
-    client.talked(client.now(), talk, HttpOutcome::Acked);
+    client.talked(client.now(), talk, HttpOutcome::status(200));
     let Some(Did::Poll(talk)) = drain(&mut client).into_iter().find(|did| matches!(did, Did::Poll(_))) else {
         panic!()
     };
-    client.talked(client.now(), talk, HttpOutcome::Acked);
+    client.talked(client.now(), talk, HttpOutcome::status(200));
     assert!(!drain(&mut client).iter().any(|did| matches!(did, Did::Poll(_))), "a rest first");
     let later = client.now().after(SECOND);
     client.tick(later);
@@ -188,7 +188,7 @@ fn r5_what_waited_for_a_former_self_is_not_kept_for_ever() {
     }
     assert_eq!(turns(&drain(&mut hub)), 0);
     let anew = Origin::new(9, 2);
-    assert_eq!(hub.greeted(at(2), &greeting(anew, 1, 1), None, false), Some(Reason::Gap));
+    assert_eq!(hub.greeted(at(2), &greeting(anew, 1, 1), None, false), Some(ResumeRefusal::Gap));
     assert!(matches!(hub.accept(at(2)), crate::link::Accepted::Open(_)));
     let did = drain(&mut hub);
     let events: Vec<_> =
@@ -204,7 +204,7 @@ fn r5_what_waited_for_a_former_self_is_not_kept_for_ever() {
 fn r4_numbers_that_come_twice_are_in_doubt() {
     let (mut hub, link) = hub();
     let Some(Arrival::Deliver { delivery, .. }) = hub.received(at(1), link, numbered(1)) else { panic!() };
-    assert_eq!(hub.greeted(at(2), &greeting(THEIRS, 1, 1), None, false), Some(Reason::Ahead));
+    assert_eq!(hub.greeted(at(2), &greeting(THEIRS, 1, 1), None, false), Some(ResumeRefusal::Ahead));
     let crate::link::Accepted::Open(link) = hub.accept(at(2)) else { panic!() };
     assert!(matches!(hub.received(at(3), link, numbered(1)), Some(Arrival::Deliver { maybe_dup: true, .. })));
     assert!(matches!(hub.received(at(3), link, numbered(2)), Some(Arrival::Deliver { maybe_dup: false, .. })));
@@ -219,7 +219,7 @@ fn r1_a_late_greeting_changes_nothing() {
     let Some(Arrival::Deliver { delivery, .. }) = hub.received(at(1), link, numbered(1)) else { panic!() };
     assert!(hub.complete(at(1), delivery, Verdict::Done));
     let before = hub.report();
-    assert_eq!(hub.greeted(at(2), &greeting(THEIRS, 1, 1), None, true), Some(Reason::Ahead));
+    assert_eq!(hub.greeted(at(2), &greeting(THEIRS, 1, 1), None, true), Some(ResumeRefusal::Ahead));
     assert_eq!(hub.report(), before);
     assert_eq!(hub.received(at(3), link, numbered(1)), Some(Arrival::Duplicate));
 }
@@ -230,7 +230,7 @@ fn r5_a_late_answer_of_a_former_self_is_not_the_new_ones() {
     let (mut client, talk, _) = degraded();
     let now = client.now();
     client.carried(now, Head::Welcome { greeting: greeting(THEIRS, 1, 1), refused: None });
-    client.talked(now, talk, HttpOutcome::Acked);
+    client.talked(now, talk, HttpOutcome::status(200));
     let Some(Did::Poll(talk)) = drain(&mut client).into_iter().find(|did| matches!(did, Did::Poll(_))) else {
         panic!()
     };
@@ -242,13 +242,14 @@ fn r5_a_late_answer_of_a_former_self_is_not_the_new_ones() {
     };
     let now = client.now();
     assert!(client.link_up(now, link));
-    let anew = Head::Welcome { greeting: greeting(Origin::new(9, 2), 1, 1), refused: Some(Reason::UnknownSession) };
+    let anew =
+        Head::Welcome { greeting: greeting(Origin::new(9, 2), 1, 1), refused: Some(ResumeRefusal::UnknownSession) };
     assert_eq!(client.received(now, link, anew), None);
     let _ = drain(&mut client);
     assert_eq!(client.carried(now, numbered(1)), None);
     let una = Head::Marks { report: Report::nothing(64), una: seq(50), beat: Beat::None };
     assert_eq!(client.carried(now, una), None);
-    client.talked(now, talk, HttpOutcome::Acked);
+    client.talked(now, talk, HttpOutcome::status(200));
     assert!(matches!(client.received(now, link, numbered(1)), Some(Arrival::Deliver { .. })));
 }
 
@@ -259,7 +260,7 @@ fn r5_what_was_too_large_is_announced() {
     hub.send(at(1), 1, 100, Policy::DEFAULT).unwrap();
     let _ = drain(&mut hub);
     // The connection ends because of it, and there is no other path.
-    hub.link_down(at(2), link, Cause::Closed(1009), Hint::NONE);
+    hub.link_down(at(2), link, Reason::Closed(1009), RetryHint::NONE);
     let _ = drain(&mut hub);
     let _ = hub.greeted(at(3), &greeting(THEIRS, 1, 1), None, false);
     assert!(matches!(hub.accept(at(3)), crate::link::Accepted::Open(_)));
@@ -272,7 +273,7 @@ fn r9_an_old_token_is_not_a_lost_session() {
     let (mut client, talk, _) = degraded();
     let now = client.now();
     client.carried(now, Head::Welcome { greeting: greeting(THEIRS, 1, 1), refused: None });
-    client.talked(now, talk, HttpOutcome::Acked);
+    client.talked(now, talk, HttpOutcome::status(200));
     let Some(Did::Poll(talk)) = drain(&mut client).into_iter().find(|did| matches!(did, Did::Poll(_))) else {
         panic!()
     };
@@ -286,14 +287,14 @@ fn r9_an_old_token_is_not_a_lost_session() {
     assert!(client.link_up(now, link));
     let welcome = Head::Welcome { greeting: greeting(THEIRS, 1, 1), refused: None };
     assert_eq!(client.received(now, link, welcome), None);
-    client.talked(now, talk, HttpOutcome::Auth);
+    client.talked(now, talk, HttpOutcome::status(401));
     assert!(client.greeting(true).resume, "it goes on");
 }
 
 #[test]
 fn i3_an_older_epoch_is_refused() {
     let (mut hub, _) = hub();
-    assert_eq!(hub.greeted(at(1), &greeting(Origin::new(9, 0), 1, 1), None, false), Some(Reason::Epoch));
+    assert_eq!(hub.greeted(at(1), &greeting(Origin::new(9, 0), 1, 1), None, false), Some(ResumeRefusal::Epoch));
     assert_eq!(hub.greeting(true).rx.map(|got| got.of), Some(THEIRS));
 }
 
@@ -305,7 +306,7 @@ fn r1_r2_what_a_greeting_names_is_not_sent_again() {
         hub.send(at(1), n, 10, Policy::DEFAULT).unwrap();
     }
     let _ = drain(&mut hub);
-    hub.link_down(at(2), link, Cause::Closed(1006), Hint::NONE);
+    hub.link_down(at(2), link, Reason::Closed(1006), RetryHint::NONE);
     let got = Got { of: OURS, report: Report { arrived: 0b10, ..Report::nothing(64) } };
     let again = Greeting { rx: Some(got), resume: true, ..greeting(THEIRS, 1, 1) };
     assert_eq!(hub.greeted(at(3), &again, None, false), None);

@@ -12,7 +12,7 @@ use super::fields::{Fields, auth, flag, hexadecimal, inner, map, name, number, o
 use super::{Frame, Hello, MAX_BATCH, MAX_NAME, MAX_WAIT, Poll, Position, Refusal, Since, Ticket, Welcome};
 use crate::ids::{Origin, Seq};
 use crate::marks::{Beat, Nack, Report, WINDOW};
-use crate::resume::{Got, Greeting, Reason};
+use crate::resume::{Got, Greeting, ResumeRefusal};
 use crate::wire::{WHITE, text};
 
 /// Why a frame is not taken: answered with an `error` that says it; after sixteen the connection ends with 1002.
@@ -160,7 +160,7 @@ fn hello<'a>(f: &Fields<'a>) -> Result<Hello<'a>, Malformed> {
 
 fn welcome<'a>(f: &Fields<'a>) -> Result<Welcome<'a>, Malformed> {
     let reason =
-        |raw| name(Some(raw), "reason").and_then(|name| Reason::parse(&name).ok_or(Malformed::Member("reason")));
+        |raw| name(Some(raw), "reason").and_then(|name| ResumeRefusal::parse(&name).ok_or(Malformed::Member("reason")));
     Ok(Welcome {
         ticket: ticket(f)?,
         reason: f.reason.map(reason).transpose()?,

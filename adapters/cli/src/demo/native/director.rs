@@ -19,9 +19,8 @@ use super::wire::{Crossing, Totals, Traffic, Wire};
 use super::world::{Told, World};
 use super::{Both, Way};
 use crate::interrupt::{self, Interrupt};
-use crate::words::cause;
 use bowline::marks::WINDOW;
-use bowline::{Cause, Event, Path};
+use bowline::{Event, Path, Reason};
 use bowline_cli::proxy::Fault;
 use bowline_smol::hub::{self, HubStats};
 use bowline_transport::Status;
@@ -285,13 +284,13 @@ impl<'a> Director<'a> {
     fn listen(&mut self) -> io::Result<()> {
         while let Ok(told) = self.world.told.try_recv() {
             match told {
-                Told::Client(Event::Down { cause: why, .. }) => {
+                Told::Client(Event::Down { reason: why, .. }) => {
                     let what = match why {
-                        Cause::Refused | Cause::Timeout | Cause::Rejected(_) => "an attempt",
+                        Reason::PortClosed | Reason::Timeout | Reason::Status(_) => "an attempt",
                         _ => "the WebSocket",
                     };
-                    let note = Note::new("down").words(format!("{what}: {}", cause(why)));
-                    self.note(&note.field("cause", format!("{why:?}")))?;
+                    let note = Note::new("down").words(format!("{what}: {}", why));
+                    self.note(&note.field("reason", format!("{why:?}")))?;
                 }
                 Told::Client(Event::Path { to, .. }) => {
                     let words = match to {

@@ -12,7 +12,7 @@ use async_channel::Receiver;
 use bowline::hub::{ConnId, Denied, Position, SessionId, Start, TopicName, Verdict as Vote, Why};
 use bowline::wire::native::{self, EVERYBODY, FRAME_LIMIT, Frame, Refusal};
 use bowline::{
-    Answer as Said, Arrival, DeliveryId, Frame as Word, Head, MessageId, Nack, Reason, RequestId, Seq, Verdict,
+    Answer as Said, Arrival, DeliveryId, Frame as Word, Head, MessageId, Nack, RequestId, ResumeRefusal, Seq, Verdict,
 };
 use core::time::Duration;
 use std::sync::Arc;
@@ -48,20 +48,20 @@ impl<W: HubWire> Engine<W> {
     }
 
     /// Whether this hello can be answered by a welcome, and why its session does not go on if that is known already.
-    fn may(&mut self, hello: &Hello, peer: Option<&W::Peer>) -> Result<Option<Reason>, Refusal> {
+    fn may(&mut self, hello: &Hello, peer: Option<&W::Peer>) -> Result<Option<ResumeRefusal>, Refusal> {
         if hello.greeting.life > self.native_horizon {
             return Err(Refusal::Horizon);
         }
         let Some((sid, token)) = &hello.ticket else { return Ok(None) };
         let Some(session) = self.sids.get(sid).copied() else {
             let expired = self.ended.iter().any(|ended| ended == sid);
-            return Ok(Some(if expired { Reason::Expired } else { Reason::UnknownSession }));
+            return Ok(Some(if expired { ResumeRefusal::Expired } else { ResumeRefusal::UnknownSession }));
         };
         let names = self.names.clone();
         let account = self.accounts.get_mut(session.place()).and_then(Option::as_mut);
         let own = account.filter(|account| Some(&account.peer) == peer).and_then(|account| account.pass.as_mut());
         let admitted = own.is_some_and(|pass| pass.admits(&names, token));
-        admitted.then_some(None).ok_or(Refusal::Resume(Reason::Identity))
+        admitted.then_some(None).ok_or(Refusal::Resume(ResumeRefusal::Identity))
     }
 
     /// A hello by HTTP.
@@ -95,7 +95,7 @@ impl<W: HubWire> Engine<W> {
         &mut self,
         session: SessionId,
         resumed: bool,
-        reason: Option<Reason>,
+        reason: Option<ResumeRefusal>,
         proven: bool,
     ) -> Option<String> {
         let window = self.machine.reconnect_window();
@@ -123,7 +123,7 @@ impl<W: HubWire> Engine<W> {
         line: &Arc<Line<W>>,
         session: SessionId,
         resumed: bool,
-        reason: Option<Reason>,
+        reason: Option<ResumeRefusal>,
     ) {
         let Some(peer) = line.peer() else { return };
         self.note(session, peer, None);

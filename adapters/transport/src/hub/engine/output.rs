@@ -10,7 +10,7 @@ use crate::node::Settlement;
 use crate::socket::Wrote;
 use bowline::hub::{ConnId, HubEvent, HubOutput, Position, SessionId, Start, TopicName, Why};
 use bowline::wire::native::SUBPROTOCOL;
-use bowline::{Cause, Event as Word, Frame, HttpOutcome, Instant, Verdict};
+use bowline::{Event as Word, Frame, HttpOutcome, Instant, Reason, Verdict};
 use core::time::Duration;
 use std::sync::Arc;
 use tungstenite::Message as Wire;
@@ -110,7 +110,7 @@ impl<W: HubWire> Engine<W> {
                         let post = Action::Post { session, post, id, target, body: body.into(), deadline };
                         self.effects.push(Effect::Act(post));
                     }
-                    None => self.machine.posted(now, session, post, HttpOutcome::Gone),
+                    None => self.machine.posted(now, session, post, HttpOutcome::status(302)),
                 }
             }
             HubOutput::Event(event) => self.event(event),
@@ -146,7 +146,7 @@ impl<W: HubWire> Engine<W> {
         let Some(line) = self.line(conn) else {
             // Let in, but not a WebSocket yet.
             self.counters.refuse(why);
-            self.lost(conn, Cause::Closed(1006));
+            self.lost(conn, Reason::Closed(1006));
             return;
         };
         let mut state = line.lock();
@@ -195,13 +195,13 @@ impl<W: HubWire> Engine<W> {
                 }
                 None
             }
-            HubEvent::Session { session, event: Word::Down { cause, .. } } => {
+            HubEvent::Session { session, event: Word::Down { reason, .. } } => {
                 let account = self.accounts.get(session.place()).and_then(Option::as_ref);
                 if account.is_some_and(|account| account.guest && account.session == session) {
                     // Nobody can come back under that name.
                     self.machine.dismiss(self.clock.now(), session);
                 }
-                whose(session).map(|peer| Event::Disconnected { peer, cause })
+                whose(session).map(|peer| Event::Disconnected { peer, reason })
             }
             HubEvent::Session { session, event: Word::Turn { delivery } } => {
                 self.turn(session, delivery);
@@ -298,7 +298,7 @@ impl<W: HubWire> Engine<W> {
         match wrote {
             Wrote::Done => {}
             Wrote::Blocked => self.blocked(line),
-            Wrote::Ended(cause) => self.lost(line.conn(), cause),
+            Wrote::Ended(reason) => self.lost(line.conn(), reason),
         }
     }
 
@@ -313,7 +313,7 @@ impl<W: HubWire> Engine<W> {
         match wrote {
             Wrote::Done => {}
             Wrote::Blocked => self.blocked(line),
-            Wrote::Ended(cause) => self.lost(line.conn(), cause),
+            Wrote::Ended(reason) => self.lost(line.conn(), reason),
         }
     }
 
@@ -349,8 +349,8 @@ impl<W: HubWire> Engine<W> {
                 }
                 true
             }
-            Wrote::Ended(cause) => {
-                self.lost(conn, cause);
+            Wrote::Ended(reason) => {
+                self.lost(conn, reason);
                 false
             }
         }
