@@ -9,7 +9,7 @@
 //! Rules: S12 (the horizon contract), T4 (no deadline of zero), L1.
 
 use crate::backoff::BackoffConfig;
-use crate::heartbeat::HeartbeatConfig;
+use crate::heartbeat::{HeartbeatConfig, ProgramLife};
 use crate::inbox::InboxConfig;
 use crate::link::LinkConfig;
 use crate::outbox::OutboxConfig;
@@ -98,6 +98,7 @@ impl Config {
             (whole(heartbeat.interval), "heartbeat.interval", "neither never nor a microsecond"),
             (whole(heartbeat.keepalive), "heartbeat.keepalive", "neither never nor a microsecond"),
             (takes_time(heartbeat.probe), "heartbeat.probe", "no peer answers in no time"),
+            (watches(heartbeat), "heartbeat.program", "no program speaks in no time, or it is never asked to"),
             (whole(route.grace), "route.grace", "neither no time nor a microsecond"),
             (!route.http || route.posts > 0, "route.posts", "there is an HTTP path, but no request may use it"),
             (!route.http || takes_time(route.deadline), "route.deadline", "no request is answered in no time"),
@@ -123,6 +124,14 @@ fn takes_time(span: Duration) -> bool {
 /// Nothing, or something to the machines too.
 fn whole(span: Duration) -> bool {
     span.is_zero() || takes_time(span)
+}
+
+fn watches(heartbeat: HeartbeatConfig) -> bool {
+    match heartbeat.program {
+        ProgramLife::Unwatched => true,
+        ProgramLife::Answers(limit) => takes_time(limit) && takes_time(heartbeat.interval),
+        ProgramLife::Data(limit) => takes_time(limit),
+    }
 }
 
 fn moves(backoff: BackoffConfig) -> bool {
@@ -191,7 +200,7 @@ mod tests {
     #[test]
     fn s12_nonsense_is_refused_by_name() {
         type Change = fn(&mut Config);
-        let cases: [(&str, Change); 22] = [
+        let cases: [(&str, Change); 24] = [
             ("outbox.capacity", |c| c.outbox.capacity = 0),
             ("outbox.bytes", |c| c.outbox.bytes = 0),
             ("inbox.capacity", |c| c.inbox.capacity = 0),
@@ -207,6 +216,10 @@ mod tests {
             ("inbox.horizon", |c| c.inbox.peer_life = Duration::from_secs(3601)),
             ("heartbeat.dead", |c| c.heartbeat.dead = Duration::from_secs(39)),
             ("heartbeat.probe", |c| c.heartbeat.probe = Duration::ZERO),
+            ("heartbeat.program", |c| c.heartbeat.program = ProgramLife::Data(Duration::ZERO)),
+            ("heartbeat.program", |c| {
+                (c.heartbeat.interval, c.heartbeat.program) = (Duration::ZERO, ProgramLife::Answers(Duration::MAX));
+            }),
             ("outbox.ack_wait", |c| c.outbox.ack_wait = AckWait::Fixed(Duration::from_nanos(999))),
             ("heartbeat.interval", |c| c.heartbeat.interval = Duration::from_nanos(1)),
             ("heartbeat.keepalive", |c| c.heartbeat.keepalive = Duration::from_nanos(1)),

@@ -1,24 +1,32 @@
-//! Is the peer alive?
+//! Is the peer alive, and is the program behind it?
 //!
-//! Only what comes in on this connection counts as life; what we send never does. A ping is a question with a deadline,
-//! and the deadline starts when the adapter takes the ping, not when it became due: a socket that cannot be written says
-//! nothing about the peer.
+//! Two things live at the other end. The *transport* lives as long as anything comes in: a WebSocket library answers
+//! pings while its program is dead. The *program* lives as long as it says a word of the wire's own: data, an
+//! acknowledgement, its heartbeat. What we send is evidence of neither. A ping is a question with a deadline, and the
+//! deadline starts when the ping has left: a socket that takes no bytes, and bytes that are still under way, say nothing
+//! about the peer.
 //!
 //! ```text
 //!            interval ± 10 %           taken by the adapter          nothing heard in time
-//!  Quiet ───────────────────▶ ping due ─────────────────▶ Asked ──────────────────────────▶ Dead
-//!    ▲ ▲        probe()─────────▲                           │
-//!    │ └───────────────────────── anything heard ───────────┘
+//!  Quiet ───────────────────▶ ping due ─────────────────▶ Asked ──────────────────────────▶ Dead: the transport
+//!    ▲ ▲        probe()─────────▲                          │ │
+//!    │ └───────────────────────── anything heard ──────────┘ │ no word of the wire's own in time (ProgramLife::Answers)
+//!    │                                                       └─────────────────────────────▶ Dead: the program
 //!    └── outbound silence ──▶ keep-alive due ── any data frame sent ──┘   (rule L4, for peers with a read deadline)
+//!
+//!  data expected, or seen ── no word of the wire's own in time (ProgramLife::Data) ────────▶ Dead: the program
 //! ```
 //!
-//! Invariants: dead is declared only while a ping is unanswered; after a stall of the process a ping is asked first
-//! (rule L5); one machine lives as long as one connection, so no timer runs across a reconnect.
+//! Invariants: dead is declared only while a ping is unanswered or data is overdue; while nothing can be written no
+//! answer is overdue; after a stall of the process a ping is asked first (rule L5); one machine lives as long as one
+//! connection, so no timer runs across a reconnect.
 //! Field bugs: heartbeat counted although the socket was not writable (healthy links cut); heartbeat suppressed by other
-//! outbound traffic; own sends taken for life (the stale check that can never fire); interval running across reconnects.
-//! Rules: L1, L2, L4, L5.
+//! outbound traffic; own sends taken for life (the stale check that can never fire); interval running across reconnects;
+//! a library's pongs taken for life of a program whose sender had died; a slow upload cut because the ping waited behind it.
+//! Rules: L1, L2, L4, L5, L10, L11.
 
 use crate::rng::SplitMix64;
+use crate::rtt::transfer_time;
 use crate::time::{Instant, Timer, Timers, Wake, micros};
 use core::time::Duration;
 
@@ -33,7 +41,7 @@ use core::time::Duration;
 pub struct HeartbeatConfig {
     /// Time between pings, ± 10 %, the first at a random point of it; zero: never. Default 20 s (L1).
     pub interval: Duration,
-    /// Silence after which the peer is dead, counted from the last thing heard; at least twice the interval. Default
+    /// Silence after which the transport is dead, counted from the last thing heard; at least twice the interval. Default
     /// 45 s (L1).
     pub dead: Duration,
     /// A data frame leaves at least this often, for peers whose read deadline pings do not extend; zero: never.
@@ -41,39 +49,141 @@ pub struct HeartbeatConfig {
     pub keepalive: Duration,
     /// How long a probe may take: asked after a stall (L5) and on an unanswered message (F2). Default 3 s.
     pub probe: Duration,
+    /// What shows that the peer's program lives. Default [`ProgramLife::Unwatched`] (L10).
+    pub program: ProgramLife,
 }
 
 impl HeartbeatConfig {
-    /// 20 s, 45 s, no keep-alive, probes of 3 s.
+    /// 20 s, 45 s, no keep-alive, probes of 3 s, the program unwatched.
     pub const DEFAULT: Self = Self {
         interval: Duration::from_secs(20),
         dead: Duration::from_secs(45),
         keepalive: Duration::ZERO,
         probe: Duration::from_secs(3),
+        program: ProgramLife::Unwatched,
     };
+}
+
+/// What shows that the program behind a connection lives, and not only its WebSocket library (L10).
+///
+/// ```
+/// use bowline::{BETTENSOR_MINER, GONKA_API_NODE, ProgramLife};
+/// use core::time::Duration;
+/// assert_eq!(BETTENSOR_MINER.heartbeat.program, ProgramLife::Answers(Duration::from_secs(90)));
+/// assert_eq!(GONKA_API_NODE.heartbeat.program, ProgramLife::Data(Duration::from_secs(60)));
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum ProgramLife {
+    /// Nothing does: only the transport is watched.
+    Unwatched,
+    /// The profile's ping is a message of the wire's own, and each asks for a word of the wire within this time.
+    Answers(Duration),
+    /// The wire has no ping: a word of the wire comes at least this often, from the first data of the connection on, or as
+    /// the application says ([`Input::ExpectData`](crate::Input)).
+    Data(Duration),
+}
+
+/// What was found dead.
+///
+/// ```
+/// # use bowline::Dead;
+/// assert_ne!(Dead::Transport, Dead::Program);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Dead {
+    /// Nothing was heard at all.
+    Transport,
+    /// Something was heard, but no word of the wire's own.
+    Program,
+}
+
+/// A word of the wire's own that came in.
+///
+/// ```
+/// # use bowline::Word;
+/// assert_ne!(Word::Data, Word::Other);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Word {
+    /// A message, or a part of one.
+    Data,
+    /// An acknowledgement, a heartbeat, the answer to one.
+    Other,
+}
+
+/// A question that is out: its deadline, which stands still while nothing can be written.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Question {
+    due: Timer,
+    /// How long the answer may take.
+    wait: Duration,
+    /// It is out, but may lie in a socket that takes nothing.
+    held: bool,
+}
+
+impl Question {
+    const NONE: Self = Self { due: Timer::disarmed(), wait: Duration::ZERO, held: false };
+
+    fn is_open(&self) -> bool {
+        self.held || self.due.is_armed()
+    }
+
+    /// The question leaves; one that is out already keeps its deadline if that is sooner.
+    fn ask(&mut self, now: Instant, wait: Duration) {
+        if !self.held {
+            self.due.arm_by(now.after(wait));
+            self.wait = self.due.at().map_or(wait, |at| at.since(now));
+        }
+    }
+
+    fn hurry(&mut self, now: Instant, wait: Duration) {
+        self.wait = self.wait.min(wait);
+        if self.due.is_armed() {
+            self.due.arm_by(now.after(wait));
+        }
+    }
+
+    const fn answered(&mut self) {
+        self.due.disarm();
+        self.held = false;
+    }
+
+    fn writable(&mut self, now: Instant, yes: bool) {
+        if !yes && self.due.is_armed() {
+            self.due.disarm();
+            self.held = true;
+        } else if yes && core::mem::take(&mut self.held) {
+            self.due.arm(now.after(self.wait));
+        }
+    }
 }
 
 /// Asks, listens, and tells when the peer is dead; one per connection.
 ///
 /// ```
-/// use bowline::{Heartbeat, HeartbeatConfig, Instant, SplitMix64, Timers};
+/// use bowline::{Dead, Heartbeat, HeartbeatConfig, Instant, SplitMix64, Timers};
 /// use core::time::Duration;
 /// let mut rng = SplitMix64::new(1);
 /// let mut beat = Heartbeat::start(HeartbeatConfig::DEFAULT, Instant::ZERO, &mut rng);
 /// let (due, _) = beat.earliest().unwrap();
 /// assert!(due <= Instant::ZERO.after(Duration::from_secs(20)), "the first is desynchronised");
-/// assert!(!beat.tick(due, &mut rng), "alive");
+/// assert_eq!(beat.tick(due, &mut rng), None, "alive");
 /// assert!(beat.ping_due());
-/// beat.ping_taken(due);
-/// let (dead, _) = beat.earliest().unwrap();
-/// assert!(beat.tick(due.after(Duration::from_secs(60)), &mut rng), "never answered: dead");
-/// # let _ = dead;
+/// beat.ping_taken(due, 0);
+/// let late = due.after(Duration::from_secs(60));
+/// assert_eq!(beat.tick(late, &mut rng), Some(Dead::Transport), "never answered");
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Heartbeat {
     config: HeartbeatConfig,
     next: Timer,
-    answer: Timer,
+    answer: Question,
+    /// The wire's own word that a ping of the wire's own asks for ([`ProgramLife::Answers`]).
+    word: Question,
+    /// The next word of the wire ([`ProgramLife::Data`]).
+    data: Timer,
+    /// Whether data comes, if the application has said so.
+    expected: Option<bool>,
     keepalive: Timer,
     ping: Option<Ask>,
     keepalive_due: bool,
@@ -95,7 +205,10 @@ impl Heartbeat {
         let mut beat = Self {
             config,
             next: Timer::disarmed(),
-            answer: Timer::disarmed(),
+            answer: Question::NONE,
+            word: Question::NONE,
+            data: Timer::disarmed(),
+            expected: None,
             keepalive: Timer::disarmed(),
             ping: None,
             keepalive_due: false,
@@ -109,9 +222,9 @@ impl Heartbeat {
         beat
     }
 
-    /// Fires what is due; true: the peer is dead.
+    /// Fires what is due and returns what is dead.
     #[must_use]
-    pub fn tick(&mut self, now: Instant, rng: &mut SplitMix64) -> bool {
+    pub fn tick(&mut self, now: Instant, rng: &mut SplitMix64) -> Option<Dead> {
         if self.next.fire(now) {
             self.ping.get_or_insert(Ask::Beat);
             let interval = micros(self.config.interval);
@@ -122,13 +235,45 @@ impl Heartbeat {
         if self.keepalive.fire(now) {
             self.keepalive_due = true;
         }
-        self.answer.fire(now)
+        let transport = self.answer.due.fire(now);
+        let program = self.word.due.fire(now) | self.data.fire(now);
+        if transport { Some(Dead::Transport) } else { program.then_some(Dead::Program) }
     }
 
-    /// Something arrived on this connection, decodable or not (L2).
+    /// Something arrived on this connection, decodable or not: the transport lives (L2).
     pub const fn heard(&mut self, now: Instant) {
         self.last = now;
-        self.answer.disarm();
+        self.answer.answered();
+    }
+
+    /// The peer's program said a word of the wire's own (L10).
+    pub fn spoke(&mut self, now: Instant, word: Word) {
+        self.word.answered();
+        if let ProgramLife::Data(limit) = self.config.program
+            && (self.data.is_armed() || (word == Word::Data && self.expected.is_none()))
+        {
+            self.data.arm(now.after(limit));
+        }
+    }
+
+    /// The application says whether data comes from now on ([`ProgramLife::Data`]); before it has, the first data of the
+    /// connection decides.
+    pub fn expect(&mut self, now: Instant, data: bool) {
+        if self.expected.replace(data) == Some(data) {
+            return;
+        }
+        if !data {
+            self.data.disarm();
+        } else if let ProgramLife::Data(limit) = self.config.program {
+            self.data.arm_by(now.after(limit));
+        }
+    }
+
+    /// The connection takes bytes, or takes none at the moment: until then no answer is overdue, and each sign that bytes
+    /// move begins its time anew (L11).
+    pub fn writable(&mut self, now: Instant, yes: bool) {
+        self.answer.writable(now, yes);
+        self.word.writable(now, yes);
     }
 
     /// Asks for a ping when the next may leave, with the limit of an ordinary one.
@@ -137,19 +282,25 @@ impl Heartbeat {
     }
 
     /// Asks now, with the short deadline: after a stall, for an unanswered message, or because a newcomer wants the
-    /// place. A question that is already out is not asked twice, but its answer is awaited no longer than that.
-    pub fn probe(&mut self, now: Instant) {
-        if self.answer.is_armed() {
-            self.answer.arm_by(now.after(self.config.probe));
+    /// place. A question that is already out is not asked twice, but its answer is awaited no longer than that; `ahead` is
+    /// the number of bytes that were sent before and are unanswered.
+    pub fn probe(&mut self, now: Instant, ahead: u64) {
+        if self.answer.is_open() {
+            self.answer.hurry(now, self.config.probe.saturating_add(transfer_time(ahead)));
         } else {
             self.ping = Some(Ask::Probe);
         }
     }
 
-    /// The process stood still: nothing may be concluded from that silence, so the question is asked anew (L5).
-    pub const fn stalled(&mut self) {
-        self.answer.disarm();
+    /// The process stood still: nothing may be concluded from that silence, so the question is asked anew, and data has
+    /// until `until` at least (L5).
+    pub fn stalled(&mut self, until: Instant) {
+        self.answer.answered();
+        self.word.answered();
         self.ping = Some(Ask::Probe);
+        if let Some(at) = self.data.at() {
+            self.data.arm(at.max(until));
+        }
     }
 
     /// Whether a ping waits to be sent.
@@ -158,21 +309,32 @@ impl Heartbeat {
         self.ping.is_some()
     }
 
-    /// The adapter took the ping: its deadline starts now.
-    pub fn ping_taken(&mut self, now: Instant) {
-        let soonest = now.after(self.config.probe);
+    /// The adapter took the ping: its deadline starts now, and allows for the `ahead` bytes that were sent before and are
+    /// unanswered (L11).
+    pub fn ping_taken(&mut self, now: Instant, ahead: u64) {
+        let travel = transfer_time(ahead);
+        let soonest = now.after(self.config.probe.saturating_add(travel));
         let until = match self.ping.take() {
             Some(Ask::Beat) => soonest.max(self.last.after(self.config.dead)),
             Some(Ask::Probe) => soonest,
             None => return,
         };
-        self.answer.arm_by(until);
+        self.answer.ask(now, until.since(now));
+        if let ProgramLife::Answers(limit) = self.config.program {
+            self.word.ask(now, limit.saturating_add(travel));
+        }
     }
 
     /// Whether a question is out and not answered: the link is suspect.
     #[must_use]
     pub fn asking(&self) -> bool {
-        self.answer.is_armed()
+        self.answer.is_open()
+    }
+
+    /// Whether the program was asked for a word of the wire's own and has not said one.
+    #[must_use]
+    pub fn asking_program(&self) -> bool {
+        self.word.is_open()
     }
 
     /// Whether a data frame is due although there is no data (L4).
@@ -193,7 +355,9 @@ impl Heartbeat {
 impl Timers for Heartbeat {
     fn timers(&self, see: &mut dyn FnMut(Wake, &Timer)) {
         see(Wake::Ping, &self.next);
-        see(Wake::Dead, &self.answer);
+        see(Wake::Dead, &self.answer.due);
+        see(Wake::Program, &self.word.due);
+        see(Wake::Program, &self.data);
         see(Wake::Keepalive, &self.keepalive);
     }
 }
@@ -229,13 +393,13 @@ mod tests {
     fn l1_later_beats_lie_within_ten_percent() {
         let (mut beat, mut rng) = beat(0);
         let mut last = beat.earliest().unwrap().0;
-        assert!(!beat.tick(last, &mut rng));
+        assert_eq!(beat.tick(last, &mut rng), None);
         for _ in 0..200 {
             let next = beat.next.at().unwrap();
             let gap = next.since(last);
             assert!(gap >= SECOND * 18 && gap <= SECOND * 22, "{gap:?}");
             last = next;
-            assert!(!beat.tick(next, &mut rng));
+            assert_eq!(beat.tick(next, &mut rng), None);
         }
     }
 
@@ -244,12 +408,12 @@ mod tests {
         let (mut beat, mut rng) = beat(0);
         let mut dead = None;
         for second in 0..100 {
-            if beat.tick(at(second), &mut rng) {
+            if beat.tick(at(second), &mut rng).is_some() {
                 dead = Some(second);
                 break;
             }
             if beat.ping_due() {
-                beat.ping_taken(at(second));
+                beat.ping_taken(at(second), 0);
             }
         }
         let dead = dead.expect("a mute peer is found");
@@ -260,17 +424,17 @@ mod tests {
     fn l2_anything_heard_is_life_own_sends_are_not() {
         let (mut beat, mut rng) = beat(1);
         for second in 0..1000 {
-            assert!(!beat.tick(at(second), &mut rng));
+            assert_eq!(beat.tick(at(second), &mut rng), None);
             if beat.ping_due() {
-                beat.ping_taken(at(second));
+                beat.ping_taken(at(second), 0);
             }
             beat.heard(at(second));
         }
         let mut died = false;
         for second in 1000..1060 {
-            died |= beat.tick(at(second), &mut rng);
+            died |= beat.tick(at(second), &mut rng) == Some(Dead::Transport);
             if beat.ping_due() {
-                beat.ping_taken(at(second));
+                beat.ping_taken(at(second), 0);
             }
             beat.data_sent(at(second));
         }
@@ -281,7 +445,7 @@ mod tests {
     fn field_bug_a_ping_that_could_not_be_written_accuses_nobody() {
         let (mut beat, mut rng) = beat(0);
         for second in 0..1000 {
-            assert!(!beat.tick(at(second), &mut rng), "never taken, never judged");
+            assert_eq!(beat.tick(at(second), &mut rng), None, "never taken, never judged");
         }
         assert!(beat.ping_due());
     }
@@ -294,7 +458,7 @@ mod tests {
             let _ = beat.tick(at(second), &mut rng);
             beat.data_sent(at(second));
             if beat.ping_due() {
-                beat.ping_taken(at(second));
+                beat.ping_taken(at(second), 0);
                 beat.heard(at(second));
                 pings += 1;
             }
@@ -321,24 +485,120 @@ mod tests {
     #[test]
     fn l5_after_a_stall_the_question_is_asked_anew() {
         let (mut beat, mut rng) = beat(0);
-        beat.probe(at(1));
-        beat.ping_taken(at(1));
-        beat.stalled();
-        assert!(!beat.tick(at(4000), &mut rng), "no verdict from that gap");
+        beat.probe(at(1), 0);
+        beat.ping_taken(at(1), 0);
+        beat.stalled(at(1));
+        assert_eq!(beat.tick(at(4000), &mut rng), None, "no verdict from that gap");
         assert!(beat.ping_due());
-        beat.ping_taken(at(4000));
-        assert!(!beat.tick(at(4002), &mut rng));
-        assert!(beat.tick(at(4003), &mut rng), "one probe of 3 s, then the verdict");
+        beat.ping_taken(at(4000), 0);
+        assert_eq!(beat.tick(at(4002), &mut rng), None);
+        assert_eq!(beat.tick(at(4003), &mut rng), Some(Dead::Transport), "one probe of 3 s, then the verdict");
     }
 
     #[test]
     fn a_probe_shortens_the_wait_and_an_asked_question_is_not_repeated() {
         let (mut beat, mut rng) = beat(0);
-        beat.probe(at(1));
-        beat.ping_taken(at(1));
-        beat.probe(at(1));
+        beat.probe(at(1), 0);
+        beat.ping_taken(at(1), 0);
+        beat.probe(at(1), 0);
         assert!(!beat.ping_due());
         assert!(beat.asking());
-        assert!(beat.tick(at(4), &mut rng));
+        assert_eq!(beat.tick(at(4), &mut rng), Some(Dead::Transport));
+    }
+
+    fn watched(program: ProgramLife) -> (Heartbeat, SplitMix64) {
+        let mut rng = SplitMix64::new(5);
+        (Heartbeat::start(HeartbeatConfig { program, ..HeartbeatConfig::DEFAULT }, Instant::ZERO, &mut rng), rng)
+    }
+
+    /// The second at which it is found dead, if frames that are no words come all the time; `words` are said before.
+    fn found(beat: &mut Heartbeat, rng: &mut SplitMix64, words: u64, until: u64) -> Option<u64> {
+        (0..until).find(|second| {
+            let dead = beat.tick(at(*second), rng);
+            if beat.ping_due() {
+                beat.ping_taken(at(*second), 0);
+            }
+            beat.heard(at(*second));
+            if *second <= words {
+                beat.spoke(at(*second), Word::Data);
+            }
+            dead == Some(Dead::Program)
+        })
+    }
+
+    #[test]
+    fn l10_a_library_that_answers_for_a_dead_program_is_found() {
+        let (mut beat, mut rng) = watched(ProgramLife::Answers(90 * SECOND));
+        let found = found(&mut beat, &mut rng, 100, 1000).expect("found");
+        assert!((190..=100 + 22 + 91).contains(&found), "{found}: asked within an interval, and 90 s for the word");
+        let (mut beat, mut rng) = watched(ProgramLife::Unwatched);
+        assert_eq!(self::found(&mut beat, &mut rng, 0, 1000), None);
+    }
+
+    #[test]
+    fn l10_data_is_awaited_from_the_first_on_or_as_the_application_says() {
+        let minute = ProgramLife::Data(60 * SECOND);
+        let never_seen = |expect: Option<bool>, words: Option<u64>| {
+            let (mut beat, mut rng) = watched(minute);
+            if let Some(data) = expect {
+                beat.expect(at(0), data);
+            }
+            beat.spoke(at(0), Word::Other);
+            match words {
+                Some(words) => found(&mut beat, &mut rng, words, 3600),
+                None => (1..3600).find(|second| beat.tick(at(*second), &mut rng) == Some(Dead::Program)),
+            }
+        };
+        assert_eq!(never_seen(None, None), None, "an idle hour");
+        assert_eq!(never_seen(None, Some(100)), Some(160), "data was seen");
+        assert_eq!(never_seen(Some(true), None), Some(60), "data is expected");
+        assert_eq!(never_seen(Some(false), Some(100)), None, "the application knows better");
+    }
+
+    #[test]
+    fn l10_another_word_is_a_sign_of_life_too() {
+        let (mut beat, mut rng) = watched(ProgramLife::Data(60 * SECOND));
+        beat.spoke(at(0), Word::Data);
+        for second in 1..3600 {
+            assert_eq!(beat.tick(at(second), &mut rng), None);
+            if second % 25 == 0 {
+                beat.spoke(at(second), Word::Other);
+            }
+        }
+    }
+
+    #[test]
+    fn l11_the_deadline_stands_still_while_nothing_can_be_written() {
+        let (mut beat, mut rng) = beat(0);
+        beat.probe(at(0), 0);
+        beat.ping_taken(at(0), 0);
+        beat.writable(at(1), false);
+        for second in 1..100 {
+            assert_eq!(beat.tick(at(second), &mut rng), None, "it has not left");
+            assert!(beat.asking());
+        }
+        // Bytes moved: the time begins anew, each time.
+        for second in [100, 102, 104] {
+            beat.writable(at(second), true);
+            assert_eq!(beat.tick(at(second + 2), &mut rng), None);
+            beat.writable(at(second + 2), false);
+        }
+        beat.writable(at(106), true);
+        assert_eq!(beat.tick(at(108), &mut rng), None);
+        assert_eq!(beat.tick(at(109), &mut rng), Some(Dead::Transport));
+    }
+
+    #[test]
+    fn l11_a_ping_behind_many_bytes_has_the_time_that_they_need() {
+        let (mut beat, mut rng) = beat(0);
+        beat.probe(at(0), 0);
+        beat.ping_taken(at(0), 900_000);
+        assert_eq!(beat.tick(at(17), &mut rng), None, "900 KB at 64 KB/s are 14.1 s");
+        assert_eq!(beat.tick(at(18), &mut rng), Some(Dead::Transport));
+        // What cannot be under way any more is no excuse.
+        let (mut beat, mut rng) = self::beat(0);
+        beat.probe(at(0), 0);
+        beat.ping_taken(at(0), u64::MAX);
+        assert_eq!(beat.tick(at(170), &mut rng), Some(Dead::Transport));
     }
 }

@@ -59,7 +59,7 @@ pub mod wire;
 
 pub use backoff::{Backoff, BackoffConfig, Jitter};
 pub use config::{Checked, Config, ConfigError};
-pub use heartbeat::{Heartbeat, HeartbeatConfig};
+pub use heartbeat::{Dead, Heartbeat, HeartbeatConfig, ProgramLife, Word};
 pub use ids::{ContentKey, DeliveryId, LinkId, MessageId, Origin, PostId, RequestId, Seq};
 pub use inbox::{Answer, Arrival, Inbox, InboxConfig, InlineInbox, OnReject, Seen, Verdict};
 pub use link::{Accepted, Ending, Link, LinkConfig, LinkState, Newcomer, REPLACED, Ready, Role};
@@ -74,7 +74,7 @@ pub use resume::{Got, Greeting, ResumeRefusal};
 pub use ring::{Ring, Slots};
 pub use rng::SplitMix64;
 pub use route::{Hedge, Route, RouteConfig};
-pub use rtt::{AckWait, Rtt};
+pub use rtt::{AckWait, LOWEST_RATE, Rtt};
 #[cfg(feature = "alloc")]
 pub use session::HeapSession;
 pub use session::{

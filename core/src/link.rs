@@ -300,7 +300,7 @@ impl Link {
             // Whoever is being closed for a fault of his own, or holds the place, makes room.
             Phase::Up { link: old, .. }
             | Phase::Handshaking { link: old, .. }
-            | Phase::Closing { link: old, reason: Reason::Violation, .. }
+            | Phase::Closing { link: old, reason: Reason::Violation | Reason::Mute, .. }
                 if self.config.newcomer == Newcomer::Replaces =>
             {
                 self.ended = Some((old, Reason::Replaced));
@@ -399,7 +399,9 @@ impl Link {
     }
 
     /// Ends the current connection for a reason of our own, then goes on by the class of `reason`. A broken protocol is
-    /// told to the peer with 1002; a dead or stalled peer is not spoken to: closing it can hang for minutes.
+    /// told to the peer with 1002, and a peer whose program is dead with the farewell's code: its library closes, and the
+    /// next attempt waits for that, because the end of an old connection may undo the new one at the peer (L10). A dead or
+    /// stalled transport is not spoken to: closing it can hang for minutes.
     pub fn abort(&mut self, now: Instant, reason: Reason, rng: &mut SplitMix64) {
         let Some(link) = self.held() else { return };
         if let Phase::Closing { reason, .. } = self.phase {
@@ -407,6 +409,8 @@ impl Link {
             self.lost(now, link, reason, RetryHint::NONE, rng);
         } else if reason == Reason::Violation {
             self.close_with(now, link, 1002, reason);
+        } else if reason == Reason::Mute {
+            self.close_with(now, link, self.config.farewell, reason);
         } else {
             self.ending = Some((link, Ending::Drop));
             self.lost(now, link, reason, RetryHint::NONE, rng);

@@ -553,6 +553,22 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         self.rescan();
     }
 
+    /// Whether an acknowledgement is awaited on the live connection and is not late.
+    #[must_use]
+    pub fn awaiting(&self) -> bool {
+        self.ring.iter().any(|slot| slot.end == End::Open && matches!(slot.answer, Answer::Awaited { .. }))
+    }
+
+    /// Bytes sent on the live connection of which nothing is known to have arrived: they may be under way (L11).
+    #[must_use]
+    pub fn unanswered(&self) -> u64 {
+        let bytes = |slot: &Slot<P>| match slot.answer {
+            Answer::Awaited { .. } | Answer::Late if slot.end == End::Open => u64::from(slot.size),
+            Answer::Awaited { .. } | Answer::Late | Answer::None | Answer::Arrived | Answer::Asked { .. } => 0,
+        };
+        self.ring.iter().map(bytes).fold(0, u64::saturating_add)
+    }
+
     /// What proves that a message arrived.
     #[must_use]
     pub const fn proof(&self) -> Proof {

@@ -35,7 +35,7 @@
 
 use crate::backoff::{BackoffConfig, Jitter};
 use crate::config::Config;
-use crate::heartbeat::HeartbeatConfig;
+use crate::heartbeat::{HeartbeatConfig, ProgramLife};
 use crate::inbox::{InboxConfig, OnReject};
 use crate::link::{LinkConfig, Newcomer, Ready, Role};
 use crate::outbox::{OutboxConfig, Proof};
@@ -65,7 +65,8 @@ pub const GONKA_API_NODE: Config = Config {
         rows: &[CloseRule(CloseMatch::Close(1008, 1008), RetryClass::Wait)],
         ..LinkConfig::DEFAULT
     },
-    heartbeat: HeartbeatConfig::DEFAULT,
+    // The original client's read deadline, but not on a connection that never had data to bring (wire facts 1.5, 1.8.3).
+    heartbeat: HeartbeatConfig { program: ProgramLife::Data(seconds(60)), ..HeartbeatConfig::DEFAULT },
     outbox: OutboxConfig::DEFAULT,
     // A sender of the original retries for as long as a phase lasts; the memory is for a batch every 4 s over the horizon.
     inbox: InboxConfig { capacity: 1024, horizon: seconds(3600), peer_life: seconds(3600), ..InboxConfig::DEFAULT },
@@ -122,7 +123,13 @@ pub const BETTENSOR_MINER: Config = Config {
         // stops, so that code cannot mean "replaced"; 4003 does.
         ..LinkConfig::DEFAULT
     },
-    heartbeat: HeartbeatConfig { interval: seconds(60), dead: seconds(300), ..HeartbeatConfig::DEFAULT },
+    // An original's sender says something every 60 s (wire facts 2.3), and half of that again.
+    heartbeat: HeartbeatConfig {
+        interval: seconds(60),
+        dead: seconds(300),
+        program: ProgramLife::Answers(seconds(90)),
+        ..HeartbeatConfig::DEFAULT
+    },
     outbox: OutboxConfig {
         ack_wait: AckWait::Adaptive { first: seconds(3), least: seconds(3), most: seconds(60) },
         // What the other side of this wire reads by its library's default; a prediction has half a kilobyte.
@@ -155,7 +162,12 @@ pub const VILLAGE_VIEWER: Config = Config {
         ..LinkConfig::DEFAULT
     },
     // The hub's own interval, and the silence after which it gives a client up (wire facts 3.3).
-    heartbeat: HeartbeatConfig { interval: seconds(30), dead: seconds(300), ..HeartbeatConfig::DEFAULT },
+    heartbeat: HeartbeatConfig {
+        interval: seconds(30),
+        dead: seconds(300),
+        program: ProgramLife::Answers(seconds(90)),
+        ..HeartbeatConfig::DEFAULT
+    },
     outbox: OutboxConfig {
         proof: Proof::Pong,
         // The original never answers again where a training goes on (wire facts 3.6.3): what it is asked then would be

@@ -11,7 +11,7 @@
 //! application took (rule T2); `least` is the caller's budget and is never lowered by the estimate (rule T6).
 //!
 //! Invariants: a fixed wait stays what it is; a wait is never zero; the doubling ends with the next sample.
-//! Rules: T1, T2, T6. T3 and T5 (which acknowledgements are samples) are the [`Outbox`](crate::Outbox)'s.
+//! Rules: L11, T1, T2, T6. T3 and T5 (which acknowledgements are samples) are the [`Outbox`](crate::Outbox)'s.
 
 use crate::time::micros;
 use core::time::Duration;
@@ -79,6 +79,18 @@ pub struct Rtt {
     var4: u64,
     samples: u8,
     late: u8,
+}
+
+/// The lowest rate of a link that counts as a working one, in bytes per second: 64 kB/s, half a megabit (L11).
+pub const LOWEST_RATE: u64 = 64_000;
+
+/// The most that lies unseen between us and the peer, in bytes: 4 MiB in our system and 6 MiB in the peer's, as Linux has
+/// them at most (`tcp_wmem`, `tcp_rmem`). What was written before that has left.
+const UNSEEN: u64 = 10 << 20;
+
+/// The time that so many bytes, sent and unanswered, may still need at [`LOWEST_RATE`] (L11).
+pub(crate) fn transfer_time(bytes: u64) -> Duration {
+    Duration::from_micros(bytes.min(UNSEEN).saturating_mul(1_000_000) / LOWEST_RATE)
 }
 
 /// Before so many samples the estimate means nothing (rule T1).

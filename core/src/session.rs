@@ -30,7 +30,7 @@
 //! Rules: S7, S8, F0–F7, L5, R7, T4, T5, B8; those of numbered peers in `native.rs`.
 
 use crate::config::Checked;
-use crate::heartbeat::{Heartbeat, HeartbeatConfig};
+use crate::heartbeat::{Dead, Heartbeat, HeartbeatConfig, ProgramLife, Word};
 use crate::ids::{ContentKey, DeliveryId, LinkId, MessageId, Origin, PostId, RequestId, Seq};
 use crate::inbox::{Answer, Arrival, Inbox, Seen, Verdict};
 use crate::link::{Accepted, Ending, Link, LinkState};
@@ -75,8 +75,16 @@ pub enum Head {
         /// The id that was rejected.
         id: MessageId,
     },
-    /// The answer to a ping.
+    /// A WebSocket pong: the transport's answer to a ping.
     Pong,
+    /// A word of the wire's own that is no message, such as a heartbeat, a keep-alive or the answer to a subscription: the
+    /// peer's program lives (L10).
+    Word {
+        /// Whether it answers a ping of ours.
+        pong: bool,
+    },
+    /// A part of a frame that is still coming in: bytes move (L11).
+    Part,
     /// The greeting that makes an open connection ready.
     Hello,
     /// The greeting of a native hub, and why it has not resumed if it was asked to (R1, R2).
@@ -109,10 +117,28 @@ pub enum Head {
         /// What.
         nack: Nack,
     },
-    /// Understood, and of no consequence: a ping the transport answers, an unknown type.
+    /// Understood, and of no consequence: a ping that the transport answers, a word that shows nothing of the peer's program.
     Other,
     /// Not understood. It is life all the same (L2), but sixteen on one connection end it.
     Malformed,
+}
+
+impl Head {
+    /// What the frame shows of the peer's program: only the wire's own words count (L10).
+    #[must_use]
+    pub const fn word(&self) -> Option<Word> {
+        match self {
+            Self::Data { .. } | Self::Numbered { .. } | Self::Part => Some(Word::Data),
+            Self::Ack { .. }
+            | Self::Reject { .. }
+            | Self::Word { .. }
+            | Self::Hello
+            | Self::Welcome { .. }
+            | Self::Marks { .. }
+            | Self::Nack { .. } => Some(Word::Other),
+            Self::Pong | Self::Other | Self::Malformed => None,
+        }
+    }
 }
 
 /// Everything that can happen to a session; the recorded, replayed and fuzzed thing.
@@ -245,6 +271,12 @@ pub enum Input<P> {
     /// There is an HTTP path from now on, or there is none any more; at first it is as the configuration says.
     Http {
         /// Whether there is one.
+        yes: bool,
+    },
+    /// The application knows whether the peer has data to send from now on, on this connection and later ones; until it
+    /// says so, the first data of each connection decides ([`ProgramLife::Data`]).
+    ExpectData {
+        /// Whether it has.
         yes: bool,
     },
     /// End: accept nothing new, finish what is under way for so long at most.
@@ -636,8 +668,10 @@ struct Live {
     asked: bool,
     /// When it was last heard.
     heard: Instant,
-    /// Something was sent that no ping has asked about ([`Proof::Pong`]).
+    /// Something was sent that no ping has asked about: the ping is its proof ([`Proof::Pong`]), or `alternates`.
     unasked: bool,
+    /// The program died on the connection before this one: messages go one at a time (L12).
+    alternates: bool,
     /// Armed while a message is unanswered and there is no other path for it.
     patience: Timer,
 }
@@ -647,7 +681,7 @@ impl Live {
     /// unanswered first: a peer may answer the last of several alone (RFC 6455, 5.5.3), and nobody could tell which that
     /// was. The answer that is still due serves the second's question too.
     fn ping<P, S: Slots<Slot<P>>>(&mut self, now: Instant, outbox: &mut Outbox<P, S>) -> Option<Next> {
-        self.beat.ping_taken(now);
+        self.beat.ping_taken(now, outbox.unanswered());
         if self.asked && outbox.proof() == Proof::Pong {
             return None;
         }
@@ -767,6 +801,10 @@ pub struct Session<P, O: Slots<Slot<P>>, I: Slots<Seen>> {
     now: Instant,
     link: Link,
     live: Option<Live>,
+    /// Whether the peer has data to send, if the application has said so.
+    expects: Option<bool>,
+    /// The peer's program died on the last connection (L12).
+    mute: bool,
     /// A connection that takes no frames although it is still greeting.
     full: Option<LinkId>,
     route: Route,
@@ -822,6 +860,8 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             now,
             link: Link::new(settings.link),
             live: None,
+            expects: None,
+            mute: false,
             full: None,
             route: Route::new(settings.route),
             outbox,
@@ -1037,6 +1077,11 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         self.enter(now, |session| session.on_http(yes));
     }
 
+    /// [`Input::ExpectData`].
+    pub fn expect_data(&mut self, now: Instant, yes: bool) {
+        self.enter(now, |session| session.on_expect_data(yes));
+    }
+
     /// [`Input::Close`].
     pub fn close(&mut self, now: Instant, drain: Duration) {
         self.enter(now, |session| session.on_close(drain));
@@ -1200,6 +1245,10 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
                 self.on_http(yes);
                 Reply::Done
             }
+            Input::ExpectData { yes } => {
+                self.on_expect_data(yes);
+                Reply::Done
+            }
             Input::Close { drain } => done(self.on_close(drain)),
         }
     }
@@ -1218,7 +1267,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         if accepted == Accepted::Refused
             && let Some(live) = &mut self.live
         {
-            live.beat.probe(self.now);
+            live.beat.probe(self.now, self.outbox.unanswered());
         }
         accepted
     }
@@ -1301,7 +1350,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         self.route.network_changed(self.now);
         self.outbox.rescan();
         if let Some(live) = &mut self.live {
-            live.beat.probe(self.now);
+            live.beat.probe(self.now, self.outbox.unanswered());
         }
     }
 
@@ -1312,6 +1361,13 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             self.outbox.reject_oversize(self.now, false);
         }
         self.outbox.rescan();
+    }
+
+    fn on_expect_data(&mut self, yes: bool) {
+        self.expects = Some(yes);
+        if let Some(live) = &mut self.live {
+            live.beat.expect(self.now, yes);
+        }
     }
 
     fn on_close(&mut self, drain: Duration) -> bool {
@@ -1357,6 +1413,8 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
                 | Head::Ack { .. }
                 | Head::Reject { .. }
                 | Head::Pong
+                | Head::Word { .. }
+                | Head::Part
                 | Head::Numbered { .. }
                 | Head::Marks { .. }
                 | Head::Nack { .. }
@@ -1373,6 +1431,9 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             return Heard::Stale;
         };
         live.beat.heard(now);
+        if let Some(word) = head.word() {
+            live.beat.spoke(now, word);
+        }
         live.heard = now;
         live.suspect = false;
         self.link.on_heard();
@@ -1419,7 +1480,9 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
                 self.useful(said, false);
                 Heard::Noted
             }
-            Head::Pong => {
+            // Where the ping is the wire's own, a WebSocket pong answers nothing of ours.
+            Head::Pong if matches!(self.heartbeat.program, ProgramLife::Answers(_)) => Heard::Noted,
+            Head::Pong | Head::Word { pong: true } => {
                 self.link.on_useful();
                 if core::mem::take(&mut live.asked) && self.outbox.proved(now) > 0 {
                     live.patience.disarm();
@@ -1427,7 +1490,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
                 }
                 Heard::Noted
             }
-            Head::Hello | Head::Welcome { .. } | Head::Other => Heard::Noted,
+            Head::Word { pong: false } | Head::Part | Head::Hello | Head::Welcome { .. } | Head::Other => Heard::Noted,
             Head::Malformed => {
                 self.stats.malformed = self.stats.malformed.saturating_add(1);
                 live.malformed = live.malformed.saturating_add(1);
@@ -1509,6 +1572,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         } else if yes {
             live.stall.disarm();
         }
+        live.beat.writable(self.now, yes);
         live.writable = yes;
         true
     }
@@ -1554,7 +1618,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             self.drain.arm(at.max(until));
         }
         if let Some(live) = &mut self.live {
-            live.beat.stalled();
+            live.beat.stalled(until);
             if live.stall.is_armed() {
                 live.stall.arm(now.after(SEND_DEADLINE));
             }
@@ -1573,12 +1637,15 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             let dead = live.beat.tick(now, &mut self.rng);
             let stalled = live.stall.fire(now);
             let stuck = live.patience.fire(now);
-            if dead || stalled || stuck {
-                let reason = match (dead, stalled) {
-                    (true, _) => Reason::Dead,
-                    (false, true) => Reason::Stalled,
-                    (false, false) => Reason::Unanswered,
-                };
+            let reason = match (dead, stalled, stuck) {
+                (Some(Dead::Transport), ..) => Some(Reason::Dead),
+                (_, true, _) => Some(Reason::Stalled),
+                (Some(Dead::Program), ..) => Some(Reason::Mute),
+                (None, false, true) => Some(Reason::Unanswered),
+                (None, false, false) => None,
+            };
+            if let Some(reason) = reason {
+                self.mute = reason == Reason::Mute;
                 self.link.abort(now, reason, &mut self.rng);
             }
         }
@@ -1586,7 +1653,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             && let Some(live) = &mut self.live
         {
             live.suspect = true;
-            live.beat.probe(now);
+            live.beat.probe(now, self.outbox.unanswered());
             self.route.unanswered(now);
         }
         self.inbox.tick(now);
@@ -1619,13 +1686,17 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             && self.live.is_none()
         {
             let mut beat = Heartbeat::start(self.heartbeat, now, &mut self.rng);
+            if let Some(yes) = self.expects {
+                beat.expect(now, yes);
+            }
             self.outbox.on_link_up(now);
             if self.route.link_up(now) {
-                beat.probe(now);
+                beat.probe(now, 0);
             }
             let mut stall = Timer::disarmed();
             let writable = self.full.take() != Some(link);
             if !writable {
+                beat.writable(now, false);
                 stall.arm(now.after(SEND_DEADLINE));
             }
             let patience = Timer::disarmed();
@@ -1639,6 +1710,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
                 asked: false,
                 heard: now,
                 unasked: false,
+                alternates: core::mem::take(&mut self.mute),
                 patience,
             });
         }
@@ -1651,7 +1723,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         if self.link.knocked()
             && let Some(live) = &mut self.live
         {
-            live.beat.probe(now);
+            live.beat.probe(now, self.outbox.unanswered());
         }
         while self.outbox.late() > 0 && self.route.hedge(now) {
             if !self.outbox.hedge() {
@@ -1798,11 +1870,15 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         {
             return Some((link, self.next_beat().unwrap_or(ping)));
         }
+        // What killed the program once must not do it again: the next message leaves when the last is answered or late, and
+        // the program has shown that it lives.
+        let holds = live.alternates && (live.beat.asking_program() || self.outbox.awaiting());
         if self.route.may_frame()
+            && !holds
             && let Some(seq) = self.outbox.take_frame(now, live.link)
         {
             live.beat.data_sent(now);
-            live.unasked = self.outbox.proof() == Proof::Pong;
+            live.unasked = self.outbox.proof() == Proof::Pong || live.alternates;
             self.stats.frames = self.stats.frames.saturating_add(1);
             return Some((live.link, Next::Data(seq)));
         }

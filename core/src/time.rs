@@ -201,6 +201,8 @@ pub enum Wake {
     Keepalive,
     /// The peer is dead unless it is heard by then (L1).
     Dead,
+    /// The peer's program is dead unless it says a word by then (L10).
+    Program,
     /// An acknowledgement has waited long enough for company (S5).
     Acknowledge,
     /// A message waits for its acknowledgement, its next try or its end of life.

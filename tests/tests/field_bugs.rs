@@ -607,7 +607,8 @@ fn r7_nothing_of_a_connection_outlives_it() {
 fn greeting() -> Config {
     let mut config = Config::DEFAULT;
     config.link.ready = Ready::Hello;
-    config.heartbeat = HeartbeatConfig { interval: s(1), dead: s(2), keepalive: s(1), probe: s(1) };
+    config.heartbeat =
+        HeartbeatConfig { interval: s(1), dead: s(2), keepalive: s(1), probe: s(1), ..HeartbeatConfig::DEFAULT };
     config
 }
 

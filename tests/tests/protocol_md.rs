@@ -13,8 +13,8 @@ use bowline::wire::timestamp::Timestamp;
 use bowline::{
     AckWait, Answer, BETTENSOR_MINER, BackoffConfig, CloseMatch, CloseRule, Config, GONKA_API_NODE, GONKA_ML_NODE,
     HeartbeatConfig, Hedge, HttpClass, HttpOutcome, InboxConfig, Jitter, LinkConfig, NATIVE, NATIVE_PEER, NativeConfig,
-    Newcomer, OnReject, OutboxConfig, Proof, Ready, Reason, RetryClass, Role, RouteConfig, TlsFault, VILLAGE_VIEWER,
-    retry_class,
+    Newcomer, OnReject, OutboxConfig, ProgramLife, Proof, Ready, Reason, RetryClass, Role, RouteConfig, TlsFault,
+    VILLAGE_VIEWER, retry_class,
 };
 use core::time::Duration;
 use serde_json::Value;
@@ -33,7 +33,7 @@ const RULES: &[(&str, &[u8])] = &[
     ("F", &[0, 1, 2, 3, 4, 5, 6, 7]),
     ("P", &[1, 2, 3, 4, 5, 6, 8]),
     ("B", &[1, 2, 3, 4, 5, 6, 7, 8, 9]),
-    ("L", &[1, 2, 3, 4, 5, 6, 7, 8, 9]),
+    ("L", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]),
     ("T", &[1, 2, 3, 4, 5, 6]),
     ("U", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]),
 ];
@@ -269,12 +269,18 @@ fn settings(config: Config) -> Vec<(&'static str, String)> {
         ("link.backoff", delays(backoff)),
         ("link.rows", own_rows(rows)),
     ];
-    let HeartbeatConfig { interval, dead, keepalive, probe } = heartbeat;
+    let HeartbeatConfig { interval, dead, keepalive, probe, program } = heartbeat;
+    let program = match program {
+        ProgramLife::Unwatched => "unwatched".to_owned(),
+        ProgramLife::Answers(limit) => format!("answers in {}", span(limit)),
+        ProgramLife::Data(limit) => format!("data within {}", span(limit)),
+    };
     all.extend([
         ("heartbeat.interval", never_if_zero(interval)),
         ("heartbeat.dead", span(dead)),
         ("heartbeat.keepalive", never_if_zero(keepalive)),
         ("heartbeat.probe", span(probe)),
+        ("heartbeat.program", program),
     ]);
     let OutboxConfig { capacity, bytes, proof, ack_wait, life, frame_limit, post_limit } = outbox;
     all.extend([

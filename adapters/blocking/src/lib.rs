@@ -162,6 +162,14 @@ impl<W: Wire> Node<W> {
         self.shared.network_changed();
     }
 
+    /// The application knows whether the peer has data to send from now on, such as whether proof of compute runs at an ML
+    /// node: if it has, a connection that brings no word of the peer's for the profile's limit (Gonka's API node: 60 s) is
+    /// closed and made anew; if not, an idle one stays. Until it says so, the first data of each connection decides
+    /// (rule L10). Profiles without such a limit ignore it.
+    pub fn expect_data(&self, yes: bool) {
+        self.shared.expect_data(yes);
+    }
+
     /// Begins to close, for a node that others hold too: accepts nothing more and finishes what is under way, for `drain` at
     /// most. Whoever waits for messages or events is told of the end.
     pub fn begin_close(&self, drain: Duration) {

@@ -426,6 +426,10 @@ impl<W: Wire> Engine<W> {
         }
     }
 
+    pub(crate) fn expect_data(&mut self, yes: bool) {
+        self.session.expect_data(self.clock.now(), yes);
+    }
+
     pub(crate) fn network_changed(&mut self) {
         self.session.network_changed(self.clock.now());
     }
@@ -531,6 +535,10 @@ impl<W: Wire> Engine<W> {
                 Incoming::Binary => Head::Malformed,
                 Incoming::Ping => Head::Other,
                 Incoming::Pong => Head::Pong,
+                Incoming::Part => {
+                    let _ = self.session.received(self.clock.now(), link, Head::Part);
+                    return false;
+                }
                 Incoming::Nothing => return false,
                 Incoming::Ended(reason, after) => {
                     self.lost(reason, after);
@@ -568,8 +576,9 @@ impl<W: Wire> Engine<W> {
                     self.deliver(delivery, maybe_dup, Path::WebSocket, message);
                 }
             }
+            // There is no room for it; it is the peer's word all the same.
             (Some(Head::Data { .. }), _) => {
-                let _ = self.session.received(now, link, Head::Other);
+                let _ = self.session.received(now, link, Head::Word { pong: false });
             }
             (Some(head), Some(message)) => {
                 let _ = self.session.received(now, link, head);
@@ -583,7 +592,7 @@ impl<W: Wire> Engine<W> {
                 }
                 let _ = self.session.received(now, link, head);
                 // An application that keeps more than half and waits for the next one would wait for ever.
-                let pong = matches!(head, Head::Pong | Head::Marks { beat: bowline::Beat::Pong(_), .. });
+                let pong = matches!(head, Head::Word { pong: true } | Head::Marks { beat: bowline::Beat::Pong(_), .. });
                 if pong && self.aside.len() < ASIDE && core::mem::take(&mut self.crowded) {
                     let said = self.wire.room();
                     self.say(said);

@@ -559,6 +559,14 @@ impl<W: Wire> Node<W> {
         self.with(Engine::network_changed);
     }
 
+    /// The application knows whether the peer has data to send from now on, such as whether proof of compute runs at an ML
+    /// node: if it has, a connection that brings no word of the peer's for the profile's limit (Gonka's API node: 60 s) is
+    /// closed and made anew; if not, an idle one stays. Until it says so, the first data of each connection decides
+    /// (rule L10). Profiles without such a limit ignore it.
+    pub fn expect_data(&self, yes: bool) {
+        self.with(|engine| engine.expect_data(yes));
+    }
+
     /// Accepts nothing more and finishes what is under way, for `drain` at most; then a close handshake of two seconds at
     /// most. Batches that the application has not taken yet are given back.
     pub fn close(&self, drain: Duration) {

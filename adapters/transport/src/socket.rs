@@ -4,7 +4,7 @@
 //! have moved. Nothing is retried and nothing waits.
 //!
 //! ```text
-//! read()  ─▶ Text · Binary · Pong · Ping · Nothing · Ended(Reason, what the peer said about coming back)
+//! read()  ─▶ Text · Binary · Pong · Ping · Part · Nothing · Ended(Reason, what the peer said about coming back)
 //! write() ─▶ Done · Blocked · Ended(Reason)       Blocked: it is queued, at most one data frame, until flush() says Done
 //! ```
 
@@ -17,6 +17,10 @@ use tungstenite::{Error, Message, Utf8Bytes, WebSocket};
 
 /// Read and cleared on every read call, so small; four of Ethernet's packets.
 const READ_BUFFER: usize = 8 * 1024;
+
+/// Of a message that is not whole yet each so many bytes are told: less than a second of the slowest link, more than any
+/// control frame has.
+const PART: u64 = 16 * 1024;
 
 /// Written at once when so much is queued; a batch of small frames leaves together (corked).
 const WRITE_BUFFER: usize = 16 * 1024;
@@ -34,6 +38,8 @@ pub(crate) enum Incoming {
     Binary,
     Ping,
     Pong,
+    /// Nothing whole, but so much of a message that it is told ([`PART`]).
+    Part,
     /// Nothing more at the moment.
     Nothing,
     /// How, and after what time the peer may be dialled again.
@@ -53,6 +59,8 @@ pub(crate) struct Socket {
     pub(crate) blocked: bool,
     websocket: WebSocket<Counted>,
     written_before: u64,
+    /// What had been read when a message was whole, or a part was told.
+    read_before: u64,
     closed_with: Option<u16>,
     /// The close frame with which we answered what is no WebSocket, or too long; nothing more can be read.
     pub(crate) refused: Option<u16>,
@@ -90,13 +98,14 @@ impl Socket {
             .max_write_buffer_size(longest.saturating_add(WRITE_SLACK))
             .max_message_size(Some(limit))
             .max_frame_size(Some(limit));
-        let counted = Counted { stream, written: 0, allowance: usize::MAX };
+        let counted = Counted { stream, read: 0, written: 0, allowance: usize::MAX };
         let websocket = WebSocket::from_partially_read(counted, early.to_vec(), role, Some(config));
         Self {
             link,
             blocked: false,
             websocket,
             written_before: 0,
+            read_before: 0,
             closed_with: None,
             refused: None,
             #[cfg(feature = "hub")]
@@ -105,6 +114,18 @@ impl Socket {
     }
 
     pub(crate) fn read(&mut self) -> Incoming {
+        let incoming = self.next();
+        let read = self.websocket.get_ref().read;
+        let incoming = match incoming {
+            Incoming::Nothing if read.saturating_sub(self.read_before) < PART => return Incoming::Nothing,
+            Incoming::Nothing => Incoming::Part,
+            whole => whole,
+        };
+        self.read_before = read;
+        incoming
+    }
+
+    fn next(&mut self) -> Incoming {
         match self.websocket.read() {
             Ok(Message::Text(text)) => Incoming::Text(text),
             Ok(Message::Binary(_) | Message::Frame(_)) => Incoming::Binary,
@@ -198,7 +219,7 @@ impl Socket {
         for _ in 0..64 {
             match self.read() {
                 Incoming::Text(_) | Incoming::Binary | Incoming::Ping | Incoming::Pong => {}
-                Incoming::Nothing | Incoming::Ended(..) => break,
+                Incoming::Part | Incoming::Nothing | Incoming::Ended(..) => break,
             }
         }
     }
@@ -245,9 +266,10 @@ fn pause(code: u16, reason: &str) -> Duration {
         .unwrap_or_default()
 }
 
-/// Counts what leaves, and lets in no more than is allowed at a time.
+/// Counts what comes and leaves, and lets in no more than is allowed at a time.
 struct Counted {
     stream: Box<dyn Stream>,
+    read: u64,
     written: u64,
     allowance: usize,
 }
@@ -260,6 +282,7 @@ impl Read for Counted {
         };
         let read = self.stream.read(buffer)?;
         self.allowance = self.allowance.saturating_sub(read);
+        self.read = self.read.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
         Ok(read)
     }
 }

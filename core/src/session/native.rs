@@ -506,6 +506,8 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
                 | Head::Ack { .. }
                 | Head::Reject { .. }
                 | Head::Pong
+                | Head::Word { .. }
+                | Head::Part
                 | Head::Hello
                 | Head::Other
                 | Head::Malformed,

@@ -620,7 +620,8 @@ fn f2_unanswered_asks_and_if_the_peer_is_mute_everything_moves_under_its_id() {
     let did = drain(&mut session);
     assert!(pings(&did) == 1 && frames(&did).is_empty(), "a question, not a copy: {did:?}");
     assert_eq!(session.state(), State::Suspect);
-    let did = run_until(&mut session, at(6), true);
+    // Its ten bytes have a moment to travel, too (L11).
+    let did = run_until(&mut session, at(6).after(Duration::from_millis(1)), true);
     assert!(did.contains(&Did::Close(first, Ending::Drop)), "{did:?}");
     assert!(did.contains(&Did::Event(Event::Down { link: first, reason: Reason::Dead })));
     let (_, second, did) = reconnect(&mut session);
@@ -636,7 +637,7 @@ fn f2_unanswered_asks_with_the_short_deadline_even_if_the_ordinary_ping_is_out()
     let when = session.deadline().unwrap();
     let _ = send(&mut session, when, 1);
     assert_eq!(pings(&drain(&mut session)), 1);
-    let did = run_until(&mut session, when.after(6 * SECOND), true);
+    let did = run_until(&mut session, when.after(6 * SECOND + Duration::from_millis(1)), true);
     assert!(
         did.contains(&Did::Event(Event::Down { link, reason: Reason::Dead })),
         "three to wait, three to ask: {did:?}"
@@ -666,6 +667,223 @@ fn f2_without_http_what_stays_unanswered_goes_again_on_the_next_connection() {
     assert!(did.contains(&Did::Event(Event::Down { link: first, reason: Reason::Unanswered })), "{did:?}");
     let (_, second, did) = reconnect(&mut session);
     assert_eq!(frames(&did), [(second, 1)], "the same message, under the same number");
+}
+
+/// A miner without HTTP, and its ping the wire's own.
+fn miner() -> Config {
+    let mut config = only_websocket();
+    config.heartbeat = HeartbeatConfig {
+        interval: 60 * SECOND,
+        dead: 300 * SECOND,
+        program: ProgramLife::Answers(90 * SECOND),
+        ..HeartbeatConfig::DEFAULT
+    };
+    config
+}
+
+/// As [`run_until`], but only the peer's library answers; its program is dead. With the time at which `until_did` was done.
+fn library_alone(session: &mut Small, link: LinkId, last: u64, until_did: fn(&Did) -> bool) -> Option<(u64, Vec<Did>)> {
+    let first = session.now().as_micros() / 1_000_000 + 1;
+    for second in first..last {
+        session.tick(at(second));
+        let did = drain(session);
+        if did.iter().any(until_did) {
+            return Some((second, did));
+        }
+        for head in [Head::Pong, Head::Other] {
+            let _ = session.received(at(second), link, head);
+        }
+        let _ = drain(session);
+    }
+    None
+}
+
+fn closes(did: &Did) -> bool {
+    matches!(did, Did::Close(..))
+}
+
+#[test]
+fn l10_a_program_that_is_dead_is_closed_and_dialled_anew_after_the_close() {
+    let (mut session, link) = up(miner());
+    let _ = session.received(at(0), link, Head::Word { pong: true });
+    let (found, did) = library_alone(&mut session, link, 1000, closes).expect("found");
+    assert!(found <= 66 + 91, "{found}");
+    assert_eq!(
+        did,
+        [Did::Close(link, Ending::Code(1000)), Did::Event(Event::State { from: State::Up, to: State::Waiting })]
+    );
+    // Its end comes late, and nothing is dialled before it.
+    session.tick(at(found + 1));
+    assert_eq!(connects(&drain(&mut session)), None);
+    let did = down(&mut session, at(found + 1), link, Reason::Closed(1000));
+    assert_eq!(did, [Did::Event(Event::Down { link, reason: Reason::Mute })]);
+    let (when, second, _) = reconnect(&mut session);
+    assert!(when > at(found + 1) && second > link);
+}
+
+#[test]
+fn l10_who_does_not_close_is_dropped_and_dialled_by_the_back_off() {
+    let (mut session, link) = up(miner());
+    let (found, _) = library_alone(&mut session, link, 1000, closes).expect("found");
+    let did = run_until(&mut session, at(found + 2), true);
+    assert!(did.contains(&Did::Close(link, Ending::Drop)) && connects(&did).is_none(), "{did:?}");
+    let (_, second, _) = reconnect(&mut session);
+    assert!(second > link);
+}
+
+#[test]
+fn l10_a_library_proves_nothing_where_the_ping_is_the_wires_own() {
+    let mut config = miner();
+    config.outbox.proof = Proof::Pong;
+    let (mut session, link) = up(config);
+    let seq = send(&mut session, at(0), 1);
+    assert_eq!(drain(&mut session), [Did::Data(link, seq, id(1), 1), Did::Ping(link)]);
+    let _ = session.received(at(0), link, Head::Pong);
+    assert!(ends(&drain(&mut session)).is_empty());
+    let _ = session.received(at(0), link, Head::Word { pong: true });
+    assert_eq!(ends(&drain(&mut session)), [(1, BY_WEBSOCKET)]);
+}
+
+/// How often an API node dials in an hour in which the ML node's library answers and its program says nothing.
+fn dials_in_an_hour(expects: Option<bool>, data_first: bool) -> usize {
+    let mut session = session(crate::GONKA_API_NODE);
+    if let Some(yes) = expects {
+        session.expect_data(at(0), yes);
+    }
+    let (mut link, mut dials) = (None, 0);
+    let mut did = drain(&mut session);
+    for second in 0..3600 {
+        for did in core::mem::take(&mut did) {
+            match did {
+                Did::Connect(next) => {
+                    dials += 1;
+                    assert!(session.link_up(at(second), next));
+                    link = Some(next);
+                    if data_first && dials == 1 {
+                        let _ = session.received(at(second), next, data(1));
+                    }
+                }
+                Did::Close(closed, _) => {
+                    link = None;
+                    session.link_down(at(second), closed, Reason::Closed(1000), RetryHint::NONE);
+                }
+                _ => {}
+            }
+        }
+        if let Some(link) = link {
+            let _ = session.received(at(second), link, Head::Pong);
+        }
+        session.tick(at(second));
+        did = drain(&mut session);
+    }
+    dials
+}
+
+#[test]
+fn l10_an_idle_hour_costs_no_more_dials_than_the_originals() {
+    // The original client: 60 s, then 3 s and up to 2 s more, whatever the ML node has to do.
+    let original = 3600 / (60 + 3) + 1;
+    let cases = [(None, false), (None, true), (Some(false), true), (Some(true), false)];
+    let dials = cases.map(|(expects, data_first)| dials_in_an_hour(expects, data_first));
+    std::println!("dials in an idle hour: {dials:?}; the original: {}", original);
+    assert_eq!(dials[..3], [1, 2, 1], "never, once after the last data, never");
+    assert!((50..=original).contains(&dials[3]), "expected in vain: {}", dials[3]);
+}
+
+#[test]
+fn l10_after_stop_and_init_an_api_node_comes_back_for_its_batches() {
+    let (mut session, link) = up(crate::GONKA_API_NODE);
+    let _ = session.received(at(1), link, data(1));
+    let _ = drain(&mut session);
+    let (found, did) = library_alone(&mut session, link, 1000, closes).expect("found");
+    assert_eq!((found, did[0]), (61, Did::Close(link, Ending::Code(1000))));
+    let _ = down(&mut session, at(62), link, Reason::Closed(1000));
+    let (when, second, _) = reconnect(&mut session);
+    assert!(when >= at(65) && when <= at(67), "{when:?}");
+    assert!(matches!(session.received(when, second, data(2)), Some(Arrival::Deliver { .. })));
+}
+
+#[test]
+fn l11_many_bytes_on_a_slow_link_are_no_silence() {
+    let (mut session, link) = up(only_websocket_without_limits());
+    let _ = session.send(at(0), 1, 900_000, Policy::DEFAULT).unwrap();
+    assert_eq!(frames(&drain(&mut session)).len(), 1);
+    // At 100 kB/s it needs 9 s, and nothing can be heard before.
+    let did = run_until(&mut session, at(9), true);
+    assert!(pings(&did) > 0 && !did.iter().any(closes), "{did:?}");
+    let _ = session.received(at(9), link, Head::Pong);
+    assert_eq!((session.state(), session.connection()), (State::Up, Some(link)));
+    let _ = session.received(at(10), link, Head::Ack { id: id(1) });
+    assert_eq!(ends(&drain(&mut session)), [(1, BY_WEBSOCKET)]);
+}
+
+#[test]
+fn l11_no_answer_is_late_while_its_question_cannot_leave_and_bytes_move() {
+    let (mut session, link) = up(only_websocket());
+    let _ = send(&mut session, at(0), 1);
+    let _ = drain(&mut session);
+    session.tick(at(3));
+    assert_eq!(pings(&drain(&mut session)), 1);
+    for second in 4..60 {
+        // Bytes move, if slowly.
+        session.writable(at(second), link, true);
+        session.writable(at(second), link, false);
+        assert!(!drain(&mut session).iter().any(closes));
+    }
+    session.writable(at(60), link, true);
+    let did = run_until(&mut session, at(62), true);
+    assert!(!did.iter().any(closes), "{did:?}");
+    let did = run_until(&mut session, at(64), true);
+    assert!(did.contains(&Did::Close(link, Ending::Drop)), "{did:?}");
+}
+
+#[test]
+fn l11_a_frame_that_is_still_coming_in_is_life_and_data() {
+    let (mut session, link) = up(crate::GONKA_API_NODE);
+    session.expect_data(at(0), true);
+    for second in 0..600 {
+        session.tick(at(second));
+        assert!(!drain(&mut session).iter().any(closes), "{second}");
+        let _ = session.received(at(second), link, Head::Part);
+    }
+    let (found, did) = library_alone(&mut session, link, 1000, closes).expect("found");
+    assert_eq!((found, did[0]), (659, Did::Close(link, Ending::Code(1000))));
+}
+
+fn only_websocket_without_limits() -> Config {
+    let mut config = only_websocket();
+    (config.outbox.frame_limit, config.outbox.post_limit) = (1 << 20, 1 << 20);
+    config
+}
+
+#[test]
+fn l12_after_a_dead_program_messages_go_one_at_a_time() {
+    let (mut session, first) = up(miner());
+    for payload in 1..=4 {
+        let _ = send(&mut session, at(0), payload);
+    }
+    assert_eq!(frames(&drain(&mut session)).len(), 4, "at once");
+    let (found, _) = library_alone(&mut session, first, 1000, closes).expect("found");
+    let _ = down(&mut session, at(found), first, Reason::Closed(1000));
+    let (when, link, did) = reconnect(&mut session);
+    assert_eq!((frames(&did), pings(&did)), (vec![(link, 1)], 1), "one, and the question behind it");
+    // The library says nothing of it; the answer to the question alone is not the answer to the message.
+    for head in [Head::Pong, Head::Word { pong: true }] {
+        let _ = session.received(when, link, head);
+        assert!(frames(&drain(&mut session)).is_empty());
+    }
+    let _ = session.received(when, link, Head::Ack { id: id(1) });
+    let did = drain(&mut session);
+    assert_eq!((frames(&did), pings(&did)), (vec![(link, 2)], 1), "the next one");
+    // Its wait runs out: the program is asked first, and the next follows when that has answered.
+    let did = run_until(&mut session, when.after(4 * SECOND), true);
+    assert!(frames(&did).is_empty());
+    let _ = session.received(when.after(4 * SECOND), link, Head::Word { pong: true });
+    assert_eq!(frames(&drain(&mut session)), [(link, 3)]);
+    // The next connection after that one is as any other, if it did not end so.
+    let _ = down(&mut session, when.after(5 * SECOND), link, Reason::Closed(1006));
+    let (_, third, did) = reconnect(&mut session);
+    assert_eq!(frames(&did), [(third, 2), (third, 3), (third, 4)]);
 }
 
 #[test]
@@ -1194,7 +1412,7 @@ fn a_session_prints_readably() {
 #[test]
 #[cfg(target_pointer_width = "64")]
 fn u13_sizes_stay_what_they_are() {
-    assert!(size_of::<InlineSession<u32, 8>>() <= 11_648, "{}", size_of::<InlineSession<u32, 8>>());
+    assert!(size_of::<InlineSession<u32, 8>>() <= 11_728, "{}", size_of::<InlineSession<u32, 8>>());
     assert!(size_of::<Slot<u32>>() <= 104, "{}", size_of::<Slot<u32>>());
     assert!(size_of::<Seen>() <= 136, "{}", size_of::<Seen>());
     assert!(size_of::<Output<'_, u32>>() <= 80, "{}", size_of::<Output<'_, u32>>());

@@ -3,7 +3,8 @@
 //! Decided here: which settings are times. Every field is named, so that a new one cannot be forgotten.
 
 use bowline::{
-    AckWait, BackoffConfig, Config, HeartbeatConfig, InboxConfig, LinkConfig, NativeConfig, OutboxConfig, RouteConfig,
+    AckWait, BackoffConfig, Config, HeartbeatConfig, InboxConfig, LinkConfig, NativeConfig, OutboxConfig, ProgramLife,
+    RouteConfig,
 };
 use core::fmt;
 use core::time::Duration;
@@ -53,8 +54,12 @@ impl Scale {
         } = link;
         self.all([attempt, closing, knock, stable, suspend, blocked]);
         self.backoff(backoff);
-        let HeartbeatConfig { interval, dead, keepalive, probe } = heartbeat;
+        let HeartbeatConfig { interval, dead, keepalive, probe, program } = heartbeat;
         self.all([interval, dead, keepalive, probe]);
+        match program {
+            ProgramLife::Unwatched => {}
+            ProgramLife::Answers(limit) | ProgramLife::Data(limit) => self.all([limit]),
+        }
         if let Some(NativeConfig { order: _, poll }) = native {
             self.all([poll]);
         }

@@ -355,7 +355,7 @@ impl<W: HubWire> State<W> {
             }
             let closing = self.stage == Stage::Closing;
             match self.socket.read() {
-                Incoming::Text(_) | Incoming::Binary | Incoming::Ping | Incoming::Pong if closing => {}
+                Incoming::Text(_) | Incoming::Binary | Incoming::Ping | Incoming::Pong | Incoming::Part if closing => {}
                 Incoming::Text(text) if self.stage == Stage::First => {
                     self.stage = Stage::Asked;
                     pulled.push(Pulled::First(text));
@@ -370,12 +370,16 @@ impl<W: HubWire> State<W> {
                 Incoming::Binary => pulled.push(Pulled::Other(Said::Malformed)),
                 Incoming::Ping => pulled.push(Pulled::Other(Said::Other)),
                 Incoming::Pong => pulled.push(Pulled::Other(Said::Pong)),
-                Incoming::Nothing if self.socket.exhausted() => {
+                Incoming::Part | Incoming::Nothing if self.socket.exhausted() => {
                     // Four of the longest messages, and not one of them has ended: a flood of empty fragments.
                     if pulled.is_empty() {
                         pulled.push(Pulled::Other(Said::Malformed));
                     }
                     return self.enough(pulled);
+                }
+                Incoming::Part => {
+                    pulled.push(Pulled::Other(Said::Other));
+                    return Reading::Empty;
                 }
                 Incoming::Nothing => return Reading::Empty,
                 Incoming::Ended(reason, _) => match self.socket.refused {

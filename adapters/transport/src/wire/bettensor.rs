@@ -204,7 +204,7 @@ impl Bettensor {
     /// The word about a message of ours that was sent and has not ended.
     fn confirmed(&self, confirmation: &Confirmation<'_>) -> Heard<Update> {
         let Some(live) = self.live.get(&*confirmation.prediction_id).filter(|live| live.sent) else {
-            return Heard::of(Head::Other);
+            return Heard::of(Head::Word { pong: false });
         };
         let id = live.id;
         let head = if confirmation.success { Head::Ack { id } } else { Head::Reject { id } };
@@ -218,12 +218,13 @@ impl Bettensor {
                 Ok(confirmation) => self.confirmed(&confirmation),
                 Err(_) => Heard::of(Head::Malformed),
             },
-            Kind::HeartbeatAck => Heard::of(Head::Pong),
-            Kind::Welcome => Heard { window: window(envelope.data), ..Heard::of(Head::Other) },
+            // All that a validator signs leaves by its sender, and shows that it lives.
+            Kind::HeartbeatAck => Heard::of(Head::Word { pong: true }),
+            Kind::Welcome => Heard { window: window(envelope.data), ..Heard::of(Head::Word { pong: false }) },
             Kind::Error => {
                 let message = bettensor::message(envelope.data).unwrap_or_default();
                 self.complain(&message);
-                Heard::of(Head::Other)
+                Heard::of(Head::Word { pong: false })
             }
             Kind::GameUpdate | Kind::Custom(_) => {
                 let kind = envelope.kind.as_str();
@@ -231,7 +232,7 @@ impl Bettensor {
                 let key = names.content(kind, envelope.data);
                 Heard::message(None, Some(key), Update { kind: kind.into(), data })
             }
-            Kind::Prediction | Kind::Heartbeat | Kind::HeartbeatResponse => Heard::of(Head::Other),
+            Kind::Prediction | Kind::Heartbeat | Kind::HeartbeatResponse => Heard::of(Head::Word { pong: false }),
         }
     }
 }

@@ -119,7 +119,8 @@ impl Wire for Gonka {
                 Heard::message(known, Some(key), Batch { kind, id: id.map(Into::into), json })
             }
             (Direction::Send, Ok(gonka::Frame::Ack { id })) => Heard::of(Head::Ack { id: names.id(&id) }),
-            (_, Ok(_)) | (_, Err(Malformed::Batch)) => Heard::of(Head::Other),
+            // No library writes JSON: a keep-alive, an unknown type and a batch that is refused are the program's.
+            (_, Ok(_)) | (_, Err(Malformed::Batch)) => Heard::of(Head::Word { pong: false }),
             (_, Err(_)) => Heard::of(Head::Malformed),
         }
     }

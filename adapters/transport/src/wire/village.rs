@@ -173,7 +173,7 @@ impl Village {
             && let Some(cursor) = self.topics.get_mut(&**topic)
         {
             match cursor.place(*epoch, *offset) {
-                Place::Copy => return Heard::of(Head::Other),
+                Place::Copy => return Heard::of(Head::Word { pong: false }),
                 Place::Beyond if !core::mem::replace(&mut cursor.asked, true) => {
                     say.push(encode_subscribe(topic, Some(cursor.since)));
                 }
@@ -232,16 +232,18 @@ impl Wire for Village {
             "connection_established" | "connection" => {
                 let first = !core::mem::replace(&mut self.ready, true);
                 let say = if first { self.subscriptions() } else { Vec::new() };
-                Heard { greeting: first, say, ..Heard::of(Head::Other) }
+                Heard { greeting: first, say, ..Heard::of(Head::Word { pong: false }) }
             }
-            "ping" => Heard { say: vec![PONG.into()], ..Heard::of(Head::Other) },
-            "pong" => Heard::of(Head::Pong),
+            "ping" => Heard { say: vec![PONG.into()], ..Heard::of(Head::Word { pong: false }) },
+            "pong" => Heard::of(Head::Word { pong: true }),
             // The siblings' own talk.
-            "heartbeat" | "subscription_confirmed" | "unsubscription_confirmed" | "echo" => Heard::of(Head::Other),
+            "heartbeat" | "subscription_confirmed" | "unsubscription_confirmed" | "echo" => {
+                Heard::of(Head::Word { pong: false })
+            }
             _ => {
                 match frame.event() {
                     Ok(Event::Notice(Notice::SubscriptionResponse { success: true, .. })) => {
-                        return Heard::of(Head::Other);
+                        return Heard::of(Head::Word { pong: false });
                     }
                     Ok(Event::Notice(Notice::Gap { topic, epoch, to, .. })) => self.reached(&topic, epoch, to),
                     Ok(_) => {}
@@ -345,10 +347,16 @@ mod tests {
         let mut wire = wire();
         for ping in [sent(&Event::Ping { server_time: "now".into() }, None), r#"{"type":"ping"}"#.into()] {
             let heard = read(&mut wire, &ping);
-            assert_eq!((heard.head, heard.say, heard.message), (Some(Head::Other), vec![PONG.to_owned()], None));
+            assert_eq!(
+                (heard.head, heard.say, heard.message),
+                (Some(Head::Word { pong: false }), vec![PONG.to_owned()], None)
+            );
         }
-        assert_eq!(read(&mut wire, &sent(&Event::Pong { server_time: "".into() }, None)), Heard::of(Head::Pong));
-        assert_eq!(read(&mut wire, r#"{"type":"pong"}"#), Heard::of(Head::Pong));
+        assert_eq!(
+            read(&mut wire, &sent(&Event::Pong { server_time: "".into() }, None)),
+            Heard::of(Head::Word { pong: true })
+        );
+        assert_eq!(read(&mut wire, r#"{"type":"pong"}"#), Heard::of(Head::Word { pong: true }));
         assert_eq!(wire.write(Frame::Ping).as_deref(), Some(PING));
     }
 
@@ -419,10 +427,10 @@ mod tests {
             let topic = "training".into();
             sent(&Event::Notice(Notice::SubscriptionResponse { topic, success }), None)
         };
-        assert_eq!(read(&mut wire, &answer(true)), Heard::of(Head::Other));
+        assert_eq!(read(&mut wire, &answer(true)), Heard::of(Head::Word { pong: false }));
         assert!(read(&mut wire, &answer(false)).message.is_some());
         for sibling in ["heartbeat", "subscription_confirmed", "unsubscription_confirmed", "echo"] {
-            assert_eq!(read(&mut wire, &format!(r#"{{"type":"{sibling}"}}"#)), Heard::of(Head::Other));
+            assert_eq!(read(&mut wire, &format!(r#"{{"type":"{sibling}"}}"#)), Heard::of(Head::Word { pong: false }));
         }
         for junk in
             ["", "[]", "{nope", r#"{"type":5}"#, r#"{"type":"model_deleted","data":{"model_id":1,"model_id":1}}"#]
