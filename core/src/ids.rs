@@ -13,7 +13,9 @@
 //!
 //! Invariants: an id is never reused within the life of the machine that gave it; ids only grow.
 
+use crate::tag::HashTag;
 use core::fmt;
+use core::hash::{Hash, Hasher};
 
 /// The generation of a connection: one per attempt, counted from 1, never reused (rule R7).
 ///
@@ -21,8 +23,14 @@ use core::fmt;
 /// use bowline::LinkId;
 /// assert!(LinkId::NONE < LinkId::NONE.next());
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct LinkId(u64);
+
+impl Hash for LinkId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        HashTag::Link.hash(self.0, state);
+    }
+}
 
 impl LinkId {
     /// Stands for "no connection yet"; no machine ever gives it out.
@@ -307,8 +315,14 @@ pub struct RequestId(pub u64);
 /// # use bowline::DeliveryId;
 /// assert_eq!(DeliveryId::from_number(3).get(), 3);
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct DeliveryId(u64);
+
+impl Hash for DeliveryId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        HashTag::Delivery.hash(self.0, state);
+    }
+}
 
 impl DeliveryId {
     /// The delivery with this number, for a recording that is played again.

@@ -53,6 +53,7 @@ pub mod rng;
 pub mod route;
 pub mod rtt;
 pub mod session;
+pub mod tag;
 pub mod time;
 #[cfg(feature = "wire")]
 pub mod wire;
@@ -80,4 +81,5 @@ pub use session::HeapSession;
 pub use session::{
     Event, Frame, Head, InlineSession, Input, NativeConfig, Output, PathStatus, Refusal, Reply, Session, State, Stats,
 };
+pub use tag::HashTag;
 pub use time::{Instant, Timer, Timers, Wake};

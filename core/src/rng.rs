@@ -9,6 +9,9 @@
 //!
 //! Invariants: no panic, no division; equal seeds give equal streams (rule B9).
 
+use crate::tag::HashTag;
+use core::hash::{Hash, Hasher};
+
 /// A seeded generator of 64-bit numbers.
 ///
 /// ```
@@ -17,8 +20,14 @@
 /// assert_eq!(rng.next_u64(), 6457827717110365317);
 /// assert!(rng.up_to(10) <= 10);
 /// ```
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SplitMix64(u64);
+
+impl Hash for SplitMix64 {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        HashTag::Random.hash(self.0, state);
+    }
+}
 
 impl SplitMix64 {
     /// A generator; clients of one fleet must differ in their seeds, or they reconnect in step (rule B9).

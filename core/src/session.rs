@@ -43,6 +43,7 @@ use crate::rng::SplitMix64;
 use crate::route::Route;
 use crate::time::{Instant, Timer, Timers, Wake};
 use core::fmt;
+use core::hash::{Hash, Hasher};
 use core::time::Duration;
 use native::{Ask, Carry, Native};
 
@@ -607,7 +608,7 @@ impl fmt::Display for State {
 /// # use bowline::Stats;
 /// assert_eq!(Stats::default().accepted, 0);
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Stats {
     /// Messages accepted from the application.
     pub accepted: u64,
@@ -653,6 +654,14 @@ pub struct Stats {
     pub horizon_short: u64,
     /// Connections and attempts.
     pub attempts: u64,
+}
+
+/// Only the counter that an event follows is hashed: on no other does anything that a session does depend
+/// ([`tag`](crate::tag)).
+impl Hash for Stats {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.reused.hash(state);
+    }
 }
 
 /// What belongs to one connection, dropped whole with it.

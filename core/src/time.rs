@@ -14,7 +14,9 @@
 //! Field bugs this guards against: a deadline that is checked but never reported (the caller sleeps for ever), and one
 //! that is reported but never cleared (the caller spins).
 
+use crate::tag::HashTag;
 use core::fmt;
+use core::hash::{Hash, Hasher};
 use core::time::Duration;
 
 /// Microseconds since an epoch the caller chooses; monotonic (rule L6). Never read from a clock here.
@@ -26,8 +28,14 @@ use core::time::Duration;
 /// assert_eq!(later.since(Instant::ZERO), Duration::from_secs(3));
 /// assert_eq!(Instant::ZERO.since(later), Duration::ZERO);
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Instant(u64);
+
+impl Hash for Instant {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        HashTag::Instant.hash(self.0, state);
+    }
+}
 
 impl Instant {
     /// The epoch.
