@@ -245,4 +245,39 @@ async def pings(lines):
     await asyncio.Event().wait()
 
 
-run({f.__name__: f for f in (acks, duplicates, noise, unanswered, flaky, refusing, large, pings)})
+async def stopped(lines):
+    """As the original after stop and init (wire facts 1.8.3, 1.8.4): the old connection stays open and mute, though its
+    library answers pings; one flag says that somebody is connected, and whichever connection ends clears it; batches leave
+    only while it is set."""
+    flag, run, sent = False, 0, 0
+
+    async def sender(peer, mine):
+        nonlocal sent
+        while run == mine:
+            if flag and sent < 2 + run:
+                sent += 1
+                await peer.send(frame(sent, f"batch {sent}"))
+            await asyncio.sleep(0.1)
+
+    async def visit(peer):
+        nonlocal flag
+        if flag:
+            return await peer.close(1008, "Another client is already connected")
+        flag = True
+        sending = asyncio.create_task(sender(peer, run))
+        try:
+            await hears(peer)
+        finally:
+            sending.cancel()
+            flag = False
+
+    await listen(visit, ping_interval=0.2, ping_timeout=10)
+    while True:
+        await told(lines)
+        run, flag = run + 1, False
+        if run == 2:
+            await asyncio.sleep(2)
+            tell("still here")
+
+
+run({f.__name__: f for f in (acks, duplicates, noise, unanswered, flaky, refusing, large, pings, stopped)})

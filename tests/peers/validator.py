@@ -1,5 +1,5 @@
-"""Plays Bettensor's validator as the original behaves: checks every signature, confirms a prediction only with its next
-heartbeat, answers what it does not know with an error, knows one path and nothing of HTTP fallback.
+"""Plays Bettensor's validator as the original behaves: checks every signature, confirms a prediction only behind its next
+other frame, answers what it does not know with an error, knows one path and nothing of HTTP fallback.
 
 Its faults are the arguments of `Validator`; in the scenario "told", the first line of its input names them. It first tells
 the port it serves on and its own address."""
@@ -29,7 +29,7 @@ class Validator:
         self,
         heartbeat=0.3,  # seconds; 60 in the original
         registered=True,  # else everybody is refused with 1008
-        prompt=False,  # confirmations do not wait for the next heartbeat
+        prompt=False,  # confirmations do not wait for the next frame
         bursts_kill=False,  # two confirmations in the queue, and the sender is dead: nothing leaves any more
         forgets=False,  # the end of an old connection takes the new one of its hotkey out of the books
         credulous=False,  # no signature, time or registration is looked at
@@ -41,6 +41,7 @@ class Validator:
         self.forgets, self.credulous, self.drops, self.silent = forgets, credulous, drops, silent
         self.repeats, self.last, self.seen = repeats, None, 0
         self.active = {}
+        self.dead = set()  # connections whose sender is dead; the library answers pings there
 
     async def refuse(self, peer, message, reason):
         await peer.send(json.dumps({"status": "error", "message": message}))
@@ -83,14 +84,21 @@ class Validator:
             if self.forgets or self.active.get(hotkey) is peer:
                 self.active.pop(hotkey, None)
 
+    async def say(self, peer, text, pending):
+        """Its one sender waits for frames like this one and does not watch the queue of confirmations: what is in it
+        leaves behind the next frame."""
+        if peer in self.dead:
+            return
+        await peer.send(text)
+        if self.bursts_kill and len(pending) > 1:
+            self.dead.add(peer)
+            return tell("dead")
+        while pending:
+            await peer.send(signed("confirmation", pending.pop(0)))
+
     async def beat(self, peer, hotkey, pending):
-        """Its sender does not watch the queue of confirmations: what is in it leaves behind the next heartbeat."""
         while self.active.get(hotkey) is peer:
-            await peer.send(signed("heartbeat", {}))
-            if self.bursts_kill and len(pending) > 1:
-                return tell("dead")
-            while pending:
-                await peer.send(signed("confirmation", pending.pop(0)))
+            await self.say(peer, signed("heartbeat", {}), pending)
             await asyncio.sleep(self.heartbeat)
 
     async def take(self, peer, hotkey, text, pending, nonces):
@@ -102,21 +110,22 @@ class Validator:
         known = six and message["sender"] == hotkey and message["nonce"] not in nonces
         if not self.credulous and not (known and is_by(message, hotkey)):
             tell("complaint", message=UNTRUE, text=text)
-            return await peer.send(json.dumps({"type": "error", "message": UNTRUE, "timestamp": moment()}))
+            error = json.dumps({"type": "error", "message": UNTRUE, "timestamp": moment()})
+            return await self.say(peer, error, pending)
         nonces.add(message.get("nonce"))
         kind, data = message["type"], message["data"]
         tell(kind, data=data, nonce=message.get("nonce"))
         if kind == "heartbeat":
-            await peer.send(signed("heartbeat_ack", {}))
+            await self.say(peer, signed("heartbeat_ack", {}), pending)
         elif kind == "prediction":
             confirmation = self.confirmation(data)
             if self.prompt:
-                await peer.send(signed("confirmation", confirmation))
+                await self.say(peer, signed("confirmation", confirmation), pending)
             else:
                 pending.append(confirmation)
         elif kind != "heartbeat_ack" and not (self.silent and kind == "heartbeat_response"):
             tell("complaint", message=f"Unknown message type: {kind}")
-            await peer.send(signed("error", {"message": f"Unknown message type: {kind}"}))
+            await self.say(peer, signed("error", {"message": f"Unknown message type: {kind}"}), pending)
 
     def confirmation(self, data):
         scores = "home_score" in data and "away_score" in data

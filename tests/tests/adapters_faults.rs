@@ -3,7 +3,7 @@
 #[macro_use]
 mod real;
 
-use bowline::{AckWait, Config, Event, Outcome, Path, Reason, State};
+use bowline::{AckWait, Config, Event, Outcome, Path, ProgramLife, Reason, State};
 use bowline_cli::proxy::{Direction, Fault};
 use bowline_smol::{Receipt, Setup};
 use core::time::Duration;
@@ -28,6 +28,8 @@ scenarios! {
     a_second_client_is_turned_away,
     a_client_that_does_not_answer_is_replaced,
     a_changed_network_is_tried_at_once,
+    l11_a_slow_link_is_not_a_dead_one,
+    l11_nor_is_one_that_takes_no_more_at_the_moment,
 }
 
 fn what_is_not_acknowledged_in_time_goes_by_http_and_is_delivered_once(pair: Pair) {
@@ -48,6 +50,47 @@ fn what_is_not_acknowledged_in_time_goes_by_http_and_is_delivered_once(pair: Pai
     let (sent, received) = (world.sender.stats(), world.receiver.stats());
     assert_eq!((sent.hedges, sent.posts, sent.violations, sent.attempts), (1, 1, 0, 1));
     assert_eq!((received.delivered, received.duplicates), (2, 1));
+    world.stop();
+}
+
+/// A sender that doubts after 0.3 s, and gives the answer 0.3 s.
+fn hasty(config: &mut Config) {
+    quick(config);
+    config.outbox.ack_wait = AckWait::Fixed(millis(300));
+    config.heartbeat.probe = millis(300);
+    config.route.http = false;
+}
+
+/// Rule L11: each batch needs a second to cross, the ping waits behind it, and the receiver has its data deadline.
+fn l11_a_slow_link_is_not_a_dead_one(pair: Pair) {
+    let watchful = |config: &mut Config| {
+        quick(config);
+        config.heartbeat.program = ProgramLife::Data(millis(700));
+    };
+    let world = World::with(pair, hasty, watchful);
+    world.ws.set(Fault::Slow { bytes_per_second: 200_000 });
+    world.receiver.expect_data(true);
+    let receipts: Vec<_> = (0..3).map(|n| world.sender.send(big_batch(n, 200_000))).collect();
+    for _ in 0..3 {
+        assert!(world.receiver.receive().complete());
+    }
+    world.receiver.expect_data(false);
+    for receipt in receipts {
+        assert_delivered(receipt, Path::WebSocket);
+    }
+    assert_eq!((world.sender.stats().frames, world.sender.stats().attempts), (3, 1));
+    assert_eq!((world.receiver.stats().attempts, world.receiver.stats().duplicates), (1, 0));
+    world.stop();
+}
+
+/// Rule L11: more than all the systems between here and there hold, so the socket takes nothing for a while.
+fn l11_nor_is_one_that_takes_no_more_at_the_moment(pair: Pair) {
+    let world = World::with(pair, hasty, quick);
+    world.ws.set(Fault::Slow { bytes_per_second: 4_000_000 });
+    let receipt = world.sender.send(big_batch(1, 12 << 20));
+    assert!(world.receiver.receive().complete());
+    assert_delivered(receipt, Path::WebSocket);
+    assert_eq!((world.sender.stats().frames, world.sender.stats().attempts), (1, 1));
     world.stop();
 }
 

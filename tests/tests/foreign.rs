@@ -4,7 +4,7 @@
 #[macro_use]
 mod real;
 
-use bowline::{AckWait, Config, Event, Outcome, Path, Reason, State};
+use bowline::{AckWait, Config, Event, Outcome, Path, ProgramLife, Reason, State};
 use bowline_smol::{Kind, Receipt, Setup};
 use core::time::Duration;
 use real::peer::{self, Curl, Peer};
@@ -262,14 +262,20 @@ mod api_node {
         refuses_the_upgrade,
         sends_much_and_too_much,
         has_a_heartbeat,
+        l10_leaves_its_connection_mute_after_stop_and_init,
     }
 
     fn dials(adapter: Adapter, scenario: &str) -> Option<(Node, Peer)> {
+        dials_with(adapter, scenario, |_| {})
+    }
+
+    fn dials_with(adapter: Adapter, scenario: &str, configure: fn(&mut Config)) -> Option<(Node, Peer)> {
         let mut peer = peer::python("ml_node.py", scenario)?;
         let setup = Setup::api_node(&format!("127.0.0.1:{}", peer.port("listening"))).unwrap().drain(DRAIN);
         let setup = setup.callbacks("127.0.0.1:0").unwrap().configure(|config| {
             quick(config);
             config.link.blocked = millis(100);
+            configure(config);
         });
         Some((Node::start(adapter, setup), peer))
     }
@@ -395,6 +401,30 @@ mod api_node {
         assert!(message.complete());
         assert_acked(&mut peer, "large");
         assert_eq!(peer.saw("closed")["code"], 1009);
+        node.stop();
+    }
+
+    /// Rule L10: the original stays open and mute after stop and init, and serves a new connection only if the old one has
+    /// ended first.
+    fn l10_leaves_its_connection_mute_after_stop_and_init(adapter: Adapter) {
+        let watchful = |config: &mut Config| {
+            config.heartbeat.interval = millis(200);
+            config.heartbeat.program = ProgramLife::Data(millis(1000));
+        };
+        let Some((node, mut peer)) = dials_with(adapter, "stopped", watchful) else { return };
+        for n in 1..=2 {
+            assert_exchange(&node, &mut peer, n, &format!("batch {n}"));
+        }
+        peer.tell("stop and init");
+        node.until_event("its program is found dead", |event| is_down(event, Reason::Mute));
+        assert_eq!(peer.saw("closed")["code"], 1000);
+        assert_exchange(&node, &mut peer, 3, "batch 3");
+        assert_eq!((peer.count("open"), node.stats().attempts), (2, 2));
+        // Idle for a while by the application's word, and nothing is cut.
+        node.expect_data(false);
+        peer.tell("stop and init");
+        peer.saw("still here");
+        assert_eq!(node.stats().attempts, 2);
         node.stop();
     }
 

@@ -6,7 +6,7 @@
 mod real;
 mod validator;
 
-use bowline::{Config, Event, Head, Outcome, Path, Reason, Rejection, State};
+use bowline::{Config, Event, Head, Outcome, Path, ProgramLife, Reason, Rejection, State};
 use bowline_smol::{Receipt, Reply, SendError, Settings, Setup, Status};
 use bowline_transport::{Bettensor, Complaints, Message, Refused, http::Bytes};
 use core::net::SocketAddr;
@@ -646,10 +646,21 @@ mod with_pythons {
         works_with_it_as_it_is,
         predicts_again_after_a_loss,
         is_not_registered,
+        l12_finds_a_dead_sender_and_does_not_kill_the_next,
     }
 
     fn visiting(adapter: Adapter, scenario: &str, configure: fn(&mut Config)) -> Option<(Peer, Miner)> {
+        visiting_with(adapter, scenario, configure, |_| {})
+    }
+
+    fn visiting_with(
+        adapter: Adapter,
+        scenario: &str,
+        configure: fn(&mut Config),
+        first: fn(&mut Peer),
+    ) -> Option<(Peer, Miner)> {
         let mut peer = peer::signing_python("validator.py", scenario)?;
+        first(&mut peer);
         let listening = peer.saw("listening");
         let url = format!("ws://127.0.0.1:{}", listening["port"]);
         let setup = Setup::miner(&url, keys("07")).unwrap().drain(DRAIN).configure(configure);
@@ -725,6 +736,35 @@ mod with_pythons {
         assert_eq!((last.stats.violations, last.stats.delivered_websocket), (0, 2));
     }
 
+    /// Rules L10 and L12: the original's sender dies of two confirmations in one moment, and its library goes on answering
+    /// pings. Ten predictions were stored there and none was confirmed.
+    fn l12_finds_a_dead_sender_and_does_not_kill_the_next(adapter: Adapter) {
+        let lively = |config: &mut Config| {
+            patient(config);
+            config.route.http = false;
+            config.heartbeat.interval = millis(200);
+            config.heartbeat.dead = LIMIT;
+            config.heartbeat.program = ProgramLife::Answers(millis(1500));
+        };
+        let Some((mut peer, miner)) = visiting_with(adapter, "told", lively, |peer| {
+            peer.tell(value!({"heartbeat": 0.3, "bursts_kill": true}));
+        }) else {
+            return;
+        };
+        miner.until_up();
+        let receipts: Vec<_> = (0..10).map(|n| miner.predict(scored(&n.to_string(), 1))).collect();
+        peer.saw("dead");
+        assert!(receipts.iter().all(|receipt| receipt.try_settled().is_none()), "stored, and none confirmed");
+        miner.until_down(Reason::Mute);
+        assert_eq!(peer.saw("closed")["code"], 1000);
+        for receipt in receipts {
+            assert_eq!(ended(receipt).0, DELIVERED);
+        }
+        assert_eq!((peer.count("dead"), peer.count("complaint")), (1, 0), "a resend does not kill it again");
+        let last = miner.stop();
+        assert_eq!((last.stats.attempts, last.stats.violations), (2, 0));
+    }
+
     fn is_not_registered(adapter: Adapter) {
         let Some((mut peer, miner)) = visiting(adapter, "unregistered", patient) else { return };
         assert_eq!(peer.saw("refused")["reason"], "Unregistered hotkey");
@@ -751,14 +791,17 @@ fn a_confirmation_before_the_prediction_was_sent_is_no_breach() {
     let names = KeyedHash::new([1; 16]);
     let mut heard = || wire.read(&names, &confirmation(&keys("0b"), "p", "success", "")).head;
     // Of a run before this one, perhaps.
-    assert_eq!(heard(), Some(Head::Other));
+    assert_eq!(heard(), Some(Head::Word { pong: false }));
     let frame = wire
         .write(bowline::Frame::Data { seq: bowline::Seq::FIRST, id, una: bowline::Seq::FIRST, payload: &outgoing })
         .unwrap();
     assert_eq!(Said::check(keys("07").hotkey(), &frame).prediction_id(), "p");
     assert_eq!(wire.read(&names, &confirmation(&keys("0b"), "p", "success", "")).head, Some(Head::Ack { id }));
     wire.settled(id);
-    assert_eq!(wire.read(&names, &confirmation(&keys("0b"), "p", "success", "")).head, Some(Head::Other));
+    assert_eq!(
+        wire.read(&names, &confirmation(&keys("0b"), "p", "success", "")).head,
+        Some(Head::Word { pong: false })
+    );
 }
 
 #[test]

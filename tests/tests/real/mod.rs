@@ -228,6 +228,13 @@ impl Node {
         }
     }
 
+    pub(crate) fn expect_data(&self, yes: bool) {
+        match &*self.either {
+            Either::Blocking(node) => node.expect_data(yes),
+            Either::Smol(node) => node.expect_data(yes),
+        }
+    }
+
     pub(crate) fn network_changed(&self) {
         match &*self.either {
             Either::Blocking(node) => node.network_changed(),
