@@ -79,6 +79,19 @@ pub enum Reason {
     Member(&'static str),
 }
 
+impl fmt::Display for Party {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Peer => "peer",
+            Self::GoBetween => "go-between",
+            Self::Resolver => "resolver",
+            Self::Tls => "TLS",
+            Self::System => "system",
+            Self::Us => "this side",
+        })
+    }
+}
+
 /// What went wrong with TLS.
 ///
 /// ```

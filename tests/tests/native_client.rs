@@ -324,7 +324,7 @@ fn a_hub_of_another_protocol_is_none(adapter: Adapter) {
     let url = format!("ws://{}/api/v1/pow/ws", other.address());
     let client = Client::start(adapter, Setup::client(&url, "c").unwrap().configure(hasty));
     eventually("it is told", || {
-        client.count(|event| matches!(event, Event::Down { reason: Reason::Status(426), .. })) > 0
+        client.count(|event| matches!(event, Event::Down { reason: Reason::Subprotocol, .. })) > 0
     });
     assert_ne!(client.status().state, State::Up);
     client.stop();

@@ -36,6 +36,7 @@ const RULES: &[(&str, &[u8])] = &[
     ("L", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]),
     ("T", &[1, 2, 3, 4, 5, 6]),
     ("U", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]),
+    ("E", &[1, 2, 3]),
 ];
 
 fn rules() -> impl Iterator<Item = String> {
@@ -693,7 +694,7 @@ fn every_rule_has_its_place_in_the_page() {
     let known: BTreeSet<String> = rules().collect();
     let looks_like_one = |word: &str| {
         let (letter, number) = word.split_at(word.len().min(1));
-        "NISRHFPBLTU".contains(letter) && number.parse::<u8>().is_ok()
+        "NISRHFPBLTUE".contains(letter) && number.parse::<u8>().is_ok()
     };
     for (heading, _) in sections().into_iter().filter(|(heading, _)| looks_like_one(heading)) {
         if !known.contains(heading) {

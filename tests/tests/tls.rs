@@ -4,7 +4,7 @@
 #[macro_use]
 mod real;
 
-use bowline::{Event, Path, Reason, State};
+use bowline::{Event, Path, Reason, State, TlsFault};
 use bowline_cli::proxy::{Fault, Proxy};
 use bowline_smol::{Setup, Tls, TlsError};
 use bowline_transport::{Channel, SetupError};
@@ -146,21 +146,21 @@ fn who_has_no_certificate_is_refused(pair: Pair) {
     let authority = Authority::new();
     let receiver = serve(trust(&authority), &authority.here());
     let sender = serve(trust(&authority), &authority.here()).client_roots(authority.pem()).unwrap();
-    refused(pair, &sender, &receiver);
+    refused(pair, &sender, &receiver, Reason::Tls(TlsFault::Refused));
 }
 
 fn who_has_a_stranger_s_certificate_is_refused(pair: Pair) {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let receiver = serve(show(trust(&authority), &stranger.here()), &authority.here());
     let sender = serve(trust(&authority), &authority.here()).client_roots(authority.pem()).unwrap();
-    refused(pair, &sender, &receiver);
+    refused(pair, &sender, &receiver, Reason::Tls(TlsFault::Refused));
 }
 
 fn a_stranger_s_listener_is_refused(pair: Pair) {
     let authority = Authority::new();
     let sender = serve(trust(&authority), &Authority::new().here());
     let receiver = serve(trust(&authority), &authority.here());
-    refused(pair, &sender, &receiver);
+    refused(pair, &sender, &receiver, Reason::Tls(TlsFault::UnknownIssuer));
 }
 
 fn an_old_certificate_is_refused(pair: Pair) {
@@ -168,20 +168,20 @@ fn an_old_certificate_is_refused(pair: Pair) {
     let old = authority.certify(&["localhost"], |params| params.not_after = rcgen::date_time_ymd(2001, 1, 1));
     let sender = serve(trust(&authority), &old);
     let receiver = serve(trust(&authority), &authority.here());
-    refused(pair, &sender, &receiver);
+    refused(pair, &sender, &receiver, Reason::Tls(TlsFault::Expired));
 }
 
 fn a_certificate_for_another_host_is_refused(pair: Pair) {
     let authority = Authority::new();
     let sender = serve(trust(&authority), &authority.certify(&["127.0.0.1", "elsewhere"], |_| ()));
     let receiver = serve(trust(&authority), &authority.here());
-    refused(pair, &sender, &receiver);
+    refused(pair, &sender, &receiver, Reason::Tls(TlsFault::WrongName));
 }
 
 /// The WebSocket does not come about, and HTTP goes on.
-fn refused(pair: Pair, sender: &Tls, receiver: &Tls) {
+fn refused(pair: Pair, sender: &Tls, receiver: &Tls, reason: Reason) {
     let safe = Safe::start(pair, sender, receiver);
-    safe.does_not_connect(Reason::PortClosed);
+    safe.does_not_connect(reason);
     safe.carries(&batch(1), Path::Http);
     safe.stop();
 }
@@ -211,7 +211,7 @@ fn callbacks_of_a_stranger_get_nothing(pair: Pair) {
 fn one_end_alone_is_refused(pair: Pair) {
     let authority = Authority::new();
     let (plain, tls) = (Tls::new(), serve(trust(&authority), &authority.here()));
-    for (listens, scheme) in [(&plain, "wss"), (&tls, "ws")] {
+    for (listens, scheme, reason) in [(&plain, "wss", Reason::Tls(TlsFault::NotTls)), (&tls, "ws", Reason::SpeaksTls)] {
         let setup = Setup::ml_node("127.0.0.1:0").unwrap().tls(listens).unwrap();
         let sender = Node::start(pair.sends, setup.configure(quick).drain(DRAIN));
         let dial = |scheme: &str, tls: &Tls| {
@@ -219,7 +219,7 @@ fn one_end_alone_is_refused(pair: Pair) {
             Node::start(pair.receives, setup.configure(quick).drain(DRAIN))
         };
         let lost = dial(scheme, &trust(&authority));
-        let refused = |event: &&Event| matches!(event, Event::Down { reason: Reason::PortClosed, .. });
+        let refused = |event: &&Event| matches!(event, Event::Down { reason: is, .. } if *is == reason);
         eventually("it was refused twice", || lost.events().iter().filter(refused).count() >= 2);
         let found = dial(if scheme == "ws" { "wss" } else { "ws" }, &trust(&authority));
         eventually("another is connected", || sender.status().path == Path::WebSocket);

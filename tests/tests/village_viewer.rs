@@ -30,8 +30,8 @@ impl Viewer {
     fn start(adapter: Adapter, setup: Setup<Village>) -> Self {
         let down = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&down);
-        let mut note = move |event| {
-            if let bowline::Event::Down { reason, .. } = event {
+        let mut note = move |told: bowline_transport::NodeEvent| {
+            if let bowline::Event::Down { reason, .. } = told.event {
                 seen.lock().unwrap().push(reason);
             }
         };

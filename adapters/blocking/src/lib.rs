@@ -36,8 +36,8 @@ mod turn;
 pub use bowline::wire::gonka::Kind;
 pub use bowline::wire::{aivillage, native};
 pub use bowline_transport::{
-    Gonka, Mail, Message, Native, News, Receipt, Refused, Reply, SendError, Settlement, Setup, SetupError, Status,
-    Village,
+    Excerpt, Explanation, Gonka, Mail, Message, Native, News, NodeEvent, PathReport, Receipt, Refused, Reply,
+    SendError, Settlement, Setup, SetupError, Status, Village,
 };
 
 #[cfg(feature = "bettensor")]
@@ -45,8 +45,8 @@ pub use bowline_transport::{Bettensor, Complaints, Hotkey, KeyError, Keypair, Se
 #[cfg(feature = "tls")]
 pub use bowline_transport::{Tls, TlsError};
 
+use bowline::Policy;
 use bowline::wire::native::{Refusal, Since};
-use bowline::{Event, Policy};
 use bowline_transport::Wire;
 use bowline_transport::http::Bytes;
 use core::borrow::Borrow;
@@ -146,7 +146,7 @@ impl<W: Wire> Node<W> {
     }
 
     /// What happens, until the session ends. If nobody reads, the oldest of 256 are dropped.
-    pub fn events(&self) -> impl Iterator<Item = Event> + Send + 'static {
+    pub fn events(&self) -> impl Iterator<Item = NodeEvent> + Send + 'static {
         let events = self.shared.events().clone();
         core::iter::from_fn(move || events.recv_blocking().ok())
     }

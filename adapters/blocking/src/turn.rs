@@ -5,9 +5,9 @@
 //! as soon as they have it.
 
 use crate::io::{BlockingIo, block_on};
-use bowline::{HttpOutcome, LinkId, Reason, RetryHint};
-use bowline_transport::http::{self, Ask, Bytes, Deadline, Served, Target};
-use bowline_transport::{Action, Call, Node, Setup, SetupError, Stream, Wire};
+use bowline::{LinkId, Reason, RetryHint};
+use bowline_transport::http::{self, Ask, Bytes, Deadline, Posted, Served, Target};
+use bowline_transport::{Action, Call, Explanation, Node, Setup, SetupError, Stream, Wire};
 use core::net::SocketAddr;
 use core::time::Duration;
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -195,17 +195,17 @@ impl<W: Wire> Turner<W> {
     fn dial(&mut self, link: LinkId) {
         let Some(target) = self.node.url().cloned() else { return };
         let (node, sockets) = (Arc::clone(&self.node), Arc::clone(&self.sockets));
-        let failed = Arc::clone(&self.node);
+        let unstarted = Arc::clone(&self.node);
         let spawned = self.help("bowline-dial", false, move |slot| {
             let deadline = Deadline::after(ATTEMPT);
-            let refused = |_| (Reason::PortClosed, RetryHint::NONE);
+            let failed = |why| (why, RetryHint::NONE);
             let hold = |socket: &Arc<TcpStream>| {
                 lock(&sockets).insert(link, Arc::clone(socket));
                 slot.hold(socket)
             };
-            let dialed = connect(&node, &target, &deadline, slot, hold).map_err(refused).and_then(|io| {
-                let (io, early) = block_on(http::dial(io, &target, node.subprotocol()))?;
-                let channel = io.into_nonblocking().map_err(refused)?;
+            let dialed = connect(&node, &target, &deadline, slot, hold).map_err(failed).and_then(|io| {
+                let (io, early) = block_on(http::dial(io, &target, node.subprotocol(), &deadline))?;
+                let channel = io.into_nonblocking().map_err(|error| failed(Explanation::of_connection(&error)))?;
                 Ok((Box::new(channel) as Box<dyn Stream>, early))
             });
             if !node.dialed(link, dialed) {
@@ -213,7 +213,7 @@ impl<W: Wire> Turner<W> {
             }
         });
         if !spawned {
-            failed.dialed(link, Err((Reason::PortClosed, RetryHint::NONE)));
+            unstarted.dialed(link, Err((Reason::System.into(), RetryHint::NONE)));
         }
     }
 
@@ -227,17 +227,17 @@ impl<W: Wire> Turner<W> {
         limit: Duration,
     ) {
         let node = Arc::clone(&self.node);
-        let failed = Arc::clone(&self.node);
+        let unstarted = Arc::clone(&self.node);
         let spawned = self.help("bowline-post", false, move |slot| {
             let deadline = Deadline::after(limit);
             let posted = match connect(&node, &target, &deadline, slot, |socket| slot.hold(socket)) {
                 Ok(io) => block_on(http::ask(io, Ask { target: &target, headers: &headers, body, read })),
-                Err(_) => HttpOutcome::Unreached(Reason::PortClosed).into(),
+                Err(why) => Posted::unreached(why),
             };
             node.posted(call, &posted);
         });
         if !spawned {
-            failed.posted(call, &HttpOutcome::Unreached(Reason::PortClosed).into());
+            unstarted.posted(call, &Posted::unreached(Reason::System.into()));
         }
     }
 
@@ -318,29 +318,34 @@ fn serve<W: Wire>(node: &Arc<Node<W>>, sockets: &Sockets, socket: Arc<TcpStream>
     }
 }
 
-/// Tries every address of the name in turn, then encrypts if the URL says so, all within the deadline; each socket is held
-/// before anybody waits for it. The look-up itself has the system's own limit.
+/// Looks the name up, tries every address of it in turn, then encrypts if the URL says so, all within the deadline; each
+/// socket is held before anybody waits for it. The look-up itself has the system's own limit.
 fn connect<W: Wire>(
     node: &Node<W>,
     target: &Target,
     deadline: &Deadline,
     slot: &Slot,
     hold: impl Fn(&Arc<TcpStream>) -> io::Result<()>,
-) -> io::Result<BlockingIo<Arc<TcpStream>>> {
-    let socket = reach(target, deadline, slot, hold)?;
-    let mut io = BlockingIo::secured(socket, deadline.clone(), |socket| node.security().dial(socket, target))?;
-    io.handshake()?;
+) -> Result<BlockingIo<Arc<TcpStream>>, Explanation> {
+    let addresses = (target.host(), target.port()).to_socket_addrs();
+    let addresses = addresses.map_err(|error| Explanation::of_lookup(&error))?;
+    let system = |error| Explanation::of_connection(&error);
+    let socket = reach(addresses, deadline, slot, hold).ok_or(Reason::NoSuchName)?.map_err(system)?;
+    let secure = |socket| node.security().dial(socket, target);
+    let mut io = BlockingIo::secured(socket, deadline.clone(), secure).map_err(system)?;
+    io.handshake().map_err(|error| Explanation::of_handshake(&error))?;
     Ok(io)
 }
 
+/// `None`: there is no address.
 fn reach(
-    target: &Target,
+    addresses: impl Iterator<Item = SocketAddr>,
     deadline: &Deadline,
     slot: &Slot,
     hold: impl Fn(&Arc<TcpStream>) -> io::Result<()>,
-) -> io::Result<Arc<TcpStream>> {
-    let mut last = io::Error::from(ErrorKind::NotFound);
-    for address in (target.host(), target.port()).to_socket_addrs()? {
+) -> Option<io::Result<Arc<TcpStream>>> {
+    let mut last = None;
+    for address in addresses {
         let connected = mio::net::TcpStream::connect(address).map(TcpStream::from).and_then(|socket| {
             let socket = Arc::new(socket);
             hold(&socket)?;
@@ -349,11 +354,11 @@ fn reach(
             Ok(socket)
         });
         match connected {
-            Err(error) if deadline.check().is_ok() && !slot.over() => last = error,
-            done => return done,
+            Err(error) if deadline.check().is_ok() && !slot.over() => last = Some(Err(error)),
+            done => return Some(done),
         }
     }
-    Err(last)
+    last
 }
 
 /// Waits until it is connected: not in `connect`, which nobody could interrupt.

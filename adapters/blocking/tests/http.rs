@@ -4,8 +4,9 @@
 #[path = "../../transport/tests/suite/mod.rs"]
 mod suite;
 
-use bowline::{HttpOutcome, MessageId, Reason, RetryHint};
+use bowline::{HttpOutcome, MessageId, RetryHint};
 use bowline_blocking::io::{BlockingIo, block_on};
+use bowline_transport::Explanation;
 use bowline_transport::http::{
     Answer, Bytes, Callback, Deadline, Limits, Post, Routes, Served, Target, dial, post, serve,
 };
@@ -25,8 +26,9 @@ impl Driver for Threads {
         target: &Target,
         subprotocol: Option<&'static str>,
         deadline: Deadline,
-    ) -> Result<(TcpStream, Bytes), (Reason, RetryHint)> {
-        let (io, read_buf) = block_on(dial(BlockingIo::new(socket, deadline).unwrap(), target, subprotocol))?;
+    ) -> Result<(TcpStream, Bytes), (Explanation, RetryHint)> {
+        let io = BlockingIo::new(socket, deadline.clone()).unwrap();
+        let (io, read_buf) = block_on(dial(io, target, subprotocol, &deadline))?;
         Ok((io.into_inner().unwrap(), read_buf))
     }
 

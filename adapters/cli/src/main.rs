@@ -2,6 +2,7 @@
 //!
 //! Decided here: the commands and their exit statuses. Each command lives in a folder of its own.
 
+mod advice;
 mod connect;
 mod demo;
 mod hub;

@@ -2,8 +2,8 @@
 //!
 //! Decided here: nothing. smol's futures are waited for on the calling thread, so that callers are the same for both.
 
-use bowline::Event;
 use bowline_smol::Kind;
+use bowline_transport::NodeEvent;
 use bowline_transport::http::Bytes;
 use bowline_transport::{Bettensor, Complaints, Gonka, Message, Receipt, SendError, Setup, SetupError, Status, Wire};
 use core::net::SocketAddr;
@@ -72,7 +72,7 @@ impl<W: Wire> Node<W> {
     }
 
     /// What happens, until the session ends.
-    pub(crate) fn events(&self) -> Box<dyn Iterator<Item = Event> + Send> {
+    pub(crate) fn events(&self) -> Box<dyn Iterator<Item = NodeEvent> + Send> {
         match self {
             Self::Smol(node) => Box::new(stream::block_on(node.events())),
             Self::Blocking(node) => Box::new(node.events()),

@@ -1,6 +1,8 @@
 //! Plain words for what happens to connections and messages.
 
-use bowline::{Outcome, Path};
+use crate::pipe::Line;
+use bowline::{Outcome, Path, Reason};
+use bowline_transport::Excerpt;
 
 /// How a message ended, and by which path it was acknowledged.
 pub(crate) const fn outcome(outcome: Outcome) -> (&'static str, Option<Path>) {
@@ -10,4 +12,12 @@ pub(crate) const fn outcome(outcome: Outcome) -> (&'static str, Option<Path>) {
         Outcome::Expired => ("expired", None),
         Outcome::Abandoned => ("abandoned", None),
     }
+}
+
+/// The line with a reason: what, from whom, in whose words, and what to do where that is known.
+pub(crate) fn explained(line: Line, reason: Reason, said: Option<&Excerpt>) -> Line {
+    line.field("reason", reason.to_string())
+        .field("by", reason.by().to_string())
+        .maybe("said", said.map(Excerpt::as_str))
+        .maybe("advice", reason.advice())
 }

@@ -50,8 +50,7 @@ pub use bowline_transport::{Settlement, SetupError};
 use crate::io::{Io, Socket};
 use crate::turn::{BREATH, connect, lock};
 use bowline::hub::ConnId;
-use bowline::{HttpOutcome, Reason};
-use bowline_transport::http::{self, Answer, Callback, Deadline, Post, Served, Timed};
+use bowline_transport::http::{self, Answer, Callback, Deadline, Post, Posted, Served, Timed};
 use bowline_transport::hub::{Action, Hub as Shared, Line, Reading, Visit};
 use core::borrow::Borrow;
 use core::future::pending;
@@ -412,7 +411,7 @@ impl<W: HubWire> World<W> {
                             let io = Timed::new(FuturesIo::new(io), SmolTimer::new(), deadline);
                             http::post(io, Post { target: &target, id, body, read: 0 }).await
                         }
-                        Err(_) => HttpOutcome::Unreached(Reason::PortClosed).into(),
+                        Err(why) => Posted::unreached(why),
                     };
                     hub.posted(session, post, &posted);
                 });

@@ -43,8 +43,8 @@ mod turn;
 pub use bowline::wire::gonka::Kind;
 pub use bowline::wire::{aivillage, native};
 pub use bowline_transport::{
-    Gonka, Mail, Message, Native, News, Receipt, Refused, Reply, SendError, Settlement, Setup, SetupError, Status,
-    Village,
+    Excerpt, Explanation, Gonka, Mail, Message, Native, News, NodeEvent, PathReport, Receipt, Refused, Reply,
+    SendError, Settlement, Setup, SetupError, Status, Village,
 };
 
 #[cfg(feature = "bettensor")]
@@ -55,8 +55,8 @@ pub use bowline_transport::{Tls, TlsError};
 #[cfg(feature = "hub")]
 pub use hub::{Hub, HubSetup};
 
+use bowline::Policy;
 use bowline::wire::native::{Refusal, Since};
-use bowline::{Event, Policy};
 use bowline_transport::Wire;
 use bowline_transport::http::Bytes;
 use core::borrow::Borrow;
@@ -157,7 +157,7 @@ impl<W: Wire> Node<W> {
     }
 
     /// What happens, until the session ends. If nobody reads, the oldest of 256 are dropped.
-    pub fn events(&self) -> impl Stream<Item = Event> + Send + Unpin + 'static {
+    pub fn events(&self) -> impl Stream<Item = NodeEvent> + Send + Unpin + 'static {
         Box::pin(self.shared.events().clone())
     }
 

@@ -5,9 +5,9 @@
 //! before anybody waits for it; when the session is over its port is free.
 
 use crate::io::{Io, Socket};
-use bowline::{HttpOutcome, LinkId, Reason, RetryHint};
+use bowline::{LinkId, Reason, RetryHint};
 use bowline_transport::http::{self, Ask, Deadline, Posted, Served, Target, Timed};
-use bowline_transport::{Action, Call, Node, Security, Setup, SetupError, Stream, Wait, Wire};
+use bowline_transport::{Action, Call, Explanation, Node, Security, Setup, SetupError, Stream, Wait, Wire};
 use core::future::pending;
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -16,7 +16,6 @@ use smol::net::TcpStream;
 use smol::{Async, Task, Timer};
 use smol_hyper::rt::{FuturesIo, SmolTimer};
 use std::collections::BTreeMap;
-use std::io;
 use std::net::{Shutdown, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
@@ -173,12 +172,12 @@ async fn writable(socket: Option<&Socket>, wanted: bool) {
 }
 
 async fn dial<W: Wire>(node: Arc<Node<W>>, sockets: Sockets, target: Target, link: LinkId) {
-    let refused = |_| (Reason::PortClosed, RetryHint::NONE);
+    let failed = |why| (why, RetryHint::NONE);
     let dialed = async {
         let deadline = Deadline::after(ATTEMPT);
-        let (socket, io) = connect(node.security(), &target, &deadline).await.map_err(refused)?;
-        let io = Timed::new(FuturesIo::new(io), SmolTimer::new(), deadline);
-        let (io, early) = http::dial(io, &target, node.subprotocol()).await?;
+        let (socket, io) = connect(node.security(), &target, &deadline).await.map_err(failed)?;
+        let io = Timed::new(FuturesIo::new(io), SmolTimer::new(), deadline.clone());
+        let (io, early) = http::dial(io, &target, node.subprotocol(), &deadline).await?;
         Ok((socket, io.into_inner().into_inner(), early))
     };
     let dialed = dialed.await;
@@ -196,23 +195,33 @@ async fn request(security: &Security, ask: Ask<'_>, limit: Duration) -> Posted {
     let deadline = Deadline::after(limit);
     match connect(security, ask.target, &deadline).await {
         Ok((_, io)) => http::ask(Timed::new(FuturesIo::new(io), SmolTimer::new(), deadline), ask).await,
-        Err(_) => HttpOutcome::Unreached(Reason::PortClosed).into(),
+        Err(why) => Posted::unreached(why),
     }
 }
 
-/// Tries every address of the name in turn, then encrypts if the URL says so, all within the deadline.
-pub(crate) async fn connect(security: &Security, target: &Target, deadline: &Deadline) -> io::Result<(Socket, Io)> {
+/// Looks the name up, tries every address of it in turn, then encrypts if the URL says so, all within the deadline.
+pub(crate) async fn connect(
+    security: &Security,
+    target: &Target,
+    deadline: &Deadline,
+) -> Result<(Socket, Io), Explanation> {
     let connected = async {
-        let socket = TcpStream::connect((target.host(), target.port())).await?;
-        socket.set_nodelay(true)?;
+        let addresses = smol::net::resolve((target.host(), target.port())).await;
+        let addresses = addresses.map_err(|error| Explanation::of_lookup(&error))?;
+        if addresses.is_empty() {
+            return Err(Reason::NoSuchName.into());
+        }
+        let system = |error| Explanation::of_connection(&error);
+        let socket = TcpStream::connect(addresses.as_slice()).await.map_err(system)?;
+        socket.set_nodelay(true).map_err(system)?;
         let socket = Socket::from(socket);
-        let mut io = Io::new(Arc::clone(&socket), |socket| security.dial(socket, target))?;
-        io.handshake().await?;
+        let mut io = Io::new(Arc::clone(&socket), |socket| security.dial(socket, target)).map_err(system)?;
+        io.handshake().await.map_err(|error| Explanation::of_handshake(&error))?;
         Ok((socket, io))
     };
     let late = async {
         Timer::at(deadline.at()).await;
-        Err(io::ErrorKind::TimedOut.into())
+        Err(Reason::Timeout.into())
     };
     connected.or(late).await
 }

@@ -18,8 +18,9 @@
 //! is answered; every accepted message's receipt is settled; nothing here blocks.
 
 use crate::clock::Clock;
+use crate::explanation::{Excerpt, Explanation};
 use crate::http::{Answer, Bytes, Callback, Posted, Target};
-use crate::node::{Refused, Settlement, Stream};
+use crate::node::{NodeEvent, PathReport, Refused, Settlement, Stream};
 use crate::setup::{Setup, SetupError, random_key};
 use crate::socket::{Incoming, Socket, Wrote};
 use crate::wire::{Heard, Question, Reply, Wire};
@@ -49,6 +50,9 @@ const HELD_BYTES: usize = 256 << 20;
 
 /// So many messages without a verdict may be at the application; further ones are not delivered.
 pub(crate) const ASIDE: usize = 256;
+
+/// HTTP is wanted, and there is nobody to ask.
+const NO_FALLBACK: HttpOutcome = HttpOutcome::Unreached(Reason::Limit("setup.fallback"));
 
 /// What the adapter should do.
 ///
@@ -139,7 +143,7 @@ pub(crate) enum Effect<T> {
     Deliver { delivery: DeliveryId, maybe_dup: bool, path: Path, message: T },
     Settle { receipt: Sender<Settlement>, settlement: Settlement },
     Answer { request: Sender<Answer>, answer: Answer },
-    Tell(Event),
+    Tell(NodeEvent),
 }
 
 /// Who waits for the end of a message, and the peer's words about it.
@@ -160,6 +164,27 @@ pub(crate) struct Sent {
     pub(crate) id: MessageId,
     pub(crate) end: Receiver<Settlement>,
     pub(crate) reply: Arc<OnceLock<Reply>>,
+}
+
+/// What the adapter knows of a path beside the session.
+#[derive(Default)]
+struct PathRecord {
+    /// What was said at its last end, until the session tells of that.
+    said: Option<Explanation>,
+    last: Option<Explanation>,
+    blocked_since: Option<std::time::Instant>,
+}
+
+impl PathRecord {
+    /// The session tells why it failed; what was said then, if that is the reason.
+    fn failed(&mut self, reason: Reason) -> Option<Excerpt> {
+        let text = self.said.take().filter(|said| said.reason == reason).and_then(|said| said.text);
+        self.last = Some(Explanation { reason, text: text.clone() });
+        if reason != Reason::Ours {
+            self.blocked_since.get_or_insert_with(std::time::Instant::now);
+        }
+        text
+    }
 }
 
 pub(crate) struct Engine<W: Wire> {
@@ -190,6 +215,10 @@ pub(crate) struct Engine<W: Wire> {
     crowded: bool,
     /// What a peer knows to say by HTTP what became of us is no word about the session while a connection holds.
     native: bool,
+    websocket: PathRecord,
+    http: PathRecord,
+    /// What lets in and stands in a URL: its query, and the values in it.
+    url_secrets: Vec<String>,
     outbound_limit: usize,
     pub(crate) actions: Vec<Action>,
     pub(crate) effects: Vec<Effect<W::Incoming>>,
@@ -233,6 +262,9 @@ impl<W: Wire> Engine<W> {
             last_aside: u64::MAX,
             crowded: false,
             native: setup.config.native.is_some(),
+            websocket: PathRecord::default(),
+            http: PathRecord::default(),
+            url_secrets: setup.url.iter().flat_map(query_secrets).collect(),
             outbound_limit: usize::try_from(setup.config.outbox.frame_limit).unwrap_or(usize::MAX),
             actions: Vec::new(),
             effects: Vec::new(),
@@ -307,7 +339,7 @@ impl<W: Wire> Engine<W> {
     pub(crate) fn dialed(
         &mut self,
         link: LinkId,
-        dialed: Result<(Box<dyn Stream>, Bytes), (Reason, RetryHint)>,
+        dialed: Result<(Box<dyn Stream>, Bytes), (Explanation, RetryHint)>,
     ) -> bool {
         let now = self.clock.now();
         match dialed {
@@ -323,7 +355,9 @@ impl<W: Wire> Engine<W> {
                 }
                 wanted
             }
-            Err((reason, hint)) => {
+            Err((why, hint)) => {
+                let reason = why.reason;
+                self.websocket.said = Some(self.shown(why));
                 self.session.link_down(now, link, reason, hint);
                 false
             }
@@ -353,6 +387,9 @@ impl<W: Wire> Engine<W> {
 
     pub(crate) fn posted(&mut self, call: Call, posted: &Posted) {
         let mut outcome = posted.outcome;
+        if matches!(outcome.class(), HttpClass::Delivered | HttpClass::Rejected) {
+            self.http.blocked_since = None;
+        }
         // Its token may be an older one than that of the connection, which is there.
         if self.native && self.session.connection().is_some() && outcome.turned_away() {
             outcome = HttpOutcome::Unreached(outcome.reason());
@@ -364,14 +401,31 @@ impl<W: Wire> Engine<W> {
                 let word = outcome.class() == HttpClass::Delivered || outcome.turned_away();
                 let understood = word && self.carried(&posted.body);
                 let outcome = if understood { outcome } else { outcome.unmarked() };
+                self.said_of_request(outcome, posted.text.clone());
                 self.session.talked(self.clock.now(), talk, outcome);
             }
         }
     }
 
+    /// What was said about a request, under the reason that is told of it.
+    fn said_of_request(&mut self, outcome: HttpOutcome, text: Option<Excerpt>) {
+        self.http.said = Some(self.shown(Explanation { reason: outcome.reason(), text }));
+    }
+
+    /// What may be shown of it.
+    fn shown(&self, why: Explanation) -> Explanation {
+        if why.text.is_none() {
+            return why;
+        }
+        let mut secrets = self.wire.secrets();
+        secrets.extend_from_slice(&self.url_secrets);
+        why.without(&secrets)
+    }
+
     fn message_posted(&mut self, post: PostId, posted: &Posted) {
         // 200 by itself is anyone's word, such as a portal's on the way.
         if self.native && posted.outcome.class() == HttpClass::Delivered && !self.carried(&posted.body) {
+            self.said_of_request(posted.outcome.unmarked(), posted.text.clone());
             self.session.posted(self.clock.now(), post, posted.outcome.unmarked());
             return;
         }
@@ -385,6 +439,7 @@ impl<W: Wire> Engine<W> {
                 self.session.confirmed(self.clock.now(), id, false);
             }
         }
+        self.said_of_request(outcome, posted.text.clone());
         self.session.posted(self.clock.now(), post, outcome);
     }
 
@@ -460,7 +515,7 @@ impl<W: Wire> Engine<W> {
         self.session.close(self.clock.now(), Duration::ZERO);
         self.requests.clear();
         self.ahead.clear();
-        let settlement = Settlement { outcome: Outcome::Abandoned, took: Duration::ZERO };
+        let settlement = Settlement { outcome: Outcome::Abandoned, took: Duration::ZERO, reason: Some(Reason::Ours) };
         for pending in core::mem::take(&mut self.receipts).into_values() {
             self.effects.push(Effect::Settle { receipt: pending.end, settlement });
         }
@@ -540,8 +595,8 @@ impl<W: Wire> Engine<W> {
                     return false;
                 }
                 Incoming::Nothing => return false,
-                Incoming::Ended(reason, after) => {
-                    self.lost(reason, after);
+                Incoming::Ended(why, after) => {
+                    self.lost(why, after);
                     return false;
                 }
             };
@@ -551,8 +606,14 @@ impl<W: Wire> Engine<W> {
     }
 
     fn text(&mut self, link: LinkId, text: &str) {
-        let Heard { greeting, head, message, reply, say, after, window } = self.wire.read(&self.names, text);
+        let Heard { greeting, head, message, reply, say, after, window, stranger } = self.wire.read(&self.names, text);
         let now = self.clock.now();
+        if let Some(signer) = stranger {
+            if let Some(socket) = &mut self.socket {
+                socket.close(1008, "signed by another than expected");
+            }
+            return self.lost(Explanation::with(Reason::Signer, signer), Duration::ZERO);
+        }
         if greeting {
             let _ = self.session.received(now, link, Head::Hello);
         }
@@ -668,8 +729,10 @@ impl<W: Wire> Engine<W> {
         self.held_bytes.saturating_add(more) > HELD_BYTES
     }
 
-    fn lost(&mut self, reason: Reason, after: Duration) {
+    fn lost(&mut self, why: Explanation, after: Duration) {
         if let Some(socket) = self.socket.take() {
+            let reason = why.reason;
+            self.websocket.said = Some(self.shown(why));
             self.actions.push(Action::Drop { link: socket.link });
             self.session.link_down(
                 self.clock.now(),
@@ -724,7 +787,7 @@ impl<W: Wire> Engine<W> {
                             let call = Call::Message(post);
                             self.actions.push(Action::Post { call, target, headers, body, read, deadline });
                         }
-                        None => self.session.posted(self.clock.now(), post, HttpOutcome::status(302)),
+                        None => self.session.posted(self.clock.now(), post, NO_FALLBACK),
                     }
                     continue;
                 }
@@ -758,7 +821,7 @@ impl<W: Wire> Engine<W> {
                 let headers = if matches!(question, Question::Greet(_)) { Vec::new() } else { self.wire.headers() };
                 self.actions.push(Action::Post { call, target, headers, body, read, deadline });
             }
-            None => self.session.talked(self.clock.now(), talk, HttpOutcome::Unreached(Reason::PortClosed)),
+            None => self.session.talked(self.clock.now(), talk, NO_FALLBACK),
         }
     }
 
@@ -767,7 +830,7 @@ impl<W: Wire> Engine<W> {
         match socket.write(message) {
             Wrote::Done => {}
             Wrote::Blocked => self.blocked(),
-            Wrote::Ended(reason) => self.lost(reason, Duration::ZERO),
+            Wrote::Ended(why) => self.lost(why, Duration::ZERO),
         }
     }
 
@@ -794,8 +857,8 @@ impl<W: Wire> Engine<W> {
                 self.blocked();
                 !was_blocked || moved
             }
-            Wrote::Ended(reason) => {
-                self.lost(reason, Duration::ZERO);
+            Wrote::Ended(why) => {
+                self.lost(why, Duration::ZERO);
                 true
             }
         }
@@ -833,8 +896,9 @@ impl<W: Wire> Engine<W> {
     fn event(&mut self, event: Event) {
         if let Event::Settled { seq, outcome, took } = event {
             self.wire.settled(self.origin.message(seq));
+            let reason = self.reason_of(outcome);
             if let Some(Pending { end: receipt, .. }) = self.receipts.remove(&seq) {
-                self.effects.push(Effect::Settle { receipt, settlement: Settlement { outcome, took } });
+                self.effects.push(Effect::Settle { receipt, settlement: Settlement { outcome, took, reason } });
             }
         } else if let Event::Turn { delivery } = event {
             if let Some(Waiting { maybe_dup, path, message }) = self.ahead.remove(&delivery) {
@@ -845,7 +909,45 @@ impl<W: Wire> Engine<W> {
                 // The turn of a former sender's messages never comes.
                 self.let_go();
             }
-            self.effects.push(Effect::Tell(event));
+            let text = match event {
+                Event::Down { reason, .. } => self.websocket.failed(reason),
+                Event::RequestFailed { reason, .. } => self.http.failed(reason),
+                Event::State { to: State::Up, .. } => {
+                    self.websocket.blocked_since = None;
+                    None
+                }
+                _ => None,
+            };
+            self.effects.push(Effect::Tell(NodeEvent { event, text }));
         }
     }
+
+    /// Why a message ended so, as far as its path tells.
+    fn reason_of(&self, outcome: Outcome) -> Option<Reason> {
+        let path = |path| self.session.path_status(path).reason;
+        match outcome {
+            Outcome::Delivered { .. } | Outcome::Rejected(_) => None,
+            Outcome::Expired | Outcome::Abandoned => path(self.session.path()).or_else(|| path(Path::WebSocket)),
+        }
+    }
+
+    /// What a path has to say of itself.
+    pub(crate) fn path_report(&self, path: Path) -> PathReport {
+        let record = match path {
+            Path::WebSocket => &self.websocket,
+            Path::Http => &self.http,
+        };
+        PathReport {
+            last: record.last.clone(),
+            next_attempt: self.session.path_status(path).next_attempt.and_then(|at| self.clock.system(at)),
+            blocked_since: record.blocked_since,
+        }
+    }
+}
+
+/// The query of a URL, and the values in it.
+fn query_secrets(url: &Target) -> Vec<String> {
+    let query = url.path().split_once('?').map_or("", |(_, query)| query);
+    let values = query.split('&').filter_map(|pair| pair.split_once('=')).map(|(_, value)| value);
+    values.chain([query]).map(str::to_owned).collect()
 }

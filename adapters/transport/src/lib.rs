@@ -18,6 +18,7 @@ mod client;
 mod clock;
 pub mod conformance;
 mod engine;
+mod explanation;
 pub mod http;
 #[cfg(feature = "hub")]
 pub mod hub;
@@ -36,11 +37,12 @@ mod wire;
 pub use channel::{Channel, Security};
 pub use clock::Clock;
 pub use engine::{Action, Call, Wait};
+pub use explanation::{Excerpt, Explanation};
 #[cfg(feature = "sr25519")]
 pub use keys::{Hotkey, KeyError, Keypair};
 #[cfg(feature = "sr25519")]
 pub use miner::Settings;
-pub use node::{Message, Node, Receipt, Refused, SendError, Settlement, Status, Stream};
+pub use node::{Message, Node, NodeEvent, PathReport, Receipt, Refused, SendError, Settlement, Status, Stream};
 pub use setup::{Setup, SetupError};
 #[cfg(feature = "tls")]
 pub use tls::{Tls, TlsError};

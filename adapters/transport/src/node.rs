@@ -14,6 +14,7 @@
 
 use crate::channel::Security;
 use crate::engine::{ASIDE, Action, Call, Effect, Engine, Sent, Wait};
+use crate::explanation::{Excerpt, Explanation};
 use crate::http::{Answer, Bytes, Callback, Limits, Posted, Routes, Target};
 use crate::setup::{Setup, SetupError};
 use crate::wire::{Gonka, Reply, Wire};
@@ -50,7 +51,8 @@ const EVENTS: usize = 256;
 /// use bowline::{Outcome, Path};
 /// use bowline_transport::Settlement;
 /// use core::time::Duration;
-/// let end = Settlement { outcome: Outcome::Delivered { path: Path::Http }, took: Duration::from_secs(3) };
+/// let took = Duration::from_secs(3);
+/// let end = Settlement { outcome: Outcome::Delivered { path: Path::Http }, took, reason: None };
 /// assert!(matches!(end.outcome, Outcome::Delivered { .. }));
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,6 +61,56 @@ pub struct Settlement {
     pub outcome: Outcome,
     /// Time from acceptance to the end.
     pub took: Duration,
+    /// Why it was not delivered; `None` if it was, or nothing tells.
+    pub reason: Option<Reason>,
+}
+
+/// Something that happened to a session, with what was said about it.
+///
+/// ```
+/// use bowline::{Event, LinkId, Reason};
+/// use bowline_transport::{Excerpt, NodeEvent};
+/// let event = Event::Down { link: LinkId::NONE.next(), reason: Reason::Closed(1008) };
+/// let told = NodeEvent { event, text: Excerpt::new("PoW is not running") };
+/// assert_eq!(told.explanation().unwrap().to_string(), "closed with 1008 (PoW is not running)");
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeEvent {
+    /// What happened.
+    pub event: Event,
+    /// What the peer, the resolver, the system or TLS said, with [`Event::Down`] and [`Event::RequestFailed`].
+    pub text: Option<Excerpt>,
+}
+
+impl NodeEvent {
+    /// Returns why a connection, an attempt or a request has ended; `None` for every other event.
+    #[must_use]
+    pub fn explanation(&self) -> Option<Explanation> {
+        match self.event {
+            Event::Down { reason, .. } | Event::RequestFailed { reason, .. } => {
+                Some(Explanation { reason, text: self.text.clone() })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What one path has to say of itself.
+///
+/// ```
+/// # use bowline_transport::{Node, Setup};
+/// let http = Node::new(&Setup::ml_node("127.0.0.1:0")?, || ())?.status().http;
+/// assert_eq!((http.last, http.next_attempt, http.blocked_since), (None, None, None));
+/// # Ok::<(), bowline_transport::SetupError>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct PathReport {
+    /// Why the last connection or attempt ended, or the last failed request failed; `None` before the first.
+    pub last: Option<Explanation>,
+    /// When the next attempt or request may begin; `None` if nothing waits.
+    pub next_attempt: Option<std::time::Instant>,
+    /// Since when the path has carried nothing although it was tried; `None` while it works, or was not tried.
+    pub blocked_since: Option<std::time::Instant>,
 }
 
 /// Why a message was not accepted.
@@ -194,7 +246,8 @@ impl Receipt {
 
     /// Without a word from the node it is gone, and nobody will send the message any more.
     fn learn(&self, told: Option<Settlement>) -> Settlement {
-        const UNKNOWN: Settlement = Settlement { outcome: Outcome::Abandoned, took: Duration::ZERO };
+        const UNKNOWN: Settlement =
+            Settlement { outcome: Outcome::Abandoned, took: Duration::ZERO, reason: Some(Reason::Ours) };
         if let Some(settlement) = told {
             let _ = self.known.set(settlement);
         }
@@ -337,7 +390,7 @@ impl<W: Wire> fmt::Debug for Message<W> {
 /// assert_eq!((status.backlog, status.held, status.stats.accepted), (0, 0, 0));
 /// # Ok::<(), bowline_transport::SetupError>(())
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Status {
     /// The session's state.
     pub state: State,
@@ -349,6 +402,10 @@ pub struct Status {
     pub backlog: usize,
     /// Messages at the application.
     pub held: usize,
+    /// What the WebSocket has to say of itself.
+    pub websocket: PathReport,
+    /// What HTTP has to say of itself.
+    pub http: PathReport,
     /// Counters since the start.
     pub stats: Stats,
 }
@@ -371,7 +428,7 @@ pub struct Node<W: Wire = Gonka> {
     wake: Box<dyn Fn() + Send + Sync>,
     room: event_listener::Event,
     messages: (Sender<Message<W>>, Receiver<Message<W>>),
-    events: (Sender<Event>, Receiver<Event>),
+    events: (Sender<NodeEvent>, Receiver<NodeEvent>),
     me: Weak<Self>,
     url: Option<Target>,
     subprotocol: Option<&'static str>,
@@ -426,7 +483,7 @@ impl<W: Wire> Node<W> {
     }
 
     /// For the adapter: an attempt ended. True: the connection is wanted.
-    pub fn dialed(&self, link: LinkId, dialed: Result<(Box<dyn Stream>, Bytes), (Reason, RetryHint)>) -> bool {
+    pub fn dialed(&self, link: LinkId, dialed: Result<(Box<dyn Stream>, Bytes), (Explanation, RetryHint)>) -> bool {
         self.with(|engine| engine.dialed(link, dialed))
     }
 
@@ -536,7 +593,7 @@ impl<W: Wire> Node<W> {
 
     /// What happens: states, paths, ends of connections. If nobody reads, the oldest of 256 are dropped.
     #[must_use]
-    pub const fn events(&self) -> &Receiver<Event> {
+    pub const fn events(&self) -> &Receiver<NodeEvent> {
         &self.events.1
     }
 
@@ -550,6 +607,8 @@ impl<W: Wire> Node<W> {
             connection: engine.connection(),
             backlog: engine.backlog(),
             held: engine.held(),
+            websocket: engine.path_report(Path::WebSocket),
+            http: engine.path_report(Path::Http),
             stats: engine.stats(),
         }
     }

@@ -4,10 +4,11 @@
 //! have moved. Nothing is retried and nothing waits.
 //!
 //! ```text
-//! read()  ─▶ Text · Binary · Pong · Ping · Part · Nothing · Ended(Reason, what the peer said about coming back)
-//! write() ─▶ Done · Blocked · Ended(Reason)       Blocked: it is queued, at most one data frame, until flush() says Done
+//! read()  ─▶ Text · Binary · Pong · Ping · Part · Nothing · Ended(Explanation, what the peer said about coming back)
+//! write() ─▶ Done · Blocked · Ended(Explanation)  Blocked: it is queued, at most one data frame, until flush() says Done
 //! ```
 
+use crate::explanation::Explanation;
 use crate::node::Stream;
 use bowline::{LinkId, Reason};
 use core::time::Duration;
@@ -43,14 +44,14 @@ pub(crate) enum Incoming {
     /// Nothing more at the moment.
     Nothing,
     /// How, and after what time the peer may be dialled again.
-    Ended(Reason, Duration),
+    Ended(Explanation, Duration),
 }
 
 pub(crate) enum Wrote {
     Done,
     /// The system takes no more at the moment.
     Blocked,
-    Ended(Reason),
+    Ended(Explanation),
 }
 
 pub(crate) struct Socket {
@@ -136,9 +137,9 @@ impl Socket {
                 let _ = self.websocket.flush();
                 let (code, reason) =
                     frame.as_ref().map_or((1005, ""), |frame| (frame.code.into(), frame.reason.as_str()));
-                Incoming::Ended(Reason::Closed(code), pause(code, reason))
+                Incoming::Ended(Explanation::with(Reason::Closed(code), reason), pause(code, reason))
             }
-            Err(error) => self.ended(error).map_or(Incoming::Nothing, |reason| Incoming::Ended(reason, Duration::ZERO)),
+            Err(error) => self.ended(error).map_or(Incoming::Nothing, |why| Incoming::Ended(why, Duration::ZERO)),
         }
     }
 
@@ -225,21 +226,24 @@ impl Socket {
     }
 
     /// `None`: it only has to wait.
-    fn ended(&mut self, error: Error) -> Option<Reason> {
+    fn ended(&mut self, error: Error) -> Option<Explanation> {
+        let said = error.to_string();
         let code = match error {
             Error::Io(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
                 return None;
             }
             // Impossible by the limits above; treated as a connection that broke.
-            Error::WriteBufferFull(_) => return Some(Reason::Stalled),
-            Error::ConnectionClosed | Error::AlreadyClosed => self.closed_with,
+            Error::WriteBufferFull(_) => return Some(Reason::Stalled.into()),
+            Error::ConnectionClosed | Error::AlreadyClosed => {
+                return Some(Reason::Closed(self.closed_with.unwrap_or(1006)).into());
+            }
             Error::Capacity(_) => self.refuse(1009, "too large"),
             Error::Utf8(_) => self.refuse(1007, "not UTF-8"),
             Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => None,
             Error::Protocol(_) | Error::AttackAttempt => self.refuse(1002, "not WebSocket"),
             Error::Io(_) | Error::Tls(_) | Error::Url(_) | Error::Http(_) | Error::HttpFormat(_) => None,
         };
-        Some(Reason::Closed(code.unwrap_or(1006)))
+        Some(Explanation::with(Reason::Closed(code.unwrap_or(1006)), said))
     }
 
     /// What the peer sent is refused by a close frame. For us the connection just ended: 1009 from us says nothing about

@@ -16,6 +16,7 @@
 //!
 //! Memory of an idle connection besides the socket: see [`Tls`].
 
+use bowline::TlsFault;
 use core::fmt;
 use core::mem;
 use rustls::client::ClientConnection;
@@ -33,8 +34,8 @@ const HTTP: &[u8] = b"http/1.1";
 /// So many bytes are encrypted before the socket has to take them: one record of the longest kind.
 const RECORD: usize = 16 * 1024;
 
-/// What the library says; which one it is, is nobody's business.
-type Reason = Box<dyn core::error::Error + Send + Sync>;
+/// An error of the library, whose type is not part of this crate's surface.
+type LibraryError = Box<dyn core::error::Error + Send + Sync>;
 
 /// A certificate, the ones that vouch for it, and its key.
 type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
@@ -167,7 +168,7 @@ fn identity(setting: &'static str, chain: &[u8], key: &[u8]) -> Result<Identity,
     Ok((chain, key))
 }
 
-fn failed<E: Into<Reason>>(setting: &'static str) -> impl FnOnce(E) -> TlsError {
+fn failed<E: Into<LibraryError>>(setting: &'static str) -> impl FnOnce(E) -> TlsError {
     move |error| TlsError::Refused { setting, source: error.into() }
 }
 
@@ -198,14 +199,14 @@ pub enum TlsError {
         /// The method of [`Tls`].
         setting: &'static str,
         /// What is wrong.
-        source: Reason,
+        source: LibraryError,
     },
     /// A certificate or key is of no use, or they do not belong together.
     Refused {
         /// The method of [`Tls`].
         setting: &'static str,
         /// What is wrong.
-        source: Reason,
+        source: LibraryError,
     },
     /// No certificate can be for this host of a URL.
     Name {
@@ -257,8 +258,35 @@ impl Server {
     }
 }
 
-fn broken(error: impl Into<Reason>) -> io::Error {
+fn broken(error: impl Into<LibraryError>) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, error)
+}
+
+/// What went wrong with TLS, if that is what this error says.
+pub(crate) fn fault(error: &io::Error) -> Option<TlsFault> {
+    use rustls::AlertDescription as Alert;
+    use rustls::{CertificateError as Certificate, Error};
+    Some(match error.get_ref()?.downcast_ref::<Error>()? {
+        Error::InvalidCertificate(certificate) => match certificate {
+            Certificate::Expired | Certificate::ExpiredContext { .. } => TlsFault::Expired,
+            Certificate::NotValidYet | Certificate::NotValidYetContext { .. } => TlsFault::NotYetValid,
+            Certificate::UnknownIssuer => TlsFault::UnknownIssuer,
+            Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => TlsFault::WrongName,
+            _ => TlsFault::Other,
+        },
+        Error::InvalidMessage(_) => TlsFault::NotTls,
+        Error::AlertReceived(
+            Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA
+            | Alert::AccessDenied
+            | Alert::CertificateRequired,
+        ) => TlsFault::Refused,
+        _ => TlsFault::Other,
+    })
 }
 
 /// TLS over a socket. Dropped, it says that no more will come, if the socket takes that and all that lies before it.

@@ -3,7 +3,8 @@
 #[macro_use]
 mod suite;
 
-use bowline::{HttpOutcome, MessageId, Reason, RetryHint};
+use bowline::{HttpOutcome, MessageId, RetryHint};
+use bowline_transport::Explanation;
 use bowline_transport::http::{
     Answer, Bytes, Callback, Deadline, GONKA_CALLBACKS, Limits, Post, Routes, Served, Target, Timed, dial, post, serve,
 };
@@ -47,9 +48,9 @@ impl Driver for Smol {
         target: &Target,
         subprotocol: Option<&'static str>,
         deadline: Deadline,
-    ) -> Result<(TcpStream, Bytes), (Reason, RetryHint)> {
+    ) -> Result<(TcpStream, Bytes), (Explanation, RetryHint)> {
         smol::block_on(send(async {
-            let (io, read_buf) = dial(io(socket, deadline), target, subprotocol).await?;
+            let (io, read_buf) = dial(io(socket, deadline.clone()), target, subprotocol, &deadline).await?;
             Ok((plain(io), read_buf))
         }))
     }

@@ -4,7 +4,6 @@ use crate::config::Config;
 use crate::link::{Newcomer, REPLACED, Role};
 use crate::outbox::{OnNewLink, Rejection};
 use crate::rtt::AckWait;
-use core::hash::Hasher as _;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::format;

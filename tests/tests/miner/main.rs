@@ -35,13 +35,13 @@ impl Miner {
             Adapter::Blocking => {
                 let miner = bowline_blocking::Miner::start(setup).unwrap();
                 let all = miner.events();
-                begin("the end of events", move || all.for_each(|event| seen.lock().unwrap().push(event)));
+                begin("the end of events", move || all.for_each(|told| seen.lock().unwrap().push(told.event)));
                 Either::Blocking(miner)
             }
             Adapter::Smol => {
                 let miner = bowline_smol::Miner::start(setup).unwrap();
                 let all = smol::stream::block_on(miner.events());
-                begin("the end of events", move || all.for_each(|event| seen.lock().unwrap().push(event)));
+                begin("the end of events", move || all.for_each(|told| seen.lock().unwrap().push(told.event)));
                 Either::Smol(miner)
             }
         };
@@ -183,6 +183,7 @@ mod with_a_validator {
         is_confirmed_by_its_receiver,
         takes_nothing_from_strangers_at_its_receiver,
         does_not_hear_strangers,
+        e1_a_validator_with_another_key_is_told_by_its_address,
         listens_to_whoever_signed_first,
         gives_way_to_another_of_its_name,
         is_refused_and_says_why,
@@ -466,7 +467,6 @@ mod with_a_validator {
         let mut visitor = validator.visitor();
         visitor.auth();
         let stranger = keys("0c");
-        visitor.raw(frame(&stranger, "welcome", "{}"));
         visitor.raw(r#"{"type":"welcome","message":"unsigned"}"#);
         visitor.raw(frame(&keys("07"), "welcome", r#"{"of":"its own"}"#));
         visitor.assert_quiet();
@@ -487,6 +487,22 @@ mod with_a_validator {
         );
         visitor.confirm("p", "success", "");
         assert_eq!(ended(receipt).0, DELIVERED);
+        miner.stop();
+    }
+
+    /// Whoever greets with another key is another validator: nothing would come of that connection.
+    fn e1_a_validator_with_another_key_is_told_by_its_address(adapter: Adapter) {
+        let (mut validator, miner) = world(adapter);
+        let mut visitor = validator.visitor();
+        visitor.auth();
+        let stranger = keys("0c");
+        // Forged in the stranger's name: no proof that it is there.
+        visitor.raw(frame(&stranger, "welcome", r#"{"a":1}"#).replace(r#""a": 1"#, r#""a": 2"#));
+        visitor.assert_quiet();
+        visitor.raw(frame(&stranger, "welcome", "{}"));
+        miner.until_down(Reason::Signer);
+        let last = miner.status().websocket.last.unwrap();
+        assert_eq!((last.reason, last.text.unwrap().as_str()), (Reason::Signer, &*stranger.hotkey().to_string()));
         miner.stop();
     }
 

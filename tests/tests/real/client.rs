@@ -27,13 +27,13 @@ impl Client {
             Adapter::Blocking => {
                 let client = bowline_blocking::Client::start(setup).unwrap();
                 let all = client.events();
-                begin("the end of events", move || all.for_each(|event| seen.lock().unwrap().push(event)));
+                begin("the end of events", move || all.for_each(|told| seen.lock().unwrap().push(told.event)));
                 Either::Blocking(client)
             }
             Adapter::Smol => {
                 let client = bowline_smol::Client::start(setup).unwrap();
                 let all = smol::stream::block_on(client.events());
-                begin("the end of events", move || all.for_each(|event| seen.lock().unwrap().push(event)));
+                begin("the end of events", move || all.for_each(|told| seen.lock().unwrap().push(told.event)));
                 Either::Smol(client)
             }
         };

@@ -17,7 +17,7 @@ pub(crate) mod peer;
 
 use bowline::{AckWait, BackoffConfig, Config, Event, Outcome, Path, Policy, Stats};
 use bowline_cli::proxy::{Fault, Proxy};
-use bowline_smol::{Kind, Message, Receipt, SendError, Settlement, Setup, Status};
+use bowline_smol::{Explanation, Kind, Message, NodeEvent, Receipt, SendError, Settlement, Setup, Status};
 use core::net::{Ipv4Addr, SocketAddr};
 use core::time::Duration;
 use socket2::{Domain, Socket, Type};
@@ -131,7 +131,7 @@ enum Either {
 /// A node of either adapter, whose calls have a limit.
 pub(crate) struct Node {
     either: Arc<Either>,
-    events: Arc<Mutex<Vec<Event>>>,
+    events: Arc<Mutex<Vec<NodeEvent>>>,
 }
 
 impl Node {
@@ -166,7 +166,7 @@ impl Node {
         begin("the end of events", move || events.for_each(drop))
     }
 
-    fn event_stream(&self) -> Box<dyn Iterator<Item = Event> + Send> {
+    fn event_stream(&self) -> Box<dyn Iterator<Item = NodeEvent> + Send> {
         match &*self.either {
             Either::Blocking(node) => Box::new(node.events()),
             Either::Smol(node) => Box::new(smol::stream::block_on(node.events())),
@@ -254,13 +254,18 @@ impl Node {
 
     /// What has happened so far.
     pub(crate) fn events(&self) -> Vec<Event> {
-        self.events.lock().unwrap().clone()
+        self.events.lock().unwrap().iter().map(|told| told.event).collect()
+    }
+
+    /// Why its connections, attempts and requests have ended so far.
+    pub(crate) fn explanations(&self) -> Vec<Explanation> {
+        self.events.lock().unwrap().iter().filter_map(NodeEvent::explanation).collect()
     }
 
     /// Waits for an event.
     #[track_caller]
     pub(crate) fn until_event(&self, what: &str, wanted: impl Fn(&Event) -> bool) {
-        eventually(what, || self.events.lock().unwrap().iter().any(&wanted));
+        eventually(what, || self.events.lock().unwrap().iter().any(|told| wanted(&told.event)));
     }
 
     #[track_caller]

@@ -396,7 +396,7 @@ fn weakness_6_a_dead_viewer_is_found_and_one_who_only_listens_stays() {
     assert!(pings > 10, "{pings}");
     let gone = block("the end", async {
         loop {
-            if let Some(Told::Disconnected { peer, reason }) = events.next().await {
+            if let Some(Told::Disconnected { peer, reason, .. }) = events.next().await {
                 return (peer.to_string(), reason);
             }
         }

@@ -12,6 +12,7 @@
 //! two; the session never waits for the output.
 
 use super::{Args, Profile};
+use crate::advice::Advice;
 use crate::interrupt::Interrupt;
 use crate::life::{End, Failure, UnderWay, spawn, told, within};
 use crate::node::Node;
@@ -103,6 +104,8 @@ struct Tally {
 
 struct Shared<W: Wire> {
     node: Node<W>,
+    /// The peer's, as it was given.
+    url: Option<String>,
     out: Out,
     /// Lines are verdicts on messages.
     judges: bool,
@@ -127,6 +130,7 @@ pub(super) fn run<W: Speaks>(args: &Args, setup: Setup<W>, hotkey: Option<Hotkey
     let judges = args.profile == Profile::GonkaApiNode && !args.accept;
     let shared = Arc::new(Shared {
         node,
+        url: args.url.clone(),
         out: out.clone(),
         judges,
         held: Mutex::default(),
@@ -231,6 +235,9 @@ impl<W: Speaks> Shared<W> {
             .field("outcome", outcome)
             .maybe("path", path.map(|path| path.to_string()))
             .field("seconds", (settlement.took.as_secs_f64() * 1000.0).round() / 1000.0);
+        if let Some(reason) = settlement.reason {
+            line = words::explained(line, reason, None);
+        }
         if let Some(reply) = receipt.reply() {
             line = line.field("message", reply.message.as_str());
             if let Some(stats) = &reply.miner_stats {
@@ -298,13 +305,14 @@ impl<W: Speaks> Shared<W> {
     /// Until the session has ended, or can do nothing any more.
     fn events(self: &Arc<Self>) {
         let mut complaints = 0;
-        for event in self.node.events() {
+        let mut advice = Advice::new(self.url.as_deref());
+        for told in self.node.events() {
             let (total, last) = W::complaints(&self.node);
             if total > complaints {
                 complaints = total;
                 self.out.write(Line::event("complaint").field("total", total).maybe("message", last));
             }
-            match event {
+            match told.event {
                 Event::State { from, to } => {
                     let line = Line::event("state").field("from", from.to_string());
                     self.out.write(line.field("to", to.to_string()));
@@ -316,10 +324,12 @@ impl<W: Speaks> Shared<W> {
                     self.out.write(Line::event("path").field("from", from.to_string()).field("to", to.to_string()));
                 }
                 Event::Down { reason, .. } => {
-                    self.out.write(Line::event("down").field("reason", reason.to_string()));
+                    self.out.write(words::explained(Line::event("down"), reason, told.text.as_ref()));
+                    advice.give(told.explanation());
                 }
                 Event::RequestFailed { reason, .. } => {
-                    self.out.write(Line::event("request_failed").field("reason", reason.to_string()));
+                    self.out.write(words::explained(Line::event("request_failed"), reason, told.text.as_ref()));
+                    advice.give(told.explanation());
                 }
                 Event::Settled { .. }
                 | Event::RejectedButAcked { .. }

@@ -275,7 +275,7 @@ impl<'a> Director<'a> {
         let by_http = ml.delivered_http - ml_before.delivered_http;
         let duplicates = api.duplicates - api_before.duplicates;
         let waiting = ml_node.backlog;
-        self.before = (*ml_node, *api_node);
+        self.before = (ml_node.clone(), api_node.clone());
         let note = Note::new("phase_end")
             .words(format!(
                 "  {by_websocket} by WebSocket, {by_http} by HTTP, {duplicates} copies dropped, {waiting} waiting"

@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     const BY_HTTP: Settlement =
-        Settlement { outcome: Outcome::Delivered { path: Path::Http }, took: Duration::from_millis(5) };
+        Settlement { outcome: Outcome::Delivered { path: Path::Http }, took: Duration::from_millis(5), reason: None };
 
     fn judged(write: impl FnOnce(&Ledger)) -> Judgement {
         let ledger = Ledger::default();
@@ -209,7 +209,7 @@ mod tests {
         assert_eq!((lost.lost, lost.unfinished, lost.offences.len()), (1, 1, 1));
         let abandoned = judged(|ledger| {
             ledger.accepted(1);
-            ledger.settled(1, Settlement { outcome: Outcome::Abandoned, took: Duration::ZERO });
+            ledger.settled(1, Settlement { outcome: Outcome::Abandoned, took: Duration::ZERO, reason: None });
         });
         assert_eq!((abandoned.lost, abandoned.offences.len()), (1, 1));
         let unprocessed = judged(|ledger| {

@@ -153,7 +153,16 @@ mod tests {
             duplicates: 1000,
             ..Stats::default()
         };
-        Status { state, path, connection, backlog: 64, held: 64, stats }
+        Status {
+            state,
+            path,
+            connection,
+            backlog: 64,
+            held: 64,
+            websocket: bowline_transport::PathReport::default(),
+            http: bowline_transport::PathReport::default(),
+            stats,
+        }
     }
 
     #[test]

@@ -57,7 +57,7 @@ pub(crate) struct World {
 }
 
 /// How the nodes stood at the end.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Ended {
     /// The sender.
     pub(crate) ml_node: Status,
@@ -94,7 +94,7 @@ impl World {
             // Ends with the session, or with whoever listens.
             thread::Builder::new()
                 .name("demo events".into())
-                .spawn(move || told.map(|event| (who, event)).try_for_each(|event| tell.send(event)))?;
+                .spawn(move || told.map(|told| (who, told.event)).try_for_each(|event| tell.send(event)))?;
         }
         let mut workers = Vec::new();
         for _ in 0..WORKERS {

@@ -282,8 +282,8 @@ impl Shared {
             let about = |kind, hotkey: Hotkey| Line::event(kind).field("hotkey", hotkey.to_string());
             let line = match event {
                 Event::Connected { peer: hotkey, resumed } => about("connected", hotkey).field("resumed", resumed),
-                Event::Disconnected { peer: hotkey, reason } => {
-                    about("disconnected", hotkey).field("reason", reason.to_string())
+                Event::Disconnected { peer: hotkey, reason, text } => {
+                    words::explained(about("disconnected", hotkey), reason, text.as_ref())
                 }
                 Event::Lost { peer: hotkey, count } => about("lost", hotkey).field("count", count),
                 Event::War { peer: hotkey } => about("war", hotkey),

@@ -63,7 +63,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
         }
     }
     cut.send(()).await?;
-    while !matches!(events.next().await.ok_or("the device has ended")?, Event::Down { .. }) {}
+    while !matches!(events.next().await.ok_or("the device has ended")?.event, Event::Down { .. }) {}
     for message in storing {
         message.complete();
     }

@@ -15,7 +15,10 @@
 //! "connection reset" instead of the 413 that already lies in its receive buffer; it counts as *Unknown* and is sent
 //! again for ever. Here a write that finds the peer deaf is not the end: the answer is still looked for.
 
+use super::answer::{self, Recorded};
+use super::dial::no_answer;
 use super::{Bytes, Target, Whole};
+use crate::explanation::{Excerpt, Explanation};
 use bowline::{HttpClass, HttpOutcome, MessageId, Reason};
 use core::fmt;
 use core::future::poll_fn;
@@ -91,9 +94,10 @@ impl fmt::Debug for Ask<'_> {
 /// What came of a [`Post`].
 ///
 /// ```
-/// use bowline::HttpOutcome;
+/// use bowline::{HttpOutcome, Reason};
 /// use bowline_transport::http::Posted;
-/// let unreached = Posted::from(HttpOutcome::Unreached(Reason::PortClosed));
+/// let unreached = Posted::unreached(Reason::PortClosed.into());
+/// assert_eq!(unreached.outcome, HttpOutcome::Unreached(Reason::PortClosed));
 /// assert!(unreached.body.is_empty());
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -102,11 +106,26 @@ pub struct Posted {
     pub outcome: HttpOutcome,
     /// The body of the answer; empty if it was not to be read, is longer than that, or broke off.
     pub body: Bytes,
+    /// What was said about a failure, for people.
+    pub text: Option<Excerpt>,
 }
 
 impl From<HttpOutcome> for Posted {
     fn from(outcome: HttpOutcome) -> Self {
-        Self { outcome, body: Bytes::new() }
+        Self { outcome, body: Bytes::new(), text: None }
+    }
+}
+
+impl Posted {
+    /// Nothing was sent, and why.
+    #[must_use]
+    pub fn unreached(why: Explanation) -> Self {
+        Self { text: why.text, ..HttpOutcome::Unreached(why.reason).into() }
+    }
+
+    /// The request may have been processed, but there is no answer, and why.
+    fn unknown(why: Explanation) -> Self {
+        Self { text: why.text, ..HttpOutcome::Unknown(why.reason).into() }
     }
 }
 
@@ -114,7 +133,7 @@ impl From<HttpOutcome> for Posted {
 /// there, and as much of its body as is wanted; the connection is closed by dropping `io`.
 ///
 /// The deadline is `io`'s (rule H6: 10 s unless configured, connecting included). Dropping the future closes the
-/// connection and means [`HttpOutcome::Unknown(Reason::Timeout)`], as the request may have been on its way.
+/// connection and means [`HttpOutcome::Unknown`], as the request may have been on its way.
 ///
 /// ```
 /// # use bowline_transport::http::{Bytes, Deadline, Post, Target, Timed, post};
@@ -154,7 +173,7 @@ where
     ask(io, Ask { target, headers: &[("idempotency-key", id.to_string())], body, read }).await
 }
 
-/// As [`post`], with any headers. One that cannot be sent as a header is an [`HttpOutcome::Unreached(Reason::PortClosed)`].
+/// As [`post`], with any headers. One that cannot be sent as a header is an [`HttpOutcome::Unreached`].
 pub async fn ask<I>(io: I, request: Ask<'_>) -> Posted
 where
     I: Read + Write + Unpin,
@@ -173,7 +192,7 @@ where
     }
     let request = request.body(Whole::new(body));
     // Cannot fail with a checked target and checked headers; if it did, nothing would have been sent.
-    let Ok(request) = request else { return HttpOutcome::Unreached(Reason::PortClosed).into() };
+    let Ok(request) = request else { return HttpOutcome::Unreached(Reason::System).into() };
 
     // Both limits: the first alone is exceeded by what one read may bring. Head and body are written as they lie, not
     // copied together; the socket may join them.
@@ -181,15 +200,15 @@ where
         .max_buf_size(ANSWER_HEAD)
         .max_header_size(ANSWER_HEAD)
         .writev(true)
-        .handshake(Deaf { io, deaf: false })
+        .handshake(Recorded::new(Deaf { io, deaf: false }))
         .await;
-    let Ok((mut sender, connection)) = handshake else { return HttpOutcome::Unreached(Reason::PortClosed).into() };
-    let mut connection = pin!(connection);
+    let Ok((mut sender, mut connection)) = handshake else { return HttpOutcome::Unreached(Reason::System).into() };
     let mut answer = pin!(sender.try_send_request(request));
-    let mut open = true;
+    let (mut open, mut failed) = (true, None);
     let answer = poll_fn(|cx| {
-        if open {
-            open = connection.as_mut().poll(cx).is_pending();
+        if open && let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
+            open = false;
+            failed = ended.err();
         }
         match answer.as_mut().poll(cx) {
             Poll::Ready(answer) => Poll::Ready(Some(answer)),
@@ -204,13 +223,13 @@ where
             let outcome = HttpOutcome::status(answer.status().as_u16()).with_after(after.unwrap_or_default());
             let word = matches!(outcome.class(), HttpClass::Delivered | HttpClass::Rejected) || outcome.turned_away();
             if !word || longest == 0 {
-                return outcome.into();
+                return Posted { text: answer::excerpt(answer.headers(), &[]), ..outcome.into() };
             }
             let mut body = answer.into_body();
             let mut read = Vec::new();
             let whole = poll_fn(|cx| {
                 if open {
-                    open = connection.as_mut().poll(cx).is_pending();
+                    open = Pin::new(&mut connection).poll(cx).is_pending();
                 }
                 loop {
                     match Pin::new(&mut body).poll_frame(cx) {
@@ -228,11 +247,23 @@ where
                 }
             })
             .await;
-            Posted { outcome, body: if whole { read.into() } else { Bytes::new() } }
+            Posted { body: if whole { read.into() } else { Bytes::new() }, ..outcome.into() }
         }
         // Handed back before its first byte was written.
-        Some(Err(failure)) if failure.message().is_some() => HttpOutcome::Unreached(Reason::PortClosed).into(),
-        Some(Err(_)) | None => HttpOutcome::Unknown(Reason::Timeout).into(),
+        Some(Err(failure)) if failure.message().is_some() => {
+            Posted::unreached(no_answer(&connection.into_parts().io, failed.as_ref().or(Some(failure.error()))))
+        }
+        failure => {
+            let error = failure.and_then(Result::err).map(hyper::client::conn::TrySendError::into_error);
+            let why = no_answer(&connection.into_parts().io, failed.as_ref().or(error.as_ref()));
+            match why.reason {
+                // Whoever answers so has processed nothing.
+                Reason::SpeaksTls => Posted::unreached(why),
+                Reason::Timeout => Posted::unknown(why),
+                Reason::NotWebSocket => Posted::unknown(Explanation { reason: Reason::Violation, ..why }),
+                _ => Posted::unknown(Explanation { reason: Reason::Closed(1006), ..why }),
+            }
+        }
     }
 }
 
@@ -350,7 +381,7 @@ mod tests {
     fn h_what_was_never_written_is_unreached() {
         let target = Target::http("http://api/").unwrap();
         let request = Post { target: &target, id: MessageId::from_bits(1), body: Bytes::from_static(b"{}"), read: 9 };
-        assert_eq!(smol::block_on(post(Gone, request)), HttpOutcome::Unreached(Reason::PortClosed).into());
+        assert_eq!(smol::block_on(post(Gone, request)).outcome, HttpOutcome::Unreached(Reason::PortClosed));
     }
 
     #[test]
@@ -383,7 +414,8 @@ mod tests {
                 let io = FuturesIo::new(smol::net::TcpStream::from(smol::Async::new(near).unwrap()));
                 post(io, request).await
             });
-            assert_eq!(posted, Posted { outcome: HttpOutcome::status(200), body: body.into() }, "{answer:?}, {read}");
+            let expected = Posted { body: body.into(), ..HttpOutcome::status(200).into() };
+            assert_eq!(posted, expected, "{answer:?}, {read}");
             peer.join().unwrap();
         }
     }

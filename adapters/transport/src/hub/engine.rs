@@ -21,6 +21,7 @@ use super::native::longest;
 use super::wire::{Complaint, Farewell, HubWire, Said, Text, Wish};
 use super::{Action, Admission, Event, Refused, SessionInfo};
 use crate::clock::Clock;
+use crate::explanation::Explanation;
 use crate::http::{Answer, Target};
 use crate::node::{Settlement, Stream};
 use crate::setup::{SetupError, random};
@@ -32,7 +33,7 @@ use bowline::hub::{
 };
 use bowline::wire::KeyedHash;
 use bowline::wire::native::FRAME_LIMIT;
-use bowline::{DeliveryId, HttpOutcome, Instant, Origin, Policy, PostId, Reason, RequestId, Seq};
+use bowline::{DeliveryId, HttpOutcome, Instant, Origin, Policy, PostId, RequestId, Seq};
 use core::time::Duration;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
@@ -303,8 +304,17 @@ impl<W: HubWire> Engine<W> {
     }
 
     /// A connection has ended, however.
-    pub(super) fn lost(&mut self, conn: ConnId, reason: Reason) {
+    pub(super) fn lost(&mut self, conn: ConnId, why: Explanation) {
+        let line = self.line(conn);
         if self.forget(conn) {
+            let reason = why.reason;
+            let peer = line.as_ref().and_then(|line| Some((line.peer()?, line.is_native())));
+            let session = peer.and_then(|(peer, native)| self.machine.find(self.identity(peer, native)));
+            if let Some(session) = session
+                && let Some(account) = self.accounts.get_mut(session.place()).and_then(Option::as_mut)
+            {
+                account.said = Some(why);
+            }
             self.machine.disconnected(self.now(), conn, reason);
         }
     }
@@ -346,7 +356,7 @@ impl<W: HubWire> Engine<W> {
                     let why = if too_large { Why::TooLarge } else { Why::Violation };
                     self.machine.refuse(now, conn, why);
                 }
-                Item::Ended(reason) => self.lost(conn, reason),
+                Item::Ended(why) => self.lost(conn, why),
             }
         }
     }

@@ -13,6 +13,7 @@
 use super::Hub;
 use super::native::{self, Hello};
 use super::wire::{Claim, Complaint, Content, Heard, HubWire, Said, Text};
+use crate::explanation::Explanation;
 use crate::node::Stream;
 use crate::socket::{Incoming, Socket};
 use bowline::hub::{ConnId, Stamp};
@@ -139,7 +140,7 @@ pub(super) enum Item {
     Broken {
         too_large: bool,
     },
-    Ended(Reason),
+    Ended(Explanation),
 }
 
 /// A frame of a known peer.
@@ -338,7 +339,7 @@ enum Pulled {
     Text(Text),
     Other(Said),
     Broken { too_large: bool },
-    Ended(Reason),
+    Ended(Explanation),
 }
 
 impl<W: HubWire> State<W> {
@@ -348,7 +349,7 @@ impl<W: HubWire> State<W> {
             if self.socket.refused.is_some() {
                 // What still comes is thrown away: closing a socket with unread bytes would take the close frame back.
                 if self.socket.discard() {
-                    pulled.push(Pulled::Ended(Reason::Closed(1006)));
+                    pulled.push(Pulled::Ended(Reason::Closed(1006).into()));
                     return Reading::Empty;
                 }
                 return Reading::Empty;

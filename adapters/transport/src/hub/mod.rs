@@ -212,7 +212,7 @@ impl<W: HubWire> Hub<W> {
 
     /// For the adapter: a connection that was let in did not become a WebSocket.
     pub fn vanished(&self, conn: ConnId) {
-        self.with(|engine| engine.lost(conn, Reason::Closed(1006)));
+        self.with(|engine| engine.lost(conn, Reason::Closed(1006).into()));
     }
 
     /// For the adapter: a line that was full can be written. False: nobody needs to wait for it any more.

@@ -2,6 +2,7 @@
 
 use super::Line;
 use super::wire::HubWire;
+use crate::explanation::Excerpt;
 use crate::http::{Bytes, Target};
 use crate::node::Settlement;
 use async_channel::Receiver;
@@ -58,7 +59,7 @@ pub enum Action<W: HubWire> {
 /// use bowline_transport::hub::Event;
 /// assert_ne!(Event::<u32>::Fleet { http: true }, Event::Fleet { http: false });
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Event<P> {
     /// A peer is connected and authenticated.
     Connected {
@@ -73,6 +74,8 @@ pub enum Event<P> {
         peer: P,
         /// Why.
         reason: Reason,
+        /// What its close frame or the system said.
+        text: Option<Excerpt>,
     },
     /// Broadcasts were lost to one that reads too slowly.
     Lost {
@@ -181,7 +184,11 @@ impl Receipt {
     /// Waits for the end: a native peer's word, another's pong behind the message, its answer by HTTP, or no way to it
     /// any more.
     pub async fn settled(self) -> Settlement {
-        self.0.recv().await.unwrap_or(Settlement { outcome: Outcome::Abandoned, took: Duration::ZERO })
+        self.0.recv().await.unwrap_or(Settlement {
+            outcome: Outcome::Abandoned,
+            took: Duration::ZERO,
+            reason: Some(Reason::Ours),
+        })
     }
 }
 

@@ -136,6 +136,8 @@ enum Trust {
     Unsigned,
     /// Somebody else's, or nobody's.
     Foreign,
+    /// Somebody else has signed it, and one validator alone is listened to.
+    Stranger(Hotkey),
     /// Its signature does not hold.
     Forged,
 }
@@ -174,12 +176,16 @@ impl Bettensor {
     fn signer(&self, envelope: &Envelope<'_>, expected: Option<Hotkey>) -> Result<Hotkey, Trust> {
         let Some(Seal { signature, .. }) = &envelope.seal else { return Err(Trust::Unsigned) };
         let sender: Hotkey = envelope.sender.parse().map_err(|_| Trust::Forged)?;
+        let holds = || envelope.signing_string().is_ok_and(|said| sender.verify(said.as_bytes(), signature));
         // A frame of ours that comes back is not the validator's word.
-        if expected.is_some_and(|expected| expected != sender) || sender == self.keys.hotkey() {
+        if sender == self.keys.hotkey() {
             return Err(Trust::Foreign);
         }
-        let said = envelope.signing_string().map_err(|_| Trust::Forged)?;
-        if sender.verify(said.as_bytes(), signature) { Ok(sender) } else { Err(Trust::Forged) }
+        if expected.is_some_and(|expected| expected != sender) {
+            let stranger = self.validator.is_some() && !self.ready && holds();
+            return Err(if stranger { Trust::Stranger(sender) } else { Trust::Foreign });
+        }
+        if holds() { Ok(sender) } else { Err(Trust::Forged) }
     }
 
     fn judge(&mut self, frame: &bettensor::Frame<'_>) -> Trust {
@@ -306,6 +312,7 @@ impl Wire for Bettensor {
         match self.judge(&frame) {
             Trust::Signed | Trust::Unsigned => {}
             Trust::Foreign => return Heard::IGNORED,
+            Trust::Stranger(signer) => return Heard { stranger: Some(signer.to_string()), ..Heard::IGNORED },
             Trust::Forged => return Heard::of(Head::Malformed),
         }
         let greeting = !core::mem::replace(&mut self.ready, true);

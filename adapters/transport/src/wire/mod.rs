@@ -254,6 +254,11 @@ pub trait Wire: Clone + fmt::Debug + Send + 'static {
         Vec::new()
     }
 
+    /// What this side shows to be let in and a peer could send back: it is masked in every text that is told. Default none.
+    fn secrets(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// A native session greets or polls by HTTP: where below the fallback, what, and how many bytes of the answer matter;
     /// `None`: this wire cannot.
     fn ask(&mut self, fallback: &Target, question: Question) -> Option<(Target, Bytes, usize)> {
@@ -332,12 +337,23 @@ pub struct Heard<T> {
     pub after: Option<Duration>,
     /// The span over which the peer's clients should spread their next first attempt, if it says so (rule B2).
     pub window: Option<Duration>,
+    /// Who has signed it, where that is not the expected peer and the connection is of no use for that: it ends, and this is
+    /// told (rule E2).
+    pub stranger: Option<String>,
 }
 
 impl<T> Heard<T> {
     /// Not for us.
-    pub const IGNORED: Self =
-        Self { greeting: false, head: None, message: None, reply: None, say: Vec::new(), after: None, window: None };
+    pub const IGNORED: Self = Self {
+        greeting: false,
+        head: None,
+        message: None,
+        reply: None,
+        say: Vec::new(),
+        after: None,
+        window: None,
+        stranger: None,
+    };
 
     /// This and nothing more.
     #[must_use]

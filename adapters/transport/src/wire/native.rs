@@ -527,6 +527,11 @@ impl Wire for Native {
         })
     }
 
+    fn secrets(&self) -> Vec<String> {
+        let token = self.ticket.as_ref().map(|ticket| ticket.token.to_string());
+        self.auth.clone().into_iter().chain(token).collect()
+    }
+
     fn headers(&self) -> Vec<(&'static str, String)> {
         let token = self.ticket.as_ref().map(|ticket| ("authorization", format!("Bearer {}", ticket.token)));
         token.into_iter().chain([(native::CLIENT, self.cid.clone())]).collect()

@@ -5,6 +5,7 @@
 
 use bowline::{HttpOutcome, MessageId, Reason, RetryHint};
 use bowline_transport::http::{Answer, Bytes, Callback, Deadline, GONKA_CALLBACKS, Limits, Routes, Target};
+use bowline_transport::{Excerpt, Explanation};
 use core::future::{Future, poll_fn};
 use core::marker::PhantomData;
 use core::net::SocketAddr;
@@ -39,7 +40,7 @@ pub(crate) trait Driver: 'static {
         target: &Target,
         subprotocol: Option<&'static str>,
         deadline: Deadline,
-    ) -> Result<(TcpStream, Bytes), (Reason, RetryHint)>;
+    ) -> Result<(TcpStream, Bytes), (Explanation, RetryHint)>;
 
     /// The socket and the early bytes if it was upgraded.
     fn serve<H, F>(socket: TcpStream, limits: &Limits, routes: &Routes<'_>, handler: H) -> Option<(TcpStream, Bytes)>
@@ -911,14 +912,14 @@ pub(crate) fn every_answer_has_its_outcome<D: Driver>() {
     let none = Duration::ZERO;
     for (answer, outcome) in [
         ("200 OK\r\nContent-Length: 0", HttpOutcome::status(200)),
-        ("204 No Content", HttpOutcome::status(200)),
-        ("299 Odd\r\nRetry-After: 7", HttpOutcome::status(200)),
+        ("204 No Content", HttpOutcome::status(204)),
+        ("299 Odd\r\nRetry-After: 7", HttpOutcome::status(299).with_after(seven)),
         ("409 Conflict\r\nRetry-After: 7", HttpOutcome::status(409).with_after(seven)),
         ("409 Conflict", HttpOutcome::status(409).with_after(none)),
         ("400 Bad Request", HttpOutcome::status(400)),
         ("413 Too Large", HttpOutcome::status(413)),
         ("422 Unprocessable", HttpOutcome::status(422)),
-        ("429 Slow down\r\nRetry-After: 7", HttpOutcome::status(503).with_after(seven)),
+        ("429 Slow down\r\nRetry-After: 7", HttpOutcome::status(429).with_after(seven)),
         ("503 Busy\r\nretry-after:7", HttpOutcome::status(503).with_after(seven)),
         ("503 Busy\r\nRetry-After: 7\r\nRetry-After: 9", HttpOutcome::status(503).with_after(seven)),
         ("503 Busy\r\nRetry-After: -7", HttpOutcome::status(503).with_after(none)),
@@ -928,18 +929,18 @@ pub(crate) fn every_answer_has_its_outcome<D: Driver>() {
             "503 Busy\r\nRetry-After: 999999999999999999999",
             HttpOutcome::status(503).with_after(Duration::from_secs(86400)),
         ),
-        ("500 Error", HttpOutcome::status(503).with_after(none)),
-        ("502 Bad Gateway", HttpOutcome::status(503).with_after(none)),
+        ("500 Error", HttpOutcome::status(500).with_after(none)),
+        ("502 Bad Gateway", HttpOutcome::status(502).with_after(none)),
         ("401 Who?", HttpOutcome::status(401)),
-        ("403 No", HttpOutcome::status(401)),
-        ("404 Not Found", HttpOutcome::status(302)),
-        ("410 Gone", HttpOutcome::status(302)),
-        ("304 Not Modified", HttpOutcome::status(302)),
-        ("101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x", HttpOutcome::status(302)),
+        ("403 No", HttpOutcome::status(403)),
+        ("404 Not Found", HttpOutcome::status(404)),
+        ("410 Gone", HttpOutcome::status(410)),
+        ("304 Not Modified", HttpOutcome::status(304)),
+        ("101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x", HttpOutcome::status(101)),
         ("302 Found\r\nLocation: http://elsewhere/", HttpOutcome::status(302)),
-        ("307 Temporary Redirect\r\nLocation: /v2", HttpOutcome::status(302)),
-        ("308 Permanent Redirect\r\nLocation: /v2", HttpOutcome::status(302)),
-        ("999 What", HttpOutcome::status(302)),
+        ("307 Temporary Redirect\r\nLocation: /v2", HttpOutcome::status(307)),
+        ("308 Permanent Redirect\r\nLocation: /v2", HttpOutcome::status(308)),
+        ("999 What", HttpOutcome::status(999)),
     ] {
         for before in
             ["HTTP/1.1 ", "HTTP/1.0 ", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nLink: x\r\n\r\nHTTP/1.1 "]
@@ -959,21 +960,22 @@ pub(crate) fn every_answer_has_its_outcome<D: Driver>() {
 pub(crate) fn what_is_no_answer_is_unknown<D: Driver>() {
     let huge = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(100_000));
     let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: x\r\n".repeat(1000));
-    for answer in [
-        "",
-        "\r\n\r\n",
-        "HTTP/1.1 200",
-        "HTTP/1.1 200 OK\r\nContent-Le",
-        "200 OK\r\n\r\n",
-        "HTTP/2 200 OK\r\n\r\n",
-        "HTTP/1.1 20 OK\r\n\r\n",
-        "HTTP/1.1 2000 OK\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nBad Name\u{1}: x\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
-        "SSH-2.0-OpenSSH\r\n\r\n",
-        "HTTP/1.1 100 Continue\r\n\r\n",
-        &huge,
-        &many,
+    const BROKEN_OFF: Reason = Reason::Closed(1006);
+    for (answer, reason) in [
+        ("", BROKEN_OFF),
+        ("\r\n\r\n", Reason::Violation),
+        ("HTTP/1.1 200", BROKEN_OFF),
+        ("HTTP/1.1 200 OK\r\nContent-Le", BROKEN_OFF),
+        ("200 OK\r\n\r\n", Reason::Violation),
+        ("HTTP/2 200 OK\r\n\r\n", Reason::Violation),
+        ("HTTP/1.1 20 OK\r\n\r\n", Reason::Violation),
+        ("HTTP/1.1 2000 OK\r\n\r\n", Reason::Violation),
+        ("HTTP/1.1 200 OK\r\nBad Name\u{1}: x\r\n\r\n", Reason::Violation),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", Reason::Violation),
+        ("SSH-2.0-OpenSSH\r\n\r\n", Reason::Violation),
+        ("HTTP/1.1 100 Continue\r\n\r\n", BROKEN_OFF),
+        (&huge, Reason::Violation),
+        (&many, Reason::Violation),
     ] {
         let answer = answer.to_owned();
         let (socket, peer) = peer({
@@ -983,12 +985,12 @@ pub(crate) fn what_is_no_answer_is_unknown<D: Driver>() {
                 let _ = far.write_all(answer.as_bytes());
             }
         });
-        assert_eq!(post::<D>(socket, "{}"), HttpOutcome::Unknown(Reason::Timeout), "{answer:.60}");
+        assert_eq!(post::<D>(socket, "{}"), HttpOutcome::Unknown(reason), "{answer:.60}");
         peer.join().unwrap();
     }
     // Reset: closed with the body unread.
     let (socket, reset) = peer(|far, _| assert_eq!(far.peek(&mut [0]).unwrap(), 1));
-    assert_eq!(post::<D>(socket, "{}"), HttpOutcome::Unknown(Reason::Timeout));
+    assert_eq!(post::<D>(socket, "{}"), HttpOutcome::Unknown(BROKEN_OFF));
     reset.join().unwrap();
     // Silence, and a peer that takes nothing in: the deadline ends both.
     for size in [2, 32 << 20] {
@@ -1068,7 +1070,7 @@ fn node() -> Target {
     Target::websocket("node:8080", WEBSOCKET).unwrap()
 }
 
-fn dial<D: Driver>(socket: TcpStream) -> Result<(TcpStream, Bytes), (Reason, RetryHint)> {
+fn dial<D: Driver>(socket: TcpStream) -> Result<(TcpStream, Bytes), (Explanation, RetryHint)> {
     D::dial(socket, &node(), None, Deadline::after(PATIENCE))
 }
 
@@ -1123,17 +1125,17 @@ pub(crate) fn what_one_side_dials_the_other_upgrades<D: Driver>() {
     let server = serve_routes::<D, _, _>(brisk(), Routes::default(), async |_| Answer::OK);
     let begun = Instant::now();
     let refusal = dial::<D>(server.peer.try_clone().unwrap()).unwrap_err();
-    assert_eq!(refusal, (Reason::Status(404), RetryHint::NONE));
+    let (why, hint) = refusal;
+    assert_eq!((why.reason, hint), (Reason::Status(404), RetryHint::NONE));
     // The server keeps the connection open for another request, which is nothing to wait for.
     assert!(begun.elapsed() < PATIENCE / 2);
     server.done();
 }
 
-/// What was asked for must be chosen: nothing is another protocol (426, so that it is tried seldom), something else is no
-/// agreement.
+/// What was asked for must be chosen: nothing is another protocol, something else is no agreement.
 pub(crate) fn a_subprotocol_is_agreed_on_or_there_is_none<D: Driver>() {
-    let none = (Reason::Status(426), RetryHint::NONE);
-    let other = (Reason::PortClosed, RetryHint::NONE);
+    let none = Reason::Subprotocol;
+    let other = Reason::NotWebSocket;
     for (asked, chosen, refusal) in [
         (Some("bowline.1"), "Sec-WebSocket-Protocol: bowline.1\r\n", None),
         (Some("bowline.1"), "", Some(none)),
@@ -1149,7 +1151,7 @@ pub(crate) fn a_subprotocol_is_agreed_on_or_there_is_none<D: Driver>() {
             far.write_all(answer.as_bytes()).unwrap();
         });
         let dialled = D::dial(socket, &node(), asked, Deadline::after(PATIENCE));
-        assert_eq!(dialled.err(), refusal, "{chosen:?}");
+        assert_eq!(dialled.err().map(|(why, _)| why.reason), refusal, "{chosen:?}");
         peer.join().unwrap();
     }
 }
@@ -1157,33 +1159,58 @@ pub(crate) fn a_subprotocol_is_agreed_on_or_there_is_none<D: Driver>() {
 pub(crate) fn every_refusal_of_a_dial_has_its_cause<D: Driver>() {
     let seven = RetryHint::after(Duration::from_secs(7));
     let upgrade = "101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n";
+    let not_websocket = |text| (Reason::NotWebSocket, text, RetryHint::NONE);
+    let status = |status, text| (Reason::Status(status), text, RetryHint::NONE);
+    let wrong_accept = "the Sec-WebSocket-Accept header is missing or wrong";
+    let no_upgrade = "101 without an upgrade to websocket";
     for (answer, refusal) in [
-        ("200 OK\r\nContent-Length: 1000000\r\n\r\n<html>".to_owned(), (Reason::Status(200), RetryHint::NONE)),
-        ("302 Found\r\nLocation: /elsewhere\r\n\r\n".to_owned(), (Reason::Status(302), RetryHint::NONE)),
-        ("401 Who?\r\n\r\n".to_owned(), (Reason::Status(401), RetryHint::NONE)),
-        ("426 Upgrade\r\nSec-WebSocket-Version: 8\r\n\r\n".to_owned(), (Reason::Status(426), RetryHint::NONE)),
-        ("503 Busy\r\nRetry-After: 7\r\n\r\n".to_owned(), (Reason::Status(503), seven)),
-        ("503 Busy\r\nRetry-After: -7\r\n\r\n".to_owned(), (Reason::Status(503), RetryHint::NONE)),
-        (format!("{upgrade}\r\n"), (Reason::PortClosed, RetryHint::NONE)),
+        ("200 OK\r\nContent-Length: 1000000\r\n\r\n<html>".to_owned(), status(200, "<html>")),
+        (
+            "200 OK\r\nContent-Type: text/html; charset=utf-8\r\n\r\n<p>Log\nin".to_owned(),
+            (Reason::Foreign(200), "text/html: <p>Log in", RetryHint::NONE),
+        ),
+        ("302 Found\r\nLocation: /elsewhere?token=x\r\n\r\n".to_owned(), status(302, "to /elsewhere")),
+        ("401 Who?\r\n\r\n".to_owned(), status(401, "")),
+        ("403 No\r\nContent-Type: text/plain\r\n\r\nBearer t0k is old\x1b".to_owned(), {
+            status(403, "text/plain: Bearer *** is old\\u{1b}")
+        }),
+        (
+            "400 Bad Request\r\nContent-Type: text/html\r\n\r\n<h1>400</h1>The plain HTTP request was sent to HTTPS port"
+                .to_owned(),
+            (
+                Reason::SpeaksTls,
+                "text/html: <h1>400</h1>The plain HTTP request was sent to HTTPS port",
+                RetryHint::NONE,
+            ),
+        ),
+        ("426 Upgrade\r\nSec-WebSocket-Version: 8\r\n\r\n".to_owned(), status(426, "")),
+        ("503 Busy\r\nRetry-After: 7\r\n\r\n".to_owned(), (Reason::Status(503), "", seven)),
+        ("503 Busy\r\nRetry-After: -7\r\n\r\n".to_owned(), status(503, "")),
+        (format!("{upgrade}\r\n"), not_websocket(wrong_accept)),
         (
             format!("{upgrade}Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"),
-            (Reason::PortClosed, RetryHint::NONE),
+            not_websocket(wrong_accept),
         ),
-        (format!("{upgrade}ACCEPT;Sec-WebSocket-Protocol: chat\r\n\r\n"), (Reason::PortClosed, RetryHint::NONE)),
+        (
+            format!("{upgrade}ACCEPT;Sec-WebSocket-Protocol: chat\r\n\r\n"),
+            not_websocket("it chooses the subprotocol chat"),
+        ),
         (
             format!("{upgrade}ACCEPT;Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"),
-            (Reason::PortClosed, RetryHint::NONE),
+            not_websocket("it chooses an extension that was not offered"),
         ),
         (
             "101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: Upgrade\r\nACCEPT;\r\n".to_owned(),
-            (Reason::PortClosed, RetryHint::NONE),
+            not_websocket(no_upgrade),
         ),
         (
             "101 Switching Protocols\r\nUpgrade: websocket\r\nACCEPT;\r\n".to_owned(),
-            (Reason::PortClosed, RetryHint::NONE),
+            not_websocket(no_upgrade),
         ),
-        ("101 Switching".to_owned(), (Reason::PortClosed, RetryHint::NONE)),
-        ("999999 What\r\n\r\n".to_owned(), (Reason::PortClosed, RetryHint::NONE)),
+        ("101 Switching".to_owned(), {
+            (Reason::PortClosed, "the connection ended without an answer", RetryHint::NONE)
+        }),
+        ("999999 What\r\n\r\n".to_owned(), not_websocket("invalid HTTP status-code parsed")),
     ] {
         let (socket, peer) = peer({
             let answer = answer.clone();
@@ -1192,9 +1219,32 @@ pub(crate) fn every_refusal_of_a_dial_has_its_cause<D: Driver>() {
                 far.write_all(format!("HTTP/1.1 {answer}").as_bytes()).unwrap();
             }
         });
-        assert_eq!(dial::<D>(socket).unwrap_err(), refusal, "{answer}");
+        let (why, hint) = dial::<D>(socket).unwrap_err();
+        let said = why.text.as_ref().map_or("", Excerpt::as_str);
+        assert_eq!((why.reason, said, hint), refusal, "{answer}");
         peer.join().unwrap();
     }
+    // What is no HTTP at all, and among it what a TLS port says.
+    for (answer, refusal) in [
+        (&b"\x15\x03\x01\x00\x02\x02\x46"[..], (Reason::SpeaksTls, "")),
+        (b"SSH-2.0-OpenSSH\r\n", (Reason::NotWebSocket, "SSH-2.0-OpenSSH")),
+        (b"", (Reason::PortClosed, "the connection ended without an answer")),
+    ] {
+        let (socket, peer) = peer(|far, _| far.write_all(answer).unwrap());
+        let (why, _) = dial::<D>(socket).unwrap_err();
+        assert_eq!((why.reason, why.text.as_ref().map_or("", Excerpt::as_str)), refusal);
+        peer.join().unwrap();
+    }
+    // Who refuses and does not end its body is not waited for.
+    let begun = Instant::now();
+    let (socket, peer) = peer(|far, _| {
+        far.write_all(b"HTTP/1.1 403 No\r\nContent-Length: 9\r\n\r\nno").unwrap();
+        let _ = far.read(&mut [0]);
+    });
+    let (why, _) = dial::<D>(socket).unwrap_err();
+    assert_eq!((why.reason, why.text.unwrap().as_str()), (Reason::Status(403), "no"));
+    assert!(begun.elapsed() < PATIENCE / 2);
+    peer.join().unwrap();
     // Silence ends with the deadline.
     let (near, _far) = pair();
     let begun = Instant::now();

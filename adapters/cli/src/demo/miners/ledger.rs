@@ -200,7 +200,7 @@ mod tests {
     use bowline::Rejection;
 
     fn end(outcome: Outcome) -> Settlement {
-        Settlement { outcome, took: Duration::from_millis(5) }
+        Settlement { outcome, took: Duration::from_millis(5), reason: None }
     }
 
     const BY_HTTP: Outcome = Outcome::Delivered { path: Path::Http };

@@ -222,7 +222,7 @@ mod tests {
 
     const WAY: Way = Way::ToHub;
     const END: Settlement =
-        Settlement { outcome: Outcome::Delivered { path: Path::Http }, took: Duration::from_millis(5) };
+        Settlement { outcome: Outcome::Delivered { path: Path::Http }, took: Duration::from_millis(5), reason: None };
 
     /// So many accepted, these delivered in this order, all settled.
     fn judged(accepted: u64, delivered: &[u64], interrupted: bool) -> Judgement {
@@ -256,7 +256,7 @@ mod tests {
         let ledger = Ledger::new(7);
         ledger.accepted(WAY);
         ledger.delivered(WAY, br#"{"n":1,"padding":"no"}"#, true);
-        ledger.settled(WAY, 1, Settlement { outcome: Outcome::Abandoned, took: Duration::ZERO });
+        ledger.settled(WAY, 1, Settlement { outcome: Outcome::Abandoned, took: Duration::ZERO, reason: None });
         let altered = ledger.judge(WAY, false);
         assert_eq!((altered.altered, altered.marked, altered.lost, altered.unfinished), (1, 1, 1, 1));
         assert!(!altered.offences.is_empty());
@@ -266,7 +266,7 @@ mod tests {
     fn what_was_interrupted_is_unfinished_and_not_lost() {
         let ledger = Ledger::new(7);
         ledger.accepted(WAY);
-        ledger.settled(WAY, 1, Settlement { outcome: Outcome::Abandoned, took: Duration::ZERO });
+        ledger.settled(WAY, 1, Settlement { outcome: Outcome::Abandoned, took: Duration::ZERO, reason: None });
         let judgement = ledger.judge(WAY, true);
         assert_eq!((judgement.lost, judgement.unfinished, judgement.offences.len()), (0, 1, 0));
     }

@@ -66,7 +66,16 @@ mod tests {
             for state in [State::Up, State::Waiting, State::Suspended] {
                 let stats = Stats::default();
                 let connection = Some(LinkId::NONE);
-                let client = Status { state, path: Path::Http, connection, backlog: 64, held: 64, stats };
+                let client = Status {
+                    state,
+                    path: Path::Http,
+                    connection,
+                    backlog: 64,
+                    held: 64,
+                    websocket: bowline_transport::PathReport::default(),
+                    http: bowline_transport::PathReport::default(),
+                    stats,
+                };
                 let script = phase.and_then(|phase| SCRIPT.get(phase));
                 let view = View {
                     phase,

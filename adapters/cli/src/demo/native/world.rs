@@ -61,7 +61,7 @@ pub(super) struct World {
 }
 
 /// How it stood at the end.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Ended {
     pub(super) client: Status,
     pub(super) hub: hub::HubStats,
@@ -94,7 +94,7 @@ impl World {
         let client = Client::start(client)?;
         let events = client.events();
         let listen = move || {
-            let _ = stream::block_on(events).try_for_each(|event| tell.send(Told::Client(event)));
+            let _ = stream::block_on(events).try_for_each(|told| tell.send(Told::Client(told.event)));
         };
         thread::Builder::new().name("demo events".into()).spawn(listen).map_err(SetupError::Io)?;
         receive(&client, ledger);
@@ -149,8 +149,9 @@ impl World {
         });
         let ended = ending.ok().and_then(|_| told.recv_timeout(drain + ENDING).ok());
         drop((websocket, http));
+        let in_time = ended.is_some();
         let (client, hub) = ended.unwrap_or(before);
-        Ended { client, hub, in_time: ended.is_some() }
+        Ended { client, hub, in_time }
     }
 }
 

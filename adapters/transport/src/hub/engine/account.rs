@@ -1,6 +1,7 @@
 //! What a session's messages come to: delivered, decided, and what their sender is told of them, by either path.
 
 use super::{BELIEVED, Effect, Engine, HELD_BYTES, grow};
+use crate::explanation::Explanation;
 use crate::http::{Answer, Target};
 use crate::hub::Hub;
 use crate::hub::line;
@@ -49,6 +50,8 @@ pub(super) struct Account<W: HubWire> {
     pub(super) believed: Instant,
     /// Of a native session.
     pub(super) pass: Option<Pass>,
+    /// What was said at the end of its connection, until the machine tells of that.
+    pub(super) said: Option<Explanation>,
     told: VecDeque<Told<W::Confirmation>>,
 }
 
@@ -240,6 +243,7 @@ impl<W: HubWire> Engine<W> {
             guest: false,
             believed,
             pass: None,
+            said: None,
             told: VecDeque::new(),
         };
         let account = slot.get_or_insert_with(new);

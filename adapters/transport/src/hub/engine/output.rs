@@ -146,7 +146,7 @@ impl<W: HubWire> Engine<W> {
         let Some(line) = self.line(conn) else {
             // Let in, but not a WebSocket yet.
             self.counters.refuse(why);
-            self.lost(conn, Reason::Closed(1006));
+            self.lost(conn, Reason::Closed(1006).into());
             return;
         };
         let mut state = line.lock();
@@ -191,7 +191,8 @@ impl<W: HubWire> Engine<W> {
         let told = match event {
             HubEvent::Session { session, event: Word::Settled { seq, outcome, took } } => {
                 if let Some(receipt) = self.receipts.remove(&(session, seq)) {
-                    self.effects.push(Effect::Settle { receipt, settlement: Settlement { outcome, took } });
+                    self.effects
+                        .push(Effect::Settle { receipt, settlement: Settlement { outcome, took, reason: None } });
                 }
                 None
             }
@@ -201,7 +202,12 @@ impl<W: HubWire> Engine<W> {
                     // Nobody can come back under that name.
                     self.machine.dismiss(self.clock.now(), session);
                 }
-                whose(session).map(|peer| Event::Disconnected { peer, reason })
+                let slot = self.accounts.get_mut(session.place()).and_then(Option::as_mut);
+                let account = slot.filter(|account| account.session == session);
+                account.map(|account| {
+                    let said = account.said.take().filter(|said| said.reason == reason);
+                    Event::Disconnected { peer: account.peer.clone(), reason, text: said.and_then(|said| said.text) }
+                })
             }
             HubEvent::Session { session, event: Word::Turn { delivery } } => {
                 self.turn(session, delivery);
@@ -298,7 +304,7 @@ impl<W: HubWire> Engine<W> {
         match wrote {
             Wrote::Done => {}
             Wrote::Blocked => self.blocked(line),
-            Wrote::Ended(reason) => self.lost(line.conn(), reason),
+            Wrote::Ended(why) => self.lost(line.conn(), why),
         }
     }
 
@@ -313,7 +319,7 @@ impl<W: HubWire> Engine<W> {
         match wrote {
             Wrote::Done => {}
             Wrote::Blocked => self.blocked(line),
-            Wrote::Ended(reason) => self.lost(line.conn(), reason),
+            Wrote::Ended(why) => self.lost(line.conn(), why),
         }
     }
 
@@ -349,8 +355,8 @@ impl<W: HubWire> Engine<W> {
                 }
                 true
             }
-            Wrote::Ended(reason) => {
-                self.lost(conn, reason);
+            Wrote::Ended(why) => {
+                self.lost(conn, why);
                 false
             }
         }
