@@ -18,7 +18,7 @@
 //! counted, and what arrives while that matters is marked `maybe_dup`.
 //! Field bugs: no dedupe key at all, so that a slow handler doubles every message; the id-less HTTP copy of a WebSocket
 //! message; duplicates not acknowledged again, so that the sender never stops; time windows that forget in silence.
-//! Rules: I4, I5, S3, S5, S6, S8, S11, S12, H2; the answer to a poison message.
+//! Rules: I4, I5, S3, S5, S6, S8, S11, S12, H2, L13; the answer to a poison message.
 
 use crate::ids::{ContentKey, DeliveryId, MessageId, RequestId};
 use crate::ring::Slots;
@@ -190,6 +190,8 @@ pub struct Seen {
     waits: bool,
     /// Its sender began anew: what comes under its number from now on is another message.
     stray: bool,
+    /// Of a closed inbox: nobody waited for its result, or somebody was told to come again for it (L13).
+    untold: bool,
 }
 
 impl Seen {
@@ -259,6 +261,7 @@ pub struct Inbox<S: Slots<Seen> + ?Sized = [Option<Seen>]> {
     acks: usize,
     answers: usize,
     reports: usize,
+    untold: usize,
     horizon_short: u64,
     /// Others remember by number what is completed; this remembers only what is not.
     numbered: bool,
@@ -281,6 +284,7 @@ impl<S: Slots<Seen>> Inbox<S> {
             acks: 0,
             answers: 0,
             reports: 0,
+            untold: 0,
             horizon_short: 0,
             numbered: false,
             item: PhantomData,
@@ -332,11 +336,18 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
                 if let Some(known) = known {
                     self.note(at, known);
                 }
+                self.told(at);
+                let closed = self.closed();
                 let Some(seen) = self.seen_mut(at) else { return Arrival::Duplicate };
                 match seen.stage {
                     Stage::Done { rejected, .. } => Arrival::Answer(result(rejected, on_reject)),
                     // One request waits at a time; a second copy of the same message is told to come again.
-                    Stage::Held if seen.waiter.is_some() => Arrival::Answer(Answer::Busy { after: SOON }),
+                    Stage::Held if seen.waiter.is_some() => {
+                        if closed && !core::mem::replace(&mut seen.untold, true) {
+                            self.untold = self.untold.saturating_add(1);
+                        }
+                        Arrival::Answer(Answer::Busy { after: SOON })
+                    }
                     Stage::Held | Stage::Released => {
                         let at = waiter.until.at();
                         seen.waiter = Some(waiter);
@@ -354,8 +365,10 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
     pub fn complete(&mut self, now: Instant, delivery: DeliveryId, verdict: Verdict) -> bool {
         let forget = now.after(self.config.horizon);
         let on_reject = self.config.on_reject;
+        let closed = self.closed();
         let held = |seen: &&mut Seen| seen.delivery == delivery && seen.stage == Stage::Held;
         let Some(seen) = self.slots.as_mut().iter_mut().flatten().find(held) else { return false };
+        let was_untold = seen.untold;
         let (answer, acknowledge) = match verdict {
             Verdict::Done => (Answer::Done, true),
             Verdict::Reject => (result(true, on_reject), on_reject == OnReject::Acknowledge),
@@ -386,7 +399,12 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
         if let Some(waiter) = seen.waiter.as_mut().filter(|waiter| waiter.answer.is_none()) {
             waiter.answer = Some(answer);
             self.answers = self.answers.saturating_add(1);
+        } else {
+            seen.untold |= closed && !seen.ids.iter().flatten().any(|known| known.framed);
         }
+        // What is given back has no result.
+        seen.untold &= matches!(seen.stage, Stage::Done { .. });
+        self.untold = self.untold.saturating_sub(usize::from(was_untold)).saturating_add(usize::from(seen.untold));
         self.held = self.held.saturating_sub(1);
         true
     }
@@ -479,6 +497,25 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
         self.config.held = 0;
     }
 
+    const fn closed(&self) -> bool {
+        self.config.held == 0
+    }
+
+    /// A sender is told a result by the answer to its request; once the inbox is closed that is all that is owed to it.
+    fn told(&mut self, at: usize) {
+        let closed = self.closed();
+        let Some(seen) = self.seen_mut(at).filter(|seen| closed && matches!(seen.stage, Stage::Done { .. })) else {
+            return;
+        };
+        let owed = seen.owed();
+        for known in seen.ids.iter_mut().flatten() {
+            known.ack_due = false;
+        }
+        let untold = usize::from(core::mem::take(&mut seen.untold));
+        self.acks = self.acks.saturating_sub(owed);
+        self.untold = self.untold.saturating_sub(untold);
+    }
+
     /// Fires what is due.
     pub fn tick(&mut self, now: Instant) {
         if !self.wake.fire(now) {
@@ -541,10 +578,11 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
         self.held
     }
 
-    /// Whether an answer or an acknowledgement waits to be sent.
+    /// Whether a sender has still to hear of a result: an answer or an acknowledgement waits to be sent, or a result that
+    /// was known after [`close`](Self::close) waits to be asked for.
     #[must_use]
     pub const fn owes(&self) -> bool {
-        self.acks > 0 || self.answers > 0
+        self.acks > 0 || self.answers > 0 || self.untold > 0
     }
 
     /// How often a message was forgotten before its time: the memory is too small for the horizon (S12).
@@ -610,6 +648,9 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
         }
         if delta_due {
             self.acks = self.acks.saturating_add(1);
+            // From now on its acknowledgement is what is owed.
+            let untold = self.seen_mut(at).is_some_and(|seen| core::mem::take(&mut seen.untold));
+            self.untold = self.untold.saturating_sub(usize::from(untold));
         }
     }
 
@@ -668,8 +709,8 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
         self.last = self.last.next();
         let delivery = self.last;
         let ids = [known, None];
-        let (stage, report, waits, stray) = (Stage::Held, false, false, false);
-        let seen = Seen { ids, key, delivery, stage, waiter, report, waits, stray };
+        let (stage, report, waits, stray, untold) = (Stage::Held, false, false, false, false);
+        let seen = Seen { ids, key, delivery, stage, waiter, report, waits, stray, untold };
         if let Some(slot) = self.slots.as_mut().get_mut(at) {
             let forgotten = slot.replace(seen);
             self.acks = self.acks.saturating_sub(forgotten.map_or(0, |seen| seen.owed()));

@@ -27,7 +27,7 @@
 //!
 //! Invariants: children return values and keep no queues; what belongs to one connection sits in `Live` and is dropped
 //! whole; events are differences between what is and what was reported, so they cannot overflow.
-//! Rules: S7, S8, F0–F7, L5, R7, T4, T5, B8; those of numbered peers in `native.rs`.
+//! Rules: S7, S8, F0–F7, L5, L13, R7, T4, T5, B8; those of numbered peers in `native.rs`.
 
 use crate::config::Checked;
 use crate::heartbeat::{Dead, Heartbeat, HeartbeatConfig, ProgramLife, Word};
@@ -280,7 +280,7 @@ pub enum Input<P> {
         /// Whether it has.
         yes: bool,
     },
-    /// End: accept nothing new, finish what is under way for so long at most.
+    /// End: accept nothing new, finish what is under way for so long at most (L13).
     Close {
         /// The longest time to finish.
         drain: Duration,
@@ -1271,7 +1271,8 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     }
 
     fn on_accept(&mut self) -> Accepted {
-        let accepted = if self.closing { Accepted::Refused } else { self.link.accept(self.now) };
+        // A session that closes and owes something waits for this very peer (L13).
+        let accepted = if self.finished() { Accepted::Refused } else { self.link.accept(self.now) };
         // A dead one must not hold the door: the next newcomer may find it open (U2).
         if accepted == Accepted::Refused
             && let Some(live) = &mut self.live
@@ -1759,11 +1760,26 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
 
     /// Whether a close has nothing to wait for any more.
     fn idle(&self) -> bool {
-        self.drain.is_armed()
-            && self.outbox.backlog() == 0
-            && self.inbox.held() == 0
-            && !self.inbox.owes()
-            && !self.native.as_ref().is_some_and(Native::owes)
+        self.drain.is_armed() && !self.owes()
+    }
+
+    /// Whether something that was accepted has not ended: a message of ours, one of the peer's at the application, or the
+    /// word about one that is still to be sent (L13).
+    pub(crate) fn owes(&self) -> bool {
+        self.outbox.backlog() > 0
+            || self.inbox.held() > 0
+            || self.inbox.owes()
+            || self.native.as_ref().is_some_and(Native::owes)
+    }
+
+    /// Whether it owes something and its peer may still come for it.
+    pub(crate) fn awaits_peer(&self) -> bool {
+        self.owes() && !self.finished() && !self.failed()
+    }
+
+    /// Takes no new message of the peer's from now on; copies are answered as before (S6, L13).
+    pub(crate) const fn take_nothing_new(&mut self) {
+        self.inbox.close();
     }
 
     /// The bounded end of a close: what is unfinished ends, the connection with it.

@@ -59,16 +59,17 @@ impl Line {
     }
 }
 
-/// What follows when a line was written.
-enum Then {
-    Next,
-    Do(Box<dyn FnOnce() + Send>),
-    End,
+/// What the output is given to do.
+enum Job {
+    Write(Line),
+    WriteThen(Line, Box<dyn FnOnce() + Send>),
+    /// The last line, as it is when everything before it was written.
+    End(Box<dyn FnOnce() -> Line + Send>),
 }
 
 /// Where lines are written.
 #[derive(Clone)]
-pub(crate) struct Out(Sender<(Line, Then)>);
+pub(crate) struct Out(Sender<Job>);
 
 impl Out {
     /// Begins to write to `to`. If that fails, `broken` is called and everything later is dropped. The thread ends when
@@ -77,46 +78,52 @@ impl Out {
         mut to: impl io::Write + Send + 'static,
         broken: impl FnOnce() + Send + 'static,
     ) -> io::Result<(Self, JoinHandle<()>)> {
-        let (sender, lines) = bounded::<(Line, Then)>(WAITING);
+        let (sender, lines) = bounded::<Job>(WAITING);
         let write = move || {
-            while let Ok((line, then)) = lines.recv_blocking() {
+            while let Ok(job) = lines.recv_blocking() {
+                let last = matches!(job, Job::End(_));
+                let (line, then) = match job {
+                    Job::Write(line) => (line, None),
+                    Job::WriteThen(line, then) => (line, Some(then)),
+                    Job::End(line) => (line(), None),
+                };
                 if to.write_all(line.end().as_bytes()).and_then(|()| to.flush()).is_err() {
                     lines.close();
                     broken();
                     return;
                 }
-                match then {
-                    Then::Next => {}
-                    Then::Do(then) => then(),
-                    Then::End => {
-                        lines.close();
-                        return;
-                    }
+                if let Some(then) = then {
+                    then();
+                }
+                if last {
+                    lines.close();
+                    return;
                 }
             }
         };
         Ok((Self(sender), thread::Builder::new().name("output".into()).spawn(write)?))
     }
 
-    /// Writes, and nothing after it, whoever else still has something to say.
-    pub(crate) fn end(&self, line: Line) {
-        let _ = self.0.send_blocking((line, Then::End));
+    /// Writes, and nothing after it, whoever else still has something to say. The line is asked for when everything before
+    /// it was written, and what had to follow that was done.
+    pub(crate) fn end(&self, line: impl FnOnce() -> Line + Send + 'static) {
+        let _ = self.0.send_blocking(Job::End(Box::new(line)));
     }
 
     /// Writes, waiting for room without blocking the thread.
     pub(crate) async fn say(&self, line: Line) {
         // Nobody reads any more: whoever called `start` knows.
-        let _ = self.0.send((line, Then::Next)).await;
+        let _ = self.0.send(Job::Write(line)).await;
     }
 
     /// Writes, blocking the thread until there is room.
     pub(crate) fn write(&self, line: Line) {
-        let _ = self.0.send_blocking((line, Then::Next));
+        let _ = self.0.send_blocking(Job::Write(line));
     }
 
     /// Writes, blocking, and does something when that was done; never, if it could not be done.
     pub(crate) fn write_then(&self, line: Line, then: impl FnOnce() + Send + 'static) {
-        let _ = self.0.send_blocking((line, Then::Do(Box::new(then))));
+        let _ = self.0.send_blocking(Job::WriteThen(line, Box::new(then)));
     }
 }
 
@@ -184,7 +191,7 @@ mod tests {
         let held = sink.0.lock().unwrap();
         let (out, thread) = Out::start(sink.clone(), || ()).unwrap();
         out.write(Line::event("message"));
-        out.end(Line::event("end"));
+        out.end(|| Line::event("end"));
         out.write(Line::event("fleet"));
         drop(held);
         thread.join().unwrap();

@@ -95,7 +95,7 @@ fn whole(adapter: &str) {
         |node: &str, reason: &str| of("down").iter().any(|line| line["node"] == node && line["reason"] == reason);
     assert!(down("ml_node", "Closed(1006)"), "the reset");
     assert!(down("api_node", "Closed(1008)"), "turned away");
-    assert!(down("api_node", "Refused"), "refused");
+    assert!(down("api_node", "PortClosed"), "refused");
     let path = |to: &str| of("path").iter().any(|line| line["to"] == to);
     assert!(path("http") && path("websocket"));
 }

@@ -267,8 +267,10 @@ impl<W: HubWire> Hub<W> {
         self.shared.expect(peers);
     }
 
-    /// Goes down in order (U9): everybody new is told to come back within `window`, connections are closed in batches with
-    /// 1012, and after `limit` at the latest everything has ended. How many messages were abandoned. Cancelled, it goes on.
+    /// Goes down in order (U9): nothing new is taken, everybody new is told to come back within `window`, connections are
+    /// closed in batches with 1012, and after `limit` at the latest everything has ended. Until then those may come back who
+    /// are owed something (L13). What nobody has taken from [`messages`](Self::messages) is given back. How many messages
+    /// were abandoned. Cancelled, it goes on.
     pub async fn drain(&self, window: Duration, limit: Duration) -> u64 {
         self.shared.drain(window, limit);
         self.shared.drained().await;

@@ -12,7 +12,7 @@
 //!
 //! Invariants: a session is tied to a connection in [`tie`](Hub::tie) and untied in [`untie`](Hub::untie), where the counts
 //! change, and nowhere else; the end of a connection concerns the session only if that connection still has it (R7).
-//! Rules: U1, U2, U8, U9, I3, R7, R8.
+//! Rules: U1, U2, U8, U9, L13, I3, R7, R8.
 
 use super::peer::{Address, Conn, ConnState, Peer, Todo};
 use super::replay::{Replay, Stamp};
@@ -129,10 +129,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
     ) -> Result<(SessionId, Option<ResumeRefusal>), Denied> {
         self.enter(now, |hub| {
             let now = hub.now;
-            let key = match hub.find(identity) {
-                Some(session) => session.0,
-                None => hub.session_for(identity, true)?,
-            };
+            let key = hub.session_for(identity, true)?;
             hub.renew(key);
             let full = Denied { why: Why::Full, after: Duration::ZERO };
             let peer = hub.peers.get_mut(key).ok_or(full)?;
@@ -154,9 +151,10 @@ impl<P, M: Memory<P>> Hub<P, M> {
         self.enter(now, |hub| hub.leave(session.0, Why::Dismissed, Duration::ZERO, Duration::ZERO))
     }
 
-    /// Goes down in order (U9): from now on everybody new is told to come back within `window`, connections are closed in
-    /// batches with 1012, each with a time of its own in that window, and after `limit` at the latest every close has begun;
-    /// a peer that does not answer its close frame is dropped `session.link.closing` later.
+    /// Goes down in order (U9): from now on nothing new is taken, from the peers or to be sent to one, everybody new is told
+    /// to come back within `window`, and connections are closed in batches with 1012, each with a time of its own in that
+    /// window. A session that owes its peer something stays, and its peer may come back for it (L13), until `limit`: by then
+    /// every close has begun; a peer that does not answer its close frame is dropped `session.link.closing` later.
     pub fn drain(&mut self, now: Instant, window: Duration, limit: Duration) {
         self.enter(now, |hub| {
             if hub.drain.is_some() {
@@ -240,14 +238,35 @@ impl<P, M: Memory<P>> Hub<P, M> {
         taken.map_err(|after| Denied { why: Why::Rate, after })
     }
 
-    /// Going down, everybody is sent away; otherwise whoever finds a place may come.
+    /// Whoever finds a place may come; while the hub goes down, only as long as a session owes its peer something: that
+    /// one may be it (L13).
     fn may_come(&mut self, place: bool) -> Result<(), Denied> {
-        let (now, config) = (self.now, *self.config.get());
-        if let Some(drain) = &self.drain {
-            let after = self.tickets.take(now, config.handshakes, drain.window.max(Duration::from_secs(1)));
-            return Err(Denied { why: Why::Draining, after });
+        if self.drain.is_some() && self.owing == 0 {
+            return Err(self.going_down());
         }
         if place { Ok(()) } else { Err(self.denied(Why::Full)) }
+    }
+
+    /// The refusal of who is owed nothing while the hub goes down, with a time within the announced window.
+    pub(super) fn going_down(&mut self) -> Denied {
+        let (now, rate) = (self.now, self.config.get().handshakes);
+        let window = self.drain.as_ref().map_or(Duration::ZERO, |drain| drain.window);
+        Denied { why: Why::Draining, after: self.tickets.take(now, rate, window.max(Duration::from_secs(1))) }
+    }
+
+    /// Whether a session of this identity owes its peer something.
+    fn awaits(&self, identity: Identity) -> bool {
+        let owes = |peer: &super::PeerOf<P, M>| peer.identity == identity && peer.session.awaits_peer();
+        self.peers.find(identity.hash(), owes).is_some()
+    }
+
+    /// The last session is gone: nobody else is waited for.
+    pub(super) fn drain_sooner(&mut self) {
+        if self.peers.len() == 0
+            && let Some(drain) = self.drain.as_mut().filter(|drain| drain.step.is_armed())
+        {
+            drain.step.arm(self.now.after(Duration::from_micros(1)));
+        }
     }
 
     /// A refusal with a time to come back that is nobody else's.
@@ -291,6 +310,13 @@ impl<P, M: Memory<P>> Hub<P, M> {
             return true;
         }
         conn.identity = identity;
+        // Before anybody is asked who it is.
+        if self.drain.is_some() && !self.awaits(identity) {
+            let Denied { why, after } = self.going_down();
+            self.end(key, why, after);
+            return true;
+        }
+        let Some(conn) = self.conns.get_mut(key) else { return false };
         conn.state = ConnState::Verifying { stamp };
         self.ask(key, Todo::Verify);
         true
@@ -418,8 +444,10 @@ impl<P, M: Memory<P>> Hub<P, M> {
     pub(super) fn session_for(&mut self, identity: Identity, native: bool) -> Result<Key, Denied> {
         let config = *self.config.get();
         let mut known = 0_u8;
+        let draining = self.drain.is_some();
         let free = self.peers.find(identity.hash(), |peer| {
-            let same = peer.identity == identity && peer.leaving.is_none();
+            let open = if draining { peer.session.awaits_peer() } else { peer.leaving.is_none() };
+            let same = peer.identity == identity && open;
             known = known.saturating_add(u8::from(same));
             same && (peer.conn.is_none() || native || !matches!(config.duplicate, Duplicate::Allow(_)))
         });
@@ -430,6 +458,9 @@ impl<P, M: Memory<P>> Hub<P, M> {
             && known >= most
         {
             return Err(Denied { why: Why::Duplicate, after: Duration::ZERO });
+        }
+        if draining {
+            return Err(self.going_down());
         }
         self.may_come(self.peers.has_room())?;
         let (outbox, inbox, nonces) = M::session();
@@ -448,7 +479,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
             conn: None,
             reason: None,
             knocking: None,
-            counted: (0, 0),
+            counted: super::Counted::default(),
             expires,
             leaving: None,
             since: self.forgotten,
@@ -658,7 +689,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
     /// The next batch of a drain.
     pub(super) fn drain_step(&mut self) {
         let Some(drain) = self.drain.clone() else { return };
-        let over = self.now >= drain.end;
+        let over = self.now >= drain.end || self.peers.len() == 0;
         // Called late, as by a process that stood still: at the end there is no batch but the rest.
         let batch = if over { u32::MAX } else { drain.batch };
         let last = drain.cursor.saturating_add(batch).min(self.peers.span());
@@ -668,11 +699,16 @@ impl<P, M: Memory<P>> Hub<P, M> {
             self.leave(key, Why::Draining, after, drain.end.since(self.now));
         }
         if over {
+            let late = self.now >= drain.end;
             // Whoever has not said who it is by now; the sessions end by themselves.
             for n in 0..self.conns.span() {
                 let Some(key) = self.conns.key(n) else { continue };
                 match self.conns.get(key).map(|conn| conn.state.clone()) {
-                    Some(ConnState::Pending | ConnState::Verifying { .. }) => self.drop_conn(key),
+                    Some(ConnState::Pending | ConnState::Verifying { .. }) if late => self.drop_conn(key),
+                    Some(ConnState::Pending | ConnState::Verifying { .. }) => {
+                        let Denied { why, after } = self.going_down();
+                        self.end(key, why, after);
+                    }
                     Some(ConnState::Knocking { peer }) => {
                         self.unknock(peer, key);
                         self.drop_conn(key);

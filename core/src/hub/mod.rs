@@ -125,6 +125,8 @@ pub struct Hub<P, M: Memory<P>> {
     closing: usize,
     backlog: usize,
     held: usize,
+    /// Sessions that owe their peer something (L13).
+    owing: usize,
     activity: Activity,
     /// How many the application expects; without a word, as many as there are sessions.
     expected: Option<usize>,
@@ -196,6 +198,14 @@ impl Activity {
     }
 }
 
+/// What of one session is counted for all.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+struct Counted {
+    backlog: usize,
+    held: usize,
+    owing: bool,
+}
+
 /// Called so much later than it asked for, the process stood still (L5).
 const STALL: Duration = Duration::from_secs(3);
 
@@ -229,6 +239,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
             closing: 0,
             backlog: 0,
             held: 0,
+            owing: 0,
             activity: Activity::default(),
             expected: None,
             fleet_http: false,
@@ -300,7 +311,8 @@ impl<P, M: Memory<P>> Hub<P, M> {
     /// The session of this identity; of several ([`Duplicate::Allow`]), any.
     #[must_use]
     pub fn find(&self, identity: Identity) -> Option<SessionId> {
-        let is = |peer: &PeerOf<P, M>| peer.identity == identity && peer.leaving.is_none();
+        let stays = |peer: &PeerOf<P, M>| peer.leaving.is_none_or(|(why, _)| why == Why::Draining);
+        let is = |peer: &PeerOf<P, M>| peer.identity == identity && stays(peer);
         self.peers.find(identity.hash(), is).map(SessionId)
     }
 
@@ -401,11 +413,23 @@ impl<P, M: Memory<P>> Hub<P, M> {
         self.promote(key);
         let Some(peer) = self.peers.get_mut(key) else { return };
         peer.dirty = true;
-        let (backlog, held) = (peer.session.backlog(), peer.session.held());
-        let (backlog_before, held_before) = core::mem::replace(&mut peer.counted, (backlog, held));
-        self.backlog = self.backlog.saturating_sub(backlog_before).saturating_add(backlog);
-        self.held = self.held.saturating_sub(held_before).saturating_add(held);
+        self.count_session(key);
         self.peers.make_ready(key);
+    }
+
+    /// Brings what is counted of all sessions up to date with this one.
+    fn count_session(&mut self, key: Key) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let session = &peer.session;
+        let now = Counted { backlog: session.backlog(), held: session.held(), owing: session.awaits_peer() };
+        let before = core::mem::replace(&mut peer.counted, now);
+        self.recount(before, now);
+    }
+
+    fn recount(&mut self, before: Counted, now: Counted) {
+        self.backlog = self.backlog.saturating_sub(before.backlog).saturating_add(now.backlog);
+        self.held = self.held.saturating_sub(before.held).saturating_add(now.held);
+        self.owing = self.owing.saturating_sub(usize::from(before.owing)).saturating_add(usize::from(now.owing));
     }
 
     /// The share of the fleet that is connected, against the two marks (P8). Weighed when an input or an output is over and

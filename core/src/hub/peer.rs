@@ -33,7 +33,7 @@ pub struct Peer<P, O: Slots<Slot<P>>, I: Slots<Seen>, N: Slots<super::replay::No
     /// Another connection, which waits for the verdict about the first.
     pub(super) knocking: Option<(LinkId, Key)>,
     /// Of its backlog and of its messages at the application, so many are in the sums of the hub.
-    pub(super) counted: (usize, usize),
+    pub(super) counted: super::Counted,
     pub(super) expires: Timer,
     /// It ends, for this reason; its connection is told to come back so much later.
     pub(super) leaving: Option<(Why, Duration)>,

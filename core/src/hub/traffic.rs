@@ -143,7 +143,11 @@ impl<P, M: Memory<P>> Hub<P, M> {
     pub fn complete(&mut self, now: Instant, session: SessionId, delivery: DeliveryId, verdict: Verdict) -> bool {
         self.enter(now, |hub| {
             let now = hub.now;
+            let draining = hub.drain.is_some();
             let Some(peer) = hub.peers.get_mut(session.0) else { return false };
+            if draining {
+                peer.session.take_nothing_new();
+            }
             let open = peer.session.complete(now, delivery, verdict);
             hub.touched(session.0);
             open
@@ -165,7 +169,8 @@ impl<P, M: Memory<P>> Hub<P, M> {
         });
     }
 
-    /// Sends a message to one, connected or not: it waits in the session for as long as that lives (U3).
+    /// Sends a message to one, connected or not: it waits in the session for as long as that lives (U3). While the hub goes
+    /// down nothing is taken (L13).
     ///
     /// # Errors
     /// Why not, and the message.
@@ -179,7 +184,10 @@ impl<P, M: Memory<P>> Hub<P, M> {
     ) -> Result<Seq, (Refusal, P)> {
         self.enter(now, |hub| {
             let now = hub.now;
-            let Some(peer) = hub.peers.get_mut(session.0) else { return Err((Refusal::Closed, payload)) };
+            let open = hub.drain.is_none();
+            let Some(peer) = hub.peers.get_mut(session.0).filter(|_| open) else {
+                return Err((Refusal::Closed, payload));
+            };
             let sent = peer.session.send(now, payload, size, policy);
             if sent.is_ok() {
                 hub.stats.accepted = hub.stats.accepted.saturating_add(1);
@@ -236,7 +244,11 @@ impl<P, M: Memory<P>> Hub<P, M> {
         conn.strikes = 0;
         let fresh = self.fresh(wall, peer_key, stamp);
         let head = if fresh.is_ok() { head } else { Head::Malformed };
+        let draining = self.drain.is_some();
         let Some(peer) = self.peers.get_mut(peer_key) else { return Heard::Stale };
+        if draining {
+            peer.session.take_nothing_new();
+        }
         let arrival = peer.session.received(now, link, head);
         self.touched(peer_key);
         if let Err(why) = fresh {
@@ -278,9 +290,17 @@ impl<P, M: Memory<P>> Hub<P, M> {
             return Err(Denied { why: Why::Replayed, after: Duration::ZERO });
         }
         self.renew(key);
+        let draining = self.drain.is_some();
         let Some(peer) = self.peers.get_mut(key) else { return Err(Denied { why: Why::Full, after: Duration::ZERO }) };
+        if draining {
+            peer.session.take_nothing_new();
+        }
         let arrival = peer.session.request(now, request, id, content);
+        let owed = peer.session.awaits_peer();
         self.touched(key);
+        if draining && !owed && matches!(arrival, Arrival::Answer(Answer::Busy { .. })) {
+            return Err(self.going_down());
+        }
         self.count(arrival, true);
         Ok((SessionId(key), arrival))
     }

@@ -13,7 +13,7 @@
 use super::peer::{ConnState, Todo};
 use super::table::Key;
 use super::topics::Due;
-use super::{ConnId, Hub, HubEvent, HubOutput, Memory, SessionId, Slow, Why};
+use super::{ConnId, Counted, Hub, HubEvent, HubOutput, Memory, SessionId, Slow, Why};
 use crate::ids::{LinkId, MessageId, PostId, RequestId, Seq};
 use crate::inbox::Answer;
 use crate::link::Ending;
@@ -267,6 +267,8 @@ impl<P, M: Memory<P>> Hub<P, M> {
 
     /// Puts the session where it belongs after its turn: at the end of the ring, into the heap, or out.
     fn turn_over(&mut self, key: Key) -> Option<Step> {
+        // The last acknowledgement may have been taken.
+        self.count_session(key);
         let peer = self.peers.get(key)?;
         let more = peer.conn.and_then(|(_, conn)| self.conns.get(conn)).is_some_and(|conn| {
             conn.writable && (conn.snapshot || !conn.pending.is_empty() || self.topics.waits_for(peer.member))
@@ -284,10 +286,9 @@ impl<P, M: Memory<P>> Hub<P, M> {
             }
             let peer = self.peers.get(key)?;
             let (identity, (why, _)) = (peer.identity, peer.leaving?);
-            let (backlog, held) = peer.counted;
-            self.backlog = self.backlog.saturating_sub(backlog);
-            self.held = self.held.saturating_sub(held);
+            self.recount(peer.counted, Counted::default());
             self.peers.remove(key);
+            self.drain_sooner();
             // One that expires has forgotten long before; of another one the nonces are lost before their time.
             if why != Why::Expired {
                 self.forgotten = self.forgotten.max(self.wall);

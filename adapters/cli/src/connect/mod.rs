@@ -53,7 +53,11 @@ one line; they are broken here to be read.) Between them come
 and the last line is
 
   {\"event\":\"end\",\"accepted\":9,\"delivered\":8,\"rejected\":1,\"expired\":0,
-   \"abandoned\":0,\"refused\":0}
+   \"abandoned\":0,\"refused\":0,\"messages\":3,\"completed\":2,\"declined\":0,
+   \"given_back\":1}
+
+in which accepted is the sum of the four columns behind it, and messages, those
+that were handed out, of the last three.
 
 A message that the peer marks so, or that an earlier run may have had, has
 \"maybe_dup\":true. Input is read only as fast as it can be taken: when the
@@ -71,8 +75,11 @@ The roles of Gonka speak the same way:
                   (with \"after\" in seconds). With --accept each is complete
                   when its line was written, and stdin is not read.
 
-The end of the input, Ctrl-C and SIGTERM end it: nothing more is accepted, and
-what is under way has --drain seconds. A second Ctrl-C ends it at once.
+The end of the input, Ctrl-C and SIGTERM end it: nothing more is accepted or
+handed out, and what is under way has --drain seconds: a peer that is away may
+come back meanwhile. What was handed out may still be answered after a signal;
+at the end of the input it is given back, and the peer sends it again later. A
+second Ctrl-C ends it at once.
 
 Exit status:
     0  everything that was accepted came to its end

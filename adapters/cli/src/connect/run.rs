@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Decided here: what a line means. Invariants: every line in has one line out; no more than `UNDER_WAY` are between the
-//! two; the session never waits for the output.
+//! two; the session never waits for the output; what was accepted, and what was handed out, is counted in one column of
+//! the last line each. Rule: L13.
 
 use super::{Args, Profile};
 use crate::advice::Advice;
@@ -91,15 +92,26 @@ struct Said<'a> {
     after: Option<f64>,
 }
 
-/// What became of the lines.
+/// What became of the lines, and of the messages that were handed out: what of `accepted` is in none of the three columns
+/// after it was abandoned, and `messages` is the sum of the three after it.
 #[derive(Clone, Copy, Default)]
 struct Tally {
     accepted: u64,
     delivered: u64,
     rejected: u64,
     expired: u64,
-    abandoned: u64,
     refused: u64,
+    messages: u64,
+    completed: u64,
+    declined: u64,
+    given_back: u64,
+}
+
+/// Messages that were handed out and not judged.
+struct Held<W: Wire> {
+    /// Further ones are handed out.
+    open: bool,
+    messages: BTreeMap<u64, Message<W>>,
 }
 
 struct Shared<W: Wire> {
@@ -109,7 +121,7 @@ struct Shared<W: Wire> {
     out: Out,
     /// Lines are verdicts on messages.
     judges: bool,
-    held: Mutex<BTreeMap<u64, Message<W>>>,
+    held: Mutex<Held<W>>,
     tally: Mutex<Tally>,
     under_way: UnderWay,
 }
@@ -133,7 +145,7 @@ pub(super) fn run<W: Speaks>(args: &Args, setup: Setup<W>, hotkey: Option<Hotkey
         url: args.url.clone(),
         out: out.clone(),
         judges,
-        held: Mutex::default(),
+        held: Mutex::new(Held { open: true, messages: BTreeMap::new() }),
         tally: Mutex::default(),
         under_way: UnderWay::new(UNDER_WAY),
     });
@@ -149,22 +161,29 @@ pub(super) fn run<W: Speaks>(args: &Args, setup: Setup<W>, hotkey: Option<Hotkey
 
     let end = ends.recv().unwrap_or(End::Session);
     let limit = Instant::now() + args.drain + CLOSING;
+    shared.held().open = false;
     shared.node.begin_close(args.drain);
     let mut in_time = within(limit, move || events.join().is_ok() && messages.join().is_ok());
     in_time &= shared.under_way.close(limit);
-    let tally = *shared.tally();
-    out.end(
+    shared.give_back();
+    let ended = Arc::clone(&shared);
+    out.end(move || {
+        let tally = *ended.tally();
         Line::event("end")
             .field("accepted", tally.accepted)
             .field("delivered", tally.delivered)
             .field("rejected", tally.rejected)
             .field("expired", tally.expired)
-            .field("abandoned", tally.abandoned)
-            .field("refused", tally.refused),
-    );
-    // The thread that reads may hold the session for ever; it writes nothing any more.
-    shared.held().clear();
+            // One whose end nobody heard of in time was abandoned, as far as anybody can say.
+            .field("abandoned", tally.accepted - tally.delivered - tally.rejected - tally.expired)
+            .field("refused", tally.refused)
+            .field("messages", tally.messages)
+            .field("completed", tally.completed)
+            .field("declined", tally.declined)
+            .field("given_back", tally.given_back)
+    });
     in_time &= within(limit, move || writer.join().is_ok());
+    let tally = *shared.tally();
     let unfinished = tally.accepted - tally.delivered - tally.rejected;
     Ok(match end {
         End::Output => ExitCode::FAILURE,
@@ -182,8 +201,16 @@ impl<W: Speaks> Shared<W> {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn held(&self) -> MutexGuard<'_, BTreeMap<u64, Message<W>>> {
+    fn held(&self) -> MutexGuard<'_, Held<W>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nobody will judge what was handed out: its sender sends it again later.
+    fn give_back(&self) {
+        let held = core::mem::take(&mut self.held().messages);
+        self.tally().given_back += u64::try_from(held.len()).unwrap_or(u64::MAX);
+        // Each of them tells the session.
+        drop(held);
     }
 
     fn input(self: &Arc<Self>) {
@@ -201,6 +228,10 @@ impl<W: Speaks> Shared<W> {
             }
             true
         });
+        if self.judges {
+            self.held().open = false;
+            self.give_back();
+        }
     }
 
     fn take(self: &Arc<Self>, number: u64, line: &str) -> Result<(), Unwanted> {
@@ -249,7 +280,7 @@ impl<W: Speaks> Shared<W> {
             Outcome::Delivered { .. } => tally.delivered += 1,
             Outcome::Rejected(_) => tally.rejected += 1,
             Outcome::Expired => tally.expired += 1,
-            Outcome::Abandoned => tally.abandoned += 1,
+            Outcome::Abandoned => {}
         });
     }
 
@@ -262,13 +293,25 @@ impl<W: Speaks> Shared<W> {
         if !matches!(&**kind, "complete" | "reject" | "retry") {
             return Err("a type of complete, reject or retry is needed".into());
         }
-        let message = self.held().remove(delivery).ok_or("no such delivery, or its end was told before")?;
+        let message = self.held().messages.remove(delivery).ok_or("no such delivery, or its end was told before")?;
         let known = match &**kind {
             "complete" => message.complete(),
             "reject" => message.reject(),
             _ => message.retry(after),
         };
+        self.count(if known { kind } else { "retry" });
         if known { Ok(()) } else { Err("too late: the session has ended".into()) }
+    }
+
+    /// A message that was handed out has ended so.
+    fn count(&self, verdict: &str) {
+        let mut tally = self.tally();
+        let column = match verdict {
+            "complete" => &mut tally.completed,
+            "reject" => &mut tally.declined,
+            _ => &mut tally.given_back,
+        };
+        *column += 1;
     }
 
     /// A line has come to its end.
@@ -279,6 +322,14 @@ impl<W: Speaks> Shared<W> {
 
     fn messages(self: &Arc<Self>) {
         for (message, number) in self.node.messages().zip(1_u64..) {
+            let mut held = self.held();
+            if !held.open {
+                drop(held);
+                message.retry(Duration::ZERO);
+                continue;
+            }
+            // Counted before anybody can judge it.
+            self.tally().messages += 1;
             let (kind, data) = W::content(&message);
             let mut line = Line::event("message");
             if self.judges {
@@ -292,11 +343,15 @@ impl<W: Speaks> Shared<W> {
                 .maybe("maybe_dup", dup);
             if self.judges {
                 // Before the line is out: the verdict may be quick.
-                self.held().insert(number, message);
+                held.messages.insert(number, message);
+                drop(held);
                 self.out.write(line);
             } else {
-                self.out.write_then(line, || {
-                    message.complete();
+                drop(held);
+                let shared = Arc::clone(self);
+                self.out.write_then(line, move || {
+                    let in_time = message.complete();
+                    shared.count(if in_time { "complete" } else { "retry" });
                 });
             }
         }

@@ -57,8 +57,10 @@ What comes in:
 A line that cannot be taken is answered by
   {\"event\":\"refused\",\"line\":9,\"why\":\"…\"}
 and the last line is
-  {\"event\":\"end\",\"messages\":9,\"confirmed\":8,\"rejected\":1,\"given_back\":0,
-   \"sent\":1,\"published\":1,\"refused\":0,\"abandoned\":0}
+  {\"event\":\"end\",\"messages\":9,\"confirmed\":7,\"rejected\":1,\"given_back\":1,
+   \"sent\":2,\"delivered\":1,\"failed\":0,\"abandoned\":1,\"published\":1,\"refused\":0}
+in which messages is the sum of the three columns behind it, and sent is that
+of its three (failed: rejected or expired).
 
 A prediction is handed out once; one that an earlier run may have had comes with
 \"maybe_dup\":true. A message without a prediction_id needs no answer. While
@@ -67,8 +69,11 @@ nobody reads the output nothing is lost: miners keep what is not confirmed.";
 const AFTER: &str = "\
 The end of the input (without --accept), Ctrl-C and SIGTERM end it in order:
 newcomers are told when to come back, connections are closed in batches, and
-what is under way is finished, for --drain seconds at most. stderr says how far
-it is. A second Ctrl-C ends it at once.
+what is under way is finished, for --drain seconds at most: who is owed
+something may come back for it. No message is handed out any more. What was
+handed out may still be answered after a signal; at the end of the input it is
+given back, and its miner sends it again later. stderr says how far it is. A
+second Ctrl-C ends it at once.
 
 Exit status:
     0  it ended, and nothing accepted was abandoned

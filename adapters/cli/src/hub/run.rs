@@ -1,7 +1,7 @@
 //! A hub between stdin and stdout.
 //!
 //! ```text
-//!  messages ─▶ waiting (hotkey, prediction_id) ─▶ line out
+//!  messages ─▶ waiting (hotkey, prediction_id) ─▶ line out; given back as soon as nobody answers any more
 //!  input ─ confirmation ─▶ out of waiting ─▶ confirm, reject, retry
 //!        ─ send ─▶ receipt ─▶ a task ─▶ sent
 //!        ─ any other type ─▶ published
@@ -9,13 +9,15 @@
 //! ```
 //!
 //! Decided here: what a line means. Invariants: a message waits for its answer before its line is out; no more than
-//! `WAITING` wait, further ones stay with the hub, and then with their miners; the hub never waits for the output.
+//! `WAITING` wait, further ones stay with the hub, and then with their miners; the hub never waits for the output; each
+//! message that was handed out is counted in one column of the last line, and so is each that was sent. Rule: L13.
 
 use super::Args;
 use crate::interrupt::Interrupt;
 use crate::life::{End, Failure, UnderWay, spawn, told, within};
 use crate::pipe::{self, Line, Out};
 use crate::words;
+use bowline::Outcome;
 use bowline::wire::bettensor;
 use bowline_smol::Hotkey;
 use bowline_smol::hub::{Confirmation, Delivery, Event, Hub, HubSetup, Publish, Receipt, Validator};
@@ -77,20 +79,33 @@ struct Said<'a> {
     miner_stats: Option<&'a RawValue>,
 }
 
-/// What was said and done.
+/// What was said and done: `messages` is the sum of the next three, what of `sent` is in neither column after it was
+/// abandoned.
 #[derive(Clone, Copy, Default)]
 struct Tally {
     messages: u64,
+    confirmed: u64,
+    rejected: u64,
+    given_back: u64,
     sent: u64,
+    delivered: u64,
+    failed: u64,
     published: u64,
     refused: u64,
+}
+
+/// Messages that were handed out and not answered.
+struct Waiting {
+    /// Further ones are handed out.
+    open: bool,
+    deliveries: BTreeMap<(Hotkey, String), Delivery<Validator>>,
 }
 
 struct Shared {
     hub: Hub<Validator>,
     out: Out,
     accept: bool,
-    waiting: Mutex<BTreeMap<(Hotkey, String), Delivery<Validator>>>,
+    waiting: Mutex<Waiting>,
     answered: Condvar,
     tally: Mutex<Tally>,
     under_way: UnderWay,
@@ -107,7 +122,7 @@ pub(super) fn run(args: &Args, setup: HubSetup<Validator>) -> Result<ExitCode, F
         hub,
         out: out.clone(),
         accept: args.accept,
-        waiting: Mutex::default(),
+        waiting: Mutex::new(Waiting { open: true, deliveries: BTreeMap::new() }),
         answered: Condvar::new(),
         tally: Mutex::default(),
         under_way: UnderWay::new(UNDER_WAY),
@@ -129,21 +144,26 @@ pub(super) fn run(args: &Args, setup: HubSetup<Validator>) -> Result<ExitCode, F
 
     let end = ends.recv().unwrap_or(End::Session);
     let limit = Instant::now() + args.drain + CLOSING;
+    shared.hand_out_no_more();
     let abandoned = shared.drain(args.drain);
     let mut in_time = shared.under_way.close(limit);
-    let Tally { messages, sent, published, refused } = *shared.tally();
-    let counters = shared.hub.counters();
-    out.end(
+    shared.give_back();
+    let ended = Arc::clone(&shared);
+    out.end(move || {
+        let tally = *ended.tally();
         Line::event("end")
-            .field("messages", messages)
-            .field("confirmed", counters.confirmed)
-            .field("rejected", counters.rejected)
-            .field("given_back", counters.given_back)
-            .field("sent", sent)
-            .field("published", published)
-            .field("refused", refused)
-            .field("abandoned", abandoned),
-    );
+            .field("messages", tally.messages)
+            .field("confirmed", tally.confirmed)
+            .field("rejected", tally.rejected)
+            .field("given_back", tally.given_back)
+            .field("sent", tally.sent)
+            .field("delivered", tally.delivered)
+            .field("failed", tally.failed)
+            // One whose end nobody heard of in time was abandoned, as far as anybody can say.
+            .field("abandoned", tally.sent - tally.delivered - tally.failed)
+            .field("published", tally.published)
+            .field("refused", tally.refused)
+    });
     in_time &= within(limit, move || writer.join().is_ok());
     Ok(match end {
         End::Output | End::Session => ExitCode::FAILURE,
@@ -157,12 +177,35 @@ impl Shared {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn waiting(&self) -> MutexGuard<'_, BTreeMap<(Hotkey, String), Delivery<Validator>>> {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What comes from now on stays with its miner, who sends it again.
+    fn hand_out_no_more(&self) {
+        self.waiting().open = false;
+        self.answered.notify_all();
+    }
+
+    /// Nobody will answer what waits.
+    fn give_back(&self) {
+        let waiting = core::mem::take(&mut self.waiting().deliveries);
+        self.tally().given_back += u64::try_from(waiting.len()).unwrap_or(u64::MAX);
+        // Each of them tells the hub.
+        drop(waiting);
     }
 
     fn messages(self: &Arc<Self>) {
         for delivery in stream::block_on(self.hub.messages()) {
+            let full = |waiting: &mut Waiting| waiting.open && waiting.deliveries.len() >= WAITING;
+            let waiting = self.answered.wait_while(self.waiting(), full);
+            let mut waiting = waiting.unwrap_or_else(PoisonError::into_inner);
+            if !waiting.open {
+                drop(waiting);
+                delivery.retry();
+                continue;
+            }
+            // Counted before anybody can answer.
             self.tally().messages += 1;
             let data = core::str::from_utf8(delivery.data()).unwrap_or("null");
             let prediction_id = bettensor::prediction_id(data).ok().map(Cow::into_owned);
@@ -174,18 +217,21 @@ impl Shared {
                 .maybe("maybe_dup", delivery.maybe_dup().then_some(true));
             match prediction_id {
                 Some(prediction_id) if !self.accept => {
-                    let full = |waiting: &mut BTreeMap<_, _>| waiting.len() >= WAITING;
-                    let waiting = self.answered.wait_while(self.waiting(), full);
-                    let mut waiting = waiting.unwrap_or_else(PoisonError::into_inner);
                     // One that waited under this name has ended: a session hands out none twice.
-                    let old = waiting.insert((delivery.hotkey(), prediction_id), delivery);
+                    let old = waiting.deliveries.insert((delivery.hotkey(), prediction_id), delivery);
                     drop(waiting);
+                    self.tally().given_back += u64::from(old.is_some());
                     drop(old);
                     self.out.write(line);
                 }
-                _ => self.out.write_then(line, move || {
-                    delivery.confirm(ACCEPTED);
-                }),
+                _ => {
+                    drop(waiting);
+                    let shared = Arc::clone(self);
+                    self.out.write_then(line, move || {
+                        let in_time = delivery.confirm(ACCEPTED);
+                        shared.count(if in_time { "success" } else { "retry" });
+                    });
+                }
             }
         }
     }
@@ -203,10 +249,20 @@ impl Shared {
             true
         });
         if !self.accept {
-            // Nobody will answer any more: their miners keep them.
-            let waiting = core::mem::take(&mut *self.waiting());
-            drop(waiting);
+            self.hand_out_no_more();
+            self.give_back();
         }
+    }
+
+    /// A message that was handed out has ended so.
+    fn count(&self, status: &str) {
+        let mut tally = self.tally();
+        let column = match status {
+            "success" => &mut tally.confirmed,
+            "error" => &mut tally.rejected,
+            _ => &mut tally.given_back,
+        };
+        *column += 1;
     }
 
     fn take(self: &Arc<Self>, number: u64, line: &str) -> Result<(), Cow<'static, str>> {
@@ -248,7 +304,7 @@ impl Shared {
             return Err("a status of success, error or retry is needed".into());
         }
         let hotkey: Hotkey = hotkey.parse().map_err(|error| format!("hotkey: {error}"))?;
-        let waited = self.waiting().remove(&(hotkey, prediction_id.clone().into_owned()));
+        let waited = self.waiting().deliveries.remove(&(hotkey, prediction_id.clone().into_owned()));
         let delivery = waited.ok_or("no such prediction waits for an answer")?;
         self.answered.notify_one();
         let message = said.message.clone().unwrap_or_default().into_owned();
@@ -261,6 +317,7 @@ impl Shared {
             "error" => delivery.reject(message),
             _ => delivery.retry(),
         };
+        self.count(if in_time { status } else { "retry" });
         if in_time { Ok(()) } else { Err("too late: the miner's session has ended".into()) }
     }
 
@@ -274,6 +331,13 @@ impl Shared {
             .maybe("path", path.map(|path| path.to_string()))
             .field("seconds", (settlement.took.as_secs_f64() * 1000.0).round() / 1000.0);
         self.out.say(line).await;
+        let mut tally = self.tally();
+        match settlement.outcome {
+            Outcome::Delivered { .. } => tally.delivered += 1,
+            Outcome::Rejected(_) | Outcome::Expired => tally.failed += 1,
+            Outcome::Abandoned => {}
+        }
+        drop(tally);
         self.under_way.end();
     }
 

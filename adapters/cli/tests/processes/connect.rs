@@ -73,7 +73,7 @@ fn every_line_has_its_answer_also_when_there_are_more_than_fit() {
     assert_eq!(numbers, (1..=504).collect::<Vec<_>>(), "each exactly once");
     let last = lines.last().unwrap();
     let expected = json!({"event": "end", "accepted": 500, "delivered": 500, "rejected": 0, "expired": 0,
-        "abandoned": 0, "refused": 4});
+        "abandoned": 0, "refused": 4, "messages": 0, "completed": 0, "declined": 0, "given_back": 0});
     assert_eq!(last, &expected);
     let heights: Vec<u64> = (0..500).map(|_| api.next("message")["data"]["block_height"].as_u64().unwrap()).collect();
     assert_eq!(heights, (1..=500).collect::<Vec<_>>());
@@ -81,6 +81,55 @@ fn every_line_has_its_answer_also_when_there_are_more_than_fit() {
     {
         api.signal("TERM");
         assert_eq!(api.end().1, Some(0), "its input was never read, so its end is a signal");
+    }
+}
+
+/// L13: role, and whether the peer was there before; it comes while the other one closes.
+#[test]
+fn l13_who_closes_waits_for_the_peer_of_what_it_has_accepted() {
+    for (adapter, before) in [("smol", false), ("smol", true), ("blocking", false), ("blocking", true)] {
+        let ml = ["connect", "--profile", "gonka-ml-node", "--listen", "127.0.0.1:0", "--adapter", adapter];
+        let mut ml = Process::start(&[&ml[..], &["--drain", "30"]].concat());
+        let address = ml.next("start")["address"].as_str().unwrap().to_owned();
+        let args = ["connect", "--profile", "gonka-api-node", &address, "--adapter", adapter];
+        if before {
+            let mut api = Process::start(&args);
+            ml.say(&batch(1));
+            assert_eq!(api.next("message")["data"]["block_height"], 1);
+            drop(api);
+            ml.next("down");
+        } else {
+            ml.say(&batch(1));
+        }
+        ml.end_input();
+        ml.until(|line| line["to"] == "closing");
+        let mut api = Process::start(&[&args[..], &["--accept"]].concat());
+        assert_eq!(api.next("message")["data"]["block_height"], 1);
+        let (lines, code) = ml.end();
+        let last = lines.last().unwrap();
+        let columns = (&last["accepted"], &last["delivered"], &last["abandoned"]);
+        assert_eq!((code, columns), (Some(0), (&json!(1), &json!(1), &json!(0))), "{adapter} {before}: {lines:?}");
+    }
+}
+
+/// L13: nobody judges any more, so what was handed out is given back at once, and the last line adds up.
+#[test]
+fn l13_the_end_of_the_input_gives_back_what_was_not_judged() {
+    for adapter in ["smol", "blocking"] {
+        let (mut ml, mut api) = gonka(adapter, &["--drain", "3000"]);
+        for (n, verdict) in [(1, Some("complete")), (2, Some("reject")), (3, None)] {
+            ml.say(&batch(n));
+            let delivery = api.next("message")["delivery"].clone();
+            if let Some(verdict) = verdict {
+                api.say(&json!({"type": verdict, "delivery": delivery}).to_string());
+                ml.next("confirmation");
+            }
+        }
+        api.end_input();
+        let (lines, code) = api.end();
+        let expected = json!({"event": "end", "accepted": 0, "delivered": 0, "rejected": 0, "expired": 0, "abandoned": 0,
+            "refused": 0, "messages": 3, "completed": 1, "declined": 1, "given_back": 1});
+        assert_eq!((code, lines.last().unwrap()), (Some(0), &expected), "{adapter}");
     }
 }
 

@@ -79,7 +79,7 @@ fn a_prediction_goes_out_its_answer_comes_back_and_so_do_updates() {
         hub.end_input();
         let (lines, code) = hub.end();
         let expected = json!({"event": "end", "messages": 2, "confirmed": 1, "rejected": 1, "given_back": 0, "sent": 1,
-            "published": 1, "refused": 5, "abandoned": 0});
+            "delivered": 1, "failed": 0, "abandoned": 0, "published": 1, "refused": 5});
         assert_eq!((code, lines.last().unwrap()), (Some(0), &expected));
     }
 }
@@ -148,6 +148,74 @@ fn a_hub_that_is_told_to_stop_finishes_what_is_under_way_and_says_how_far_it_is(
         let (lines, code) = hub.end();
         assert_eq!((code, &lines.last().unwrap()["confirmed"]), (Some(0), &json!(1)), "{lines:?}");
         assert_eq!(text(&miner.next("confirmation")["outcome"]), "delivered");
+    }
+}
+
+/// L13: nobody answers any more, so nothing is handed out, what was is given back, and the last line adds up.
+#[test]
+fn l13_after_the_end_of_its_input_a_hub_hands_nothing_out_and_its_last_line_adds_up() {
+    let place = place("hub-input-ends");
+    let (mut hub, address) = hub(&place, &["--allow-any", "--drain", "2"]);
+    let mut gone = miner(&place, "08", &address, &[]);
+    gone.until(|line| line["to"] == "up");
+    let absent = text(&hub.next("connected")["hotkey"]).to_owned();
+    drop(gone);
+    hub.next("disconnected");
+    let mut miner = miner(&place, "07", &address, &[]);
+    miner.until(|line| line["to"] == "up");
+    for (id, status) in [("a", Some("success")), ("b", Some("error")), ("c", None)] {
+        miner.say(&prediction(id));
+        let message = hub.next("message");
+        if let Some(status) = status {
+            hub.say(&confirmation(&message, status));
+            miner.next("confirmation");
+        }
+    }
+    for to in [MINER, &absent] {
+        hub.say(&json!({"type": "send", "to": to, "kind": "odds", "data": {"n": 1}}).to_string());
+    }
+    assert_eq!(text(&hub.next("sent")["outcome"]), "delivered");
+    hub.say("?");
+    hub.next("refused");
+    hub.end_input();
+    while !hub.error().contains("draining") {}
+    miner.say(&prediction("d"));
+    let (lines, code) = hub.end();
+    assert!(!lines.iter().any(|line| line["event"] == "message"), "handed out to nobody: {lines:?}");
+    let expected = json!({"event": "end", "messages": 3, "confirmed": 1, "rejected": 1, "given_back": 1, "sent": 2,
+        "delivered": 1, "failed": 0, "abandoned": 1, "published": 0, "refused": 1});
+    assert_eq!((code, lines.last().unwrap()), (Some(3), &expected));
+}
+
+/// L13: a hub that was told to end waits for the miner whose prediction the application has, and takes nobody else.
+#[test]
+#[cfg(unix)]
+fn l13_a_miner_comes_back_for_its_answer_while_the_hub_goes_down() {
+    let place = place("hub-comes-back");
+    for enabled in ["true", "false"] {
+        let (mut hub, address) = hub(&place, &["--allow-any", "--drain", "40"]);
+        let args = ["--enabled", enabled];
+        let mut first = miner(&place, "07", &address, &args);
+        first.say(&prediction("a"));
+        let message = hub.next("message");
+        drop(first);
+        hub.signal("TERM");
+        while !hub.error().contains("1 from miners under way") {}
+        let mut stranger = miner(&place, "08", &address, &[]);
+        let why = stranger.next("down");
+        assert!(text(&why["reason"]).contains("1012"), "{why}");
+        let mut again = miner(&place, "07", &address, &args);
+        again.say(&prediction("a"));
+        if enabled == "true" {
+            again.until(|line| line["to"] == "up");
+        } else {
+            // Its first request may still wait, as far as the hub knows: another one is told to come again.
+            again.next("request_failed");
+        }
+        hub.say(&confirmation(&message, "success"));
+        assert_eq!(text(&again.next("confirmation")["outcome"]), "delivered", "WebSocket {enabled}");
+        let (lines, code) = hub.end();
+        assert_eq!((code, &lines.last().unwrap()["confirmed"]), (Some(0), &json!(1)), "{lines:?}");
     }
 }
 

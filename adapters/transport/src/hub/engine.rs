@@ -33,7 +33,7 @@ use bowline::hub::{
 };
 use bowline::wire::KeyedHash;
 use bowline::wire::native::FRAME_LIMIT;
-use bowline::{DeliveryId, HttpOutcome, Instant, Origin, Policy, PostId, RequestId, Seq};
+use bowline::{DeliveryId, HttpOutcome, Instant, Origin, Policy, PostId, RequestId, Seq, Verdict};
 use core::time::Duration;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
@@ -561,6 +561,12 @@ impl<W: HubWire> Engine<W> {
 
     pub(super) fn drain_all(&mut self, window: Duration, limit: Duration) {
         self.machine.drain(self.now(), window, limit);
+        // What those wait for that came before their turn is not taken any more.
+        for ((session, delivery), (_, ticket)) in core::mem::take(&mut self.ahead) {
+            self.held_bytes = self.held_bytes.saturating_sub(ticket.bytes);
+            let given_back = Verdict::Retry { after: Duration::ZERO };
+            self.machine.complete(self.now(), session, delivery, given_back);
+        }
     }
 
     pub(super) fn health(&self) -> Health {

@@ -363,10 +363,18 @@ impl<W: HubWire> Hub<W> {
         self.with(|engine| engine.expect(peers));
     }
 
-    /// Begins to go down in order (U9): everybody new is told to come back within `window`, connections are closed in
-    /// batches with 1012, and after `limit` at the latest everything has ended.
+    /// Begins to go down in order (U9): nothing new is taken, everybody new is told to come back within `window`,
+    /// connections are closed in batches with 1012, and after `limit` at the latest everything has ended. Until then those
+    /// may come back who are owed something (L13). What nobody has taken from [`messages`](Self::messages) is given back.
     pub fn drain(&self, window: Duration, limit: Duration) {
         self.with(|engine| engine.drain_all(window, limit));
+        self.give_back();
+    }
+
+    fn give_back(&self) {
+        while let Ok(delivery) = self.messages.1.try_recv() {
+            drop(delivery);
+        }
     }
 
     /// Waits for the end of a drain, or of the hub.
@@ -391,9 +399,7 @@ impl<W: HubWire> Hub<W> {
         self.over.store(true, Ordering::SeqCst);
         self.with(Engine::abandon);
         self.messages.1.close();
-        while let Ok(delivery) = self.messages.1.try_recv() {
-            drop(delivery);
-        }
+        self.give_back();
         self.events.1.close();
         self.drained.notify(usize::MAX);
     }

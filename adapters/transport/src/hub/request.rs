@@ -166,6 +166,13 @@ impl<W: HubWire> Hub<W> {
         };
         let (mut receiver, mut question) = (None, None);
         let trust = self.lock().trust(&peer);
+        // Going down, nobody is asked about who has no session.
+        if trust == Trust::None
+            && self.lock().health().draining
+            && let Err(refused) = self.with(|engine| engine.adopt(&peer, None))
+        {
+            return self.refuse(refused.why, refused.after);
+        }
         if trust != Trust::Fresh {
             let asked = self.questions.open(peer.clone());
             let gate = if trust == Trust::Old { &self.renewing } else { &self.deciding };
