@@ -11,7 +11,7 @@
 use crate::backoff::BackoffConfig;
 use crate::heartbeat::{HeartbeatConfig, ProgramLife};
 use crate::inbox::InboxConfig;
-use crate::link::LinkConfig;
+use crate::link::{GiveUp, LinkConfig};
 use crate::outbox::OutboxConfig;
 use crate::route::RouteConfig;
 use crate::rtt::AckWait;
@@ -75,6 +75,7 @@ impl Config {
             (takes_time(link.attempt), "link.attempt", "no connection can come up in no time"),
             (takes_time(link.closing), "link.closing", "a close handshake takes time"),
             (takes_time(link.knock), "link.knock", "the holder of the place must have time to answer"),
+            (lasts(link.give_up), "link.give_up", "given up before the first refusal"),
             (takes_time(link.suspend), "link.suspend", "every interruption would be a long outage"),
             (moves(link.backoff), "link.backoff", "floor and base are zero: a refused connection would be a hot loop"),
             (ordered(link.backoff), "link.backoff.cap", "smaller than the base"),
@@ -142,6 +143,14 @@ fn ordered(backoff: BackoffConfig) -> bool {
     backoff.base <= backoff.cap
 }
 
+fn lasts(give_up: GiveUp) -> bool {
+    match give_up {
+        GiveUp::Never => true,
+        GiveUp::After(span) => takes_time(span),
+        GiveUp::Refusals(most) => most > 0,
+    }
+}
+
 fn adaptive(wait: AckWait) -> bool {
     match wait {
         AckWait::Fixed(_) => true,
@@ -200,7 +209,7 @@ mod tests {
     #[test]
     fn s12_nonsense_is_refused_by_name() {
         type Change = fn(&mut Config);
-        let cases: [(&str, Change); 24] = [
+        let cases: [(&str, Change); 26] = [
             ("outbox.capacity", |c| c.outbox.capacity = 0),
             ("outbox.bytes", |c| c.outbox.bytes = 0),
             ("inbox.capacity", |c| c.inbox.capacity = 0),
@@ -208,6 +217,8 @@ mod tests {
             ("link.attempt", |c| c.link.attempt = Duration::ZERO),
             ("link.closing", |c| c.link.closing = Duration::ZERO),
             ("link.knock", |c| c.link.knock = Duration::ZERO),
+            ("link.give_up", |c| c.link.give_up = GiveUp::After(Duration::ZERO)),
+            ("link.give_up", |c| c.link.give_up = GiveUp::Refusals(0)),
             ("link.suspend", |c| c.link.suspend = Duration::ZERO),
             ("link.backoff", |c| c.link.backoff = BackoffConfig::range(Duration::ZERO, Duration::ZERO)),
             ("link.backoff.cap", |c| c.link.backoff.cap = Duration::from_millis(1)),

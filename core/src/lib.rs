@@ -63,7 +63,7 @@ pub use config::{Checked, Config, ConfigError};
 pub use heartbeat::{Dead, Heartbeat, HeartbeatConfig, ProgramLife, Word};
 pub use ids::{ContentKey, DeliveryId, LinkId, MessageId, Origin, PostId, RequestId, Seq};
 pub use inbox::{Answer, Arrival, Inbox, InboxConfig, InlineInbox, OnReject, Seen, Verdict};
-pub use link::{Accepted, Ending, Link, LinkConfig, LinkState, Newcomer, REPLACED, Ready, Role};
+pub use link::{Accepted, Ending, GiveUp, Link, LinkConfig, LinkState, Newcomer, REPLACED, Ready, Role};
 pub use marks::{Beat, Nack, Report};
 pub use outbox::{Ack, InlineOutbox, OnNewLink, Outbox, OutboxConfig, Outcome, Path, Policy, Proof, Rejection, Slot};
 pub use profile::{BETTENSOR_MINER, GONKA_API_NODE, GONKA_ML_NODE, NATIVE, NATIVE_PEER, VILLAGE_VIEWER};
@@ -74,7 +74,7 @@ pub use reason::{
 pub use resume::{Got, Greeting, ResumeRefusal};
 pub use ring::{Ring, Slots};
 pub use rng::SplitMix64;
-pub use route::{Hedge, Route, RouteConfig};
+pub use route::{Hedge, RequestKind, Route, RouteConfig};
 pub use rtt::{AckWait, LOWEST_RATE, Rtt};
 #[cfg(feature = "alloc")]
 pub use session::HeapSession;

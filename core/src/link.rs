@@ -8,8 +8,9 @@
 //!   Idle ──────────▶ Connecting ─────▶ Handshaking ─────▶ Up ──close──▶ Closing ──▶ Closed
 //!                     ▲      │ one deadline over both │    │               │ 2 s
 //!                     │      ▼                        ▼    ▼               ▼
-//!                  Waiting ◀───────── by the class of the reason ───────▶ Failed
-//!                     └─ after 120 s without a connection: Suspended, which waits at the ceiling
+//!                  Waiting ◀───────── by the class of the reason ───────▶ Failed: replaced, or given up
+//!                     ├─ after 120 s without a connection: Suspended, which waits at the ceiling
+//!                     └─ refused: blocked, which waits ever longer, and as long as `give_up` says
 //!
 //!   acceptor:  Idle ──accept──▶ (Handshaking ▶) Up;   a second accept while Up: the newcomer waits while the holder is
 //!              probed for 2 s, then one of them is closed
@@ -19,8 +20,8 @@
 //! before; a result for any other id changes nothing; every state but `Idle`, `Up`, `Failed`, `Closed` has a timer.
 //! Field bugs: a hung handshake that never fails; 4xx taken as fatal; back-off reset by a connection that dies at once;
 //! the network is back but the next try is a minute away; a zombie holds the only slot; a replaced connection's end
-//! tears down its replacement; giving up without a word.
-//! Rules: B3, B7, B8, F5, L8, L9, P1, P5, R7, S7 (the one fresh attempt), the close and refusal table.
+//! tears down its replacement; giving up without a word, or after two refusals by a proxy that was not ready yet.
+//! Rules: B3, B7, B8, B10, F5, L8, L9, P1, P5, R7, R8, S7, the close and refusal table.
 
 use crate::backoff::{Backoff, BackoffConfig};
 use crate::ids::LinkId;
@@ -73,6 +74,28 @@ pub enum Newcomer {
     IsRefused,
 }
 
+/// When a refused path is given up, for an application that wants an end (rule B10): the session fails then, whether or not
+/// HTTP carries. Refusals alone count ([`RetryClass::Refused`], and connections that are of no use, rule F5), from the first
+/// one that no useful frame has followed; an outage without a refusal is waited out. An application that wants the end at
+/// once, after a certain code or status, has a row of its own with [`RetryClass::Terminal`].
+///
+/// ```
+/// use bowline::{GiveUp, LinkConfig};
+/// use core::time::Duration;
+/// assert_eq!(LinkConfig::DEFAULT.give_up, GiveUp::Never);
+/// let patient = LinkConfig { give_up: GiveUp::After(Duration::from_secs(600)), ..LinkConfig::DEFAULT };
+/// # let _ = patient;
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum GiveUp {
+    /// Never: the path is tried ever more slowly for as long as the session lives.
+    Never,
+    /// This long after the first refusal; an attempt under way then is waited for.
+    After(Duration),
+    /// With this refusal in a row.
+    Refusals(u32),
+}
+
 /// The close code of a connection that another one of the same peer replaced; its owner must not come back (R8).
 pub const REPLACED: u16 = 4003;
 
@@ -104,8 +127,11 @@ pub struct LinkConfig {
     pub stable: Duration,
     /// Time without a connection after which the outage counts as a long one. Default 120 s (Ably; B8).
     pub suspend: Duration,
-    /// The ceiling of the delays while something on the way blocks WebSockets. Default 10 min (P1).
+    /// The ceiling of the delays while the path is blocked: refused by the peer, or by something on the way. Default 10 min
+    /// (F5, P1).
     pub blocked: Duration,
+    /// When a refused path is given up. Default never (B10).
+    pub give_up: GiveUp,
     /// The delays between attempts.
     pub backoff: BackoffConfig,
     /// Rows of the close and refusal table that differ from [`STANDARD`](crate::STANDARD). Default none.
@@ -125,6 +151,7 @@ impl LinkConfig {
         stable: Duration::from_secs(5),
         suspend: Duration::from_secs(120),
         blocked: Duration::from_secs(600),
+        give_up: GiveUp::Never,
         backoff: BackoffConfig::DEFAULT,
         rows: &[],
     };
@@ -192,7 +219,7 @@ pub enum LinkState {
     Up,
     /// The close handshake.
     Closing,
-    /// Ended by a terminal code; only the application can start it again.
+    /// Ended by a replacement, or given up; only the application can start it again.
     Failed,
     /// Ended by us.
     Closed,
@@ -233,10 +260,11 @@ pub struct Link {
     ended: Option<(LinkId, Reason)>,
     outage: Timer,
     suspended: bool,
-    blocked: bool,
+    /// Since when the path is blocked, how many refusals that were, and when it is given up.
+    blocked: Option<Instant>,
+    refusals: u32,
+    give_up: Timer,
     short_lives: u8,
-    few: u8,
-    refreshed: bool,
 }
 
 /// So many connections that opened and died before a useful frame block the path (F5).
@@ -257,14 +285,14 @@ impl Link {
             ended: None,
             outage: Timer::disarmed(),
             suspended: false,
-            blocked: false,
+            blocked: None,
+            refusals: 0,
+            give_up: Timer::disarmed(),
             short_lives: 0,
-            few: 0,
-            refreshed: false,
         }
     }
 
-    /// Begins to dial, or begins anew after a failure: an operator's word clears what was learned (P5). An acceptor only
+    /// Begins to dial, or begins anew after a failure: the application's word clears what was learned (P5). An acceptor only
     /// begins to count its outage.
     pub fn start(&mut self, now: Instant) {
         match self.phase {
@@ -388,10 +416,7 @@ impl Link {
         if let Phase::Up { useful, stable, .. } = &mut self.phase {
             *useful = true;
             let proven = !stable.is_armed();
-            self.short_lives = 0;
-            self.blocked = false;
-            self.few = 0;
-            self.refreshed = false;
+            self.unblock();
             if proven {
                 self.backoff.reset();
             }
@@ -424,6 +449,7 @@ impl Link {
         }
         self.outage.disarm();
         self.suspended = false;
+        self.unblock();
         match self.phase {
             Phase::Up { link, .. } => self.close_with(now, link, self.config.farewell, Reason::Ours),
             Phase::Connecting { link, .. } | Phase::Handshaking { link, .. } => {
@@ -436,9 +462,8 @@ impl Link {
         }
     }
 
-    /// The network changed, or an operator says so: what was learned is void, and waiting ends now, also after a failure
-    /// (P5).
-    pub fn network_changed(&mut self, now: Instant) {
+    /// Try now: what was learned is void, and waiting ends, also after a failure (P5).
+    pub fn retry_now(&mut self, now: Instant) {
         self.forget_failures(now);
         if matches!(self.phase, Phase::Waiting { .. } | Phase::Failed) {
             self.connect(now);
@@ -462,6 +487,7 @@ impl Link {
             extend(&mut candidate.verdict);
         }
         extend(&mut self.outage);
+        extend(&mut self.give_up);
     }
 
     /// Fires what is due.
@@ -474,9 +500,13 @@ impl Link {
             self.ending = Some((link, Ending::Drop));
             self.lost(now, link, Reason::Replaced, RetryHint::NONE, rng);
         }
+        let _ = self.give_up.fire(now);
+        let gives_up = self.gives_up();
         match &mut self.phase {
             Phase::Waiting { retry } => {
-                if retry.fire(now) {
+                if gives_up {
+                    self.fail();
+                } else if retry.fire(now) {
                     self.connect(now);
                 }
             }
@@ -565,9 +595,9 @@ impl Link {
         self.candidate.is_some()
     }
 
-    /// Whether something on the way keeps WebSockets out (F5).
+    /// Since when the path is blocked: refused by the peer, or by something on the way (F5, B10).
     #[must_use]
-    pub const fn blocked(&self) -> bool {
+    pub const fn blocked_since(&self) -> Option<Instant> {
         self.blocked
     }
 
@@ -677,10 +707,8 @@ impl Link {
         let class = retry_class(self.config.rows, reason);
         let opened = matches!(self.phase, Phase::Handshaking { .. } | Phase::Up { .. });
         let earned = matches!(&self.phase, Phase::Up { stable, useful, .. } if *useful || !stable.is_armed());
-        if opened && !earned && class != RetryClass::Wait {
-            self.short_lives = self.short_lives.saturating_add(1);
-            self.blocked |= self.short_lives >= SHORT_LIVES;
-        }
+        let short = opened && !earned && class != RetryClass::Wait;
+        self.short_lives = self.short_lives.saturating_add(u8::from(short));
         if self.config.role == Role::Acceptor {
             self.phase = Phase::Idle;
             if let Some(candidate) = self.candidate.take() {
@@ -690,9 +718,27 @@ impl Link {
         }
         // One message is to blame (F4); but a peer that ends every connection so is not asked once a second for ever.
         let class = if class == RetryClass::PerMessage && !earned { RetryClass::Retry } else { class };
-        let Some(delay) = self.delay(class, hint, rng) else {
-            self.phase = Phase::Failed;
-            return;
+        if class == RetryClass::Refused || (short && self.short_lives >= SHORT_LIVES) {
+            self.refused(now);
+        }
+        if self.gives_up() {
+            return self.fail();
+        }
+        let delay = match class {
+            RetryClass::Terminal | RetryClass::Replaced => return self.fail(),
+            RetryClass::Wait | RetryClass::PerMessage => self.backoff.wait(hint, rng),
+            RetryClass::Retry | RetryClass::Spread | RetryClass::Slow | RetryClass::Refused => {
+                if class == RetryClass::Slow {
+                    self.backoff.penalize(2);
+                }
+                if self.blocked.is_some() {
+                    self.backoff.next_up_to(self.config.blocked, hint, rng)
+                } else if self.suspended {
+                    self.backoff.slowest(hint, rng)
+                } else {
+                    self.backoff.next(hint, rng)
+                }
+            }
         };
         let mut retry = Timer::disarmed();
         // Strictly later, whatever the configuration says: an attempt that fails at once must not spin (T4).
@@ -700,32 +746,38 @@ impl Link {
         self.phase = Phase::Waiting { retry };
     }
 
-    /// The delay before the next attempt; `None`: there is none.
-    fn delay(&mut self, class: RetryClass, hint: RetryHint, rng: &mut SplitMix64) -> Option<Duration> {
-        match class {
-            RetryClass::Wait | RetryClass::PerMessage => return Some(self.backoff.wait(hint, rng)),
-            RetryClass::Terminal | RetryClass::Replaced => return None,
-            RetryClass::Few(tries) => {
-                self.few = self.few.saturating_add(1);
-                return (self.few < tries).then(|| self.backoff.slowest(hint, rng));
+    /// Counts a refusal; the first one blocks the path.
+    fn refused(&mut self, now: Instant) {
+        self.refusals = self.refusals.saturating_add(1);
+        if self.blocked.is_none() {
+            self.blocked = Some(now);
+            if let GiveUp::After(span) = self.config.give_up {
+                self.give_up.arm(now.after(span));
             }
-            RetryClass::Refresh => {
-                if self.refreshed {
-                    return None;
-                }
-                self.refreshed = true;
-            }
-            RetryClass::Slow => self.backoff.penalize(2),
-            RetryClass::Blocked => self.blocked = true,
-            RetryClass::Retry | RetryClass::Spread => {}
         }
-        Some(if self.blocked {
-            self.backoff.next_up_to(self.config.blocked, hint, rng)
-        } else if self.suspended {
-            self.backoff.slowest(hint, rng)
-        } else {
-            self.backoff.next(hint, rng)
-        })
+    }
+
+    /// Whether the path is blocked and not waited for any longer (B10).
+    fn gives_up(&self) -> bool {
+        match self.config.give_up {
+            GiveUp::Never => false,
+            GiveUp::After(_) => self.blocked.is_some() && !self.give_up.is_armed(),
+            GiveUp::Refusals(most) => self.refusals >= most,
+        }
+    }
+
+    /// Ends for as long as the application says nothing. What it was refused with can still be read.
+    const fn fail(&mut self) {
+        self.give_up.disarm();
+        self.outage.disarm();
+        self.phase = Phase::Failed;
+    }
+
+    const fn unblock(&mut self) {
+        self.blocked = None;
+        self.refusals = 0;
+        self.give_up.disarm();
+        self.short_lives = 0;
     }
 
     fn outage_begins(&mut self, now: Instant) {
@@ -740,10 +792,7 @@ impl Link {
             self.outage_begins(now);
         }
         self.backoff.reset();
-        self.blocked = false;
-        self.short_lives = 0;
-        self.few = 0;
-        self.refreshed = false;
+        self.unblock();
     }
 }
 
@@ -760,6 +809,7 @@ impl Timers for Link {
             see(Wake::Probe, &candidate.verdict);
         }
         see(Wake::Suspend, &self.outage);
+        see(Wake::GiveUp, &self.give_up);
     }
 }
 

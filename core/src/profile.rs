@@ -289,14 +289,14 @@ mod tests {
     }
 
     #[test]
-    fn b_to_a_miner_1000_says_nothing_and_1008_few() {
+    fn b_to_a_miner_1000_says_nothing_and_1008_is_a_refusal() {
         let rows = BETTENSOR_MINER.link.rows;
         assert_eq!(
             retry_class(rows, Reason::Closed(1000)),
             RetryClass::Retry,
             "\"New connection established\", or it stops"
         );
-        assert_eq!(retry_class(rows, Reason::Closed(1008)), RetryClass::Few(5), "not in the metagraph");
+        assert_eq!(retry_class(rows, Reason::Closed(1008)), RetryClass::Refused, "not in the metagraph");
         assert_eq!(retry_class(rows, Reason::Closed(4003)), RetryClass::Replaced);
     }
 

@@ -252,7 +252,7 @@ impl fmt::Display for TlsFault {
 ///
 /// ```
 /// use bowline::{Reason, RetryClass, retry_class};
-/// assert_eq!(retry_class(&[], Reason::Status(426)), RetryClass::Blocked);
+/// assert_eq!(retry_class(&[], Reason::Status(401)), RetryClass::Refused);
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum RetryClass {
@@ -264,17 +264,14 @@ pub enum RetryClass {
     Slow,
     /// The peer is not ready yet: the profile's ordinary delay, and nothing counts as a failure (Gonka's 1008).
     Wait,
-    /// As `Retry` at the longest delay, and after this many in a row the link has failed.
-    Few(u8),
     /// One message was too large: the connection is not blamed (rule F4).
     PerMessage,
-    /// Credentials must be refreshed: tried once more, then failed.
-    Refresh,
-    /// Something on the way does not let WebSockets through (rule F5): probed seldom.
-    Blocked,
-    /// Another connection has our place: do not reconnect.
+    /// A refusal, by the peer or by something on the way: the path is blocked (rule F5), and tried ever more slowly as long
+    /// as [`GiveUp`](crate::GiveUp) allows (rule B10).
+    Refused,
+    /// Another connection has this side's place: do not reconnect (rule R8).
     Replaced,
-    /// Never again, unless the application says so.
+    /// The end of the session. No row of [`STANDARD`] says so, but one of an application's own may (rule B10).
     Terminal,
 }
 
@@ -308,31 +305,37 @@ pub struct CloseRule(pub CloseMatch, pub RetryClass);
 /// The rows every profile ends with. Sources: RFC 6455 section 7.4, IANA's registry for 1012 to 1014, and the ranges
 /// that Centrifugo and Pusher made customary (3000-3499 and 4000-4499 try again, 3500-3999 and 4500-4999 do not).
 pub const STANDARD: &[CloseRule] = &[
-    CloseRule(CloseMatch::Close(1002, 1003), RetryClass::Few(3)),
-    CloseRule(CloseMatch::Close(1007, 1007), RetryClass::Few(3)),
-    CloseRule(CloseMatch::Close(1008, 1008), RetryClass::Few(5)),
+    CloseRule(CloseMatch::Close(1002, 1003), RetryClass::Refused),
+    CloseRule(CloseMatch::Close(1007, 1008), RetryClass::Refused),
     CloseRule(CloseMatch::Close(1009, 1009), RetryClass::PerMessage),
-    CloseRule(CloseMatch::Close(1010, 1010), RetryClass::Terminal),
+    CloseRule(CloseMatch::Close(1010, 1010), RetryClass::Refused),
     CloseRule(CloseMatch::Close(1012, 1012), RetryClass::Spread),
     CloseRule(CloseMatch::Close(1013, 1013), RetryClass::Slow),
+    CloseRule(CloseMatch::Close(3500, 3999), RetryClass::Refused),
     CloseRule(CloseMatch::Close(4003, 4003), RetryClass::Replaced),
-    CloseRule(CloseMatch::Close(4401, 4401), RetryClass::Refresh),
+    CloseRule(CloseMatch::Close(4401, 4401), RetryClass::Refused),
     CloseRule(CloseMatch::Close(4409, 4409), RetryClass::Replaced),
-    CloseRule(CloseMatch::Close(3500, 3999), RetryClass::Terminal),
-    CloseRule(CloseMatch::Close(4500, 4999), RetryClass::Terminal),
-    CloseRule(CloseMatch::Status(200, 200), RetryClass::Blocked),
-    CloseRule(CloseMatch::Status(401, 401), RetryClass::Refresh),
-    // By a proxy as often as by the endpoint; only 401 is the endpoint's own word about us.
-    CloseRule(CloseMatch::Status(403, 403), RetryClass::Blocked),
-    CloseRule(CloseMatch::Status(404, 404), RetryClass::Blocked),
-    CloseRule(CloseMatch::Status(407, 407), RetryClass::Blocked),
-    CloseRule(CloseMatch::Status(426, 426), RetryClass::Blocked),
+    CloseRule(CloseMatch::Close(4500, 4999), RetryClass::Refused),
+    // By the endpoint or by a proxy, for as long as that lasts: all but what is told to pass (408, 409, 425, 429).
+    CloseRule(CloseMatch::Status(200, 407), RetryClass::Refused),
+    CloseRule(CloseMatch::Status(410, 424), RetryClass::Refused),
+    CloseRule(CloseMatch::Status(426, 428), RetryClass::Refused),
     CloseRule(CloseMatch::Status(429, 429), RetryClass::Slow),
+    CloseRule(CloseMatch::Status(430, 499), RetryClass::Refused),
     CloseRule(CloseMatch::Status(503, 503), RetryClass::Spread),
-    // It speaks something else there, as with 426.
-    CloseRule(CloseMatch::Is(Reason::Subprotocol), RetryClass::Blocked),
-    // One fresh attempt after a violation, then the end (rule S7).
-    CloseRule(CloseMatch::Is(Reason::Violation), RetryClass::Few(2)),
+    // Something answers there, and it is not what was asked for: a portal, another program, another certificate.
+    CloseRule(CloseMatch::Is(Reason::Subprotocol), RetryClass::Refused),
+    CloseRule(CloseMatch::Is(Reason::NotWebSocket), RetryClass::Refused),
+    CloseRule(CloseMatch::Is(Reason::SpeaksTls), RetryClass::Refused),
+    CloseRule(CloseMatch::Is(Reason::Signer), RetryClass::Refused),
+    CloseRule(CloseMatch::Is(Reason::Tls(TlsFault::Expired)), RetryClass::Refused),
+    CloseRule(CloseMatch::Is(Reason::Tls(TlsFault::NotYetValid)), RetryClass::Refused),
+    CloseRule(CloseMatch::Is(Reason::Tls(TlsFault::UnknownIssuer)), RetryClass::Refused),
+    CloseRule(CloseMatch::Is(Reason::Tls(TlsFault::WrongName)), RetryClass::Refused),
+    CloseRule(CloseMatch::Is(Reason::Tls(TlsFault::NotTls)), RetryClass::Refused),
+    CloseRule(CloseMatch::Is(Reason::Tls(TlsFault::Refused)), RetryClass::Refused),
+    // This side refuses such a peer (rule S7).
+    CloseRule(CloseMatch::Is(Reason::Violation), RetryClass::Refused),
     CloseRule(CloseMatch::Is(Reason::Replaced), RetryClass::Replaced),
 ];
 
@@ -488,6 +491,12 @@ impl HttpOutcome {
         }
     }
 
+    /// Whether the peer has answered, and not something on the way in its place.
+    #[must_use]
+    pub const fn by_peer(self) -> bool {
+        matches!(self, Self::Answered { by_peer: true, .. })
+    }
+
     /// Whether the endpoint answered that it does not know this side, or does not let it in: 401, 403, 404 or 410.
     #[must_use]
     pub const fn turned_away(self) -> bool {
@@ -517,27 +526,36 @@ mod tests {
             (Reason::Status(503), RetryClass::Spread),
             (Reason::Closed(1013), RetryClass::Slow),
             (Reason::Status(429), RetryClass::Slow),
-            (Reason::Closed(1002), RetryClass::Few(3)),
-            (Reason::Closed(1003), RetryClass::Few(3)),
-            (Reason::Closed(1007), RetryClass::Few(3)),
-            (Reason::Closed(1008), RetryClass::Few(5)),
+            (Reason::Closed(1002), RetryClass::Refused),
+            (Reason::Closed(1003), RetryClass::Refused),
+            (Reason::Closed(1007), RetryClass::Refused),
+            (Reason::Closed(1008), RetryClass::Refused),
             (Reason::Closed(1009), RetryClass::PerMessage),
-            (Reason::Status(401), RetryClass::Refresh),
-            (Reason::Closed(4401), RetryClass::Refresh),
+            (Reason::Status(401), RetryClass::Refused),
+            (Reason::Closed(4401), RetryClass::Refused),
             (Reason::Closed(4003), RetryClass::Replaced),
             (Reason::Closed(4409), RetryClass::Replaced),
-            (Reason::Closed(1010), RetryClass::Terminal),
-            (Reason::Status(403), RetryClass::Blocked),
-            (Reason::Closed(3500), RetryClass::Terminal),
-            (Reason::Closed(4999), RetryClass::Terminal),
-            (Reason::Status(426), RetryClass::Blocked),
-            (Reason::Status(404), RetryClass::Blocked),
-            (Reason::Status(200), RetryClass::Blocked),
-            (Reason::Status(407), RetryClass::Blocked),
+            (Reason::Closed(1010), RetryClass::Refused),
+            (Reason::Status(403), RetryClass::Refused),
+            (Reason::Closed(3500), RetryClass::Refused),
+            (Reason::Closed(4999), RetryClass::Refused),
+            (Reason::Status(426), RetryClass::Refused),
+            (Reason::Status(404), RetryClass::Refused),
+            (Reason::Status(200), RetryClass::Refused),
+            (Reason::Status(407), RetryClass::Refused),
             (Reason::Status(500), RetryClass::Retry),
             (Reason::PortClosed, RetryClass::Retry),
             (Reason::NoSuchName, RetryClass::Retry),
-            (Reason::Tls(TlsFault::Expired), RetryClass::Retry),
+            (Reason::Tls(TlsFault::Expired), RetryClass::Refused),
+            (Reason::Tls(TlsFault::Other), RetryClass::Retry),
+            (Reason::SpeaksTls, RetryClass::Refused),
+            (Reason::Status(302), RetryClass::Refused),
+            (Reason::Status(400), RetryClass::Refused),
+            (Reason::Status(408), RetryClass::Retry),
+            (Reason::Status(409), RetryClass::Retry),
+            (Reason::Status(425), RetryClass::Retry),
+            (Reason::Status(502), RetryClass::Retry),
+            (Reason::Foreign(401), RetryClass::Refused),
             (Reason::Mute, RetryClass::Retry),
             (Reason::Timeout, RetryClass::Retry),
             (Reason::Dead, RetryClass::Retry),

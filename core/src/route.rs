@@ -9,21 +9,24 @@
 //!            └──────── connection up, heard, stable 2 s, and 10 s on HTTP ───────┘
 //!                      (the first connection, or HTTP failing: at once)
 //!
-//!   HTTP:  good ──busy, unreached, unknown──▶ waits its back-off, one request at a time ──any answer──▶ good
+//!   HTTP:  good ──a request of any kind fails──▶ waits its back-off, one request at a time ──┐
+//!            ▲                       └── refused: blocked, up to the blocked ceiling           │
+//!            └───────── the peer has answered a request of each kind that failed ─────────────┘
 //! ```
 //!
 //! Traffic stays on HTTP while the WebSocket is probed; a flap doubles the stability asked for, to five minutes. Because
 //! ids are shared, the switch itself can neither lose nor double anything (P6).
 //!
 //! Invariants: without HTTP the path is the WebSocket; a path is never changed by time alone without a timer that says so;
-//! the hedge budget never goes below zero.
+//! the hedge budget never goes below zero; of what is not the first try of a message, no more leaves than the bucket holds.
 //! Field bugs: one blip and the session stays on HTTP for good; fallback entered on the first error; a WebSocket that opens
-//! and dies counted as good; a mute peer that costs the full wait for every message.
-//! Rules: F0, F1, F3, F6, F7, P1–P6, the eight outcomes' effect on the path.
+//! and dies counted as good; a mute peer that costs the full wait for every message; greetings and polls outside of every
+//! back-off; one kind of request that succeeds and has another, which is refused, asked again at once.
+//! Rules: F0, F1, F3, F6, F7, H9, P1–P6, B10, B11, the outcomes' effect on the path.
 
-use crate::backoff::{Backoff, BackoffConfig};
+use crate::backoff::{Backoff, BackoffConfig, LONGEST_HINT};
 use crate::outbox::Path;
-use crate::reason::{HttpClass, HttpOutcome, RetryHint};
+use crate::reason::{HttpClass, HttpOutcome, RetryClass, RetryHint, retry_class};
 use crate::rng::SplitMix64;
 use crate::time::{Instant, Timer, Timers, Wake};
 use core::time::Duration;
@@ -70,7 +73,7 @@ pub struct RouteConfig {
     pub deadline: Duration,
     /// Delays between tries of a failing HTTP path. Default 100 ms + U(0, min(30 s, 1 s · 2ⁿ)).
     pub backoff: BackoffConfig,
-    /// The ceiling of these delays while the endpoint is gone or refuses us. Default 10 min.
+    /// The ceiling of these delays while the path is refused. Default 10 min (B10).
     pub blocked: Duration,
 }
 
@@ -112,6 +115,40 @@ const REFILL: Duration = Duration::from_secs(10);
 /// So many waits in a row without an answer on a connection, and traffic goes elsewhere (P3).
 const SOFT_FAILURES: u8 = 2;
 
+/// So many repetitions may leave at once: two rounds of the requests that may be under way together, so that an answer that
+/// was lost with each of them is asked for again without delay.
+const REPEATS: u32 = 8;
+
+/// And one more each second: as often as one message by itself is tried at most. So a session whose messages all fail makes
+/// no more requests than a session with one such message (H9).
+const REPEAT_EVERY: Duration = Duration::from_secs(1);
+
+/// What a request is for. That one kind succeeds says nothing about another one, which may go to another URL (B11).
+///
+/// ```
+/// # use bowline::RequestKind;
+/// assert_ne!(RequestKind::Message, RequestKind::Poll);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum RequestKind {
+    /// It carries a message.
+    Message,
+    /// It greets a native peer.
+    Greeting,
+    /// It asks a native peer for what there is.
+    Poll,
+}
+
+impl RequestKind {
+    const fn bit(self) -> u8 {
+        match self {
+            Self::Message => 1,
+            Self::Greeting => 2,
+            Self::Poll => 4,
+        }
+    }
+}
+
 /// Decides the path for everything that is sent.
 ///
 /// ```
@@ -143,8 +180,13 @@ pub struct Route {
     refill: Timer,
     backoff: Backoff,
     retry: Timer,
-    failing: bool,
-    refreshed: bool,
+    /// The kinds of requests that failed and have not succeeded since, a bit each.
+    failing: u8,
+    /// Since when HTTP is refused.
+    blocked: Option<Instant>,
+    /// When the bucket of repetitions is full again; and, while it is empty, when it holds the next one.
+    repeats_full: Instant,
+    repeat: Timer,
 }
 
 impl Route {
@@ -165,8 +207,10 @@ impl Route {
             refill: Timer::disarmed(),
             backoff: Backoff::new(config.backoff),
             retry: Timer::disarmed(),
-            failing: false,
-            refreshed: false,
+            failing: 0,
+            blocked: None,
+            repeats_full: Instant::ZERO,
+            repeat: Timer::disarmed(),
         }
     }
 
@@ -177,6 +221,8 @@ impl Route {
         }
         self.config.http = yes;
         if yes {
+            // Perhaps under another URL, of which nothing is known.
+            self.forget_failures();
             self.start(now);
         } else {
             self.grace.disarm();
@@ -244,38 +290,39 @@ impl Route {
         }
     }
 
-    /// A request ended.
-    pub fn posted(&mut self, now: Instant, outcome: HttpOutcome, rng: &mut SplitMix64) {
-        let delay = match outcome.class() {
-            HttpClass::Delivered | HttpClass::Rejected | HttpClass::TooLarge | HttpClass::DelayMessage => {
-                if outcome.class() == HttpClass::Delivered {
-                    self.budget = self.budget.saturating_add(1).min(BUDGET);
-                }
-                // The answer to a request that left before the path failed does not cut its wait short.
-                if !self.http_waits() {
-                    self.backoff.reset();
-                    self.failing = false;
-                    self.refreshed = false;
-                }
-                return;
+    /// A request ended. It shows that the path is good where the peer has answered it, and only of requests of its kind; a
+    /// go-between's answer shows nothing. What delays one message alone is the outbox's business; a greeting or a poll is no
+    /// message, so everything but a success is held against the path (B11).
+    pub fn posted(&mut self, now: Instant, kind: RequestKind, outcome: HttpOutcome, rng: &mut SplitMix64) {
+        let class = outcome.class();
+        let message = kind == RequestKind::Message;
+        if class == HttpClass::Delivered || (message && class != HttpClass::DelayPath) {
+            if message && class == HttpClass::Delivered {
+                self.budget = self.budget.saturating_add(1).min(BUDGET);
             }
-            HttpClass::DelayPath => match outcome {
-                // Several that were under way together have failed once.
-                HttpOutcome::Unreached(_) | HttpOutcome::Unknown(_) if self.http_waits() => return,
-                HttpOutcome::Unreached(_) | HttpOutcome::Unknown(_) => self.backoff.next(RetryHint::NONE, rng),
-                HttpOutcome::Answered { status: 429 | 502..=504, after, .. } => {
-                    self.backoff.next(RetryHint::after(after), rng)
+            // The answer to a request that left before the path failed does not cut its wait short.
+            if outcome.by_peer() && !self.http_waits() {
+                self.failing &= !kind.bit();
+                if self.failing == 0 {
+                    self.forget_failures();
                 }
-                // Credentials may have been refreshed meanwhile: one ordinary try, then seldom.
-                HttpOutcome::Answered { status: 401 | 403, .. } if !self.refreshed => {
-                    self.refreshed = true;
-                    self.backoff.next(RetryHint::NONE, rng)
-                }
-                HttpOutcome::Answered { .. } => self.backoff.next_up_to(self.config.blocked, RetryHint::NONE, rng),
-            },
+            }
+            return;
+        }
+        self.failing |= kind.bit();
+        let hint = RetryHint::after(outcome.after());
+        let refused = retry_class(&[], outcome.reason()) == RetryClass::Refused;
+        if refused {
+            self.blocked.get_or_insert(now);
+        }
+        let delay = if self.http_waits() {
+            // Several that were under way together have failed once. The longest wait counts: `Retry-After` is a lower bound.
+            hint.after.min(LONGEST_HINT)
+        } else if refused {
+            self.backoff.next_up_to(self.config.blocked, hint, rng)
+        } else {
+            self.backoff.next(hint, rng)
         };
-        self.failing = true;
-        // Of several that were under way, the longest wait counts: a peer's `Retry-After` is a lower bound.
         let until = now.after(delay.max(Duration::from_millis(1)));
         self.retry.arm(self.retry.at().map_or(until, |at| at.max(until)));
         if self.path == Path::Http && self.side != Side::Down {
@@ -283,13 +330,23 @@ impl Route {
         }
     }
 
-    /// The network changed, or an operator says so: what was learned is void (P5).
-    pub fn network_changed(&mut self, now: Instant) {
+    /// Something leaves that is not the first try of a message: a message once more, a greeting, a poll after one that failed
+    /// (H9).
+    pub fn repeats(&mut self, now: Instant) {
+        self.repeats_full = self.repeats_full.max(now).after(REPEAT_EVERY);
+        let others = REPEAT_EVERY.saturating_mul(REPEATS.saturating_sub(1));
+        let next = self.repeats_full.since(now).saturating_sub(others);
+        if !next.is_zero() {
+            self.repeat.arm(now.after(next));
+        }
+    }
+
+    /// Try now: what was learned is void (P5).
+    pub fn retry_now(&mut self, now: Instant) {
         self.flaps = 0;
-        self.retry.disarm();
-        self.failing = false;
-        self.refreshed = false;
-        self.backoff.reset();
+        self.forget_failures();
+        self.repeats_full = Instant::ZERO;
+        self.repeat.disarm();
         if matches!(self.side, Side::Probing { .. }) {
             self.promote.arm_by(now.after(self.config.stable.max(Duration::from_millis(1))));
         }
@@ -310,6 +367,7 @@ impl Route {
         self.grace.disarm();
         self.promote.disarm();
         self.retry.disarm();
+        self.repeat.disarm();
         self.refill.disarm();
     }
 
@@ -324,7 +382,7 @@ impl Route {
         if self.refill.fire(now) {
             self.budget = self.budget.max(HEDGE_FLOOR.saturating_add(1));
         }
-        let _ = self.retry.fire(now);
+        let _ = (self.retry.fire(now), self.repeat.fire(now));
     }
 
     /// Takes one hedge out of the budget; false: there is none left, or no HTTP to hedge with. One comes back in time, or a
@@ -352,7 +410,13 @@ impl Route {
     /// Whether a request may leave now, with so many under way.
     #[must_use]
     pub fn may_post(&self, underway: usize) -> bool {
-        self.config.http && !self.retry.is_armed() && underway < if self.failing { 1 } else { self.config.posts }
+        self.config.http && !self.http_waits() && underway < if self.http_failing() { 1 } else { self.config.posts }
+    }
+
+    /// Whether, of those that may leave, one that is not the first try of a message may (H9).
+    #[must_use]
+    pub fn may_repeat(&self) -> bool {
+        !self.repeat.is_armed()
     }
 
     /// When the next request may leave, while the path waits.
@@ -382,7 +446,13 @@ impl Route {
     /// Whether the HTTP path is failing at the moment.
     #[must_use]
     pub const fn http_failing(&self) -> bool {
-        self.failing
+        self.failing != 0
+    }
+
+    /// Since when HTTP is blocked: refused by the peer, or by something on the way (B10).
+    #[must_use]
+    pub const fn blocked_since(&self) -> Option<Instant> {
+        self.blocked
     }
 
     /// Hedges left in the budget, in tenths (F3).
@@ -392,7 +462,14 @@ impl Route {
     }
 
     fn http_waits(&self) -> bool {
-        self.failing && self.retry.is_armed()
+        self.retry.is_armed()
+    }
+
+    const fn forget_failures(&mut self) {
+        self.backoff.reset();
+        self.retry.disarm();
+        self.failing = 0;
+        self.blocked = None;
     }
 
     fn begin_grace(&mut self, now: Instant) {
@@ -446,6 +523,7 @@ impl Timers for Route {
         see(Wake::Path, &self.grace);
         see(Wake::Path, &self.promote);
         see(Wake::Http, &self.retry);
+        see(Wake::Http, &self.repeat);
         see(Wake::Http, &self.refill);
     }
 }

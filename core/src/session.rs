@@ -40,7 +40,7 @@ use crate::reason::{HttpClass, HttpOutcome, Reason, RetryHint};
 use crate::resume::{Greeting, ResumeRefusal};
 use crate::ring::Slots;
 use crate::rng::SplitMix64;
-use crate::route::Route;
+use crate::route::{RequestKind, Route};
 use crate::time::{Instant, Timer, Timers, Wake};
 use core::fmt;
 use core::hash::{Hash, Hasher};
@@ -153,7 +153,7 @@ impl Head {
 pub enum Input<P> {
     /// Time has passed.
     Tick,
-    /// Begin; or begin again after `Failed` where HTTP kept the session.
+    /// Begin, or begin again after a failure.
     Start,
     /// A peer has connected to us.
     Accept,
@@ -267,8 +267,9 @@ pub enum Input<P> {
         /// What.
         verdict: Verdict,
     },
-    /// The network changed: what was learned is void (P5).
-    NetworkChanged,
+    /// Try now: a waiting attempt begins at once on either path, also after a failure, and what was learned is void (P5). The
+    /// one word for a network that has changed, for new credentials, and for a user who does not want to wait.
+    RetryNow,
     /// There is an HTTP path from now on, or there is none any more; at first it is as the configuration says.
     Http {
         /// Whether there is one.
@@ -578,7 +579,7 @@ pub enum State {
     Suspended,
     /// Finishing what is under way.
     Closing,
-    /// Ended by the peer's terminal word.
+    /// Replaced by another connection (R8), or given up (B10); [`Session::path_status`] says why.
     Failed,
     /// Ended by us.
     Closed,
@@ -725,6 +726,9 @@ pub struct PathStatus {
     pub reason: Option<Reason>,
     /// When the next attempt or request may begin; `None` if nothing waits.
     pub next_attempt: Option<Instant>,
+    /// Since when the path is blocked: refused by the peer or by something on the way, with nothing useful since (F5, B10);
+    /// `None` if it is not.
+    pub blocked_since: Option<Instant>,
 }
 
 /// A write that does not move for this long ends the connection (section 4.14: send deadline, 5 s in every profile).
@@ -1076,9 +1080,9 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         self.enter(now, |session| session.on_complete(delivery, verdict))
     }
 
-    /// [`Input::NetworkChanged`].
-    pub fn network_changed(&mut self, now: Instant) {
-        self.enter(now, Self::on_network_changed);
+    /// [`Input::RetryNow`].
+    pub fn retry_now(&mut self, now: Instant) {
+        self.enter(now, Self::on_retry_now);
     }
 
     /// [`Input::Http`].
@@ -1134,8 +1138,13 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             Path::WebSocket => PathStatus {
                 reason: self.link.ended().map(|(_, reason)| reason),
                 next_attempt: self.link.next_attempt(),
+                blocked_since: self.link.blocked_since(),
             },
-            Path::Http => PathStatus { reason: self.http_reason, next_attempt: self.route.next_attempt() },
+            Path::Http => PathStatus {
+                reason: self.http_reason,
+                next_attempt: self.route.next_attempt(),
+                blocked_since: self.route.blocked_since(),
+            },
         }
     }
 
@@ -1246,8 +1255,8 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
                 Err((why, payload)) => Reply::Refused(why, payload),
             },
             Input::Complete { delivery, verdict } => done(self.on_complete(delivery, verdict)),
-            Input::NetworkChanged => {
-                self.on_network_changed();
+            Input::RetryNow => {
+                self.on_retry_now();
                 Reply::Done
             }
             Input::Http { yes } => {
@@ -1293,11 +1302,13 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     }
 
     fn on_posted(&mut self, post: PostId, outcome: HttpOutcome) -> bool {
-        // A native peer that does not know us is greeted first; it is no fault of the path. Who has a connection was.
+        // A native peer that does not know us is greeted first, but not in a loop (B11). Who has a connection was.
         if outcome.turned_away() && self.native.is_some() && self.live.is_none() {
-            let taken = self.outbox.on_posted(self.now, post, HttpOutcome::Unreached(outcome.reason()));
+            let outcome = HttpOutcome::Unreached(outcome.reason());
+            let taken = self.outbox.on_posted(self.now, post, outcome);
             if taken {
                 self.forgotten();
+                self.route.posted(self.now, RequestKind::Message, outcome, &mut self.rng);
             }
             return self.taken(taken);
         }
@@ -1306,7 +1317,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             self.request_ended(Some(post.seq), outcome);
         }
         if taken && !self.finished() {
-            self.route.posted(self.now, outcome, &mut self.rng);
+            self.route.posted(self.now, RequestKind::Message, outcome, &mut self.rng);
         }
         self.taken(taken)
     }
@@ -1354,10 +1365,10 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         self.taken(taken)
     }
 
-    fn on_network_changed(&mut self) {
+    fn on_retry_now(&mut self) {
         self.unlearn(self.interval);
-        self.link.network_changed(self.now);
-        self.route.network_changed(self.now);
+        self.link.retry_now(self.now);
+        self.route.retry_now(self.now);
         self.outbox.rescan();
         if let Some(live) = &mut self.live {
             live.beat.probe(self.now, self.outbox.unanswered());
@@ -1800,11 +1811,11 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         self.closing || self.failed()
     }
 
-    /// There will be no connection and no HTTP: of a native client that another one has replaced, because it would take the
-    /// session from that one (R8).
+    /// The connection was given up (B10), or another one has its place (R8): then a plain session goes on by HTTP; a native one
+    /// would take the session from that other one.
     fn failed(&self) -> bool {
-        let over = !self.route.has_http() || (self.native.is_some() && self.link.replaced());
-        over && self.link.state() == LinkState::Failed
+        let goes_on = self.route.has_http() && self.native.is_none() && self.link.replaced();
+        self.link.state() == LinkState::Failed && !goes_on
     }
 
     /// A frame with what it says.

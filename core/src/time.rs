@@ -195,6 +195,8 @@ pub enum Wake {
     Retry,
     /// The session's long-outage limit (B8).
     Suspend,
+    /// A refused path is given up (B10).
+    GiveUp,
     /// The connection has been up long enough to clear the back-off (B3).
     Stable,
     /// The close handshake's limit (L8).

@@ -403,7 +403,7 @@ fn a_changed_network_is_tried_at_once(pair: Pair) {
     });
     world.ws.set(Fault::Reset);
     eventually("it waits", || world.receiver.status().state == State::Waiting);
-    world.receiver.network_changed();
+    world.receiver.retry_now();
     eventually("a connection", || world.receiver.status().state == State::Up);
     world.stop();
 }

@@ -8,7 +8,7 @@
 use bowline::{
     AckWait, Arrival, Config, ContentKey, Ending, Event, GONKA_API_NODE, GONKA_ML_NODE, Head, HeartbeatConfig,
     HttpOutcome, InlineSession, Input, Instant, Jitter, LinkId, MessageId, OnNewLink, Origin, Outcome, Path, Policy,
-    Ready, Reason, Reply, RequestId, RetryClass, RetryHint, Role, State, Verdict, Wake, retry_class,
+    Ready, Reason, Reply, RequestId, RetryHint, Role, State, Verdict, Wake,
 };
 use bowline_tests::sim::{Agenda, Driver, Effect, at, ms, s};
 use core::time::Duration;
@@ -248,7 +248,7 @@ fn p5_a_network_that_is_back_is_tried_at_once() {
     rig.send(1, Policy::DEFAULT);
     rig.run_until(|rig| rig.agenda.next().is_none() && rig.driver.wake().unwrap().since(at(rig.now())) > s(10));
     let (now, before) = (rig.now(), rig.log.len());
-    assert_eq!(rig.give(Input::NetworkChanged), Reply::Done);
+    assert_eq!(rig.give(Input::RetryNow), Reply::Done);
     let at_once = &rig.log[before..];
     assert!(at_once.iter().any(|(_, effect)| connect(*effect)), "{at_once:?}");
     assert!(at_once.iter().any(|(_, effect)| matches!(effect, Effect::Post(..))), "{at_once:?}");
@@ -354,26 +354,17 @@ fn b2_the_first_retry_after_a_mass_disconnect_is_spread() {
     assert!(peak(&when, s(3)) < 85, "fifty are to be expected in three seconds");
 }
 
-/// What an answer means stands in one table, and only 401, said twice, is about us: anything else may have been said by
-/// something on the way (rule F5). There, every 4xx was the end.
+/// What an answer means stands in one table, and none is the end: it may have been said by something on the way, and
+/// consent comes back (rule B10). There, every 4xx was the end; here it was 401, said twice within a second.
 #[test]
-fn f5_only_an_explicit_refusal_is_fatal() {
-    let attempts = |reason| {
+fn b10_no_answer_is_fatal() {
+    for reason in (200..600).map(Reason::Status).chain([Reason::PortClosed, Reason::Timeout, Reason::Closed(1006)]) {
         let mut rig = Rig::new(Config::DEFAULT, fails(reason, RetryHint::NONE));
         rig.run_until(|rig| rig.times(connect).len() == 30 || rig.session().state() == State::Failed);
-        rig.times(connect).len()
-    };
-    for status in 200..600 {
-        let fatal = status == 401;
-        assert_eq!(attempts(Reason::Status(status)), if fatal { 2 } else { 30 }, "{status}");
-        assert_eq!(retry_class(&[], Reason::Status(status)) == RetryClass::Refresh, fatal);
-    }
-    for reason in [Reason::PortClosed, Reason::Timeout, Reason::Closed(1006)] {
-        assert_eq!(attempts(reason), 30, "{reason:?}");
+        assert_eq!(rig.times(connect).len(), 30, "{reason:?}");
     }
 
-    // A posted message is not lost by it either: the request is, and it is made again (section "The eight HTTP
-    // outcomes").
+    // A posted message is not lost by it either: the request is, and it is made again (section "The HTTP outcomes").
     let mut config = Config::DEFAULT;
     config.route.http = true;
     for status in (200..600).filter(|status| !matches!(status, 200..=299 | 400 | 410 | 413 | 422)) {
@@ -637,7 +628,7 @@ fn l9_nothing_leaves_before_the_greeting() {
         rig.send(n, Policy::DEFAULT);
     }
     rig.run(s(1));
-    assert_eq!(rig.give(Input::NetworkChanged), Reply::Done);
+    assert_eq!(rig.give(Input::RetryNow), Reply::Done);
     let before = rig.run(ms(8_999));
     assert_eq!(rig.session().state(), State::Handshaking);
     assert_eq!(times(&before, framed), []);
@@ -779,7 +770,7 @@ fn l4_an_adapter_may_be_cancelled_between_any_two_polls() {
                 let Some(Arrival::Deliver { delivery, .. }) = session.received(now, link, head) else { panic!() };
                 assert!(session.complete(now, delivery, Verdict::Done));
                 session.send(now, half, 10, Policy::DEFAULT).unwrap();
-                session.network_changed(now);
+                session.retry_now(now);
                 session.writable(now, link, true);
             } else {
                 session.tick(now);

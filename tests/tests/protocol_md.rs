@@ -12,9 +12,9 @@ use bowline::wire::native;
 use bowline::wire::timestamp::Timestamp;
 use bowline::{
     AckWait, Answer, BETTENSOR_MINER, BackoffConfig, CloseMatch, CloseRule, Config, GONKA_API_NODE, GONKA_ML_NODE,
-    HeartbeatConfig, Hedge, HttpClass, HttpOutcome, InboxConfig, Jitter, LinkConfig, NATIVE, NATIVE_PEER, NativeConfig,
-    Newcomer, OnReject, OutboxConfig, ProgramLife, Proof, Ready, Reason, RetryClass, Role, RouteConfig, TlsFault,
-    VILLAGE_VIEWER, retry_class,
+    GiveUp, HeartbeatConfig, Hedge, HttpClass, HttpOutcome, InboxConfig, Jitter, LinkConfig, NATIVE, NATIVE_PEER,
+    NativeConfig, Newcomer, OnReject, OutboxConfig, ProgramLife, Proof, Ready, Reason, RetryClass, Role, RouteConfig,
+    TlsFault, VILLAGE_VIEWER, retry_class,
 };
 use core::time::Duration;
 use serde_json::Value;
@@ -29,10 +29,10 @@ const RULES: &[(&str, &[u8])] = &[
     ("I", &[1, 2, 3, 4, 5]),
     ("S", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]),
     ("R", &[1, 2, 3, 4, 5, 6, 7, 8, 9]),
-    ("H", &[1, 2, 3, 4, 5, 6]),
+    ("H", &[1, 2, 3, 4, 5, 6, 9]),
     ("F", &[0, 1, 2, 3, 4, 5, 6, 7]),
     ("P", &[1, 2, 3, 4, 5, 6, 8]),
-    ("B", &[1, 2, 3, 4, 5, 6, 7, 8, 9]),
+    ("B", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]),
     ("L", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]),
     ("T", &[1, 2, 3, 4, 5, 6]),
     ("U", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]),
@@ -85,9 +85,20 @@ fn causes() -> impl Iterator<Item = Reason> {
     let words = [
         Reason::PortClosed,
         Reason::NoSuchName,
-        Reason::Tls(TlsFault::Other),
+        Reason::LookupFailed,
+        Reason::Unreachable,
+        Reason::System,
         Reason::NotWebSocket,
         Reason::Subprotocol,
+        Reason::SpeaksTls,
+        Reason::Signer,
+        Reason::Tls(TlsFault::Expired),
+        Reason::Tls(TlsFault::NotYetValid),
+        Reason::Tls(TlsFault::UnknownIssuer),
+        Reason::Tls(TlsFault::WrongName),
+        Reason::Tls(TlsFault::NotTls),
+        Reason::Tls(TlsFault::Refused),
+        Reason::Tls(TlsFault::Other),
         Reason::Timeout,
         Reason::Dead,
         Reason::Mute,
@@ -102,9 +113,24 @@ fn causes() -> impl Iterator<Item = Reason> {
 /// What one item of the table's first column speaks of; empty for "any other".
 fn named(item: &str) -> Vec<Reason> {
     match item {
-        "not connected" => {
-            vec![Reason::PortClosed, Reason::NoSuchName, Reason::Tls(TlsFault::Other), Reason::NotWebSocket]
-        }
+        "not connected" => vec![
+            Reason::PortClosed,
+            Reason::NoSuchName,
+            Reason::LookupFailed,
+            Reason::Unreachable,
+            Reason::System,
+            Reason::Tls(TlsFault::Other),
+        ],
+        "no WebSocket server" => vec![Reason::NotWebSocket],
+        "wrong scheme" => vec![Reason::SpeaksTls, Reason::Tls(TlsFault::NotTls)],
+        "signer" => vec![Reason::Signer],
+        "certificate" => vec![
+            Reason::Tls(TlsFault::Expired),
+            Reason::Tls(TlsFault::NotYetValid),
+            Reason::Tls(TlsFault::UnknownIssuer),
+            Reason::Tls(TlsFault::WrongName),
+            Reason::Tls(TlsFault::Refused),
+        ],
         "timeout" => vec![Reason::Timeout],
         "subprotocol" => vec![Reason::Subprotocol],
         "mute" => vec![Reason::Mute],
@@ -248,6 +274,7 @@ fn settings(config: Config) -> Vec<(&'static str, String)> {
         stable,
         suspend,
         blocked,
+        give_up,
         backoff,
         rows,
     } = link;
@@ -267,6 +294,7 @@ fn settings(config: Config) -> Vec<(&'static str, String)> {
         ("link.stable", span(stable)),
         ("link.suspend", span(suspend)),
         ("link.blocked", span(blocked)),
+        ("link.give_up", give_up_after(give_up)),
         ("link.backoff", delays(backoff)),
         ("link.rows", own_rows(rows)),
     ];
@@ -473,6 +501,14 @@ fn hub_settings(config: HubConfig) -> Vec<(String, String)> {
     };
     all.extend(of_session.filter(|(name, _)| differs(name.trim_start_matches("session."))));
     all
+}
+
+fn give_up_after(give_up: GiveUp) -> String {
+    match give_up {
+        GiveUp::Never => "never".to_owned(),
+        GiveUp::After(time) => span(time),
+        GiveUp::Refusals(most) => format!("{most} refusals"),
+    }
 }
 
 fn span(span: Duration) -> String {

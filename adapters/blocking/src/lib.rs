@@ -157,9 +157,10 @@ impl<W: Wire> Node<W> {
         self.shared.status()
     }
 
-    /// The network changed: try again now.
-    pub fn network_changed(&self) {
-        self.shared.network_changed();
+    /// Tries now: a waiting attempt begins at once on either path, also after a failure, and what was learned is void. The one
+    /// word for a network that has changed, for new credentials, and for a user who does not want to wait.
+    pub fn retry_now(&self) {
+        self.shared.retry_now();
     }
 
     /// The application knows whether the peer has data to send from now on, such as whether proof of compute runs at an ML

@@ -485,8 +485,8 @@ impl<W: Wire> Engine<W> {
         self.session.expect_data(self.clock.now(), yes);
     }
 
-    pub(crate) fn network_changed(&mut self) {
-        self.session.network_changed(self.clock.now());
+    pub(crate) fn retry_now(&mut self) {
+        self.session.retry_now(self.clock.now());
     }
 
     /// Gives back what waits for its turn.

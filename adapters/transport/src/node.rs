@@ -613,9 +613,10 @@ impl<W: Wire> Node<W> {
         }
     }
 
-    /// The network changed: try again now (rule P5).
-    pub fn network_changed(&self) {
-        self.with(Engine::network_changed);
+    /// Tries now: a waiting attempt begins at once on either path, also after a failure, and what was learned is void (P5). The
+    /// one word for a network that has changed, for new credentials, and for a user who does not want to wait.
+    pub fn retry_now(&self) {
+        self.with(Engine::retry_now);
     }
 
     /// The application knows whether the peer has data to send from now on, such as whether proof of compute runs at an ML

@@ -1,5 +1,5 @@
 use super::*;
-use crate::reason::CloseMatch;
+use crate::reason::{CloseMatch, TlsFault};
 use proptest::prelude::*;
 use std::vec;
 use std::vec::Vec;
@@ -42,6 +42,10 @@ fn open(link: &mut Link, rng: &mut SplitMix64) -> (Instant, LinkId) {
 
 fn retry(link: &Link) -> Option<Instant> {
     if let Phase::Waiting { retry } = &link.phase { retry.at() } else { None }
+}
+
+fn blocked(link: &Link) -> bool {
+    link.blocked_since().is_some()
 }
 
 /// Ends what there is and says how long it waits then; `None`: it has failed.
@@ -156,7 +160,7 @@ fn b6_gonkas_not_running_yet_is_a_wait_of_three_to_five_seconds_for_ever() {
         let (now, _) = open(&mut link, &mut rng);
         let waits = end(&mut link, now, Reason::Closed(1008), &mut rng).expect("it waits, it does not fail");
         assert!((3 * SECOND..=5 * SECOND).contains(&waits), "{waits:?}");
-        assert!(!link.blocked());
+        assert!(!blocked(&link));
     }
     assert_eq!(link.backoff.failures(), 0, "nothing is wrong");
 }
@@ -217,14 +221,118 @@ fn b8_an_outage_begins_with_the_end_of_the_connection() {
     assert_eq!(link.outage.at(), Some(at(1120)));
 }
 
+/// As often as a test tries; longer than any number of tries that was the end once.
 #[test]
-fn b_terminal_codes_fail_and_only_a_word_of_the_application_begins_anew() {
-    for reason in [Reason::Closed(1010), Reason::Closed(3500), Reason::Closed(4999)] {
-        assert_eq!(tries(LinkConfig::DEFAULT, reason), 1, "{reason:?}");
+fn b10_no_refusal_is_the_end_by_itself() {
+    let closed = [1002, 1003, 1007, 1008, 1010, 3500, 4401, 4999].map(Reason::Closed);
+    let answered = [200, 302, 400, 401, 403, 404, 407, 410, 426].map(Reason::Status);
+    let others = [Reason::Violation, Reason::Subprotocol, Reason::Tls(TlsFault::Expired), Reason::Foreign(401)];
+    for reason in closed.into_iter().chain(answered).chain(others) {
+        assert_eq!(tries(LinkConfig::DEFAULT, reason), usize::MAX, "{reason:?}");
     }
-    let (mut link, mut rng) = (dialer(), rng());
-    let (now, _) = open(&mut link, &mut rng);
-    assert_eq!(end(&mut link, now, Reason::Closed(1010), &mut rng), None);
+}
+
+/// The failures that the back-off has counted, and the time that has passed, after so many refusals in a row.
+fn refuse(link: &mut Link, now: Instant, times: u32, rng: &mut SplitMix64) -> Instant {
+    let mut now = now;
+    for _ in 0..times {
+        let _ = end(link, now, Reason::Status(401), rng).expect("not given up yet");
+        while link.state() == LinkState::Waiting {
+            now = link.earliest().unwrap().0;
+            link.tick(now, rng);
+        }
+        if link.state() == LinkState::Failed {
+            break;
+        }
+    }
+    now
+}
+
+#[test]
+fn b10_given_up_with_the_last_refusal_that_is_waited_for() {
+    for most in [1, 2, 7] {
+        let (mut link, mut rng) =
+            (started(LinkConfig { give_up: GiveUp::Refusals(most), ..LinkConfig::DEFAULT }), rng());
+        let now = refuse(&mut link, at(0), most - 1, &mut rng);
+        assert_eq!(end(&mut link, now, Reason::Status(403), &mut rng), None, "{most}");
+        assert_eq!(link.ended().map(|(_, reason)| reason), Some(Reason::Status(403)), "the reason can be read");
+        assert_eq!((link.blocked_since().is_some(), link.earliest()), (true, None));
+    }
+}
+
+#[test]
+fn b10_given_up_when_the_time_is_over_and_not_before() {
+    let config = LinkConfig { give_up: GiveUp::After(60 * SECOND), ..LinkConfig::DEFAULT };
+    for seed in 0..50 {
+        let (mut link, mut rng) = (started(config), SplitMix64::new(seed));
+        // An outage is no refusal, however long.
+        let _ = end(&mut link, at(0), Reason::PortClosed, &mut rng);
+        while link.state() == LinkState::Waiting {
+            let now = link.earliest().unwrap().0;
+            link.tick(now, &mut rng);
+        }
+        let now = refuse(&mut link, at(1000), u32::MAX, &mut rng);
+        assert_eq!((link.state(), now), (LinkState::Failed, at(1060)), "{seed}");
+        assert_eq!((link.blocked_since(), link.earliest()), (Some(at(1000)), None));
+    }
+}
+
+#[test]
+fn b10_an_attempt_that_is_under_way_at_the_end_may_still_succeed() {
+    let config = LinkConfig { give_up: GiveUp::After(60 * SECOND), attempt: 100 * SECOND, ..LinkConfig::DEFAULT };
+    for useful in [true, false] {
+        let (mut link, mut rng) = (started(config), rng());
+        let _ = refuse(&mut link, at(0), 1, &mut rng);
+        link.tick(at(60), &mut rng);
+        assert_eq!(link.state(), LinkState::Connecting);
+        if useful {
+            let id = link.take_connect().unwrap();
+            assert!(link.on_up(at(61), id));
+            link.on_useful();
+        }
+        assert_eq!(end(&mut link, at(62), Reason::Timeout, &mut rng).is_some(), useful, "or in any way not");
+    }
+}
+
+#[test]
+fn l5_a_gap_is_no_time_in_which_anything_was_refused() {
+    let (mut link, mut rng) =
+        (started(LinkConfig { give_up: GiveUp::After(60 * SECOND), ..LinkConfig::DEFAULT }), rng());
+    let _ = end(&mut link, at(0), Reason::Status(401), &mut rng);
+    link.stalled(at(3600), 3 * SECOND);
+    link.tick(at(3600), &mut rng);
+    assert_eq!(link.state(), LinkState::Connecting);
+}
+
+#[test]
+fn b10_only_refusals_in_a_row_count() {
+    let config = LinkConfig { give_up: GiveUp::Refusals(3), ..LinkConfig::DEFAULT };
+    for other in [Reason::PortClosed, Reason::Timeout, Reason::Status(503), Reason::Closed(1013)] {
+        let (mut link, mut rng) = (started(config), rng());
+        let mut now = at(0);
+        for _ in 0..20 {
+            assert!(end(&mut link, now, other, &mut rng).is_some(), "{other:?}");
+            while link.state() == LinkState::Waiting {
+                now = link.earliest().unwrap().0;
+                link.tick(now, &mut rng);
+            }
+        }
+    }
+    let (mut link, mut rng) = (started(config), rng());
+    for _ in 0..10 {
+        let (now, _) = open(&mut link, &mut rng);
+        link.on_useful();
+        assert!(end(&mut link, now, Reason::Closed(1008), &mut rng).is_some(), "something useful came between them");
+    }
+}
+
+#[test]
+fn b10_an_application_that_wants_the_end_at_once_says_so_and_begins_anew_by_its_word() {
+    const ROWS: &[CloseRule] = &[CloseRule(CloseMatch::Status(401, 401), RetryClass::Terminal)];
+    let (mut link, mut rng) = (started(LinkConfig { rows: ROWS, ..LinkConfig::DEFAULT }), rng());
+    assert!(end(&mut link, at(0), Reason::Status(403), &mut rng).is_some());
+    link.retry_now(at(0));
+    assert_eq!(end(&mut link, at(0), Reason::Status(401), &mut rng), None);
     for second in 0..1000 {
         link.tick(at(second), &mut rng);
     }
@@ -234,37 +342,7 @@ fn b_terminal_codes_fail_and_only_a_word_of_the_application_begins_anew() {
 }
 
 #[test]
-fn b_few_tries_then_failed_and_useful_traffic_clears_the_count() {
-    for (reason, expected) in [(1002, 3), (1003, 3), (1007, 3), (1008, 5)] {
-        assert_eq!(tries(LinkConfig::DEFAULT, Reason::Closed(reason)), expected, "{reason}");
-    }
-    let (mut link, mut rng) = (dialer(), rng());
-    for _ in 0..20 {
-        let (now, _) = open(&mut link, &mut rng);
-        link.on_useful();
-        assert!(end(&mut link, now, Reason::Closed(1002), &mut rng).is_some(), "not in a row");
-    }
-}
-
-#[test]
-fn b_few_tries_are_drawn_at_the_ceiling() {
-    let longest = (0..100).filter_map(|seed| {
-        let (mut link, mut rng) = (dialer(), SplitMix64::new(seed));
-        let (now, _) = open(&mut link, &mut rng);
-        end(&mut link, now, Reason::Closed(1008), &mut rng)
-    });
-    assert!(longest.max().unwrap() > 25 * SECOND);
-}
-
-#[test]
-fn b_credentials_are_refreshed_once() {
-    for reason in [Reason::Status(401), Reason::Closed(4401)] {
-        assert_eq!(tries(LinkConfig::DEFAULT, reason), 2, "{reason:?}");
-    }
-}
-
-#[test]
-fn b_a_replaced_connection_is_not_dialled_again() {
+fn r8_a_replaced_connection_is_not_dialled_again() {
     for reason in [Reason::Closed(4003), Reason::Closed(4409)] {
         assert_eq!(tries(LinkConfig::DEFAULT, reason), 1, "{reason:?}");
     }
@@ -294,7 +372,7 @@ fn f4_a_message_too_large_is_not_the_connections_fault() {
         assert!(waits <= Duration::from_millis(1_100), "{waits:?}");
     }
     assert_eq!(link.backoff.failures(), 0);
-    assert!(!link.blocked());
+    assert!(!blocked(&link));
 }
 
 #[test]
@@ -308,16 +386,17 @@ fn f4_a_peer_that_calls_everything_too_large_is_not_dialled_without_end_at_once(
 }
 
 #[test]
-fn f5_what_something_on_the_way_answers_blocks_the_path() {
-    for status in [200, 404, 407, 426] {
+fn f5_a_refusal_blocks_the_path() {
+    for status in [200, 302, 400, 401, 403, 404, 407, 426] {
         let (mut link, mut rng) = (dialer(), rng());
         assert!(end(&mut link, at(0), Reason::Status(status), &mut rng).is_some());
-        assert!(link.blocked(), "{status}");
+        assert!(blocked(&link), "{status}");
     }
-    for reason in [Reason::PortClosed, Reason::Timeout, Reason::Status(500), Reason::Closed(1006)] {
+    let down = [408, 409, 429, 500, 502, 503, 504].map(Reason::Status);
+    for reason in down.into_iter().chain([Reason::PortClosed, Reason::Timeout, Reason::Closed(1006)]) {
         let (mut link, mut rng) = (dialer(), rng());
         let _ = end(&mut link, at(0), reason, &mut rng);
-        assert!(!link.blocked(), "{reason:?} is only down");
+        assert!(!blocked(&link), "{reason:?} is only down");
     }
 }
 
@@ -327,10 +406,10 @@ fn f5_three_that_opened_and_died_before_a_useful_frame_block_the_path() {
     for config in [LinkConfig::DEFAULT, with_greeting] {
         let (mut link, mut rng) = (started(config), rng());
         for life in 1..=3 {
-            assert!(!link.blocked());
+            assert!(!blocked(&link));
             let (now, _) = open(&mut link, &mut rng);
             let _ = end(&mut link, now.after(SECOND), Reason::Closed(1006), &mut rng);
-            assert_eq!(link.blocked(), life == 3, "{:?}: {life}", config.ready);
+            assert_eq!(blocked(&link), life == 3, "{:?}: {life}", config.ready);
         }
     }
 }
@@ -347,7 +426,7 @@ fn f5_a_useful_frame_or_a_long_life_is_proof_that_nothing_blocks() {
         link.tick(long, &mut rng);
         let _ = end(&mut link, long, Reason::Closed(1006), &mut rng);
     }
-    assert!(!link.blocked());
+    assert!(!blocked(&link));
 }
 
 #[test]
@@ -381,7 +460,7 @@ fn p1_gonka_keeps_its_three_to_five_seconds_even_when_blocked() {
 }
 
 #[test]
-fn p5_a_network_change_ends_the_wait_and_forgets_what_was_learned() {
+fn p5_the_word_to_try_now_ends_the_wait_and_forgets_what_was_learned() {
     let (mut link, mut rng) = (dialer(), rng());
     let mut now = at(0);
     while !link.suspended() {
@@ -392,9 +471,9 @@ fn p5_a_network_change_ends_the_wait_and_forgets_what_was_learned() {
         }
     }
     let _ = end(&mut link, now, Reason::Status(426), &mut rng);
-    assert!(link.blocked());
-    link.network_changed(now);
-    assert!(!link.blocked() && !link.suspended());
+    assert!(blocked(&link));
+    link.retry_now(now);
+    assert!(!blocked(&link) && !link.suspended());
     assert!(link.take_connect().is_some(), "at once");
     let waits = end(&mut link, now, Reason::PortClosed, &mut rng).unwrap();
     assert!(waits <= Duration::from_millis(1_100), "from the first delay again: {waits:?}");
@@ -412,7 +491,7 @@ fn p5_an_operators_start_clears_the_same() {
     assert!(link.suspended());
     link.tick(retry(&link).unwrap(), &mut rng);
     let now = at(300);
-    assert_eq!(end(&mut link, now, Reason::Closed(1010), &mut rng), None);
+    assert_eq!(end(&mut link, now, Reason::Closed(4003), &mut rng), None);
     link.start(now);
     assert!(!link.suspended());
     assert!(end(&mut link, now, Reason::PortClosed, &mut rng).unwrap() <= Duration::from_millis(1_100));
@@ -440,7 +519,7 @@ fn l8_a_close_in_every_state_ends_closed_and_leaves_no_deadline() {
     let mut waiting = dialer();
     let _ = end(&mut waiting, at(0), Reason::PortClosed, &mut rng);
     let mut failed = dialer();
-    let _ = end(&mut failed, at(0), Reason::Closed(1010), &mut rng);
+    let _ = end(&mut failed, at(0), Reason::Closed(4003), &mut rng);
     let mut greeting = started(LinkConfig { ready: Ready::Hello, ..LinkConfig::DEFAULT });
     let _ = open(&mut greeting, &mut rng);
     let mut up = dialer();
@@ -457,7 +536,7 @@ fn l8_a_close_in_every_state_ends_closed_and_leaves_no_deadline() {
         link.tick(at(3), &mut rng);
         assert_eq!((link.state(), link.earliest()), (LinkState::Closed, None), "{before:?}");
         link.start(at(4));
-        link.network_changed(at(4));
+        link.retry_now(at(4));
         assert_eq!((link.accept(at(4)), link.take_connect()), (Accepted::Refused, None), "closed is closed");
         assert_eq!((link.state(), link.earliest()), (LinkState::Closed, None), "{before:?}");
     }
@@ -608,15 +687,21 @@ fn r7_a_knock_while_the_holder_is_being_closed_is_let_in_afterwards() {
 }
 
 #[test]
-fn s7_after_a_violation_one_fresh_attempt_then_the_end() {
-    let (mut link, mut rng) = (dialer(), rng());
-    for failed in [false, true] {
-        let (now, id) = open(&mut link, &mut rng);
-        link.abort(now, Reason::Violation, &mut rng);
-        assert_eq!(link.take_ending(), Some((id, Ending::Code(1002))));
-        assert_eq!(end(&mut link, now, Reason::Closed(1002), &mut rng).is_none(), failed);
-        assert_eq!(link.ended(), Some((id, Reason::Violation)), "our reason, not the echo of it");
+fn s7_after_a_violation_ever_more_slowly() {
+    let mut longest = Duration::ZERO;
+    for seed in 0..30 {
+        let (mut link, mut rng) = (dialer(), SplitMix64::new(seed));
+        for failures in 1..15 {
+            let (now, id) = open(&mut link, &mut rng);
+            link.abort(now, Reason::Violation, &mut rng);
+            assert_eq!(link.take_ending(), Some((id, Ending::Code(1002))));
+            let waits = end(&mut link, now, Reason::Closed(1002), &mut rng).expect("nobody gives up");
+            assert_eq!(link.ended(), Some((id, Reason::Violation)), "our reason, not the echo of it");
+            assert_eq!((link.backoff.failures(), blocked(&link)), (failures, true));
+            longest = longest.max(waits);
+        }
     }
+    assert!(longest > 500 * SECOND, "{longest:?}");
 }
 
 #[test]
@@ -740,7 +825,7 @@ proptest! {
                 Do::Heard => link.on_heard(),
                 Do::Useful => link.on_useful(),
                 Do::Abort(reason) => link.abort(now, reason, &mut rng),
-                Do::Network => link.network_changed(now),
+                Do::Network => link.retry_now(now),
                 Do::Stalled => {
                     now = now.after(100 * SECOND);
                     link.stalled(now, 3 * SECOND);

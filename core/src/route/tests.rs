@@ -1,5 +1,5 @@
 use super::*;
-use crate::reason::Reason;
+use crate::reason::{Reason, TlsFault};
 use proptest::prelude::*;
 use std::vec;
 use std::vec::Vec;
@@ -105,7 +105,7 @@ fn f3_hedges_end_at_half_of_the_budget_and_successes_earn_them_back() {
     }
     assert_eq!((0..20).filter(|_| route.hedge(at(0))).count(), 1, "a tenth each, the ninth after the first above half");
     for _ in 0..1000 {
-        route.posted(at(0), HttpOutcome::status(200), &mut rng());
+        route.posted(at(0), RequestKind::Message, HttpOutcome::status(200), &mut rng());
     }
     assert_eq!(route.budget(), BUDGET, "never more than at first");
 }
@@ -135,7 +135,7 @@ fn f7_with_both_paths_down_it_keeps_trying_http() {
     let mut now = at(200);
     for _ in 0..50 {
         assert!(route.may_post(0));
-        route.posted(now, HttpOutcome::Unreached(Reason::PortClosed), &mut rng);
+        route.posted(now, RequestKind::Message, HttpOutcome::Unreached(Reason::PortClosed), &mut rng);
         assert_eq!((route.path(), route.http_failing(), route.may_post(0)), (Path::Http, true, false));
         let (when, wake) = route.earliest().unwrap();
         assert_eq!(wake, Wake::Http);
@@ -150,10 +150,10 @@ fn h_acked_in_progress_and_rejected_are_answers_the_path_is_good() {
     let answers = [HttpOutcome::status(200), HttpOutcome::status(409).with_after(SECOND), HttpOutcome::status(422)];
     for outcome in answers {
         let (mut route, mut rng) = (on_http(), rng());
-        route.posted(at(200), HttpOutcome::Unreached(Reason::PortClosed), &mut rng);
+        route.posted(at(200), RequestKind::Message, HttpOutcome::Unreached(Reason::PortClosed), &mut rng);
         run(&mut route, at(300));
         assert!(route.may_post(0) && !route.may_post(1), "one request at a time, until it is proven");
-        route.posted(at(300), outcome, &mut rng);
+        route.posted(at(300), RequestKind::Message, outcome, &mut rng);
         assert!(!route.http_failing() && route.may_post(3) && !route.may_post(4), "{outcome:?}");
     }
 }
@@ -162,7 +162,7 @@ fn h_acked_in_progress_and_rejected_are_answers_the_path_is_good() {
 fn h_busy_unreached_and_unknown_wait_the_back_off() {
     for outcome in [BUSY, HttpOutcome::Unreached(Reason::PortClosed), HttpOutcome::Unknown(Reason::Timeout)] {
         let (mut route, mut rng) = (on_http(), rng());
-        route.posted(at(200), outcome, &mut rng);
+        route.posted(at(200), RequestKind::Message, outcome, &mut rng);
         let (when, _) = route.earliest().unwrap();
         assert!(when <= at(200).after(Duration::from_millis(1_100)), "{outcome:?}: {when:?}");
     }
@@ -173,7 +173,7 @@ fn h_requests_that_fail_together_count_as_one_failure() {
     for seed in 0..100 {
         let (mut route, mut rng) = (on_http(), SplitMix64::new(seed));
         for _ in 0..4 {
-            route.posted(at(200), HttpOutcome::Unknown(Reason::Timeout), &mut rng);
+            route.posted(at(200), RequestKind::Message, HttpOutcome::Unknown(Reason::Timeout), &mut rng);
         }
         assert_eq!(route.backoff.failures(), 1);
         run(&mut route, at(202));
@@ -184,12 +184,12 @@ fn h_requests_that_fail_together_count_as_one_failure() {
 #[test]
 fn h_the_time_that_a_busy_peer_asks_for_is_a_lower_bound_whatever_the_other_requests_say() {
     let (mut route, mut rng) = (on_http(), rng());
-    route.posted(at(200), HttpOutcome::status(503).with_after(40 * SECOND), &mut rng);
+    route.posted(at(200), RequestKind::Message, HttpOutcome::status(503).with_after(40 * SECOND), &mut rng);
     // These were under way already.
-    route.posted(at(201), HttpOutcome::Unreached(Reason::PortClosed), &mut rng);
-    route.posted(at(202), HttpOutcome::status(200), &mut rng);
-    route.posted(at(203), HttpOutcome::status(503).with_after(SECOND), &mut rng);
-    route.posted(at(203), HttpOutcome::status(401), &mut rng);
+    route.posted(at(201), RequestKind::Message, HttpOutcome::Unreached(Reason::PortClosed), &mut rng);
+    route.posted(at(202), RequestKind::Message, HttpOutcome::status(200), &mut rng);
+    route.posted(at(203), RequestKind::Message, HttpOutcome::status(503).with_after(SECOND), &mut rng);
+    route.posted(at(203), RequestKind::Message, HttpOutcome::status(401), &mut rng);
     run(&mut route, at(239));
     assert!(!route.may_post(0));
     run(&mut route, at(260));
@@ -197,38 +197,123 @@ fn h_the_time_that_a_busy_peer_asks_for_is_a_lower_bound_whatever_the_other_requ
     assert!(!route.may_post(1), "and then one at a time");
 }
 
+/// As the WebSocket's: see `b10_no_refusal_is_the_end_by_itself` there.
 #[test]
-fn h_auth_is_tried_once_more_soon_and_then_seldom() {
-    let longest = |seed| {
-        let (mut route, mut rng) = (on_http(), SplitMix64::new(seed));
-        let mut waits = Vec::new();
+fn b10_what_refuses_is_asked_ever_more_seldom_up_to_ten_minutes() {
+    let tls = HttpOutcome::Unreached(Reason::Tls(TlsFault::Expired));
+    let refusals = [401, 403, 407, 302].map(HttpOutcome::status).into_iter();
+    for outcome in refusals.chain([HttpOutcome::foreign(200), HttpOutcome::foreign(401), tls]) {
+        let (mut route, mut rng) = (on_http(), rng());
         let mut now = at(200);
-        for _ in 0..14 {
-            route.posted(now, HttpOutcome::status(401), &mut rng);
+        let mut waits = Vec::new();
+        for _ in 0..200 {
+            route.posted(now, RequestKind::Message, outcome, &mut rng);
             let (when, _) = route.earliest().unwrap();
             waits.push(when.since(now));
             now = when;
             route.tick(now);
         }
-        assert!(waits[0] <= Duration::from_millis(1_100));
-        waits.into_iter().max()
-    };
-    assert!((0..30).filter_map(longest).max().unwrap() > 300 * SECOND);
+        assert!(waits[0] <= Duration::from_millis(1_100), "{outcome:?}: the first is soon");
+        let longest = waits.into_iter().max().unwrap();
+        assert!(longest > 550 * SECOND && longest <= Duration::from_millis(600_100), "{outcome:?}: {longest:?}");
+        assert_eq!(route.blocked_since(), Some(at(200)));
+    }
 }
 
 #[test]
-fn h_gone_is_asked_more_and_more_seldom_up_to_ten_minutes() {
-    let (mut route, mut rng) = (on_http(), rng());
-    let mut now = at(200);
-    let mut longest = Duration::ZERO;
-    for _ in 0..200 {
-        route.posted(now, HttpOutcome::status(302), &mut rng);
-        let (when, _) = route.earliest().unwrap();
-        longest = longest.max(when.since(now));
-        now = when;
-        route.tick(now);
+fn b10_what_is_busy_or_away_is_asked_every_thirty_seconds_at_most_and_is_not_blocked() {
+    let busy = [429, 500, 502, 503, 504].map(HttpOutcome::status).into_iter();
+    for outcome in busy.chain([HttpOutcome::Unreached(Reason::PortClosed), HttpOutcome::Unknown(Reason::Timeout)]) {
+        let (mut route, mut rng) = (on_http(), rng());
+        let mut now = at(200);
+        for _ in 0..200 {
+            route.posted(now, RequestKind::Poll, outcome, &mut rng);
+            let (when, _) = route.earliest().unwrap();
+            assert!(when.since(now) <= Duration::from_millis(30_100), "{outcome:?}");
+            now = when;
+            route.tick(now);
+        }
+        assert_eq!(route.blocked_since(), None);
     }
-    assert!(longest > 550 * SECOND && longest <= Duration::from_millis(600_100), "{longest:?}");
+}
+
+/// Fails until a request may leave again, so many times; says how many failures are counted then.
+fn failures(route: &mut Route, kind: RequestKind, outcome: HttpOutcome, times: u32) -> u32 {
+    for _ in 0..times {
+        let now = route.earliest().map_or(at(200), |(when, _)| when);
+        route.tick(now);
+        route.posted(now, kind, outcome, &mut rng());
+    }
+    route.backoff.failures()
+}
+
+#[test]
+fn b11_every_kind_of_request_charges_the_one_back_off() {
+    let mut route = on_http();
+    for (n, kind) in (1..).zip([RequestKind::Greeting, RequestKind::Poll, RequestKind::Message]) {
+        assert_eq!(failures(&mut route, kind, BUSY, 1), n, "{kind:?}");
+    }
+    // What delays one message, and no other, is a failure of a question.
+    for status in [400, 404, 409, 410, 413, 422, 500] {
+        for (kind, fails) in [(RequestKind::Message, 0), (RequestKind::Greeting, 1), (RequestKind::Poll, 1)] {
+            let counted = failures(&mut on_http(), kind, HttpOutcome::status(status), 1);
+            assert_eq!(counted, fails, "{status} {kind:?}");
+        }
+    }
+}
+
+#[test]
+fn b11_the_success_of_another_kind_clears_nothing() {
+    let mut route = on_http();
+    assert_eq!(failures(&mut route, RequestKind::Message, HttpOutcome::status(401), 5), 5);
+    let now = route.earliest().unwrap().0;
+    route.posted(now, RequestKind::Poll, HttpOutcome::status(200), &mut rng());
+    route.tick(now);
+    for kind in [RequestKind::Poll, RequestKind::Greeting] {
+        route.posted(now, kind, HttpOutcome::status(200), &mut rng());
+        assert_eq!((route.backoff.failures(), route.http_failing(), route.blocked_since()), (5, true, Some(at(200))));
+        assert!(!route.may_post(1), "one at a time");
+    }
+    route.posted(now, RequestKind::Message, HttpOutcome::status(404), &mut rng());
+    assert_eq!((route.backoff.failures(), route.http_failing(), route.blocked_since()), (0, false, None));
+}
+
+#[test]
+fn b11_a_go_betweens_answer_proves_nothing() {
+    for status in [400, 404, 409, 410, 413, 422, 500] {
+        let mut route = on_http();
+        assert_eq!(failures(&mut route, RequestKind::Message, BUSY, 3), 3);
+        let now = route.earliest().unwrap().0;
+        route.tick(now);
+        route.posted(now, RequestKind::Message, HttpOutcome::foreign(status), &mut rng());
+        assert_eq!((route.backoff.failures(), route.http_failing()), (3, true), "{status}");
+        assert!(route.may_post(0), "nor does it charge anything");
+    }
+}
+
+#[test]
+fn h9_repetitions_leave_at_a_limited_rate() {
+    let mut route = on_http();
+    let repeat = |route: &mut Route, now| {
+        let mut left = 0;
+        while route.may_repeat() {
+            route.repeats(now);
+            left += 1;
+        }
+        left
+    };
+    assert_eq!(repeat(&mut route, at(200)), 8, "a burst");
+    assert_eq!(route.earliest(), Some((at(201), Wake::Http)), "and it is told when there is another one");
+    for second in 201..300 {
+        route.tick(at(second));
+        assert_eq!(repeat(&mut route, at(second)), 1, "then one a second");
+    }
+    route.tick(at(303));
+    assert_eq!(repeat(&mut route, at(303)), 4);
+    route.tick(at(400));
+    assert_eq!(repeat(&mut route, at(400)), 8, "and no more than at first, however long it rested");
+    route.retry_now(at(400));
+    assert!(route.may_repeat() && route.earliest().is_none());
 }
 
 #[test]
@@ -337,7 +422,7 @@ fn p3_without_http_there_is_nowhere_to_go() {
 #[test]
 fn p3_away_from_a_mute_connection_only_if_http_is_not_failing() {
     let (mut route, mut rng) = (up(config()), rng());
-    route.posted(at(100), HttpOutcome::status(503).with_after(60 * SECOND), &mut rng);
+    route.posted(at(100), RequestKind::Message, HttpOutcome::status(503).with_after(60 * SECOND), &mut rng);
     for second in 100..110 {
         route.unanswered(at(second));
     }
@@ -359,16 +444,16 @@ fn p4_at_least_ten_seconds_on_http() {
 fn p4_unless_http_fails() {
     let (mut route, mut rng) = (on_http(), rng());
     let _ = route.link_up(at(103));
-    route.posted(at(104), HttpOutcome::Unreached(Reason::PortClosed), &mut rng);
+    route.posted(at(104), RequestKind::Message, HttpOutcome::Unreached(Reason::PortClosed), &mut rng);
     assert_eq!((route.path(), route.may_frame()), (Path::WebSocket, true), "heard or not: there is nothing better");
     let mut down = on_http();
-    down.posted(at(103), HttpOutcome::Unreached(Reason::PortClosed), &mut rng);
+    down.posted(at(103), RequestKind::Message, HttpOutcome::Unreached(Reason::PortClosed), &mut rng);
     assert!(!down.link_up(at(103)), "the same if it comes while HTTP waits");
     assert_eq!(down.path(), Path::WebSocket);
 }
 
 #[test]
-fn p5_a_network_change_clears_delays_flaps_and_credentials() {
+fn p5_the_word_to_try_now_clears_delays_and_flaps() {
     let (mut route, mut rng) = (on_http(), rng());
     let mut now = at(200);
     for _ in 0..6 {
@@ -378,14 +463,14 @@ fn p5_a_network_change_clears_delays_flaps_and_credentials() {
         run(&mut route, now);
     }
     for _ in 0..20 {
-        route.posted(now, HttpOutcome::status(401), &mut rng);
+        route.posted(now, RequestKind::Message, HttpOutcome::status(401), &mut rng);
     }
     assert!(!route.may_post(0));
-    route.network_changed(now);
+    route.retry_now(now);
     assert!(route.may_post(3) && !route.http_failing());
-    route.posted(now, HttpOutcome::status(401), &mut rng);
+    route.posted(now, RequestKind::Message, HttpOutcome::status(401), &mut rng);
     assert!(route.retry.at() <= Some(now.after(Duration::from_millis(1_100))), "the first refusal again");
-    route.network_changed(now);
+    route.retry_now(now);
     assert_eq!(promote(&mut route, now), 2 * SECOND);
 }
 
@@ -413,11 +498,14 @@ fn l8_stopped_it_moves_nothing_and_leaves_no_deadline() {
     let (mut probing, mut rng) = (on_http(), rng());
     let _ = probing.link_up(at(200));
     let mut failing = on_http();
-    failing.posted(at(200), HttpOutcome::status(302), &mut rng);
+    failing.posted(at(200), RequestKind::Message, HttpOutcome::status(302), &mut rng);
     let mut waiting = up(config());
     waiting.link_down(at(100));
     let mut spent = up(config());
     while spent.hedge(at(0)) {}
+    while spent.may_repeat() {
+        spent.repeats(at(0));
+    }
     for mut route in [probing, failing, waiting, spent, up(config()), started(config())] {
         let path = route.path();
         route.stop();
@@ -498,9 +586,9 @@ proptest! {
                         6 => HttpOutcome::Unknown(Reason::Timeout),
                         _ => HttpOutcome::Unreached(Reason::PortClosed),
                     };
-                    route.posted(now, outcome, &mut rng);
+                    route.posted(now, RequestKind::Message, outcome, &mut rng);
                 }
-                Do::Network => route.network_changed(now),
+                Do::Network => route.retry_now(now),
                 Do::Hedge => {
                     let _ = route.hedge(now);
                 }

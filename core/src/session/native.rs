@@ -20,6 +20,7 @@ use crate::outbox::{Ack, Outcome, Path, Rejection, Slot};
 use crate::reason::{HttpOutcome, Reason};
 use crate::resume::{Got, Greeting, ResumeRefusal};
 use crate::ring::Slots;
+use crate::route::RequestKind;
 use crate::time::{Instant, Timer, Timers, Wake};
 use core::time::Duration;
 
@@ -460,6 +461,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         }
         let Talk::Underway { greet, idle } = native.talk else { return false };
         let known = if greet { native.greeted } else { !idle };
+        let kind = if greet { RequestKind::Greeting } else { RequestKind::Poll };
         let live = self.live.is_some();
         native.talk = Talk::Ready;
         let mut rest = |after: Duration| {
@@ -481,8 +483,8 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             }
         }
         self.request_ended(None, outcome);
-        if !finished && !outcome.turned_away() {
-            self.route.posted(now, outcome, &mut self.rng);
+        if !finished {
+            self.route.posted(now, kind, outcome, &mut self.rng);
         }
         true
     }
@@ -545,10 +547,16 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         if !by_http || !dials || native.config.poll.is_zero() || (closing && native.greeted) {
             return None;
         }
+        let greet = !native.greeted;
+        if (greet || self.route.http_failing()) && !self.route.may_repeat() {
+            return None;
+        }
         if again {
             native.older = Some(native.talks);
         }
-        let greet = !native.greeted;
+        if greet || self.route.http_failing() {
+            self.route.repeats(self.now);
+        }
         native.talk = Talk::Underway { greet, idle: true };
         native.talks = native.talks.saturating_add(1);
         if !greet {

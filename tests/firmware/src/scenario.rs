@@ -377,7 +377,7 @@ fn any_input(rng: &mut SplitMix64, step: u32, seen: &Drained, delivery: Delivery
             };
             Input::Complete { delivery, verdict }
         }
-        22 => Input::NetworkChanged,
+        22 => Input::RetryNow,
         _ => Input::Tick,
     }
 }

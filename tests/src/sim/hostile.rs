@@ -326,7 +326,7 @@ impl<'a> Run<'a> {
                 let byte = self.bytes.next();
                 match byte {
                     240.. => Input::Close { drain: self.bytes.span().min(Duration::from_secs(60)) },
-                    200.. => Input::NetworkChanged,
+                    200.. => Input::RetryNow,
                     180.. => Input::Http { yes: byte & 1 == 0 },
                     _ => Input::Tick,
                 }

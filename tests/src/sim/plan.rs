@@ -39,7 +39,7 @@ pub enum Change {
     /// A party's process dies and a new one without its memory takes its place.
     Crash(usize),
     /// A party's application says that the network changed.
-    NetworkChanged(usize),
+    RetryNow(usize),
     /// A party's application says start.
     Start(usize),
     /// A stranger connects to the acceptor and says nothing.
@@ -116,7 +116,7 @@ fn change(kind: u8, arg: u8) -> Change {
         }
         23 | 24 => Change::Sleep(party, ms(u64::from(arg) * 200)),
         25 => Change::Crash(party),
-        26 => Change::NetworkChanged(party),
+        26 => Change::RetryNow(party),
         27 => Change::Knock,
         28 => Change::Start(party),
         29 => {

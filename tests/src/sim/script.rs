@@ -305,7 +305,7 @@ impl<'a> Run<'a> {
                 };
                 Input::Complete { delivery, verdict }
             }
-            12 => Input::NetworkChanged,
+            12 => Input::RetryNow,
             13 => {
                 // Rare: a script that closes at once shows little.
                 let byte = self.bytes.next();

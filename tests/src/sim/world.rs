@@ -355,9 +355,9 @@ impl World {
             }
             Change::Sleep(party, span) => self.sleep(party, span),
             Change::Crash(party) => self.crash(party),
-            Change::NetworkChanged(party) => {
+            Change::RetryNow(party) => {
                 self.parties[party].urged = true;
-                self.tell(party, Input::NetworkChanged);
+                self.tell(party, Input::RetryNow);
             }
             Change::Start(party) => {
                 self.parties[party].urged = true;
@@ -495,7 +495,7 @@ impl World {
     fn happen(&mut self, happening: Happening) {
         // What concerns a process that stands still waits for it.
         let concerns = match happening {
-            Happening::Change(Change::NetworkChanged(party) | Change::Start(party) | Change::Close(party, _))
+            Happening::Change(Change::RetryNow(party) | Change::Start(party) | Change::Close(party, _))
             | Happening::Completed { party, .. } => Some(party),
             Happening::Dialled { .. } => Some(0),
             Happening::Knocks { .. } => Some(1),

@@ -235,10 +235,10 @@ impl Node {
         }
     }
 
-    pub(crate) fn network_changed(&self) {
+    pub(crate) fn retry_now(&self) {
         match &*self.either {
-            Either::Blocking(node) => node.network_changed(),
-            Either::Smol(node) => node.network_changed(),
+            Either::Blocking(node) => node.retry_now(),
+            Either::Smol(node) => node.retry_now(),
         }
     }
 

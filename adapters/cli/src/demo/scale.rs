@@ -3,8 +3,8 @@
 //! Decided here: which settings are times. Every field is named, so that a new one cannot be forgotten.
 
 use bowline::{
-    AckWait, BackoffConfig, Config, HeartbeatConfig, InboxConfig, LinkConfig, NativeConfig, OutboxConfig, ProgramLife,
-    RouteConfig,
+    AckWait, BackoffConfig, Config, GiveUp, HeartbeatConfig, InboxConfig, LinkConfig, NativeConfig, OutboxConfig,
+    ProgramLife, RouteConfig,
 };
 use core::fmt;
 use core::time::Duration;
@@ -49,10 +49,14 @@ impl Scale {
             stable,
             suspend,
             blocked,
+            give_up,
             backoff,
             rows: _,
         } = link;
         self.all([attempt, closing, knock, stable, suspend, blocked]);
+        if let GiveUp::After(span) = give_up {
+            self.all([span]);
+        }
         self.backoff(backoff);
         let HeartbeatConfig { interval, dead, keepalive, probe, program } = heartbeat;
         self.all([interval, dead, keepalive, probe]);
