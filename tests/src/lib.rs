@@ -11,8 +11,10 @@
 //! sim::fleet     a hub, a thousand sessions that dial it, and the network between them
 //! sim::native    two native sessions, their applications and the network between them
 //! sim::script    what happens to one session, as bytes: one format for the fuzzer, for proptest and for a recording
+//! explore        every situation that two plain sessions can come into, within a budget of faults
 //! ```
 //!
 //! Everything is deterministic: a world and a seed, or a script, *is* the execution.
 
+pub mod explore;
 pub mod sim;
