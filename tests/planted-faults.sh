@@ -138,6 +138,21 @@ plant U8 "everybody refused is told the same time" core/src/hub/limit.rs \
 plant U8 "nobody has to say who it is" $admission 's/self\.conns\.set_deadline\(conn, Some\(now\.after.*;//' $model
 plant U9 "a drain that was slept through stops" $admission 's/if over \{ u32::MAX \}/if false { u32::MAX }/' $model
 plant U9 "all of a drain at once" $admission 's/let batch = span\.div_ceil\(.*;/let batch = span.max(steps as usize);/' $fleet
+plant L13 "a listener that closes turns its own peer away" core/src/session.rs \
+    's/if self\.finished\(\) \{ Accepted::Refused \}/if self.closing { Accepted::Refused }/' $unit l13
+plant L13 "who closes takes what is new" core/src/session.rs \
+    '/^    fn on_close/,/^    \}/s/self\.inbox\.close\(\);//' $unit l13
+plant L13 "the word about a request is not waited for" core/src/inbox.rs 's/ \|\| self\.untold > 0//' $unit l13
+plant L13 "a request's answer leaves its acknowledgement owed" core/src/inbox.rs \
+    's/self\.acks = self\.acks\.saturating_sub\(owed\);//' $unit l13
+plant L13 "a hub that goes down lets nobody back" $admission \
+    's/self\.drain\.is_some\(\) \&\& self\.owing == 0/self.drain.is_some()/' $unit l13
+plant L13 "strangers are verified while the hub goes down" $admission \
+    's/if self\.drain\.is_some\(\) \&\& !self\.awaits\(identity\)/if false/' $unit u9
+plant L13 "a session that is not closed yet takes what is new" core/src/hub/traffic.rs \
+    '/^    fn on_received/,/^    \}/s/peer\.session\.take_nothing_new\(\);//' $unit l13
+plant L13 "the last acknowledgement leaves the door open" core/src/hub/turn.rs \
+    's/^        self\.count_session\(key\);//' $unit l13
 plant B2 "no window" core/src/hub/mod.rs 's/self\.config\.get\(\)\.reconnect_window/Duration::ZERO/' $fleet
 plant P8 "the fleet is weighed in the middle of a replacement" $admission \
     's/self\.live = self\.live\.saturating_sub\(1\);/\0 self.weigh_fleet();/' $model

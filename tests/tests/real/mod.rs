@@ -278,6 +278,14 @@ impl Node {
         Arc::into_inner(self.either).expect("somebody still waits for this node")
     }
 
+    /// Begins to close a node that is still looked at.
+    pub(crate) fn start_closing(&self, drain: Duration) {
+        match &*self.either {
+            Either::Blocking(node) => node.begin_close(drain),
+            Either::Smol(node) => node.begin_close(drain),
+        }
+    }
+
     pub(crate) fn begin_close(self, drain: Duration) -> Running<Status> {
         let either = self.alone();
         begin("a node closes", move || match either {

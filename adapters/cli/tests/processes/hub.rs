@@ -187,6 +187,21 @@ fn l13_after_the_end_of_its_input_a_hub_hands_nothing_out_and_its_last_line_adds
     assert_eq!((code, lines.last().unwrap()), (Some(3), &expected));
 }
 
+/// L13: nothing is waited for that nobody can answer.
+#[test]
+fn l13_what_nobody_can_answer_any_more_does_not_hold_up_the_end() {
+    let place = place("hub-holds-nothing-up");
+    let (mut hub, address) = hub(&place, &["--allow-any", "--drain", "3000"]);
+    let mut miner = miner(&place, "07", &address, &[]);
+    miner.until(|line| line["to"] == "up");
+    miner.say(&prediction("a"));
+    hub.next("message");
+    hub.end_input();
+    let (lines, code) = hub.end();
+    let last = lines.last().unwrap();
+    assert_eq!((code, &last["messages"], &last["given_back"]), (Some(0), &json!(1), &json!(1)), "{lines:?}");
+}
+
 /// L13: a hub that was told to end waits for the miner whose prediction the application has, and takes nobody else.
 #[test]
 #[cfg(unix)]

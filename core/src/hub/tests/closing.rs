@@ -196,3 +196,20 @@ fn l13_who_is_owed_something_comes_back_while_the_hub_goes_down_and_nobody_else(
         assert!(took >= SECOND * from && took < SECOND * to, "{cell}: {took:?}");
     }
 }
+
+/// L13: the door is open for as long as somebody is owed something, and no longer.
+#[test]
+fn l13_the_door_closes_with_the_last_acknowledgement() {
+    let mut rig = Rig::new(|_| {});
+    let conns: Vec<_> = (0..40).map(|n| rig.join(n)).collect();
+    // Of the last batch: it is not closed yet.
+    let (conn, session) = conns[39];
+    let (_, held) = delivery(rig.predict(conn, MINE));
+    rig.hub.drain(rig.now, 20 * SECOND, 10 * SECOND);
+    rig.drain();
+    assert!(rig.hub.connect(rig.now, 99).is_ok());
+    assert!(rig.hub.complete(rig.now, session, held, Decision::Done));
+    assert!(rig.drain().contains(&Said::Ack(conn, MessageId::from_bits(MINE))));
+    assert_eq!(rig.hub.connection(session), Some(conn), "its batch has not come");
+    assert_eq!(rig.hub.connect(rig.now, 98).unwrap_err().why, Why::Draining);
+}

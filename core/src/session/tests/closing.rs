@@ -361,3 +361,21 @@ fn l13_who_was_told_to_come_again_is_waited_for() {
         assert_eq!(session.state(), State::Closed);
     }
 }
+
+/// L13: a message came by a frame, and its sender asks for the word by a request: that is all that is owed to it.
+#[test]
+fn l13_the_answer_to_a_request_pays_for_the_acknowledgement() {
+    let (mut session, link) = up(only_websocket());
+    let Some(Arrival::Deliver { delivery, .. }) = session.received(at(1), link, data(7)) else {
+        panic!("not delivered")
+    };
+    let _ = down(&mut session, at(1), link, Reason::Closed(1006));
+    session.close(at(2), 30 * SECOND);
+    assert!(session.complete(at(3), delivery, Verdict::Done));
+    let _ = drain(&mut session);
+    assert_eq!(session.state(), State::Closing, "it may come back by a connection or a request");
+    let asked = session.request(at(4), RequestId(1), Some(foreign(7)), None);
+    assert_eq!(asked, Arrival::Answer(Answer::Done));
+    let _ = drain(&mut session);
+    assert_eq!(session.state(), State::Closed);
+}
