@@ -102,7 +102,8 @@ impl Config {
             (watches(heartbeat), "heartbeat.program", "no program speaks in no time, or it is never asked to"),
             (whole(route.grace), "route.grace", "neither no time nor a microsecond"),
             (!route.http || route.posts > 0, "route.posts", "there is an HTTP path, but no request may use it"),
-            (!route.http || takes_time(route.deadline), "route.deadline", "no request is answered in no time"),
+            (!route.http || takes_time(route.progress), "route.progress", "no byte moves in no time"),
+            (!route.http || takes_time(route.thinking), "route.thinking", "no request is answered in no time"),
             (moves(route.backoff), "route.backoff", "floor and base are zero: a failing endpoint would be a hot loop"),
             (ordered(route.backoff), "route.backoff.cap", "smaller than the base"),
             (native.is_none_or(|native| whole(native.poll)), "native.poll", "neither never nor a microsecond"),
@@ -209,7 +210,7 @@ mod tests {
     #[test]
     fn s12_nonsense_is_refused_by_name() {
         type Change = fn(&mut Config);
-        let cases: [(&str, Change); 26] = [
+        let cases: [(&str, Change); 27] = [
             ("outbox.capacity", |c| c.outbox.capacity = 0),
             ("outbox.bytes", |c| c.outbox.bytes = 0),
             ("inbox.capacity", |c| c.inbox.capacity = 0),
@@ -236,7 +237,8 @@ mod tests {
             ("heartbeat.keepalive", |c| c.heartbeat.keepalive = Duration::from_nanos(1)),
             ("route.grace", |c| c.route.grace = Duration::from_nanos(1)),
             ("route.posts", |c| (c.route.http, c.route.posts) = (true, 0)),
-            ("route.deadline", |c| (c.route.http, c.route.deadline) = (true, Duration::ZERO)),
+            ("route.progress", |c| (c.route.http, c.route.progress) = (true, Duration::ZERO)),
+            ("route.thinking", |c| (c.route.http, c.route.thinking) = (true, Duration::ZERO)),
             ("route.backoff", |c| c.route.backoff = BackoffConfig::range(Duration::ZERO, Duration::ZERO)),
         ];
         for (field, change) in cases {

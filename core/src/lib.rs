@@ -74,7 +74,7 @@ pub use reason::{
 pub use resume::{Got, Greeting, ResumeRefusal};
 pub use ring::{Ring, Slots};
 pub use rng::SplitMix64;
-pub use route::{Hedge, RequestKind, Route, RouteConfig};
+pub use route::{Hedge, HttpTimeouts, RequestKind, Route, RouteConfig};
 pub use rtt::{AckWait, LOWEST_RATE, Rtt};
 #[cfg(feature = "alloc")]
 pub use session::HeapSession;

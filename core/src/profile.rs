@@ -96,6 +96,9 @@ pub const GONKA_ML_NODE: Config = Config {
         http: true,
         grace: Duration::ZERO,
         hedge: Hedge::Always,
+        // An API node answers when its chain call has returned, and an original ML node waits for that without any limit:
+        // twice as long as the original client's longest wait, its read deadline of 60 s.
+        thinking: seconds(120),
         // The original comes back every 5 s.
         backoff: BackoffConfig { cap: seconds(5), ..BackoffConfig::DEFAULT },
         ..RouteConfig::DEFAULT
@@ -202,7 +205,8 @@ pub const NATIVE: Config = Config {
     },
     // There is a word for it.
     inbox: InboxConfig { capacity: 64, on_reject: OnReject::Silence, ..InboxConfig::DEFAULT },
-    route: RouteConfig { http: true, grace: seconds(2), ..RouteConfig::DEFAULT },
+    // A hub answers a message after 4 s at the latest (H2).
+    route: RouteConfig { http: true, grace: seconds(2), thinking: seconds(10), ..RouteConfig::DEFAULT },
     native: Some(NativeConfig::DEFAULT),
 };
 

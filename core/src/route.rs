@@ -45,6 +45,21 @@ pub enum Hedge {
     Always,
 }
 
+/// How long one request may take (H10): the adapter measures it, as bytes move.
+///
+/// ```
+/// use bowline::{HttpTimeouts, RouteConfig};
+/// let RouteConfig { progress, thinking, .. } = RouteConfig::DEFAULT;
+/// assert!(thinking > HttpTimeouts { progress, thinking }.progress, "completing a message takes longer than moving a byte");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct HttpTimeouts {
+    /// For connecting, and between one byte that leaves and the next.
+    pub progress: Duration,
+    /// From the last byte of the request to the head of the answer.
+    pub thinking: Duration,
+}
+
 /// The limits of the route.
 ///
 /// ```
@@ -69,8 +84,12 @@ pub struct RouteConfig {
     pub posts: usize,
     /// Default [`Hedge::Budget`].
     pub hedge: Hedge,
-    /// The deadline of a request, told to the adapter. Default 10 s (H6).
-    pub deadline: Duration,
+    /// How long a request may stand still: for connecting, and then between one byte that leaves and the next. Default 10 s
+    /// (H10).
+    pub progress: Duration,
+    /// How long the peer may think: from the last byte of a request to the head of its answer. Default 30 s; Gonka 120 s
+    /// (H10).
+    pub thinking: Duration,
     /// Delays between tries of a failing HTTP path. Default 100 ms + U(0, min(30 s, 1 s · 2ⁿ)).
     pub backoff: BackoffConfig,
     /// The ceiling of these delays while the path is refused. Default 10 min (B10).
@@ -88,7 +107,8 @@ impl RouteConfig {
         stay: Duration::from_secs(10),
         posts: 4,
         hedge: Hedge::Budget,
-        deadline: Duration::from_secs(10),
+        progress: Duration::from_secs(10),
+        thinking: Duration::from_secs(30),
         backoff: BackoffConfig::DEFAULT,
         blocked: Duration::from_secs(600),
     };
@@ -431,10 +451,10 @@ impl Route {
         self.config.http
     }
 
-    /// The deadline of a request (H6).
+    /// How long a request may take (H10).
     #[must_use]
-    pub const fn deadline(&self) -> Duration {
-        self.config.deadline
+    pub const fn timeouts(&self) -> HttpTimeouts {
+        HttpTimeouts { progress: self.config.progress, thinking: self.config.thinking }
     }
 
     /// Where traffic goes.

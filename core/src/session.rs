@@ -40,7 +40,7 @@ use crate::reason::{HttpClass, HttpOutcome, Reason, RetryHint};
 use crate::resume::{Greeting, ResumeRefusal};
 use crate::ring::Slots;
 use crate::rng::SplitMix64;
-use crate::route::{RequestKind, Route};
+use crate::route::{HttpTimeouts, RequestKind, Route};
 use crate::time::{Instant, Timer, Timers, Wake};
 use core::fmt;
 use core::hash::{Hash, Hasher};
@@ -436,8 +436,8 @@ pub enum Output<'a, P> {
     Greet {
         /// The question's number, which its result carries.
         talk: u32,
-        /// How long it may take.
-        deadline: Duration,
+        /// How long it may take (H10).
+        timeouts: HttpTimeouts,
     },
     /// Poll by HTTP, with [`Session::report`] as it is now, and report by [`Input::Carried`] and [`Input::Talked`].
     Poll {
@@ -445,8 +445,8 @@ pub enum Output<'a, P> {
         talk: u32,
         /// How long the peer may wait with its answer.
         wait: Duration,
-        /// How long the whole may take.
-        deadline: Duration,
+        /// How long it may take, the wait included (H10).
+        timeouts: HttpTimeouts,
     },
     /// Send a frame.
     Frame {
@@ -463,8 +463,8 @@ pub enum Output<'a, P> {
         id: MessageId,
         /// What it says.
         payload: &'a P,
-        /// How long the request may take (H6).
-        deadline: Duration,
+        /// How long the request may take (H10).
+        timeouts: HttpTimeouts,
     },
 }
 
@@ -932,10 +932,12 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             return Some(Output::Frame { link, frame: self.frame(next)? });
         }
         if let Some((talk, ask)) = self.next_ask() {
-            let deadline = self.route.deadline();
+            // Both are answered from memory: there is nothing to think about but the wait itself.
+            let progress = self.route.timeouts().progress;
+            let within = |thinking| HttpTimeouts { progress, thinking };
             return Some(match ask {
-                Ask::Greet => Output::Greet { talk, deadline },
-                Ask::Poll(wait) => Output::Poll { talk, wait, deadline: deadline.saturating_add(wait) },
+                Ask::Greet => Output::Greet { talk, timeouts: within(progress) },
+                Ask::Poll(wait) => Output::Poll { talk, wait, timeouts: within(progress.saturating_add(wait)) },
             });
         }
         if self.native.as_ref().is_none_or(Native::greeted)
@@ -944,8 +946,8 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         {
             self.stats.posts = self.stats.posts.saturating_add(1);
             let id = self.outbox.id(post.seq);
-            let deadline = self.route.deadline();
-            return Some(Output::Post { post, id, payload: self.outbox.payload(post.seq)?, deadline });
+            let timeouts = self.route.timeouts();
+            return Some(Output::Post { post, id, payload: self.outbox.payload(post.seq)?, timeouts });
         }
         self.drained = true;
         debug_assert!(self.earliest().is_none_or(|(at, _)| at > self.now), "rule 6: {:?}", self.earliest());

@@ -164,7 +164,7 @@ fn come_and_go(pair: Pair) {
     let soon = |config: &mut bowline::Config| {
         impatient(config);
         config.link.attempt = Duration::from_secs(1);
-        config.route.deadline = Duration::from_secs(1);
+        (config.route.progress, config.route.thinking) = (Duration::from_secs(1), Duration::from_secs(1));
     };
     // Delivered, lost, reset and turned away; a batch at the application and a request that waits for it.
     let world = World::with(pair, soon, soon);

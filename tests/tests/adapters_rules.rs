@@ -39,7 +39,7 @@ fn room_is_told(pair: Pair) {
     let sender = |config: &mut Config| {
         impatient(config);
         config.outbox.capacity = 1;
-        config.route.deadline = Duration::from_secs(1);
+        (config.route.progress, config.route.thinking) = (Duration::from_secs(1), Duration::from_secs(1));
     };
     let world = World::with(pair, sender, quick);
     world.http.set(Fault::Silence(Direction::Both));

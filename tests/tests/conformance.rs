@@ -5,7 +5,7 @@ use bowline::wire::KeyedHash;
 use bowline::wire::gonka::{self, Kind};
 use bowline::{BETTENSOR_MINER, Config, Frame, GONKA_ML_NODE, Head, MessageId, NATIVE, Seq, VILLAGE_VIEWER};
 use bowline_transport::conformance::{Check, Conformance, HubConformance, Report};
-use bowline_transport::http::{Answer, Bytes, Callback, Limits, Routes, Target};
+use bowline_transport::http::{Answer, Bytes, Callback, HttpAnswer, Limits, Routes, Target};
 use bowline_transport::hub::{self, Claim, Content, HubSetup, HubWire, Letter, Misread, Said, Text};
 use bowline_transport::{Bettensor, Gonka, Heard, Keypair, Native, Refused, Village, Wire};
 use serde_json::{Value, json};
@@ -179,6 +179,7 @@ enum HubFault {
     Talkative,
     Trusting,
     TakesAnyLetter,
+    BelievesAPage,
 }
 
 /// A hub to which a device says its name, and then what it measures.
@@ -229,6 +230,10 @@ impl HubWire for Lines {
         if takes { Ok(Letter { peer: "post".into(), heard }) } else { Err(malformed()) }
     }
 
+    fn is_peers(&self, answer: &HttpAnswer) -> bool {
+        answer.is_marked() || self.0 == HubFault::BelievesAPage
+    }
+
     fn encode(&self, kind: &str, data: &str) -> Result<Self::Encoded, Cow<'static, str>> {
         if data.contains('\n') && self.0 != HubFault::TakesAll {
             return Err("more than a line".into());
@@ -257,6 +262,7 @@ fn a_hub_s_wire_that_is_broken_in_one_place_fails_the_check_of_that_place() {
         (HubFault::Talkative, &[Check::Mutation]),
         (HubFault::Trusting, &[Check::Garbage]),
         (HubFault::TakesAnyLetter, &[Check::HttpGarbage]),
+        (HubFault::BelievesAPage, &[Check::HttpForeign]),
     ] {
         let wire = Lines(fault);
         let report = HubConformance::new(&wire, "device".into())
@@ -310,6 +316,8 @@ enum Fault {
     KeyInFramesOnly,
     BusyIsDone,
     OtherIsFine,
+    BelievesAPage,
+    BelievesNobody,
     Panics,
     BelievesLengths,
     EmptyIsAMessage,
@@ -478,15 +486,25 @@ impl Wire for Notes {
 
     fn answer(&self, answer: bowline::Answer) -> Answer {
         match answer {
-            bowline::Answer::Busy { .. } if self.is(Fault::BusyIsDone) => Answer::OK,
-            bowline::Answer::Busy { after } => Answer { retry_after: Some(after), ..Answer::status(answer.status()) },
-            answer => Answer::status(answer.status()),
+            bowline::Answer::Busy { .. } if self.is(Fault::BusyIsDone) => Answer::marked(200, "done"),
+            bowline::Answer::Busy { after } => {
+                Answer { retry_after: Some(after), ..Answer::marked(answer.status(), "busy") }
+            }
+            answer => Answer::marked(answer.status(), "said"),
         }
     }
 
     fn post(&mut self, fallback: &Target, seq: Seq, _: Seq, id: MessageId, text: &String) -> (Target, Bytes, usize) {
         let target = if self.is(Fault::OtherPath) { fallback.join("note") } else { fallback.clone() };
         (target, self.write(Frame::Data { seq, id, una: seq, payload: text }).unwrap_or_default().into(), 0)
+    }
+
+    fn is_peers(&self, _: MessageId, answer: &HttpAnswer) -> bool {
+        match self.fault {
+            Fault::BelievesAPage => true,
+            Fault::BelievesNobody => false,
+            _ => answer.is_marked(),
+        }
     }
 
     fn describe(note: &Note) -> (&str, usize) {
@@ -537,6 +555,8 @@ fn a_wire_that_is_broken_in_one_place_fails_the_check_of_that_place() {
         (Fault::KeyInFramesOnly, &[Check::HttpRoundTrip]),
         (Fault::BusyIsDone, &[Check::HttpAnswer]),
         (Fault::OtherIsFine, &[Check::HttpGarbage]),
+        (Fault::BelievesAPage, &[Check::HttpForeign]),
+        (Fault::BelievesNobody, &[Check::HttpAnswer]),
         (Fault::Panics, &[Check::Mutation, Check::Garbage]),
         (Fault::BelievesLengths, &[Check::Mutation]),
         (Fault::EmptyIsAMessage, &[Check::Garbage]),

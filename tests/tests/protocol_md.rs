@@ -29,7 +29,7 @@ const RULES: &[(&str, &[u8])] = &[
     ("I", &[1, 2, 3, 4, 5]),
     ("S", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]),
     ("R", &[1, 2, 3, 4, 5, 6, 7, 8, 9]),
-    ("H", &[1, 2, 3, 4, 5, 6, 9]),
+    ("H", &[1, 2, 3, 4, 5, 6, 8, 9, 10]),
     ("F", &[0, 1, 2, 3, 4, 5, 6, 7]),
     ("P", &[1, 2, 3, 4, 5, 6, 8]),
     ("B", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]),
@@ -331,7 +331,20 @@ fn settings(config: Config) -> Vec<(&'static str, String)> {
         ("inbox.on_reject", if on_reject == OnReject::Acknowledge { "acknowledge" } else { "silence" }.to_owned()),
         ("inbox.after_loss", yes(after_loss)),
     ]);
-    let RouteConfig { http, grace, stable, stable_most, flap, stay, posts, hedge, deadline, backoff, blocked } = route;
+    let RouteConfig {
+        http,
+        grace,
+        stable,
+        stable_most,
+        flap,
+        stay,
+        posts,
+        hedge,
+        progress,
+        thinking,
+        backoff,
+        blocked,
+    } = route;
     all.extend([
         ("route.http", yes(http)),
         ("route.grace", span(grace)),
@@ -341,7 +354,8 @@ fn settings(config: Config) -> Vec<(&'static str, String)> {
         ("route.stay", span(stay)),
         ("route.posts", posts.to_string()),
         ("route.hedge", if hedge == Hedge::Budget { "budget" } else { "always" }.to_owned()),
-        ("route.deadline", span(deadline)),
+        ("route.progress", span(progress)),
+        ("route.thinking", span(thinking)),
         ("route.backoff", delays(backoff)),
         ("route.blocked", span(blocked)),
         ("native", if native.is_some() { "yes" } else { "no" }.to_owned()),

@@ -6,8 +6,8 @@
 
 use crate::io::{BlockingIo, block_on};
 use bowline::{LinkId, Reason, RetryHint};
-use bowline_transport::http::{self, Ask, Bytes, Deadline, Posted, Served, Target};
-use bowline_transport::{Action, Call, Explanation, Node, Setup, SetupError, Stream, Wire};
+use bowline_transport::http::{self, Deadline, Post, Posted, Served, Target};
+use bowline_transport::{Action, Explanation, Node, Setup, SetupError, Stream, Wire};
 use core::net::SocketAddr;
 use core::time::Duration;
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -164,8 +164,16 @@ impl<W: Wire> Turner<W> {
                     let _ = socket.shutdown(Shutdown::Both);
                 }
             }
-            Action::Post { call, target, headers, body, read, deadline } => {
-                self.post(call, target, headers, body, read, deadline);
+            Action::Post { call, target, headers, body, read, timeouts } => {
+                let node = Arc::clone(&self.node);
+                let unstarted = Arc::clone(&self.node);
+                let spawned = self.help("bowline-post", false, move |slot| {
+                    let request = Post { target: &target, headers: &headers, body, read, timeouts };
+                    node.posted(call, &post(&node, request, slot));
+                });
+                if !spawned {
+                    unstarted.posted(call, &Posted::Unreached(Reason::System.into()));
+                }
             }
         }
     }
@@ -214,30 +222,6 @@ impl<W: Wire> Turner<W> {
         });
         if !spawned {
             unstarted.dialed(link, Err((Reason::System.into(), RetryHint::NONE)));
-        }
-    }
-
-    fn post(
-        &mut self,
-        call: Call,
-        target: Target,
-        headers: Vec<(&'static str, String)>,
-        body: Bytes,
-        read: usize,
-        limit: Duration,
-    ) {
-        let node = Arc::clone(&self.node);
-        let unstarted = Arc::clone(&self.node);
-        let spawned = self.help("bowline-post", false, move |slot| {
-            let deadline = Deadline::after(limit);
-            let posted = match connect(&node, &target, &deadline, slot, |socket| slot.hold(socket)) {
-                Ok(io) => block_on(http::ask(io, Ask { target: &target, headers: &headers, body, read })),
-                Err(why) => Posted::unreached(why),
-            };
-            node.posted(call, &posted);
-        });
-        if !spawned {
-            unstarted.posted(call, &Posted::unreached(Reason::System.into()));
         }
     }
 
@@ -296,6 +280,15 @@ impl<W: Wire> Drop for Turner<W> {
         for socket in lock(&self.sockets).values() {
             let _ = socket.shutdown(Shutdown::Both);
         }
+    }
+}
+
+/// Connects and posts.
+fn post<W: Wire>(node: &Node<W>, request: Post<'_>, slot: &Slot) -> Posted {
+    let deadline = Deadline::after(request.timeouts.progress);
+    match connect(node, request.target, &deadline, slot, |socket| slot.hold(socket)) {
+        Ok(io) => block_on(http::post(io, &deadline, request)),
+        Err(why) => Posted::Unreached(why),
     }
 }
 

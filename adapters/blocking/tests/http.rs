@@ -4,11 +4,11 @@
 #[path = "../../transport/tests/suite/mod.rs"]
 mod suite;
 
-use bowline::{HttpOutcome, MessageId, RetryHint};
+use bowline::RetryHint;
 use bowline_blocking::io::{BlockingIo, block_on};
 use bowline_transport::Explanation;
 use bowline_transport::http::{
-    Answer, Bytes, Callback, Deadline, Limits, Post, Routes, Served, Target, dial, post, serve,
+    Answer, Bytes, Callback, Deadline, Limits, Post, Posted, Routes, Served, Target, dial, post, serve,
 };
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -17,8 +17,9 @@ use suite::Driver;
 struct Threads;
 
 impl Driver for Threads {
-    fn post(socket: TcpStream, target: &Target, id: MessageId, body: Bytes, deadline: Deadline) -> HttpOutcome {
-        block_on(post(BlockingIo::new(socket, deadline).unwrap(), Post { target, id, body, read: 0 })).outcome
+    fn post(socket: TcpStream, request: Post<'_>) -> Posted {
+        let deadline = Deadline::after(request.timeouts.progress);
+        block_on(post(BlockingIo::new(socket, deadline.clone()).unwrap(), &deadline, request))
     }
 
     fn dial(

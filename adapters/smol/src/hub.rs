@@ -48,9 +48,9 @@ pub use bowline_transport::{Hotkey, KeyError, Keypair};
 pub use bowline_transport::{Settlement, SetupError};
 
 use crate::io::{Io, Socket};
-use crate::turn::{BREATH, connect, lock};
+use crate::turn::{self, BREATH, lock};
 use bowline::hub::ConnId;
-use bowline_transport::http::{self, Answer, Callback, Deadline, Post, Posted, Served, Timed};
+use bowline_transport::http::{self, Answer, Callback, Deadline, Post, Served, Timed};
 use bowline_transport::hub::{Action, Hub as Shared, Line, Reading, Visit};
 use core::borrow::Borrow;
 use core::future::pending;
@@ -404,17 +404,12 @@ impl<W: HubWire> World<W> {
                 drop(wired);
                 drop(before);
             }
-            Action::Post { session, post, id, target, body, deadline } => {
+            Action::Post { session, post, id, target, body, timeouts } => {
                 let Some(hub) = self.hub() else { return };
                 self.spawn(async move {
-                    let deadline = Deadline::after(deadline);
-                    let posted = match connect(hub.security(), &target, &deadline).await {
-                        Ok((_, io)) => {
-                            let io = Timed::new(FuturesIo::new(io), SmolTimer::new(), deadline);
-                            http::post(io, Post { target: &target, id, body, read: 0 }).await
-                        }
-                        Err(why) => Posted::unreached(why),
-                    };
+                    let headers = [("idempotency-key", id.to_string())];
+                    let request = Post { target: &target, headers: &headers, body, read: 0, timeouts };
+                    let posted = turn::post(hub.security(), request).await;
                     hub.posted(session, post, &posted);
                 });
             }

@@ -6,7 +6,7 @@
 
 use crate::io::{Io, Socket};
 use bowline::{LinkId, Reason, RetryHint};
-use bowline_transport::http::{self, Ask, Deadline, Posted, Served, Target, Timed};
+use bowline_transport::http::{self, Deadline, Post, Posted, Served, Target, Timed};
 use bowline_transport::{Action, Call, Explanation, Node, Security, Setup, SetupError, Stream, Wait, Wire};
 use core::future::pending;
 use core::net::SocketAddr;
@@ -127,15 +127,15 @@ impl<W: Wire> Turner<W> {
                 self.dials.remove(&link);
                 lock(&self.sockets).remove(&link);
             }
-            Action::Post { call, target, headers, body, read, deadline } => {
+            Action::Post { call, target, headers, body, read, timeouts } => {
                 self.posts.retain(|_, task| !task.is_finished());
                 let node = Arc::clone(&self.node);
-                let request = async move {
-                    let ask = Ask { target: &target, headers: &headers, body, read };
-                    let posted = request(node.security(), ask, deadline).await;
+                let posting = async move {
+                    let request = Post { target: &target, headers: &headers, body, read, timeouts };
+                    let posted = post(node.security(), request).await;
                     node.posted(call, &posted);
                 };
-                self.posts.insert(call, smol::spawn(request));
+                self.posts.insert(call, smol::spawn(posting));
             }
         }
     }
@@ -191,11 +191,15 @@ async fn dial<W: Wire>(node: Arc<Node<W>>, sockets: Sockets, target: Target, lin
     }
 }
 
-async fn request(security: &Security, ask: Ask<'_>, limit: Duration) -> Posted {
-    let deadline = Deadline::after(limit);
-    match connect(security, ask.target, &deadline).await {
-        Ok((_, io)) => http::ask(Timed::new(FuturesIo::new(io), SmolTimer::new(), deadline), ask).await,
-        Err(why) => Posted::unreached(why),
+/// Connects and posts.
+pub(crate) async fn post(security: &Security, request: Post<'_>) -> Posted {
+    let deadline = Deadline::after(request.timeouts.progress);
+    match connect(security, request.target, &deadline).await {
+        Ok((_, io)) => {
+            let io = Timed::new(FuturesIo::new(io), SmolTimer::new(), deadline.clone());
+            http::post(io, &deadline, request).await
+        }
+        Err(why) => Posted::Unreached(why),
     }
 }
 

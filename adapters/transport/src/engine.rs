@@ -19,7 +19,7 @@
 
 use crate::clock::Clock;
 use crate::explanation::{Excerpt, Explanation};
-use crate::http::{Answer, Bytes, Callback, Posted, Target};
+use crate::http::{Answer, Bytes, Callback, HttpAnswer, Posted, Target};
 use crate::node::{NodeEvent, PathReport, Refused, Settlement, Stream};
 use crate::setup::{Setup, SetupError, random_key};
 use crate::socket::{Incoming, Socket, Wrote};
@@ -27,9 +27,9 @@ use crate::wire::{Heard, Question, Reply, Wire};
 use async_channel::{Receiver, Sender};
 use bowline::wire::KeyedHash;
 use bowline::{
-    Accepted, Arrival, ConfigError, DeliveryId, Ending, Event, Head, HeapSession, HttpClass, HttpOutcome, LinkId,
-    MessageId, Origin, Outcome, Output, Path, Policy, PostId, Reason, Refusal, RequestId, RetryHint, Role, Seq, State,
-    Stats, Verdict,
+    Accepted, Arrival, ConfigError, DeliveryId, Ending, Event, Head, HeapSession, HttpClass, HttpOutcome, HttpTimeouts,
+    LinkId, MessageId, Origin, Outcome, Output, Path, Policy, PostId, Reason, Refusal, RequestId, RetryHint, Role, Seq,
+    State, Stats, Verdict,
 };
 use core::fmt;
 use core::time::Duration;
@@ -83,10 +83,10 @@ pub enum Action {
         headers: Vec<(&'static str, String)>,
         /// The body.
         body: Bytes,
-        /// How many bytes of the answer's body matter.
+        /// How many bytes of the answer's body may hold the peer's word.
         read: usize,
-        /// For connecting, sending and the answer together.
-        deadline: Duration,
+        /// How long it may take (rule H10).
+        timeouts: HttpTimeouts,
     },
 }
 
@@ -386,30 +386,32 @@ impl<W: Wire> Engine<W> {
     }
 
     pub(crate) fn posted(&mut self, call: Call, posted: &Posted) {
-        let mut outcome = posted.outcome;
+        let outcome = match posted {
+            // Its token may be an older one than that of the connection, which is there.
+            Posted::Answered(answer)
+                if self.native && self.session.connection().is_some() && answer.outcome(true).turned_away() =>
+            {
+                HttpOutcome::Unreached(answer.outcome(true).reason())
+            }
+            Posted::Answered(answer) => answer.outcome(match call {
+                Call::Message(post) => self.is_peers(self.origin.message(post.seq), answer),
+                // Who is refused is told why.
+                Call::Talk(_) => {
+                    let seen = answer.outcome(true);
+                    let word = seen.class() == HttpClass::Delivered || seen.turned_away();
+                    word && self.carried(&answer.body)
+                }
+            }),
+            Posted::Unreached(_) | Posted::Unknown(_) => posted.outcome(false),
+        };
         if matches!(outcome.class(), HttpClass::Delivered | HttpClass::Rejected) {
             self.http.blocked_since = None;
         }
-        // Its token may be an older one than that of the connection, which is there.
-        if self.native && self.session.connection().is_some() && outcome.turned_away() {
-            outcome = HttpOutcome::Unreached(outcome.reason());
-        }
+        self.http.said = Some(self.shown(Explanation { reason: outcome.reason(), text: posted.text() }));
         match call {
-            Call::Message(post) => self.message_posted(post, &Posted { outcome, ..posted.clone() }),
-            Call::Talk(talk) => {
-                // Who is refused is told why.
-                let word = outcome.class() == HttpClass::Delivered || outcome.turned_away();
-                let understood = word && self.carried(&posted.body);
-                let outcome = if understood { outcome } else { outcome.unmarked() };
-                self.said_of_request(outcome, posted.text.clone());
-                self.session.talked(self.clock.now(), talk, outcome);
-            }
+            Call::Message(post) => self.session.posted(self.clock.now(), post, outcome),
+            Call::Talk(talk) => self.session.talked(self.clock.now(), talk, outcome),
         }
-    }
-
-    /// What was said about a request, under the reason that is told of it.
-    fn said_of_request(&mut self, outcome: HttpOutcome, text: Option<Excerpt>) {
-        self.http.said = Some(self.shown(Explanation { reason: outcome.reason(), text }));
     }
 
     /// What may be shown of it.
@@ -422,16 +424,15 @@ impl<W: Wire> Engine<W> {
         why.without(&secrets)
     }
 
-    fn message_posted(&mut self, post: PostId, posted: &Posted) {
-        // 200 by itself is anyone's word, such as a portal's on the way.
-        if self.native && posted.outcome.class() == HttpClass::Delivered && !self.carried(&posted.body) {
-            self.said_of_request(posted.outcome.unmarked(), posted.text.clone());
-            self.session.posted(self.clock.now(), post, posted.outcome.unmarked());
-            return;
+    /// Whether the answer to a message's POST is the peer's own word (rule H8); if so, what it says besides is heard.
+    fn is_peers(&mut self, id: MessageId, answer: &HttpAnswer) -> bool {
+        if !self.wire.is_peers(id, answer) {
+            return false;
         }
-        let id = self.origin.message(post.seq);
-        let (outcome, reply) = self.wire.posted(id, posted.outcome, &posted.body);
-        if let Some(reply) = reply {
+        if self.native && answer.outcome(true).class() == HttpClass::Delivered {
+            self.carried(&answer.body);
+        }
+        if let Some(reply) = self.wire.posted(id, answer) {
             let success = reply.success;
             self.reply(id, reply);
             // A rejection by 200: the message ends by the word, the request by its status.
@@ -439,8 +440,7 @@ impl<W: Wire> Engine<W> {
                 self.session.confirmed(self.clock.now(), id, false);
             }
         }
-        self.said_of_request(outcome, posted.text.clone());
-        self.session.posted(self.clock.now(), post, outcome);
+        true
     }
 
     /// The answer, or the place where it will be.
@@ -453,9 +453,9 @@ impl<W: Wire> Engine<W> {
                     self.reply(id, reply);
                 }
                 self.session.confirmed(self.clock.now(), id, head == Head::Ack { id });
-                return Err(Answer::OK);
+                return Err(self.wire.answer(bowline::Answer::Done));
             }
-            _ => return Err(Answer::OK),
+            _ => return Err(self.wire.answer(bowline::Answer::Done)),
         };
         if self.full(W::describe(&message).1) {
             return Err(self.wire.answer(bowline::Answer::Busy { after: Duration::from_secs(1) }));
@@ -778,27 +778,27 @@ impl<W: Wire> Engine<W> {
                     }
                     continue;
                 }
-                Output::Post { post, id, payload, deadline } => {
+                Output::Post { post, id, payload, timeouts } => {
                     match &self.fallback {
                         Some(fallback) => {
                             let (target, body, read) = self.wire.post(fallback, post.seq, una, id, payload);
                             let mut headers = self.wire.headers();
                             headers.push(("idempotency-key", id.to_string()));
                             let call = Call::Message(post);
-                            self.actions.push(Action::Post { call, target, headers, body, read, deadline });
+                            self.actions.push(Action::Post { call, target, headers, body, read, timeouts });
                         }
                         None => self.session.posted(self.clock.now(), post, NO_FALLBACK),
                     }
                     continue;
                 }
-                Output::Greet { talk, deadline } => {
+                Output::Greet { talk, timeouts } => {
                     let greeting = self.session.greeting(true);
-                    self.ask(talk, Question::Greet(greeting), deadline);
+                    self.ask(talk, Question::Greet(greeting), timeouts);
                     continue;
                 }
-                Output::Poll { talk, wait, deadline } => {
+                Output::Poll { talk, wait, timeouts } => {
                     let report = self.session.report();
-                    self.ask(talk, Question::Poll { report, una, wait }, deadline);
+                    self.ask(talk, Question::Poll { report, una, wait }, timeouts);
                     continue;
                 }
                 // Only a hub is polled.
@@ -813,13 +813,13 @@ impl<W: Wire> Engine<W> {
     }
 
     /// A question of the session's by HTTP; where there is nobody to be asked it has its answer at once.
-    fn ask(&mut self, talk: u32, question: Question, deadline: Duration) {
+    fn ask(&mut self, talk: u32, question: Question, timeouts: HttpTimeouts) {
         let call = Call::Talk(talk);
         match self.fallback.as_ref().and_then(|fallback| self.wire.ask(fallback, question)) {
             Some((target, body, read)) => {
                 // A greeting shows its token itself, and needs none to be let in.
                 let headers = if matches!(question, Question::Greet(_)) { Vec::new() } else { self.wire.headers() };
-                self.actions.push(Action::Post { call, target, headers, body, read, deadline });
+                self.actions.push(Action::Post { call, target, headers, body, read, timeouts });
             }
             None => self.session.talked(self.clock.now(), talk, NO_FALLBACK),
         }

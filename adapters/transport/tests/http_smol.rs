@@ -3,10 +3,11 @@
 #[macro_use]
 mod suite;
 
-use bowline::{HttpOutcome, MessageId, RetryHint};
+use bowline::{HttpTimeouts, RetryHint};
 use bowline_transport::Explanation;
 use bowline_transport::http::{
-    Answer, Bytes, Callback, Deadline, GONKA_CALLBACKS, Limits, Post, Routes, Served, Target, Timed, dial, post, serve,
+    Answer, Bytes, Callback, Deadline, GONKA_CALLBACKS, Limits, Post, Posted, Routes, Served, Target, Timed, dial,
+    post, serve,
 };
 use core::time::Duration;
 use smol::{Async, net};
@@ -39,8 +40,9 @@ fn send<F: Future + Send>(future: F) -> F {
 struct Smol;
 
 impl Driver for Smol {
-    fn post(socket: TcpStream, target: &Target, id: MessageId, body: Bytes, deadline: Deadline) -> HttpOutcome {
-        smol::block_on(send(async { post(io(socket, deadline), Post { target, id, body, read: 0 }).await.outcome }))
+    fn post(socket: TcpStream, request: Post<'_>) -> Posted {
+        let deadline = Deadline::after(request.timeouts.progress);
+        smol::block_on(send(async { post(io(socket, deadline.clone()), &deadline, request).await }))
     }
 
     fn dial(
@@ -79,10 +81,12 @@ fn a_dropped_request_closes_its_connection() {
     let (mut far, _) = listener.accept().unwrap();
     far.set_read_timeout(Some(PATIENCE)).unwrap();
     let target = Target::http("http://api/").unwrap();
-    let request = Post { target: &target, id: MessageId::from_bits(1), body: "{}".into(), read: 0 };
+    let timeouts = HttpTimeouts { progress: PATIENCE, thinking: PATIENCE };
+    let request = Post { target: &target, headers: &[], body: "{}".into(), read: 0, timeouts };
     smol::block_on(async {
         let asked = async {
-            post(io(socket, Deadline::after(PATIENCE)), request).await;
+            let deadline = Deadline::after(PATIENCE);
+            post(io(socket, deadline.clone()), &deadline, request).await;
             unreachable!("nobody answers");
         };
         // The race of an adapter that wants to stop: it is lost as soon as the request has arrived.

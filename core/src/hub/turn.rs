@@ -20,6 +20,7 @@ use crate::link::Ending;
 use crate::marks::{Beat, Report};
 use crate::outbox::{Outcome, Path};
 use crate::resume::ResumeRefusal;
+use crate::route::HttpTimeouts;
 use crate::session::{Event, Frame, Output};
 use core::time::Duration;
 
@@ -54,7 +55,7 @@ enum Step {
     Snapshot(Key),
     Topic(Key, Key, Due),
     Respond(Key, RequestId, Answer),
-    Post(Key, PostId, MessageId, Duration),
+    Post(Key, PostId, MessageId, HttpTimeouts),
     Event(HubEvent),
 }
 
@@ -72,7 +73,7 @@ enum Said {
     Nack(LinkId, Seq, Duration),
     CarryData(RequestId, Seq, MessageId, Seq),
     CarryMarks(RequestId, Report, Seq),
-    Post(PostId, MessageId, Duration),
+    Post(PostId, MessageId, HttpTimeouts),
     /// A session of a hub's never dials.
     Nothing,
 }
@@ -102,7 +103,7 @@ impl Said {
             Output::Carry { request, frame: Frame::Marks { report, una, .. } } => {
                 Self::CarryMarks(request, report, una)
             }
-            Output::Post { post, id, deadline, .. } => Self::Post(post, id, deadline),
+            Output::Post { post, id, timeouts, .. } => Self::Post(post, id, timeouts),
         }
     }
 }
@@ -149,9 +150,9 @@ impl<P, M: Memory<P>> Hub<P, M> {
             Step::Snapshot(conn) => HubOutput::Broadcast { conn: ConnId(conn), payload: self.snapshot.as_ref()? },
             Step::Topic(conn, key, due) => self.topic_output(conn, key, due)?,
             Step::Respond(key, request, answer) => HubOutput::Respond { session: SessionId(key), request, answer },
-            Step::Post(key, post, id, deadline) => {
+            Step::Post(key, post, id, timeouts) => {
                 let payload = self.peers.get(key)?.session.outbox().payload(post.seq)?;
-                HubOutput::Post { session: SessionId(key), post, id, payload, deadline }
+                HubOutput::Post { session: SessionId(key), post, id, payload, timeouts }
             }
         })
     }
@@ -380,7 +381,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
             Said::Nack(link, seq, after) => Some(Step::Nack(conn_of(link)?, key, seq, after)),
             Said::CarryData(request, seq, id, una) => Some(Step::CarryData(key, request, seq, id, una)),
             Said::CarryMarks(request, report, una) => Some(Step::CarryMarks(key, request, report, una)),
-            Said::Post(post, id, deadline) => Some(Step::Post(key, post, id, deadline)),
+            Said::Post(post, id, timeouts) => Some(Step::Post(key, post, id, timeouts)),
         }
     }
 

@@ -6,6 +6,7 @@ use super::topics::{Position, TopicName};
 use crate::ids::{MessageId, PostId, RequestId};
 use crate::inbox::{Answer, Arrival};
 use crate::resume::{Greeting, ResumeRefusal};
+use crate::route::HttpTimeouts;
 use crate::session::{Event, Frame};
 use core::fmt;
 use core::time::Duration;
@@ -457,8 +458,8 @@ pub enum HubOutput<'a, P> {
         id: MessageId,
         /// What it says.
         payload: &'a P,
-        /// How long the request may take.
-        deadline: Duration,
+        /// How long the request may take (H10).
+        timeouts: HttpTimeouts,
     },
     /// Tell the application.
     Event(HubEvent),

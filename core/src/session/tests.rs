@@ -3,6 +3,7 @@ use crate::backoff::BackoffConfig;
 use crate::config::Config;
 use crate::link::{GiveUp, Newcomer, REPLACED, Role};
 use crate::outbox::{OnNewLink, Rejection};
+use crate::route::HttpTimeouts;
 use crate::rtt::AckWait;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,7 +33,7 @@ enum Did {
     Ping(LinkId),
     Keepalive(LinkId),
     Data(LinkId, Seq, MessageId, u32),
-    Post(PostId, MessageId, u32, Duration),
+    Post(PostId, MessageId, u32, HttpTimeouts),
 }
 
 fn at(seconds: u64) -> Instant {
@@ -64,7 +65,7 @@ fn drain(session: &mut Small) -> Vec<Did> {
             Output::Frame { link, frame: Frame::Ping } => Did::Ping(link),
             Output::Frame { link, frame: Frame::Keepalive } => Did::Keepalive(link),
             Output::Frame { link, frame: Frame::Data { seq, id, payload, .. } } => Did::Data(link, seq, id, *payload),
-            Output::Post { post, id, payload, deadline } => Did::Post(post, id, *payload, deadline),
+            Output::Post { post, id, payload, timeouts } => Did::Post(post, id, *payload, timeouts),
             output => panic!("only a native session says {output:?}"),
         });
         assert!(all.len() < 1000, "output without end: {all:?}");
@@ -529,14 +530,15 @@ fn r7_a_newcomer_knocks_and_the_holder_is_asked() {
 }
 
 #[test]
-fn h1_a_request_carries_the_id_and_h6_its_deadline() {
+fn h1_a_request_carries_the_id_and_h10_its_deadlines() {
     let mut session = session(config());
     let _ = drain(&mut session);
     let seq = send(&mut session, at(0), 42);
     session.tick(at(2));
     let did = drain(&mut session);
     let post = PostId { seq, attempt: 1 };
-    assert!(did.contains(&Did::Post(post, id(1), 42, 10 * SECOND)), "{did:?}");
+    let timeouts = HttpTimeouts { progress: 10 * SECOND, thinking: 30 * SECOND };
+    assert!(did.contains(&Did::Post(post, id(1), 42, timeouts)), "{did:?}");
     session.posted(at(3), post, HttpOutcome::status(200));
     assert_eq!(ends(&drain(&mut session)), [(1, BY_HTTP)]);
 }
@@ -1417,7 +1419,7 @@ fn a_session_prints_readably() {
 #[test]
 #[cfg(target_pointer_width = "64")]
 fn u13_sizes_stay_what_they_are() {
-    assert!(size_of::<InlineSession<u32, 8>>() <= 11_808, "{}", size_of::<InlineSession<u32, 8>>());
+    assert!(size_of::<InlineSession<u32, 8>>() <= 11_824, "{}", size_of::<InlineSession<u32, 8>>());
     assert!(size_of::<Slot<u32>>() <= 104, "{}", size_of::<Slot<u32>>());
     assert!(size_of::<Seen>() <= 136, "{}", size_of::<Seen>());
     assert!(size_of::<Output<'_, u32>>() <= 80, "{}", size_of::<Output<'_, u32>>());

@@ -5,8 +5,8 @@
 //! are everything a driver is allowed to do besides.
 
 use bowline::{
-    Answer, Config, Ending, Event, Frame, Head, HeapSession, Input, Instant, LinkId, MessageId, Origin, Output, PostId,
-    Reason, Reply, RequestId, RetryHint, Seq, SplitMix64,
+    Answer, Config, Ending, Event, Frame, Head, HeapSession, HttpTimeouts, Input, Instant, LinkId, MessageId, Origin,
+    Output, PostId, Reason, Reply, RequestId, RetryHint, Seq, SplitMix64,
 };
 use core::hash::{Hash, Hasher};
 use core::time::Duration;
@@ -33,8 +33,8 @@ pub enum Effect {
     Keepalive(LinkId),
     /// [`Frame::Data`]: number, id and payload.
     Data(LinkId, Seq, MessageId, u32),
-    /// [`Output::Post`]: id, payload and deadline.
-    Post(PostId, MessageId, u32, Duration),
+    /// [`Output::Post`]: id, payload and how long it may take.
+    Post(PostId, MessageId, u32, HttpTimeouts),
 }
 
 impl From<Output<'_, u32>> for Effect {
@@ -49,7 +49,7 @@ impl From<Output<'_, u32>> for Effect {
             Output::Frame { link, frame: Frame::Ping } => Self::Ping(link),
             Output::Frame { link, frame: Frame::Keepalive } => Self::Keepalive(link),
             Output::Frame { link, frame: Frame::Data { seq, id, payload, .. } } => Self::Data(link, seq, id, *payload),
-            Output::Post { post, id, payload, deadline } => Self::Post(post, id, *payload, deadline),
+            Output::Post { post, id, payload, timeouts } => Self::Post(post, id, *payload, timeouts),
             output => panic!("only a native session says {output:?}"),
         }
     }

@@ -391,18 +391,26 @@ impl World {
                         carried: Vec::new(),
                     });
                 }
-                Output::Poll { talk, wait, deadline } => {
+                Output::Poll { talk, wait, timeouts } => {
                     let session = &self.parties[CLIENT].session;
                     let (report, una) = (session.report(), session.outbox().una());
                     let poll = Happening::Poll { talk, wait, report, una, selves: self.selves() };
-                    self.http(deadline, poll, |outcome| Happening::Talked { talk, outcome, carried: Vec::new() });
+                    self.http(timeouts.thinking, poll, |outcome| Happening::Talked {
+                        talk,
+                        outcome,
+                        carried: Vec::new(),
+                    });
                 }
-                Output::Post { post, id, payload, deadline } => {
+                Output::Post { post, id, payload, timeouts } => {
                     let payload = *payload;
                     let una = self.parties[CLIENT].session.outbox().una();
                     *self.parties[CLIENT].emitted.entry(payload).or_default() += 1;
                     let happening = Happening::Post { post, id, una, payload, selves: self.selves() };
-                    self.http(deadline, happening, |outcome| Happening::Posted { post, outcome, carried: Vec::new() });
+                    self.http(timeouts.thinking, happening, |outcome| Happening::Posted {
+                        post,
+                        outcome,
+                        carried: Vec::new(),
+                    });
                 }
                 Output::Frame { link, frame } => {
                     let (head, payload) = Self::to_head(frame);

@@ -17,8 +17,8 @@ use crate::sim::network::{Dial, Http, Network};
 use crate::sim::plan::{Change, Plan};
 use bowline::{
     Accepted, Answer, Arrival, Config, ContentKey, DeliveryId, Ending, Event, GONKA_API_NODE, GONKA_ML_NODE, Head,
-    HttpOutcome, Input, Instant, LinkId, MessageId, OnReject, Origin, Outcome, Policy, PostId, Ready, Reason, Refusal,
-    Reply, RequestId, RetryHint, Role, Seq, SplitMix64, State, Verdict,
+    HttpOutcome, HttpTimeouts, Input, Instant, LinkId, MessageId, OnReject, Origin, Outcome, Policy, PostId, Ready,
+    Reason, Refusal, Reply, RequestId, RetryHint, Role, Seq, SplitMix64, State, Verdict,
 };
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -565,7 +565,7 @@ impl World {
                     assert_eq!(self.parties[party].outbound.get(&seq), Some(&payload), "I1: {seq}");
                     self.write(party, link, Cell::Data(id, payload));
                 }
-                Effect::Post(post, id, payload, deadline) => self.post(party, post, id, payload, deadline),
+                Effect::Post(post, id, payload, timeouts) => self.post(party, post, id, payload, timeouts),
             }
         }
     }
@@ -872,7 +872,7 @@ impl World {
 
     // ---- the HTTP path ----
 
-    fn post(&mut self, party: usize, post: PostId, id: MessageId, payload: u32, deadline: Duration) {
+    fn post(&mut self, party: usize, post: PostId, id: MessageId, payload: u32, timeouts: HttpTimeouts) {
         let who = &self.parties[party];
         assert!(who.config.route.http, "there is an address");
         assert_eq!(who.outbound.get(&post.seq), Some(&payload), "I1: {post:?}");
@@ -899,7 +899,9 @@ impl World {
             Http::Hangs => {}
             Http::Says(outcome) => self.agenda.put_in(to + fro, Happening::Answer { call, outcome }),
         }
-        self.agenda.put_in(deadline, Happening::Answer { call, outcome: HttpOutcome::Unknown(Reason::Timeout) });
+        // A request of the simulator's is sent at once: what is lost is known when the peer has had its time to think.
+        self.agenda
+            .put_in(timeouts.thinking, Happening::Answer { call, outcome: HttpOutcome::Unknown(Reason::Timeout) });
         self.calls.push(made);
     }
 

@@ -339,7 +339,7 @@ pub(crate) fn quick(config: &mut Config) {
     config.route.backoff = BackoffConfig::range(millis(20), millis(60));
     config.route.stable = millis(50);
     config.route.stay = millis(200);
-    config.route.deadline = Duration::from_secs(5);
+    (config.route.progress, config.route.thinking) = (Duration::from_secs(5), Duration::from_secs(5));
 }
 
 /// As [`quick`], for tests in which acknowledgements are missing on purpose.

@@ -84,11 +84,12 @@ impl Scale {
             stay,
             posts: _,
             hedge: _,
-            deadline,
+            progress,
+            thinking,
             backoff,
             blocked,
         } = route;
-        self.all([grace, stable, stable_most, flap, stay, deadline, blocked]);
+        self.all([grace, stable, stable_most, flap, stay, progress, thinking, blocked]);
         self.backoff(backoff);
     }
 

@@ -11,7 +11,7 @@
 
 use bowline::wire::KeyedHash;
 use bowline::{Frame, Head, MessageId};
-use bowline_transport::http::{Bytes, Routes};
+use bowline_transport::http::{Bytes, HttpAnswer, Routes};
 use bowline_transport::{Heard, Refused, Wire};
 use serde::{Deserialize, Serialize};
 
@@ -74,6 +74,11 @@ impl Wire for Thermometer {
             // The WebSocket's own; the others are for numbered peers.
             Frame::Ping | Frame::Marks { .. } | Frame::Nack { .. } => None,
         }
+    }
+
+    /// The gateway is a Bowline as well, and marks what it answers.
+    fn is_peers(&self, _: MessageId, answer: &HttpAnswer) -> bool {
+        answer.is_marked()
     }
 
     fn describe(_: &Reading) -> (&str, usize) {

@@ -10,7 +10,7 @@
 //! Invariants: as of the other checks. Its limit: what the two ends make of each other is seen on a connection alone.
 
 use super::hostile::{Damage, NO_MESSAGE, ROUNDS, garbage, most};
-use super::{fits, text};
+use super::{fits, foreign, text};
 use crate::conformance::{Check, Report};
 use crate::http::Bytes;
 use crate::hub::{Heard, HubWire, Said};
@@ -137,6 +137,11 @@ impl<'a, W: HubWire> HubConformance<'a, W> {
                     .claim(&self.names, &garbage)
                     .is_some_and(|claim| self.wire.holds(&claim.peer, &claim.proof));
                 fits(!believed, || "garbage proves who somebody is".into())
+            });
+        }
+        for answer in foreign() {
+            report.probe(Check::HttpForeign, &text(&answer.body), || {
+                fits(!self.wire.is_peers(&answer), || format!("is_peers takes it for the peer's: {answer:?}"))
             });
         }
         for body in NO_MESSAGE {

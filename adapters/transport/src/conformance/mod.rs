@@ -25,7 +25,7 @@ mod report;
 pub use hub::HubConformance;
 pub use report::{Check, Failure, Report};
 
-use crate::http::Bytes;
+use crate::http::{Bytes, HttpAnswer};
 use crate::node::Refused;
 use crate::wire::{Heard, Wire};
 use bowline::wire::KeyedHash;
@@ -202,6 +202,12 @@ impl<'a, S: Wire, R: Wire> Conformance<'a, S, R> {
                     fits(frame.len() <= size, || format!("size says {size} bytes, the frame has {}", frame.len()))
                 });
             }
+            for answer in foreign() {
+                report.probe(Check::HttpForeign, &text(&answer.body), || {
+                    let Written { sender, id, .. } = self.written(sample, 1)?;
+                    fits(!sender.is_peers(id, &answer), || format!("is_peers takes it for the peer's: {answer:?}"))
+                });
+            }
             report.probe(Check::Mirror, &name, || {
                 let Written { mut sender, frame, .. } = self.written(sample, 1)?;
                 let head = sender.read(&self.names, &frame).head;
@@ -286,6 +292,34 @@ struct Written<S: Wire> {
     seq: Seq,
     id: MessageId,
     frame: String,
+}
+
+/// Answers of what lies between the two ends, as seen in the field.
+fn foreign() -> Vec<HttpAnswer> {
+    const PORTAL: &str = "<html><body>Log in to the network</body></html>";
+    const NGINX: &str = "<html>\r\n<head><title>413 Request Entity Too Large</title></head>\r\n<body>\r\n\
+        <center><h1>413 Request Entity Too Large</h1></center>\r\n<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n";
+    let said = |status, kind: &str, body: &'static str| HttpAnswer {
+        content_type: Some(kind.into()).filter(|kind: &String| !kind.is_empty()),
+        ..HttpAnswer::new(status, body)
+    };
+    vec![
+        said(200, "text/html", PORTAL),
+        said(200, "", PORTAL),
+        said(200, "application/json", PORTAL),
+        said(200, "text/html", ""),
+        said(200, "text/plain", "OK"),
+        said(200, "application/json", r#"{"error":"no such service"}"#),
+        // It is cut off: nobody knows what it is.
+        HttpAnswer { whole: false, ..said(200, "application/json", r#"{"status":"#) },
+        HttpAnswer { location: Some("http://portal.example/login".into()), ..said(302, "", "") },
+        said(400, "text/html", "<center>The plain HTTP request was sent to HTTPS port</center>"),
+        said(410, "text/html", PORTAL),
+        said(413, "text/html", NGINX),
+        said(422, "text/plain", "Unprocessable"),
+        said(400, "", ""),
+        said(413, "", ""),
+    ]
 }
 
 fn fits(holds: bool, why: impl FnOnce() -> String) -> Result<(), String> {

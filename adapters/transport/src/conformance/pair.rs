@@ -11,7 +11,7 @@ use super::{Conformance, Content, Written, fits, said, segment, text};
 use crate::conformance::{Check, Report};
 use crate::http::{Bytes, Callback, Target};
 use crate::wire::{Heard, Wire};
-use bowline::{ContentKey, Frame, Head, HttpClass, HttpOutcome, MessageId, Seq};
+use bowline::{ContentKey, Frame, Head, HttpClass, MessageId, Seq};
 use core::time::Duration;
 use serde_json::Value;
 
@@ -227,23 +227,16 @@ impl<'a, S: Wire, R: Wire> Pair<'_, 'a, S, R> {
             [bowline::Answer::Done, bowline::Answer::Busy { after }, bowline::Answer::Rejected, bowline::Answer::Reused]
         {
             let said = self.receiver.answer(answer);
-            let Written { mut sender, id, .. } = self.kit.written(sample, 1)?;
-            let body = said.body.map_or_else(Bytes::new, |(_, body)| body);
-            let (outcome, _) = sender.posted(
-                id,
-                HttpOutcome::status(said.status).with_after(said.retry_after.unwrap_or_default()),
-                &body,
-            );
+            let Written { sender, id, .. } = self.kit.written(sample, 1)?;
+            let seen = said.seen();
+            let outcome = seen.outcome(sender.is_peers(id, &seen));
             let agreed = match answer {
                 bowline::Answer::Done | bowline::Answer::Polled => outcome.class() == HttpClass::Delivered,
-                bowline::Answer::Unknown => outcome == HttpOutcome::status(404),
-                bowline::Answer::Busy { after } => {
-                    [HttpOutcome::status(503).with_after(after), HttpOutcome::status(409).with_after(after)]
-                        .contains(&outcome)
-                }
+                bowline::Answer::Unknown => seen.status == 404,
+                bowline::Answer::Busy { after } => [409, 503].contains(&seen.status) && seen.after == after,
                 bowline::Answer::Rejected | bowline::Answer::Reused => outcome.class() == HttpClass::Rejected,
             };
-            fits(agreed, || format!("the receiver's {answer:?} is {}, to the sender {outcome:?}", said.status))?;
+            fits(agreed, || format!("the receiver's {answer:?} is {}, to the sender {outcome:?}", seen.status))?;
         }
         Ok(())
     }

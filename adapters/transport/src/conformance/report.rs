@@ -59,6 +59,8 @@ pub enum Check {
     HttpRoundTrip,
     /// The answer to a POST means to the sender what it meant to the receiver.
     HttpAnswer,
+    /// No page of a portal or a proxy ends a message: the wire takes it for nobody's word (rule H8).
+    HttpForeign,
     /// A POST that says nothing is refused with 4xx.
     HttpGarbage,
     /// No damaged frame causes a panic, or costs more than its length allows.
@@ -88,6 +90,7 @@ impl fmt::Display for Check {
             Self::HttpRoute => "http route",
             Self::HttpRoundTrip => "http round trip",
             Self::HttpAnswer => "http answer",
+            Self::HttpForeign => "http foreign",
             Self::HttpGarbage => "http garbage",
             Self::Mutation => "mutation",
             Self::Garbage => "garbage",

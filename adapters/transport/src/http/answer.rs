@@ -15,7 +15,7 @@ use core::future::poll_fn;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 use hyper::body::{Body, Bytes};
-use hyper::header::{CONTENT_TYPE, HeaderMap, LOCATION, PROXY_AUTHENTICATE};
+use hyper::header::{CONTENT_TYPE, HeaderMap, PROXY_AUTHENTICATE};
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use std::io::{self, IoSlice};
 
@@ -129,14 +129,19 @@ where
 
 /// The reason that an answer with this status is, in place of the wanted one.
 pub(super) fn reason(status: u16, headers: &HeaderMap, first: &[u8]) -> Reason {
-    let said = String::from_utf8_lossy(first);
-    if SPEAK_TLS.iter().any(|words| said.contains(words)) {
+    if is_of_a_tls_port(first) {
         Reason::SpeaksTls
     } else if of_a_go_between(status, headers) {
         Reason::Foreign(status)
     } else {
         Reason::Status(status)
     }
+}
+
+/// Whether a body begins as that of a TLS port does which was spoken to in plain HTTP.
+pub(super) fn is_of_a_tls_port(first: &[u8]) -> bool {
+    let said = String::from_utf8_lossy(first.get(..FIRST).unwrap_or(first));
+    SPEAK_TLS.iter().any(|words| said.contains(words))
 }
 
 /// Whether an answer shows that a go-between gave it: its status is one that only those give, or it is a page of HTML,
@@ -147,21 +152,21 @@ pub(super) fn of_a_go_between(status: u16, headers: &HeaderMap) -> bool {
 }
 
 /// The type of the body, without its parameters.
-fn kind(headers: &HeaderMap) -> Option<&str> {
+pub(super) fn kind(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;
     value.split(';').next().map(str::trim).filter(|kind| !kind.is_empty())
 }
 
 /// What an answer says for people: where it sends us, of which type it is, and how it begins. Of a target the query is left
 /// out: it is where secrets are.
-pub(super) fn excerpt(headers: &HeaderMap, first: &[u8]) -> Option<Excerpt> {
+pub(super) fn excerpt(location: Option<&[u8]>, kind: Option<&str>, first: &[u8]) -> Option<Excerpt> {
     let mut said = Vec::new();
-    if let Some(target) = headers.get(LOCATION) {
+    if let Some(target) = location {
         said.extend(b"to ");
-        said.extend(target.as_bytes().split(|byte| matches!(byte, b'?' | b'#')).next().unwrap_or_default());
+        said.extend(target.split(|byte| matches!(byte, b'?' | b'#')).next().unwrap_or_default());
         said.extend(if first.is_empty() { &b""[..] } else { b"; " });
     }
-    if let Some(kind) = kind(headers).filter(|_| !first.is_empty()) {
+    if let Some(kind) = kind.filter(|_| !first.is_empty()) {
         said.extend(kind.as_bytes());
         said.extend(b": ");
     }
@@ -172,7 +177,7 @@ pub(super) fn excerpt(headers: &HeaderMap, first: &[u8]) -> Option<Excerpt> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hyper::header::{HeaderName, HeaderValue};
+    use hyper::header::{HeaderName, HeaderValue, LOCATION};
 
     fn headers(given: &[(&'static str, &'static str)]) -> HeaderMap {
         let pair = |(name, value): &(&'static str, &'static str)| {
@@ -208,7 +213,9 @@ mod tests {
             (&[], b"no", Some("no")),
             (&[("content-type", "text/plain")], b"", None),
         ] {
-            assert_eq!(excerpt(&headers(given), first).as_ref().map(Excerpt::as_str), said);
+            let given = headers(given);
+            let location = given.get(LOCATION).map(HeaderValue::as_bytes);
+            assert_eq!(excerpt(location, kind(&given), first).as_ref().map(Excerpt::as_str), said);
         }
     }
 }

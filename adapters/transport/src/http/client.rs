@@ -1,143 +1,248 @@
-//! One POST of ours on a fresh connection, and which of the outcomes it had (rules H1, H4, H6).
+//! One POST of this side's on a fresh connection, and what was seen of its answer (rules H1, H4, H8, H10).
 //!
 //! ```text
 //! connect fails ───────────────────────────────────────────▶ Unreached   (the adapter's part)
 //! io ─▶ nothing left this process ─────────────────────────▶ Unreached
-//!    ─▶ head and body ─▶ the answer's head ─▶ status, Retry-After ─▶ one of the other six
-//!                     └▶ reset, end, nonsense, deadline ───▶ Unknown     (the one that makes duplicates)
+//!    ─▶ head and body ─▶ the answer's head ─▶ its first bytes ─▶ Answered: status, type, target, body
+//!         │ progress      │ thinking            │ a short limit
+//!         └───────────────┴▶ reset, end, nonsense, too slow ─▶ Unknown    (the one that makes duplicates)
 //! ```
 //!
-//! Redirects are an answer like any other (`Gone`): a POST that is followed elsewhere may be done twice, or by a stranger.
-//! The answer's body is read only where the profile says that it holds the peer's word: elsewhere nothing in it could
-//! change the outcome, and a peer that sends it slowly would only delay the acknowledgement.
+//! Decided here: how long each part may take, and how much of an answer is read. Not decided here: whether an answer is the
+//! peer's own word; that is the wire's business, and what follows is the core's.
 //!
-//! Field bug: a peer that refuses a large body answers and closes without reading the rest, and the writer then sees
+//! Redirects are an answer like any other: a POST that is followed elsewhere may be done twice, or by a stranger.
+//!
+//! Field bugs: a peer that refuses a large body answers and closes without reading the rest, and the writer then sees
 //! "connection reset" instead of the 413 that already lies in its receive buffer; it counts as *Unknown* and is sent
-//! again for ever. Here a write that finds the peer deaf is not the end: the answer is still looked for.
+//! again for ever. Here a write that finds the peer deaf is not the end: the answer is still looked for. One deadline over
+//! a whole upload: three megabytes over a slow link never arrive. A slow body that delays the status before it.
 
 use super::answer::{self, Recorded};
+use super::deadline::from_now;
 use super::dial::no_answer;
-use super::{Bytes, Target, Whole};
+use super::{Bytes, Deadline, Target, Whole};
 use crate::explanation::{Excerpt, Explanation};
-use bowline::{HttpClass, HttpOutcome, MessageId, Reason};
+use bowline::{HttpOutcome, HttpTimeouts, LOWEST_RATE, Reason};
 use core::fmt;
 use core::future::poll_fn;
 use core::pin::{Pin, pin};
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::{Context, Poll};
 use core::time::Duration;
 use hyper::body::Body as _;
 use hyper::client::conn::http1;
-use hyper::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
+use hyper::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, LOCATION, RETRY_AFTER, USER_AGENT,
+};
 use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper::{Method, Request};
+use hyper::{Method, Request, Response};
+use serde_json::Value;
 use std::io::{self, IoSlice};
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
 
 /// An answer's head must fit in this many bytes; one that does not is *Unknown*.
 const ANSWER_HEAD: usize = 64 * 1024;
 
+/// As many bytes of an answer's body are kept for people, where the wire wants none or fewer.
+const ANSWER_BODY: usize = 512;
+
+/// For the body of an answer whose head is there, beside the time that its bytes need ([`slowest`]).
+const ANSWER_REST: Duration = Duration::from_secs(2);
+
+/// As many characters of a content type or of a redirect's target are kept.
+const LONGEST_HEADER: usize = 200;
+
+/// The longest write to a socket at once, so that a slow one is seen to move.
+const PIECE: usize = 64 * 1024;
+
+/// As many bytes may still lie in the system's buffer when the last one has left this process: Linux's default limit.
+const SYSTEM_BUFFER: usize = 4 << 20;
+
 /// What a server can ask for at most with `Retry-After`; the core cuts it further (rule B4).
 const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 3600);
 
-/// One HTTP request of ours.
+/// The time that so many bytes take on the slowest link that is served.
+fn slowest(bytes: usize) -> Duration {
+    Duration::from_micros(u64::try_from(bytes).unwrap_or(u64::MAX).saturating_mul(1_000_000) / LOWEST_RATE)
+}
+
+/// One HTTP request of this side's.
 ///
 /// ```
-/// use bowline::MessageId;
+/// use bowline::{HttpTimeouts, RouteConfig};
 /// use bowline_transport::http::{Bytes, Post, Target, TargetError};
 /// let target = Target::http("http://api:9100/v1/poc-batches")?.join("generated");
-/// let post = Post { target: &target, id: MessageId::from_bits(7), body: Bytes::from_static(b"{}"), read: 0 };
+/// let headers = &[("idempotency-key", "7".to_owned())];
+/// let RouteConfig { progress, thinking, .. } = RouteConfig::DEFAULT;
+/// let timeouts = HttpTimeouts { progress, thinking };
+/// let post = Post { target: &target, headers, body: Bytes::from_static(b"{}"), read: 0, timeouts };
 /// assert_eq!(post.target.path(), "/v1/poc-batches/generated");
 /// # Ok::<(), TargetError>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Post<'a> {
     /// Where it goes; the same place that `io` is connected to.
     pub target: &'a Target,
-    /// The message it carries, printed as the `Idempotency-Key` (rule H1), so a repetition is known as one.
-    pub id: MessageId,
-    /// The JSON, sent as it is.
-    pub body: Bytes,
-    /// So many bytes of the body are read where it may hold the peer's word, or none of a longer one: of an answer with 2xx,
-    /// or that says what is wrong with the message or with us.
-    pub read: usize,
-}
-
-/// One HTTP request of ours, with headers of its own.
-///
-/// ```
-/// use bowline_transport::http::{Ask, Bytes, Target, TargetError};
-/// let target = Target::http("http://hub:9100/bowline/1")?.join("poll");
-/// let headers = &[("bowline-client", "sensor-7".to_owned())];
-/// let ask = Ask { target: &target, headers, body: Bytes::from_static(b"{}"), read: 1 << 20 };
-/// assert_eq!(ask.target.path(), "/bowline/1/poll");
-/// # Ok::<(), TargetError>(())
-/// ```
-#[derive(Clone)]
-pub struct Ask<'a> {
-    /// Where it goes; the same place that `io` is connected to.
-    pub target: &'a Target,
-    /// Names in lower case, and values.
+    /// Names in lower case, and values. A message has its id as `idempotency-key` (rule H1).
     pub headers: &'a [(&'static str, String)],
     /// The JSON, sent as it is.
     pub body: Bytes,
-    /// As in [`Post::read`].
+    /// So many bytes of the answer's body may hold the peer's word; at least 512 are read.
     pub read: usize,
+    /// How long it may take (rule H10).
+    pub timeouts: HttpTimeouts,
 }
 
-impl fmt::Debug for Ask<'_> {
+impl fmt::Debug for Post<'_> {
     /// Without the headers: one of them may be a token.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ask").field("target", &self.target).field("body", &self.body.len()).finish_non_exhaustive()
+        f.debug_struct("Post").field("target", &self.target).field("body", &self.body.len()).finish_non_exhaustive()
     }
 }
+
+/// The answer to one of this side's requests, as far as it was looked at. Whether it is the peer's own word, its wire
+/// decides: [`Wire::is_peers`](crate::Wire::is_peers).
+///
+/// ```
+/// use bowline_transport::http::HttpAnswer;
+/// let page = HttpAnswer { content_type: Some("text/html".into()), ..HttpAnswer::new(200, "<html>Log in</html>") };
+/// assert!(!page.is_marked() && !page.is_api_answer());
+/// assert!(HttpAnswer::new(200, r#"{"bowline":"done"}"#).is_marked());
+/// assert!(HttpAnswer::new(200, "").is_api_answer());
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HttpAnswer {
+    /// Its HTTP status.
+    pub status: u16,
+    /// Its `Retry-After`, zero if there was none.
+    pub after: Duration,
+    /// Its `Content-Type` in lower case, without parameters such as the character set; at most 200 characters.
+    pub content_type: Option<String>,
+    /// Its `Location`, at most 200 characters: where a redirect leads to, which is never followed.
+    pub location: Option<String>,
+    /// The first bytes of its body: as many as were wanted, at least 512.
+    pub body: Bytes,
+    /// There is no more of the body than that.
+    pub whole: bool,
+}
+
+impl HttpAnswer {
+    /// An answer with this whole body, and without headers.
+    #[must_use]
+    pub fn new(status: u16, body: impl Into<Bytes>) -> Self {
+        let body = body.into();
+        Self { status, after: Duration::ZERO, content_type: None, location: None, body, whole: true }
+    }
+
+    /// Its outcome, for the core. `by_peer`: it is the peer's own word. If it is not, and says that plain HTTP came to a TLS
+    /// port, nobody was reached.
+    #[must_use]
+    pub fn outcome(&self, by_peer: bool) -> HttpOutcome {
+        if !by_peer && answer::is_of_a_tls_port(&self.body) {
+            return HttpOutcome::Unreached(Reason::SpeaksTls);
+        }
+        HttpOutcome::Answered { status: self.status, after: self.after, by_peer }
+    }
+
+    /// What it says for people: where it sends us, of which type it is, and how it begins.
+    #[must_use]
+    pub fn excerpt(&self) -> Option<Excerpt> {
+        let location = self.location.as_ref().map(String::as_bytes);
+        answer::excerpt(location, self.content_type.as_deref(), self.body.get(..answer::FIRST).unwrap_or(&self.body))
+    }
+
+    /// Its body, if that is whole and JSON, and is not said to be anything else.
+    #[must_use]
+    pub fn json(&self) -> Option<Value> {
+        if self.whole && self.is_said_to_be_json() { serde_json::from_slice(&self.body).ok() } else { None }
+    }
+
+    /// Whether it bears the mark of another Bowline: a JSON body with the member `bowline`, as the default of
+    /// [`Wire::answer`](crate::Wire::answer) makes it.
+    #[must_use]
+    pub fn is_marked(&self) -> bool {
+        self.json().is_some_and(|json| json.get(MARK).is_some())
+    }
+
+    /// Whether it is what the interface of a program answers, for peers that neither sign nor mark their answers. 2xx: the
+    /// body is empty, or JSON without a member `error`. Any other status but a redirect: a JSON object with a member `error`
+    /// or `message`. And the content type says nothing else. A page for people is none of this, and that is what portals,
+    /// proxies and wrong addresses answer with; a proxy in front of the peer passes on what the peer said.
+    #[must_use]
+    pub fn is_api_answer(&self) -> bool {
+        let said = self.json();
+        let has = |member| said.as_ref().is_some_and(|said| said.get(member).is_some());
+        match self.status {
+            200..=299 if self.body.is_empty() => self.whole && self.is_said_to_be_json(),
+            200..=299 => said.is_some() && !has("error"),
+            300..=399 => false,
+            _ => has("error") || has("message"),
+        }
+    }
+
+    fn is_said_to_be_json(&self) -> bool {
+        self.content_type.as_deref().is_none_or(|kind| kind == "application/json" || kind.ends_with("+json"))
+    }
+}
+
+/// The member by which an answer of Bowline's is known.
+pub(super) const MARK: &str = "bowline";
 
 /// What came of a [`Post`].
 ///
 /// ```
 /// use bowline::{HttpOutcome, Reason};
-/// use bowline_transport::http::Posted;
-/// let unreached = Posted::unreached(Reason::PortClosed.into());
-/// assert_eq!(unreached.outcome, HttpOutcome::Unreached(Reason::PortClosed));
-/// assert!(unreached.body.is_empty());
+/// use bowline_transport::http::{HttpAnswer, Posted};
+/// let unreached = Posted::Unreached(Reason::PortClosed.into());
+/// assert_eq!(unreached.outcome(false), HttpOutcome::Unreached(Reason::PortClosed));
+/// assert_eq!(Posted::Answered(HttpAnswer::new(200, "")).outcome(false), HttpOutcome::foreign(200));
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Posted {
-    /// What the status says, or why there is none.
-    pub outcome: HttpOutcome,
-    /// The body of the answer; empty if it was not to be read, is longer than that, or broke off.
-    pub body: Bytes,
-    /// What was said about a failure, for people.
-    pub text: Option<Excerpt>,
-}
-
-impl From<HttpOutcome> for Posted {
-    fn from(outcome: HttpOutcome) -> Self {
-        Self { outcome, body: Bytes::new(), text: None }
-    }
+pub enum Posted {
+    /// There was an answer.
+    Answered(HttpAnswer),
+    /// Nothing was sent, and why.
+    Unreached(Explanation),
+    /// The request may have been processed, but no answer came, and why.
+    Unknown(Explanation),
 }
 
 impl Posted {
-    /// Nothing was sent, and why.
+    /// Its outcome, for the core. `by_peer`: the answer, if there is one, is the peer's own word.
     #[must_use]
-    pub fn unreached(why: Explanation) -> Self {
-        Self { text: why.text, ..HttpOutcome::Unreached(why.reason).into() }
+    pub fn outcome(&self, by_peer: bool) -> HttpOutcome {
+        match self {
+            Self::Answered(answer) => answer.outcome(by_peer),
+            Self::Unreached(why) => HttpOutcome::Unreached(why.reason),
+            Self::Unknown(why) => HttpOutcome::Unknown(why.reason),
+        }
     }
 
-    /// The request may have been processed, but there is no answer, and why.
-    fn unknown(why: Explanation) -> Self {
-        Self { text: why.text, ..HttpOutcome::Unknown(why.reason).into() }
+    /// What was said about it, for people.
+    #[must_use]
+    pub fn text(&self) -> Option<Excerpt> {
+        match self {
+            Self::Answered(answer) => answer.excerpt(),
+            Self::Unreached(why) | Self::Unknown(why) => why.text.clone(),
+        }
     }
 }
 
 /// Sends `request` over the fresh connection `io` and says what became of it. It is done when the answer's head is
-/// there, and as much of its body as is wanted; the connection is closed by dropping `io`.
+/// there, and as much of its body as is wanted or comes soon; the connection is closed by dropping `io`. A header that
+/// cannot be sent is [`Posted::Unreached`].
 ///
-/// The deadline is `io`'s (rule H6: 10 s unless configured, connecting included). Dropping the future closes the
-/// connection and means [`HttpOutcome::Unknown`], as the request may have been on its way.
+/// `deadline` is the one that `io` obeys. It is moved here as bytes move (rule H10): each byte that leaves gives
+/// `timeouts.progress` anew, the last one gives `timeouts.thinking` for the head of the answer, and that 2 s for the first
+/// bytes of its body. All of it ends in time: sending takes at most `progress` and what the body takes at [`LOWEST_RATE`], and so
+/// on for what the system's own buffer may hold and for the body of the answer. Dropping the future closes the connection
+/// and leaves it unknown what became of the request.
 ///
 /// ```
-/// # use bowline_transport::http::{Bytes, Deadline, Post, Target, Timed, post};
-/// # use bowline::{HttpClass, HttpOutcome, MessageId, Reason};
+/// # use bowline_transport::http::{Bytes, Deadline, HttpAnswer, Post, Posted, Target, Timed, post};
+/// # use bowline::HttpTimeouts;
 /// # use core::time::Duration;
 /// # use smol_hyper::rt::{FuturesIo, SmolTimer};
 /// # use std::io::{Read as _, Write as _};
@@ -154,55 +259,52 @@ impl Posted {
 /// # });
 /// smol::block_on(async {
 ///     let target = Target::http(&format!("http://127.0.0.1:{port}/v1/poc-batches"))?.join("generated");
-///     let deadline = Deadline::after(Duration::from_secs(10));
+///     let timeouts = HttpTimeouts { progress: Duration::from_secs(10), thinking: Duration::from_secs(30) };
+///     let deadline = Deadline::after(timeouts.progress);
 ///     let socket = smol::net::TcpStream::connect((target.host(), target.port())).await?;
-///     let io = Timed::new(FuturesIo::new(socket), SmolTimer::new(), deadline);
+///     let io = Timed::new(FuturesIo::new(socket), SmolTimer::new(), deadline.clone());
 ///
-///     let request = Post { target: &target, id: MessageId::from_bits(7), body: Bytes::from_static(b"{}"), read: 0 };
-///     assert_eq!(post(io, request).await.outcome, HttpOutcome::status(503).with_after(Duration::from_secs(7)));
+///     let request = Post { target: &target, headers: &[], body: Bytes::from_static(b"{}"), read: 0, timeouts };
+///     let busy = HttpAnswer { after: Duration::from_secs(7), ..HttpAnswer::new(503, "") };
+///     assert_eq!(post(io, &deadline, request).await, Posted::Answered(busy));
 /// #   Ok::<(), Box<dyn std::error::Error>>(())
 /// })?;
 /// # peer.join().unwrap();
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub async fn post<I>(io: I, request: Post<'_>) -> Posted
+pub async fn post<I>(io: I, deadline: &Deadline, request: Post<'_>) -> Posted
 where
     I: Read + Write + Unpin,
 {
-    let Post { target, id, body, read } = request;
-    ask(io, Ask { target, headers: &[("idempotency-key", id.to_string())], body, read }).await
-}
-
-/// As [`post`], with any headers. One that cannot be sent as a header is an [`HttpOutcome::Unreached`].
-pub async fn ask<I>(io: I, request: Ask<'_>) -> Posted
-where
-    I: Read + Write + Unpin,
-{
-    let Ask { target, headers, body, read: longest } = request;
+    let Post { target, headers, body, read, timeouts } = request;
+    let length = body.len();
     let mut request = Request::builder()
         .method(Method::POST)
         .uri(target.path())
         .header(HOST, target.authority())
         .header(CONNECTION, "close")
         .header(CONTENT_TYPE, "application/json")
-        .header(CONTENT_LENGTH, body.len())
+        .header(CONTENT_LENGTH, length)
         .header(USER_AGENT, concat!("bowline/", env!("CARGO_PKG_VERSION")));
     for (name, value) in headers {
         request = request.header(*name, value);
     }
     let request = request.body(Whole::new(body));
     // Cannot fail with a checked target and checked headers; if it did, nothing would have been sent.
-    let Ok(request) = request else { return HttpOutcome::Unreached(Reason::System).into() };
+    let Ok(request) = request else { return Posted::Unreached(Reason::System.into()) };
 
+    let asked = Arc::<AtomicBool>::default();
+    let until = from_now(timeouts.progress.saturating_add(slowest(length)));
+    let io = Sending { io, deaf: false, deadline, timeouts, length, sent: 0, until, asked: Arc::clone(&asked) };
     // Both limits: the first alone is exceeded by what one read may bring. Head and body are written as they lie, not
     // copied together; the socket may join them.
     let handshake = http1::Builder::new()
         .max_buf_size(ANSWER_HEAD)
         .max_header_size(ANSWER_HEAD)
         .writev(true)
-        .handshake(Recorded::new(Deaf { io, deaf: false }))
+        .handshake(Recorded::new(io))
         .await;
-    let Ok((mut sender, mut connection)) = handshake else { return HttpOutcome::Unreached(Reason::System).into() };
+    let Ok((mut sender, mut connection)) = handshake else { return Posted::Unreached(Reason::System.into()) };
     let mut answer = pin!(sender.try_send_request(request));
     let (mut open, mut failed) = (true, None);
     let answer = poll_fn(|cx| {
@@ -217,54 +319,78 @@ where
         }
     })
     .await;
-    match answer {
-        Some(Ok(answer)) => {
-            let after = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(retry_after);
-            let outcome = HttpOutcome::status(answer.status().as_u16()).with_after(after.unwrap_or_default());
-            let word = matches!(outcome.class(), HttpClass::Delivered | HttpClass::Rejected) || outcome.turned_away();
-            if !word || longest == 0 {
-                return Posted { text: answer::excerpt(answer.headers(), &[]), ..outcome.into() };
-            }
-            let mut body = answer.into_body();
-            let mut read = Vec::new();
-            let whole = poll_fn(|cx| {
-                if open {
-                    open = Pin::new(&mut connection).poll(cx).is_pending();
-                }
-                loop {
-                    match Pin::new(&mut body).poll_frame(cx) {
-                        Poll::Ready(Some(Ok(frame))) => {
-                            let data = frame.into_data().unwrap_or_default();
-                            if read.len().saturating_add(data.len()) > longest {
-                                return Poll::Ready(false);
-                            }
-                            read.extend_from_slice(&data);
-                        }
-                        Poll::Ready(Some(Err(_))) => return Poll::Ready(false),
-                        Poll::Ready(None) => return Poll::Ready(true),
-                        Poll::Pending => return if open { Poll::Pending } else { Poll::Ready(false) },
-                    }
-                }
-            })
-            .await;
-            Posted { body: if whole { read.into() } else { Bytes::new() }, ..outcome.into() }
-        }
+    let answer = match answer {
+        Some(Ok(answer)) => answer,
         // Handed back before its first byte was written.
         Some(Err(failure)) if failure.message().is_some() => {
-            Posted::unreached(no_answer(&connection.into_parts().io, failed.as_ref().or(Some(failure.error()))))
+            let error = failed.as_ref().or(Some(failure.error()));
+            return Posted::Unreached(no_answer(&connection.into_parts().io, error));
         }
         failure => {
             let error = failure.and_then(Result::err).map(hyper::client::conn::TrySendError::into_error);
             let why = no_answer(&connection.into_parts().io, failed.as_ref().or(error.as_ref()));
-            match why.reason {
+            let reason = match why.reason {
                 // Whoever answers so has processed nothing.
-                Reason::SpeaksTls => Posted::unreached(why),
-                Reason::Timeout => Posted::unknown(why),
-                Reason::NotWebSocket => Posted::unknown(Explanation { reason: Reason::Violation, ..why }),
-                _ => Posted::unknown(Explanation { reason: Reason::Closed(1006), ..why }),
+                Reason::SpeaksTls => return Posted::Unreached(why),
+                Reason::Timeout if asked.load(Ordering::Relaxed) => Reason::Timeout,
+                Reason::Timeout => Reason::Stalled,
+                Reason::NotWebSocket => Reason::Violation,
+                _ => Reason::Closed(1006),
+            };
+            return Posted::Unknown(Explanation { reason, ..why });
+        }
+    };
+    let mut answered = answer_of(&answer);
+    let longest = read.max(ANSWER_BODY);
+    let until = from_now(ANSWER_REST.saturating_add(slowest(longest)));
+    let mut body = answer.into_body();
+    let mut read = Vec::new();
+    deadline.restart_until(timeouts.progress, until);
+    answered.whole = poll_fn(|cx| {
+        if open {
+            open = Pin::new(&mut connection).poll(cx).is_pending();
+        }
+        loop {
+            match Pin::new(&mut body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    deadline.restart_until(timeouts.progress, until);
+                    let data = frame.into_data().unwrap_or_default();
+                    let fits = longest.saturating_sub(read.len());
+                    read.extend(data.iter().take(fits));
+                    if data.len() > fits {
+                        return Poll::Ready(false);
+                    }
+                }
+                Poll::Ready(Some(Err(_))) => return Poll::Ready(false),
+                Poll::Ready(None) => return Poll::Ready(true),
+                Poll::Pending => return if open { Poll::Pending } else { Poll::Ready(false) },
             }
         }
+    })
+    .await;
+    Posted::Answered(HttpAnswer { body: read.into(), ..answered })
+}
+
+/// What the head of an answer says.
+fn answer_of<B>(answer: &Response<B>) -> HttpAnswer {
+    let headers = answer.headers();
+    let after = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(retry_after);
+    let content_type = text(headers, &CONTENT_TYPE).map(|kind| {
+        let kind = kind.split(';').next().unwrap_or_default();
+        kind.trim().to_ascii_lowercase()
+    });
+    HttpAnswer {
+        after: after.unwrap_or_default(),
+        content_type,
+        location: text(headers, &LOCATION),
+        ..HttpAnswer::new(answer.status().as_u16(), Bytes::new())
     }
+}
+
+/// The beginning of a header's value.
+fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    let value = String::from_utf8_lossy(headers.get(name)?.as_bytes());
+    Some(value.chars().take(LONGEST_HEADER).collect())
 }
 
 /// The value of a `Retry-After` header as a span from now, at most a day: seconds or a date (RFC 9110, section 10.2.3).
@@ -289,13 +415,23 @@ pub fn retry_after(value: &str) -> Option<Duration> {
     Some(after.min(LONGEST_PAUSE))
 }
 
-/// A socket whose peer may stop reading: what is written from then on is thrown away, and reading goes on.
-struct Deaf<I> {
+/// A socket on which a request leaves: it moves the deadline as bytes move, and where the peer stops reading, what is
+/// written from then on is thrown away and reading goes on.
+struct Sending<'a, I> {
     io: I,
     deaf: bool,
+    deadline: &'a Deadline,
+    timeouts: HttpTimeouts,
+    /// The length of the request's body.
+    length: usize,
+    sent: usize,
+    /// By then all must have left.
+    until: Instant,
+    /// All has left.
+    asked: Arc<AtomicBool>,
 }
 
-impl<I> Deaf<I> {
+impl<I> Sending<'_, I> {
     /// The result of writing `len` bytes.
     fn written(&mut self, result: Poll<io::Result<usize>>, len: usize) -> Poll<io::Result<usize>> {
         use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
@@ -304,28 +440,50 @@ impl<I> Deaf<I> {
                 self.deaf = true;
                 Poll::Ready(Ok(len))
             }
+            Poll::Ready(Ok(written)) if written > 0 => {
+                self.sent = self.sent.saturating_add(written);
+                self.deadline.restart_until(self.timeouts.progress, self.until);
+                Poll::Ready(Ok(written))
+            }
             other => other,
+        }
+    }
+
+    /// Everything that was written has left this process: the peer may think, if that was all of the request.
+    fn flushed(&self, cx: &Context<'_>) {
+        if self.sent > self.length && !self.asked.swap(true, Ordering::Relaxed) {
+            self.deadline.restart(self.timeouts.thinking.saturating_add(slowest(self.length.min(SYSTEM_BUFFER))));
+            // A read that waits already waits until the former deadline, which may have been a later one.
+            cx.waker().wake_by_ref();
         }
     }
 }
 
-impl<I: Read + Unpin> Read for Deaf<I> {
+impl<I: Read + Unpin> Read for Sending<'_, I> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }
 
-impl<I: Write + Unpin> Write for Deaf<I> {
+impl<I: Write + Unpin> Write for Sending<'_, I> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         if self.deaf {
             return Poll::Ready(Ok(buf.len()));
         }
-        let result = Pin::new(&mut self.io).poll_write(cx, buf);
+        let (piece, _) = buf.split_at(buf.len().min(PIECE));
+        let result = Pin::new(&mut self.io).poll_write(cx, piece);
         self.written(result, buf.len())
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.deaf { Poll::Ready(Ok(())) } else { Pin::new(&mut self.io).poll_flush(cx) }
+        if self.deaf {
+            return Poll::Ready(Ok(()));
+        }
+        let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        if let Poll::Ready(Ok(())) = flushed {
+            self.flushed(cx);
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -344,6 +502,11 @@ impl<I: Write + Unpin> Write for Deaf<I> {
         let len = bufs.iter().map(|buf| buf.len()).sum();
         if self.deaf {
             return Poll::Ready(Ok(len));
+        }
+        if len > PIECE
+            && let Some(first) = bufs.iter().find(|buf| !buf.is_empty())
+        {
+            return self.poll_write(cx, first);
         }
         let result = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
         self.written(result, len)
@@ -377,11 +540,16 @@ mod tests {
         }
     }
 
+    fn request(target: &Target, read: usize) -> Post<'_> {
+        let timeouts = HttpTimeouts { progress: Duration::from_secs(10), thinking: Duration::from_secs(10) };
+        Post { target, headers: &[], body: Bytes::from_static(b"{}"), read, timeouts }
+    }
+
     #[test]
     fn h_what_was_never_written_is_unreached() {
-        let target = Target::http("http://api/").unwrap();
-        let request = Post { target: &target, id: MessageId::from_bits(1), body: Bytes::from_static(b"{}"), read: 9 };
-        assert_eq!(smol::block_on(post(Gone, request)).outcome, HttpOutcome::Unreached(Reason::PortClosed));
+        let (target, deadline) = (Target::http("http://api/").unwrap(), Deadline::after(Duration::from_secs(10)));
+        let posted = smol::block_on(post(Gone, &deadline, request(&target, 9)));
+        assert_eq!(posted.outcome(false), HttpOutcome::Unreached(Reason::PortClosed));
     }
 
     #[test]
@@ -389,34 +557,70 @@ mod tests {
         use smol_hyper::rt::FuturesIo;
         use std::io::{Read as _, Write as _};
         let head = "HTTP/1.1 200 OK\r\n";
-        for (answer, read, body) in [
-            ("Content-Length: 5\r\n\r\nhello", 5, "hello"),
-            ("Content-Length: 5\r\n\r\nhello", 4, ""),
-            ("Content-Length: 5\r\n\r\nhello", 0, ""),
-            ("Content-Length: 5\r\n\r\nhell", 64, ""),
-            ("Content-Length: 0\r\n\r\n", 64, ""),
-            ("Transfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n", 5, "hello"),
-            ("Transfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n", 64, ""),
-            ("Transfer-Encoding: chunked\r\n\r\nffffffff\r\nhello", 64, ""),
+        let long = format!("Content-Length: 600\r\n\r\n{}", "x".repeat(600));
+        for (answer, read, body, whole) in [
+            ("Content-Length: 5\r\n\r\nhello", 5, "hello", true),
+            ("Content-Length: 5\r\n\r\nhello", 0, "hello", true),
+            ("Content-Length: 5\r\n\r\nhell", 64, "hell", false),
+            ("Content-Length: 0\r\n\r\n", 64, "", true),
+            ("Transfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n", 5, "hello", true),
+            ("Transfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n", 64, "hello", false),
+            ("Transfer-Encoding: chunked\r\n\r\nffffffff\r\nhello", 64, "hello", false),
             // Until the connection ends.
-            ("\r\nhello", 64, "hello"),
+            ("\r\nhello", 64, "hello", true),
+            (&long, 0, &"x".repeat(512), false),
+            (&long, 599, &"x".repeat(599), false),
+            (&long, 600, &"x".repeat(600), true),
         ] {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             let near = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-            let peer = std::thread::spawn(move || {
-                let mut far = listener.accept().unwrap().0;
-                let _ = far.read(&mut [0; 4096]).unwrap();
-                far.write_all([head, answer].concat().as_bytes()).unwrap();
+            let answer = answer.to_owned();
+            let peer = std::thread::spawn({
+                let answer = answer.clone();
+                move || {
+                    let mut far = listener.accept().unwrap().0;
+                    let _ = far.read(&mut [0; 4096]).unwrap();
+                    far.write_all([head, &answer].concat().as_bytes()).unwrap();
+                }
             });
-            let target = Target::http("http://api/").unwrap();
-            let request = Post { target: &target, id: MessageId::from_bits(1), body: Bytes::from_static(b"{}"), read };
+            let (target, deadline) = (Target::http("http://api/").unwrap(), Deadline::after(Duration::from_secs(10)));
             let posted = smol::block_on(async {
                 let io = FuturesIo::new(smol::net::TcpStream::from(smol::Async::new(near).unwrap()));
-                post(io, request).await
+                post(io, &deadline, request(&target, read)).await
             });
-            let expected = Posted { body: body.into(), ..HttpOutcome::status(200).into() };
-            assert_eq!(posted, expected, "{answer:?}, {read}");
+            let seen = HttpAnswer { whole, ..HttpAnswer::new(200, body.to_owned()) };
+            assert_eq!(posted, Posted::Answered(seen), "{answer:?}, {read}");
             peer.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn h8_an_interface_of_a_program_answers_with_json_or_nothing() {
+        let json = Some("application/json");
+        for (status, kind, body, is) in [
+            // The original: nothing at all, and Echo's errors.
+            (200, None, "", true),
+            (400, json, r#"{"error":"code=400, message=Syntax error"}"#, true),
+            (413, json, r#"{"message":"Request Entity Too Large"}"#, true),
+            (500, json, r#"{"error":"chain"}"#, true),
+            (200, json, "", true),
+            (200, json, r#"{"status":"OK"}"#, true),
+            (200, Some("application/problem+json"), "{}", true),
+            (200, json, r#"{"error":"no such service"}"#, false),
+            (200, json, "<html>", false),
+            (200, None, "OK", false),
+            (200, Some("text/html"), "", false),
+            (200, Some("application/octet-stream"), "", false),
+            (302, None, "", false),
+            (302, json, r#"{"message":"elsewhere"}"#, false),
+            (400, None, "", false),
+            (400, json, "{}", false),
+            (413, Some("text/html"), "<html>", false),
+        ] {
+            let answer = HttpAnswer { content_type: kind.map(Into::into), ..HttpAnswer::new(status, body) };
+            assert_eq!(answer.is_api_answer(), is, "{answer:?}");
+            let cut = HttpAnswer { whole: false, ..answer };
+            assert!(!cut.is_api_answer(), "{cut:?}");
         }
     }
 

@@ -45,6 +45,11 @@ impl Deadline {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = from_now(span);
     }
 
+    /// Moves it to `span` from now, but no later than `until`, for every clone.
+    pub fn restart_until(&self, span: Duration, until: Instant) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = from_now(span).min(until);
+    }
+
     /// The point in time.
     #[must_use]
     pub fn at(&self) -> Instant {
@@ -68,7 +73,7 @@ impl Deadline {
     }
 }
 
-fn from_now(span: Duration) -> Instant {
+pub(super) fn from_now(span: Duration) -> Instant {
     Instant::now() + span.min(FOR_EVER)
 }
 

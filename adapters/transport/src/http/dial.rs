@@ -26,8 +26,8 @@ use core::time::Duration;
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper::header::{
-    CONNECTION, HOST, HeaderMap, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY,
-    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE, USER_AGENT,
+    CONNECTION, HOST, HeaderMap, LOCATION, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS,
+    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE, USER_AGENT,
 };
 use hyper::rt::{Read, Write};
 use hyper::{Request, StatusCode};
@@ -106,7 +106,8 @@ where
         .await;
         let reason = answer::reason(head.status.as_u16(), headers, &first);
         let hint = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(retry_after);
-        let explanation = Explanation { reason, text: answer::excerpt(headers, &first) };
+        let location = headers.get(LOCATION).map(hyper::header::HeaderValue::as_bytes);
+        let explanation = Explanation { reason, text: answer::excerpt(location, answer::kind(headers), &first) };
         return Err((explanation, hint.map_or(RetryHint::NONE, RetryHint::after)));
     }
     if let Err(what) = agreed(headers, &key) {

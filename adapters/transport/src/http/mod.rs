@@ -28,7 +28,7 @@ mod dial;
 mod server;
 mod target;
 
-pub use client::{Ask, Post, Posted, ask, post, retry_after};
+pub use client::{HttpAnswer, Post, Posted, post, retry_after};
 pub use deadline::{Deadline, Timed};
 pub use dial::dial;
 /// The bytes of bodies: cheap to clone, so a message can be posted again without a copy.

@@ -20,6 +20,7 @@
 //! reset, RFC 9112, section 9.6); memory reserved for the length that a head only claims; `Expect: 100-continue` left
 //! unanswered; an idempotency key that fills a log.
 
+use super::client::{HttpAnswer, MARK};
 use super::{Bytes, Deadline, Whole};
 use bowline::wire::native::CLIENT;
 use core::convert::Infallible;
@@ -211,6 +212,30 @@ impl Answer {
     #[must_use]
     pub const fn status(status: u16) -> Self {
         Self { status, retry_after: None, error: None, body: None }
+    }
+
+    /// An answer that another Bowline knows for one: its body is `{"bowline":"…"}`
+    /// ([`HttpAnswer::is_marked`](super::HttpAnswer::is_marked)).
+    ///
+    /// ```
+    /// # use bowline_transport::http::Answer;
+    /// assert_eq!(Answer::marked(200, "done").body.unwrap().1, r#"{"bowline":"done"}"#);
+    /// ```
+    #[must_use]
+    pub fn marked(status: u16, word: &str) -> Self {
+        let body = serde_json::json!({ MARK: word }).to_string();
+        Self { body: Some(("application/json", body.into())), ..Self::status(status) }
+    }
+
+    /// What the other side sees of it, up to what a proxy makes of it.
+    pub(crate) fn seen(self) -> HttpAnswer {
+        let (kind, body) = match (self.error, self.body) {
+            (Some(why), _) => (Some("application/json"), error_body(&why)),
+            (None, Some((kind, body))) => (Some(kind), body),
+            (None, None) => (None, Bytes::new()),
+        };
+        let after = self.retry_after.unwrap_or_default();
+        HttpAnswer { after, content_type: kind.map(Into::into), ..HttpAnswer::new(self.status, body) }
     }
 
     /// An answer that says why.

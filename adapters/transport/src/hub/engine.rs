@@ -22,7 +22,7 @@ use super::wire::{Complaint, Farewell, HubWire, Said, Text, Wish};
 use super::{Action, Admission, Event, Refused, SessionInfo};
 use crate::clock::Clock;
 use crate::explanation::Explanation;
-use crate::http::{Answer, Target};
+use crate::http::{Answer, Posted, Target};
 use crate::node::{Settlement, Stream};
 use crate::setup::{SetupError, random};
 use account::{Account, Asking};
@@ -33,7 +33,7 @@ use bowline::hub::{
 };
 use bowline::wire::KeyedHash;
 use bowline::wire::native::FRAME_LIMIT;
-use bowline::{DeliveryId, HttpOutcome, Instant, Origin, Policy, PostId, RequestId, Seq, Verdict};
+use bowline::{DeliveryId, Instant, Origin, Policy, PostId, RequestId, Seq, Verdict};
 use core::time::Duration;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
@@ -539,8 +539,9 @@ impl<W: HubWire> Engine<W> {
         self.machine.topics().collect()
     }
 
-    pub(super) fn posted(&mut self, session: SessionId, post: PostId, outcome: HttpOutcome) {
-        self.machine.posted(self.now(), session, post, outcome);
+    pub(super) fn posted(&mut self, session: SessionId, post: PostId, posted: &Posted) {
+        let by_peer = matches!(posted, Posted::Answered(answer) if self.wire.is_peers(answer));
+        self.machine.posted(self.now(), session, post, posted.outcome(by_peer));
     }
 
     pub(super) fn dismiss(&mut self, peer: &W::Peer) -> bool {

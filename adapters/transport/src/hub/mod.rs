@@ -222,7 +222,7 @@ impl<W: HubWire> Hub<W> {
 
     /// For the adapter: a request of ours ended.
     pub fn posted(&self, session: SessionId, post: PostId, posted: &Posted) {
-        self.with(|engine| engine.posted(session, post, posted.outcome));
+        self.with(|engine| engine.posted(session, post, posted));
     }
 
     /// Sends a message to one peer, connected or not: it is kept for as long as the session lives, and posted if there is

@@ -159,7 +159,10 @@ impl<W: HubWire> Hub<W> {
         };
         let content = match heard.said {
             Said::Message(content) if self.takes(&content.kind) => content,
-            Said::Message(content) => return Answer::error(400, Complaint::Unhandled(&content.kind).to_string()),
+            Said::Message(content) => {
+                let why = Complaint::Unhandled(&content.kind).to_string();
+                return self.rejected(400, content.id.as_deref(), why);
+            }
             Said::Other | Said::Malformed | Said::Pong | Said::Status | Said::Subscribe(_) | Said::Unsubscribe(_) => {
                 return Answer::error(400, "not a message");
             }
@@ -191,7 +194,20 @@ impl<W: HubWire> Hub<W> {
             }
             question = Some(asked);
         }
-        self.take(peer, receiver, question, content, callback.body.len(), heard.stamp).await
+        let id = content.id.clone();
+        let answer = self.take(peer, receiver, question, content, callback.body.len(), heard.stamp).await;
+        match answer.error {
+            Some(why) if answer.status == 422 => self.rejected(422, id.as_deref(), why),
+            error => Answer { error, ..answer },
+        }
+    }
+
+    /// A message that can never be taken: in the wire's own words, which alone end it (H8), if it has any.
+    fn rejected(&self, status: u16, id: Option<&str>, why: String) -> Answer {
+        match id.and_then(|id| self.wire().confirmation(id, Err(&why))) {
+            Some(word) => Answer { body: Some(("application/json", word.into())), ..Answer::status(status) },
+            None => Answer::error(status, why),
+        }
     }
 
     async fn take(

@@ -7,7 +7,7 @@ use crate::http::{Bytes, Target};
 use crate::node::Settlement;
 use async_channel::Receiver;
 use bowline::hub::{BadTopic, ConnId, SessionId, TopicName, TopicsFull, Why};
-use bowline::{MessageId, Outcome, PostId, Reason, Refusal};
+use bowline::{HttpTimeouts, MessageId, Outcome, PostId, Reason, Refusal};
 use core::fmt;
 use core::pin::Pin;
 use core::time::Duration;
@@ -46,8 +46,8 @@ pub enum Action<W: HubWire> {
         target: Target,
         /// The body.
         body: Bytes,
-        /// For connecting, sending and the answer together.
-        deadline: Duration,
+        /// How long it may take (rule H10).
+        timeouts: HttpTimeouts,
     },
     /// Call [`Hub::turn`](super::Hub::turn): its time is earlier than it said last.
     Wake,

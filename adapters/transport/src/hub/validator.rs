@@ -13,7 +13,7 @@ use super::message::Message;
 use super::setup::HubSetup;
 use super::wire::{Claim, Complaint, Content, Farewell, Heard, HubWire, Letter, Misread, Said, Text};
 use super::{Admission, Hub};
-use crate::http::{Bytes, Routes};
+use crate::http::{Bytes, HttpAnswer, Routes};
 use crate::keys::{Hotkey, Keypair};
 use crate::setup::SetupError;
 use bowline::hub::{BETTENSOR_HUB, Stamp, Why};
@@ -147,6 +147,11 @@ impl HubWire for Validator {
         let content = Self::content(&envelope, body).map_err(|why| Misread::Malformed(why.into()))?;
         let heard = Heard { said: Said::Message(content), stamp: Some(stamp), reply: None };
         Ok(Letter { peer, heard })
+    }
+
+    /// A receiver signs nothing.
+    fn is_peers(&self, answer: &HttpAnswer) -> bool {
+        answer.is_api_answer()
     }
 
     fn encode(&self, kind: &str, data: &str) -> Result<Text, Cow<'static, str>> {

@@ -16,7 +16,7 @@
 //! encoded message that outlived its shelf life. All others are called under it.
 
 use super::message::Ticket;
-use crate::http::{Bytes, Routes};
+use crate::http::{Bytes, HttpAnswer, Routes};
 use bowline::hub::{Position, Stamp, Start, TopicFilter, TopicName, Why};
 use bowline::wire::KeyedHash;
 use core::fmt::{Debug, Display};
@@ -153,6 +153,12 @@ pub trait HubWire: Debug + Send + Sync + Sized + 'static {
     fn letter(&self, names: &KeyedHash, body: &Bytes) -> Result<Letter<Self::Peer>, Misread> {
         let _ = (names, body);
         Err(Misread::Malformed("no such message".into()))
+    }
+
+    /// Whether the answer to a POST of a message to a peer is that peer's own word (rule H8; see
+    /// [`Wire::is_peers`](crate::Wire::is_peers), and what goes wrong there). Default: it bears the mark of a Bowline.
+    fn is_peers(&self, answer: &HttpAnswer) -> bool {
+        answer.is_marked()
     }
 
     /// A message of the application's, for whoever gets it.

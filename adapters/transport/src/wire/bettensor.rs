@@ -21,7 +21,7 @@
 //! signature that is verified only if there is one; a sender that is nobody's concern; nonces that collide under load.
 
 use super::{Heard, Reply, Wire};
-use crate::http::{Answer, Bytes, Callback, Limits, Routes, Target};
+use crate::http::{Answer, Bytes, Callback, HttpAnswer, Limits, Routes, Target};
 use crate::keys::{Hotkey, Keypair, moment};
 use crate::node::{Node, Refused};
 use bowline::wire::KeyedHash;
@@ -29,7 +29,7 @@ use bowline::wire::bettensor::{
     self, Confirmation, Envelope, Kind, MINER_LIMIT, Seal, Stamp, Unsigned, VALIDATOR_LIMIT,
 };
 use bowline::wire::timestamp::Timestamp;
-use bowline::{Frame, Head, HttpClass, HttpOutcome, MessageId, Seq};
+use bowline::{Frame, Head, MessageId, Seq};
 use core::time::Duration;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -366,20 +366,16 @@ impl Wire for Bettensor {
         (fallback.clone(), self.message(prediction).into(), LONGEST_ANSWER)
     }
 
-    fn posted(&mut self, id: MessageId, outcome: HttpOutcome, body: &Bytes) -> (HttpOutcome, Option<Reply>) {
-        if outcome.class() != HttpClass::Delivered {
-            return (outcome, None);
-        }
-        // 200 by itself is anyone's word, such as a portal's on the way.
-        if let Ok(bettensor::Frame::Envelope(envelope)) = bettensor::decode(body)
-            && envelope.kind == Kind::Confirmation
-            && self.signer(&envelope, self.validator.or(self.pinned)).is_ok()
-            && let Ok(confirmation) = Confirmation::read(envelope.data)
-            && self.names.get(&id).is_none_or(|name| *name == confirmation.prediction_id)
-        {
-            return (outcome, Some(reply(&confirmation)));
-        }
-        (outcome.unmarked(), None)
+    /// Only a confirmation that the validator has signed, of this prediction.
+    fn is_peers(&self, id: MessageId, answer: &HttpAnswer) -> bool {
+        answered(answer).is_some_and(|(envelope, confirmation)| {
+            self.names.get(&id).is_none_or(|name| *name == confirmation.prediction_id)
+                && self.signer(&envelope, self.validator.or(self.pinned)).is_ok()
+        })
+    }
+
+    fn posted(&mut self, _: MessageId, answer: &HttpAnswer) -> Option<Reply> {
+        answered(answer).map(|(_, confirmation)| reply(&confirmation))
     }
 
     fn describe(update: &Update) -> (&str, usize) {
@@ -393,6 +389,15 @@ impl Node<Bettensor> {
     pub fn complaints(&self) -> Complaints {
         self.wire(|wire| wire.complaints.clone())
     }
+}
+
+/// The confirmation in the answer to a POST, by whomever.
+fn answered(answer: &HttpAnswer) -> Option<(Envelope<'_>, Confirmation<'_>)> {
+    let Ok(bettensor::Frame::Envelope(envelope)) = bettensor::decode(&answer.body) else { return None };
+    let is_one = answer.whole && envelope.kind == Kind::Confirmation;
+    let confirmation = Some(envelope.data).filter(|_| is_one)?;
+    let confirmation = Confirmation::read(confirmation).ok()?;
+    Some((envelope, confirmation))
 }
 
 fn reply(confirmation: &Confirmation<'_>) -> Reply {

@@ -9,7 +9,7 @@
 //! is kept until it is acknowledged, of so many ids at most.
 
 use super::{Heard, Wire};
-use crate::http::{Answer, Bytes, Callback, GONKA_CALLBACKS, Routes, Target};
+use crate::http::{Answer, Bytes, Callback, GONKA_CALLBACKS, HttpAnswer, Routes, Target};
 use crate::node::Refused;
 use bowline::wire::KeyedHash;
 use bowline::wire::gonka::{self, Kind, Malformed};
@@ -21,6 +21,9 @@ const ENVELOPE: usize = 80;
 
 /// So many spellings are kept: far more than batches may be at the application, for whoever raises that limit.
 const SPELLED: usize = 1 << 16;
+
+/// So much of the answer to a batch is read; an original's error has a line.
+const LONGEST_ANSWER: usize = 4096;
 
 /// Who sends batches; who dials is another question ([`Role`](bowline::Role)).
 ///
@@ -170,12 +173,19 @@ impl Wire for Gonka {
             bowline::Answer::Done | bowline::Answer::Unknown | bowline::Answer::Polled => status,
             bowline::Answer::Rejected => Answer { error: Some("this batch can never be processed".into()), ..status },
             bowline::Answer::Reused => Answer { error: Some("this id was used for another batch".into()), ..status },
-            bowline::Answer::Busy { after } => Answer { retry_after: Some(after), ..status },
+            bowline::Answer::Busy { after } => {
+                Answer { retry_after: Some(after), error: Some("this batch is not done yet".into()), ..status }
+            }
         }
     }
 
     fn post(&mut self, fallback: &Target, _: Seq, _: Seq, _: MessageId, batch: &Batch) -> (Target, Bytes, usize) {
-        (fallback.join(batch.kind.as_str()), batch.json.clone(), 0)
+        (fallback.join(batch.kind.as_str()), batch.json.clone(), LONGEST_ANSWER)
+    }
+
+    /// An original's 200 is empty and unsigned, and its errors are JSON.
+    fn is_peers(&self, _: MessageId, answer: &HttpAnswer) -> bool {
+        answer.is_api_answer()
     }
 
     fn describe(batch: &Batch) -> (&str, usize) {

@@ -3,7 +3,7 @@
 //! ```text
 //!              application      Engine<W>          W: Wire                          peer
 //!  send ──────▶ prepare ────────▶ session ──Frame──▶ write ──▶ text frame ─────────────▶
-//!                                    └──── post ───▶ post ───▶ POST, posted ◀── answer ──
+//!                                    └──── post ───▶ post ───▶ POST, is_peers ◀─ answer ──
 //!  message ◀──────────────────── session ◀──Head─── read ◀──── text frame ──────────────
 //!                                    └──── answer ◀── request ◀─ POST ───────────────────
 //! ```
@@ -23,10 +23,10 @@ pub use gonka::{Batch, Direction, Gonka};
 pub use native::{Mail, Native, Note};
 pub use village::{News, Village};
 
-use crate::http::{Answer, Bytes, Callback, Limits, Routes, Target};
+use crate::http::{Answer, Bytes, Callback, HttpAnswer, Limits, Routes, Target};
 use crate::node::Refused;
 use bowline::wire::KeyedHash;
-use bowline::{ContentKey, Frame, Greeting, Head, HttpOutcome, MessageId, Report, Seq};
+use bowline::{ContentKey, Frame, Greeting, Head, MessageId, Report, Seq};
 use core::fmt;
 use core::time::Duration;
 
@@ -37,9 +37,10 @@ const LONGEST: usize = 16 << 20;
 /// One system's wire, as a session speaks it: the seam where a protocol of one's own begins.
 ///
 /// A profile is a wire and a table of settings ([`Config`](bowline::Config)); [`Setup::dialer`](crate::Setup::dialer) and
-/// [`Setup::acceptor`](crate::Setup::acceptor) make a session of them. Eight items have no default: three types,
-/// [`prepare`](Self::prepare) and [`size`](Self::size) for what goes out, [`read`](Self::read), [`write`](Self::write)
-/// and [`describe`](Self::describe). The rest is for what not every wire has.
+/// [`Setup::acceptor`](crate::Setup::acceptor) make a session of them. Nine items have no default: three types,
+/// [`prepare`](Self::prepare) and [`size`](Self::size) for what goes out, [`read`](Self::read), [`write`](Self::write),
+/// [`describe`](Self::describe), and [`is_peers`](Self::is_peers) for the answers to POSTs. The rest is for what not every
+/// wire has.
 ///
 /// What a wire decides: which text is a message, an acknowledgement, or nothing, and by which id. What it must not: when
 /// something is sent, sent again, given up or handed to the application. The rules:
@@ -50,7 +51,8 @@ const LONGEST: usize = 16 << 20;
 ///   repeat a text that is no UUID, [`noted`](Self::noted) is the place to keep it, up to a limit.
 /// - Any text may come in. It costs at most what its length suggests, and never a panic. What is not understood is
 ///   [`Head::Other`], if it might be of a later version, or [`Head::Malformed`].
-/// - A POST carries the text of the frame, unless the wire says otherwise.
+/// - A POST carries the text of the frame, unless the wire says otherwise, and only an answer that
+///   [is the peer's](Self::is_peers) ends its message.
 ///
 /// The engine calls it under the session's lock: it must not block. [`conformance`](crate::conformance) checks all this;
 /// `adapters/smol/examples/device.rs` lets the wire below lose its connection, and no reading.
@@ -58,7 +60,8 @@ const LONGEST: usize = 16 << 20;
 /// ```
 /// use bowline::wire::KeyedHash;
 /// use bowline::{Frame, Head, MessageId};
-/// use bowline_transport::{Heard, Refused, Wire, http::Bytes};
+/// use bowline_transport::http::{Bytes, HttpAnswer};
+/// use bowline_transport::{Heard, Refused, Wire};
 /// use serde::{Deserialize, Serialize};
 ///
 /// /// The application's own message.
@@ -113,6 +116,10 @@ const LONGEST: usize = 16 << 20;
 ///             // The WebSocket's own; the others are for numbered peers.
 ///             Frame::Ping | Frame::Marks { .. } | Frame::Nack { .. } => None,
 ///         }
+///     }
+///
+///     fn is_peers(&self, _: MessageId, answer: &HttpAnswer) -> bool {
+///         answer.is_marked() // the peer is a Bowline as well, with the default of `answer`
 ///     }
 ///
 ///     fn describe(_: &Reading) -> (&str, usize) {
@@ -214,29 +221,30 @@ pub trait Wire: Clone + fmt::Debug + Send + 'static {
     /// # Errors
     /// The answer to what is no message. Whatever is answered by 2xx counts as delivered.
     fn request(&mut self, names: &KeyedHash, callback: &Callback) -> Result<Heard<Self::Incoming>, Answer> {
-        let text = core::str::from_utf8(&callback.body).map_err(|why| Answer::error(400, why.to_string()))?;
+        let text = core::str::from_utf8(&callback.body).map_err(|why| Answer::marked(400, &why.to_string()))?;
         let heard = self.read(names, text);
-        let Some(Head::Data { id, key }) = heard.head else { return Err(Answer::error(400, "no message")) };
+        let Some(Head::Data { id, key }) = heard.head else { return Err(Answer::marked(400, "no message")) };
         let id = id.or_else(|| callback.idempotency_key.as_deref().map(|id| names.id(id)));
         Ok(Heard { head: Some(Head::Data { id, key }), ..heard })
     }
 
-    /// The session's answer to a POST as this wire says it. Default: its status, and `Retry-After`.
+    /// The session's answer to a POST as this wire says it. Default: its status, `Retry-After`, and a body that says whose
+    /// it is, such as `{"bowline":"done"}`: [`HttpAnswer::is_marked`] knows it at the other end.
     fn answer(&self, answer: bowline::Answer) -> Answer {
-        let status = Answer::status(answer.status());
+        let status = answer.status();
         match answer {
-            bowline::Answer::Busy { after } => Answer { retry_after: Some(after), ..status },
-            bowline::Answer::Done
-            | bowline::Answer::Rejected
-            | bowline::Answer::Reused
-            | bowline::Answer::Unknown
-            | bowline::Answer::Polled => status,
+            bowline::Answer::Done => Answer::marked(status, "done"),
+            bowline::Answer::Rejected => Answer::marked(status, "rejected"),
+            bowline::Answer::Reused => Answer::marked(status, "this id was used for another message"),
+            bowline::Answer::Unknown => Answer::marked(status, "unknown"),
+            bowline::Answer::Polled => Answer::marked(status, "polled"),
+            bowline::Answer::Busy { after } => Answer { retry_after: Some(after), ..Answer::marked(status, "busy") },
         }
     }
 
     /// A message as a POST, which has its id as `Idempotency-Key` in any case: where below the fallback, what, and how many
-    /// bytes of the answer matter; all of ours below `una` have ended. Default: the text of its frame, to the fallback
-    /// itself, and none.
+    /// bytes of the answer may hold the peer's word, at least 512; all of ours below `una` have ended. Default: the text of
+    /// its frame, to the fallback itself, and no more than these.
     fn post(
         &mut self,
         fallback: &Target,
@@ -277,10 +285,21 @@ pub trait Wire: Clone + fmt::Debug + Send + 'static {
         Vec::new()
     }
 
-    /// What the answer to the POST of this message means.
-    fn posted(&mut self, id: MessageId, outcome: HttpOutcome, body: &Bytes) -> (HttpOutcome, Option<Reply>) {
-        let _ = (id, body);
-        (outcome, None)
+    /// Whether the answer to the POST of this message is the peer's own word, and not that of something on the way: by a
+    /// signature, by the wire's own JSON, or, where the peer is a Bowline, by [`HttpAnswer::is_marked`]. Only then 2xx
+    /// means delivered, and 400, 410, 413 and 422 rejected; all else is tried again (rule H8).
+    ///
+    /// There is no default, because the simplest one loses messages. With `true`, the login page of a captive portal, which
+    /// comes with 200, is a delivery, and the message is gone although nobody has seen it; and the 413 of a proxy that takes
+    /// one megabyte rejects for good what the peer would have taken. With `false`, what was delivered by HTTP is posted
+    /// again until it expires. Where a peer neither signs nor marks its answers, see [`HttpAnswer::is_api_answer`].
+    fn is_peers(&self, id: MessageId, answer: &HttpAnswer) -> bool;
+
+    /// The peer's words in the answer to the POST of this message, of which [`is_peers`](Self::is_peers) said that it is the
+    /// peer's.
+    fn posted(&mut self, id: MessageId, answer: &HttpAnswer) -> Option<Reply> {
+        let _ = (id, answer);
+        None
     }
 
     /// Its sort, for logs, and the bytes it takes in memory, for the limit of what waits at the application.

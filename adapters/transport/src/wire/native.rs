@@ -18,14 +18,14 @@
 //! Rules: R9, S8, S10, H1, H3, U4.
 
 use super::{Heard, Question, Reply, Wire};
-use crate::http::{Bytes, Routes, Target};
+use crate::http::{Bytes, HttpAnswer, Routes, Target};
 use crate::node::{Node, Refused};
 use bowline::hub::{TopicFilter, TopicName};
 use bowline::wire::KeyedHash;
 use bowline::wire::native::{
     self, EVERYBODY, Frame, Hello, MAX_NAME, Malformed, Poll, Position, Refusal, Since, Ticket,
 };
-use bowline::{Beat, Head, HttpClass, HttpOutcome, MessageId, Nack, ResumeRefusal, Seq};
+use bowline::{Beat, Head, HttpClass, MessageId, Nack, ResumeRefusal, Seq};
 use core::fmt;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -570,14 +570,20 @@ impl Wire for Native {
         (fallback.join("messages"), data(seq, una, note).into(), native::FRAME_LIMIT)
     }
 
-    fn posted(&mut self, _: MessageId, outcome: HttpOutcome, body: &Bytes) -> (HttpOutcome, Option<Reply>) {
-        let words = match native::decode(body) {
-            Ok(Frame::Nack { nack: Nack::Reject, reason, .. }) if outcome.class() == HttpClass::Rejected => {
+    /// A frame of the wire's own.
+    fn is_peers(&self, _: MessageId, answer: &HttpAnswer) -> bool {
+        answer.whole && native::decode(&answer.body).is_ok()
+    }
+
+    fn posted(&mut self, _: MessageId, answer: &HttpAnswer) -> Option<Reply> {
+        match native::decode(&answer.body) {
+            Ok(Frame::Nack { nack: Nack::Reject, reason, .. })
+                if answer.outcome(true).class() == HttpClass::Rejected =>
+            {
                 Some(rejection(&reason))
             }
             _ => None,
-        };
-        (outcome, words)
+        }
     }
 
     fn describe(mail: &Mail) -> (&str, usize) {

@@ -20,13 +20,13 @@
 //! learn what they missed; subscriptions that end with the connection.
 
 use super::{Heard, Wire};
-use crate::http::Bytes;
+use crate::http::{Bytes, HttpAnswer};
 use crate::node::Refused;
 use bowline::wire::KeyedHash;
 use bowline::wire::aivillage::{
     self, Event, MAX_NAME, Malformed, Notice, ORIGINAL_LIMIT, PING, PONG, Position, Request, Since, encode_subscribe,
 };
-use bowline::{Frame, Head};
+use bowline::{Frame, Head, MessageId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// So many topics are subscribed to, or followed by their positions.
@@ -272,6 +272,11 @@ impl Wire for Village {
             // Nothing that comes in has an id, and there is no keep-alive in the profile: both would be life signs.
             Frame::Keepalive | Frame::Ack { .. } | Frame::Marks { .. } | Frame::Nack { .. } => PONG.into(),
         })
+    }
+
+    /// Nothing is posted.
+    fn is_peers(&self, _: MessageId, _: &HttpAnswer) -> bool {
+        false
     }
 
     fn describe(news: &News) -> (&str, usize) {

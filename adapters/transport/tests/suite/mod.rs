@@ -3,8 +3,10 @@
 //!
 //! No scenario sleeps: it waits for bytes, and every wait has an end.
 
-use bowline::{HttpOutcome, MessageId, Reason, RetryHint};
-use bowline_transport::http::{Answer, Bytes, Callback, Deadline, GONKA_CALLBACKS, Limits, Routes, Target};
+use bowline::{HttpOutcome, HttpTimeouts, MessageId, Reason, RetryHint};
+use bowline_transport::http::{
+    Answer, Bytes, Callback, Deadline, GONKA_CALLBACKS, HttpAnswer, Limits, Post, Posted, Routes, Target,
+};
 use bowline_transport::{Excerpt, Explanation};
 use core::future::{Future, poll_fn};
 use core::marker::PhantomData;
@@ -32,7 +34,7 @@ const UPGRADE: &str = "GET /api/v1/pow/ws HTTP/1.1\r\nHost: node\r\nUpgrade: web
 
 /// How one adapter waits.
 pub(crate) trait Driver: 'static {
-    fn post(socket: TcpStream, target: &Target, id: MessageId, body: Bytes, deadline: Deadline) -> HttpOutcome;
+    fn post(socket: TcpStream, request: Post<'_>) -> Posted;
 
     /// The socket and the early bytes if it is a WebSocket now.
     fn dial(
@@ -77,6 +79,8 @@ macro_rules! run_with {
             the_request_is_what_the_rules_say
             every_answer_has_its_outcome
             what_is_no_answer_is_unknown
+            h10_a_deadline_for_bytes_and_one_for_thinking
+            h10_a_slow_upload_arrives
             a_body_of_the_answer_is_not_waited_for
             a_refusal_in_the_middle_of_a_large_body_is_heard
             what_one_side_posts_the_other_receives
@@ -869,8 +873,19 @@ fn callback() -> Target {
     Target::http("http://api:9100/v1/poc-batches").unwrap().join("generated")
 }
 
-fn post<D: Driver>(socket: TcpStream, body: impl Into<Bytes>) -> HttpOutcome {
-    D::post(socket, &callback(), KEY, body.into(), Deadline::after(PATIENCE))
+fn post<D: Driver>(socket: TcpStream, body: impl Into<Bytes>) -> Posted {
+    post_within::<D>(socket, body, PATIENCE, PATIENCE)
+}
+
+fn post_within<D: Driver>(socket: TcpStream, body: impl Into<Bytes>, progress: Duration, thinking: Duration) -> Posted {
+    let (target, headers) = (callback(), [("idempotency-key", KEY.to_string())]);
+    let timeouts = HttpTimeouts { progress, thinking };
+    D::post(socket, Post { target: &target, headers: &headers, body: body.into(), read: 0, timeouts })
+}
+
+/// An answer with an empty body.
+fn bare(status: u16) -> HttpAnswer {
+    HttpAnswer::new(status, "")
 }
 
 pub(crate) fn the_request_is_what_the_rules_say<D: Driver>() {
@@ -880,7 +895,7 @@ pub(crate) fn the_request_is_what_the_rules_say<D: Driver>() {
         far.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
         (head.to_owned(), body, read_to_end(far))
     });
-    assert_eq!(post::<D>(socket, body), HttpOutcome::status(200));
+    assert_eq!(post::<D>(socket, body), Posted::Answered(bare(200)));
     let (head, sent, rest) = peer.join().unwrap();
     assert_eq!((sent.as_slice(), rest.as_str()), (body.as_bytes(), ""), "the body as it is, once");
     let mut lines: Vec<_> = head.trim_end().lines().collect();
@@ -903,55 +918,52 @@ pub(crate) fn the_request_is_what_the_rules_say<D: Driver>() {
         far.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
         head.to_ascii_lowercase().contains("content-length: 0\r\n")
     });
-    assert_eq!(post::<D>(socket, ""), HttpOutcome::status(200));
+    assert_eq!(post::<D>(socket, ""), Posted::Answered(bare(200)));
     assert!(peer.join().unwrap());
 }
 
 pub(crate) fn every_answer_has_its_outcome<D: Driver>() {
-    let seven = Duration::from_secs(7);
-    let none = Duration::ZERO;
-    for (answer, outcome) in [
-        ("200 OK\r\nContent-Length: 0", HttpOutcome::status(200)),
-        ("204 No Content", HttpOutcome::status(204)),
-        ("299 Odd\r\nRetry-After: 7", HttpOutcome::status(299).with_after(seven)),
-        ("409 Conflict\r\nRetry-After: 7", HttpOutcome::status(409).with_after(seven)),
-        ("409 Conflict", HttpOutcome::status(409).with_after(none)),
-        ("400 Bad Request", HttpOutcome::status(400)),
-        ("413 Too Large", HttpOutcome::status(413)),
-        ("422 Unprocessable", HttpOutcome::status(422)),
-        ("429 Slow down\r\nRetry-After: 7", HttpOutcome::status(429).with_after(seven)),
-        ("503 Busy\r\nretry-after:7", HttpOutcome::status(503).with_after(seven)),
-        ("503 Busy\r\nRetry-After: 7\r\nRetry-After: 9", HttpOutcome::status(503).with_after(seven)),
-        ("503 Busy\r\nRetry-After: -7", HttpOutcome::status(503).with_after(none)),
-        ("503 Busy\r\nRetry-After: \u{e9}", HttpOutcome::status(503).with_after(none)),
-        ("503 Busy\r\nRetry-After: Fri, 31 Dec 1999 23:59:59 GMT", HttpOutcome::status(503).with_after(none)),
-        (
-            "503 Busy\r\nRetry-After: 999999999999999999999",
-            HttpOutcome::status(503).with_after(Duration::from_secs(86400)),
-        ),
-        ("500 Error", HttpOutcome::status(500).with_after(none)),
-        ("502 Bad Gateway", HttpOutcome::status(502).with_after(none)),
-        ("401 Who?", HttpOutcome::status(401)),
-        ("403 No", HttpOutcome::status(403)),
-        ("404 Not Found", HttpOutcome::status(404)),
-        ("410 Gone", HttpOutcome::status(410)),
-        ("304 Not Modified", HttpOutcome::status(304)),
-        ("101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x", HttpOutcome::status(101)),
-        ("302 Found\r\nLocation: http://elsewhere/", HttpOutcome::status(302)),
-        ("307 Temporary Redirect\r\nLocation: /v2", HttpOutcome::status(307)),
-        ("308 Permanent Redirect\r\nLocation: /v2", HttpOutcome::status(308)),
-        ("999 What", HttpOutcome::status(999)),
+    let after = |status, seconds| HttpAnswer { after: Duration::from_secs(seconds), ..bare(status) };
+    let to = |status, target: &str| HttpAnswer { location: Some(target.into()), ..bare(status) };
+    let of = |status, kind: &str, body: &'static str| HttpAnswer {
+        content_type: Some(kind.into()),
+        ..HttpAnswer::new(status, body)
+    };
+    for (answer, seen) in [
+        ("200 OK\r\nContent-Length: 0\r\n\r\n", bare(200)),
+        ("200 OK\r\nContent-Type: text/HTML; charset=utf-8\r\n\r\n<html>", of(200, "text/html", "<html>")),
+        ("400 Bad\r\nContent-Type: application/json\r\n\r\n{}", of(400, "application/json", "{}")),
+        ("204 No Content\r\n\r\n", bare(204)),
+        ("299 Odd\r\nRetry-After: 7\r\n\r\n", after(299, 7)),
+        ("409 Conflict\r\nRetry-After: 7\r\n\r\n", after(409, 7)),
+        ("413 Too Large\r\n\r\n", bare(413)),
+        ("429 Slow down\r\nRetry-After: 7\r\n\r\n", after(429, 7)),
+        ("503 Busy\r\nretry-after:7\r\n\r\n", after(503, 7)),
+        ("503 Busy\r\nRetry-After: 7\r\nRetry-After: 9\r\n\r\n", after(503, 7)),
+        ("503 Busy\r\nRetry-After: -7\r\n\r\n", bare(503)),
+        ("503 Busy\r\nRetry-After: \u{e9}\r\n\r\n", bare(503)),
+        ("503 Busy\r\nRetry-After: Fri, 31 Dec 1999 23:59:59 GMT\r\n\r\n", bare(503)),
+        ("503 Busy\r\nRetry-After: 999999999999999999999\r\n\r\n", after(503, 86400)),
+        ("500 Error\r\n\r\n", bare(500)),
+        ("401 Who?\r\n\r\n", bare(401)),
+        ("404 Not Found\r\n\r\n", bare(404)),
+        ("304 Not Modified\r\n\r\n", bare(304)),
+        ("101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n", bare(101)),
+        ("302 Found\r\nLocation: http://elsewhere/\r\n\r\n", to(302, "http://elsewhere/")),
+        ("308 Permanent Redirect\r\nLocation: /v2\r\n\r\n", to(308, "/v2")),
+        ("999 What\r\n\r\n", bare(999)),
     ] {
         for before in
             ["HTTP/1.1 ", "HTTP/1.0 ", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nLink: x\r\n\r\nHTTP/1.1 "]
         {
             let (socket, peer) = peer(move |far, head| {
                 read_body(far, head);
-                far.write_all(format!("{before}{answer}\r\n\r\n").as_bytes()).unwrap();
+                far.write_all(format!("{before}{answer}").as_bytes()).unwrap();
+                far.shutdown(std::net::Shutdown::Write).unwrap();
                 // Whatever it was, it is the end: nothing follows.
                 read_to_end(far)
             });
-            assert_eq!(post::<D>(socket, "{}"), outcome, "{before}{answer}");
+            assert_eq!(post::<D>(socket, "{}"), Posted::Answered(seen.clone()), "{before}{answer}");
             assert_eq!(peer.join().unwrap(), "", "{answer}");
         }
     }
@@ -985,24 +997,13 @@ pub(crate) fn what_is_no_answer_is_unknown<D: Driver>() {
                 let _ = far.write_all(answer.as_bytes());
             }
         });
-        assert_eq!(post::<D>(socket, "{}"), HttpOutcome::Unknown(reason), "{answer:.60}");
+        assert_eq!(post::<D>(socket, "{}").outcome(false), HttpOutcome::Unknown(reason), "{answer:.60}");
         peer.join().unwrap();
     }
     // Reset: closed with the body unread.
     let (socket, reset) = peer(|far, _| assert_eq!(far.peek(&mut [0]).unwrap(), 1));
-    assert_eq!(post::<D>(socket, "{}"), HttpOutcome::Unknown(BROKEN_OFF));
+    assert_eq!(post::<D>(socket, "{}").outcome(false), HttpOutcome::Unknown(BROKEN_OFF));
     reset.join().unwrap();
-    // Silence, and a peer that takes nothing in: the deadline ends both.
-    for size in [2, 32 << 20] {
-        let body = Bytes::from(vec![b'x'; size]);
-        let (near, far) = pair();
-        let begun = Instant::now();
-        // A deadline that passes before anything is written would be Unreached, so a busy machine gets a second.
-        let outcome = D::post(near, &callback(), KEY, body, Deadline::after(Duration::from_secs(1)));
-        assert_eq!(outcome, HttpOutcome::Unknown(Reason::Timeout));
-        assert!((Duration::from_millis(990)..PATIENCE).contains(&begun.elapsed()), "{:?}", begun.elapsed());
-        drop(far);
-    }
     // A drip of an answer does not push the deadline on.
     let (socket, peer) = peer(|far, head| {
         read_body(far, head);
@@ -1014,8 +1015,52 @@ pub(crate) fn what_is_no_answer_is_unknown<D: Driver>() {
             }
         }
     });
-    let outcome = D::post(socket, &callback(), KEY, "{}".into(), Deadline::after(Duration::from_secs(1)));
-    assert_eq!(outcome, HttpOutcome::Unknown(Reason::Timeout));
+    let posted = post_within::<D>(socket, "{}", PATIENCE, Duration::from_secs(1));
+    assert_eq!(posted.outcome(false), HttpOutcome::Unknown(Reason::Timeout));
+    peer.join().unwrap();
+}
+
+/// A peer that takes nothing in ends by the time without progress, one that says nothing by its time to think; and each
+/// has only its own.
+pub(crate) fn h10_a_deadline_for_bytes_and_one_for_thinking<D: Driver>() {
+    let second = Duration::from_secs(1);
+    for (size, progress, thinking, why) in
+        [(2, PATIENCE, second, Reason::Timeout), (32 << 20, second, PATIENCE, Reason::Stalled)]
+    {
+        let (near, far) = pair();
+        let begun = Instant::now();
+        let posted = post_within::<D>(near, vec![b'x'; size], progress, thinking);
+        assert_eq!(posted.outcome(false), HttpOutcome::Unknown(why));
+        assert!((Duration::from_millis(990)..PATIENCE).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+        drop(far);
+    }
+}
+
+/// An upload that takes several times as long as a byte may, and an answer that takes as long again.
+pub(crate) fn h10_a_slow_upload_arrives<D: Driver>() {
+    let (progress, thinking) = (Duration::from_millis(400), PATIENCE);
+    // More than the system's buffers hold, taken in pieces with a pause of a quarter of the time that is allowed.
+    let body = vec![b'x'; 24 << 20];
+    let (socket, peer) = peer({
+        let length = body.len();
+        move |far, _| {
+            let (mut left, mut piece, mut pauses) = (length, vec![0; 1 << 20], 0_u32);
+            while left > 0 {
+                let got = far.read(&mut piece).unwrap();
+                assert!(got > 0, "{left} bytes are missing");
+                left -= got;
+                if left % 3 == 0 || pauses < 12 {
+                    pauses += 1;
+                    thread::sleep(progress / 4);
+                }
+            }
+            thread::sleep(progress * 2);
+            far.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+        }
+    });
+    let begun = Instant::now();
+    assert_eq!(post_within::<D>(socket, body, progress, thinking), Posted::Answered(bare(200)));
+    assert!(begun.elapsed() > progress * 4, "it was not slow");
     peer.join().unwrap();
 }
 
@@ -1028,7 +1073,8 @@ pub(crate) fn a_body_of_the_answer_is_not_waited_for<D: Driver>() {
             let _ = far.read(&mut [0]);
         });
         let begun = Instant::now();
-        assert_eq!(post::<D>(socket, "{}"), HttpOutcome::status(200));
+        let Posted::Answered(seen) = post::<D>(socket, "{}") else { panic!("{answer:?}") };
+        assert_eq!((seen.status, seen.whole), (200, false));
         assert!(begun.elapsed() < PATIENCE / 2);
         peer.join().unwrap();
     }
@@ -1042,7 +1088,7 @@ pub(crate) fn a_refusal_in_the_middle_of_a_large_body_is_heard<D: Driver>() {
             far.write_all(b"HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").unwrap();
             // Closed with the body unread: a reset.
         });
-        assert_eq!(post::<D>(socket, vec![b'x'; 32 << 20]), HttpOutcome::status(413));
+        assert_eq!(post::<D>(socket, vec![b'x'; 32 << 20]), Posted::Answered(bare(413)));
         peer.join().unwrap();
     }
 }
@@ -1055,8 +1101,8 @@ pub(crate) fn what_one_side_posts_the_other_receives<D: Driver>() {
     for size in [0, 1, 8191, 8192, 65_536, 65_537, 5_000_000] {
         let body: Vec<u8> = core::iter::repeat_with(|| random.next_u64().to_le_bytes()).flatten().take(size).collect();
         let server = serve::<D>(brisk());
-        let outcome = post::<D>(server.peer.try_clone().unwrap(), body.clone());
-        assert_eq!(outcome, HttpOutcome::status(200));
+        let posted = post::<D>(server.peer.try_clone().unwrap(), body.clone());
+        assert_eq!(posted, Posted::Answered(bare(200)));
         let seen = server.seen();
         assert!(seen.body == body, "{size}");
         assert_eq!(seen.idempotency_key, Some(KEY.to_string()));

@@ -194,7 +194,7 @@ impl<W: HubWire> Engine<W> {
         match said {
             Said::Done | Said::Rejected => match id.and_then(|id| self.confirmation(session, id)) {
                 Some(frame) => Answer { body: Some(("application/json", frame.into())), ..Answer::OK },
-                None => Answer::status(said.status()),
+                None => Answer::marked(said.status(), "done"),
             },
             Said::Reused => Answer::error(422, "this id was used for another message"),
             Said::Unknown | Said::Polled => Answer::status(said.status()),

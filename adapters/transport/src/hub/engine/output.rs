@@ -101,13 +101,13 @@ impl<W: HubWire> Engine<W> {
                     self.effects.push(Effect::Answer { request: waiting, answer });
                 }
             }
-            HubOutput::Post { session, post, id, payload, deadline } => {
+            HubOutput::Post { session, post, id, payload, timeouts } => {
                 let account = self.accounts.get(session.place()).and_then(Option::as_ref);
                 match account.and_then(|account| Some((account, account.receiver.as_ref()?))) {
                     Some((account, receiver)) => {
                         let body = payload.frame(&self.wire, now, &account.peer);
                         let target = receiver.join("ws").join("messages");
-                        let post = Action::Post { session, post, id, target, body: body.into(), deadline };
+                        let post = Action::Post { session, post, id, target, body: body.into(), timeouts };
                         self.effects.push(Effect::Act(post));
                     }
                     None => self.machine.posted(now, session, post, HttpOutcome::status(302)),
