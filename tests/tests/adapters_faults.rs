@@ -30,6 +30,43 @@ scenarios! {
     a_changed_network_is_tried_at_once,
     l11_a_slow_link_is_not_a_dead_one,
     l11_nor_is_one_that_takes_no_more_at_the_moment,
+    b10_a_login_proxy_that_refuses_both_paths_for_a_while_is_outlived,
+}
+
+/// Field bug: after two refusals within a second the WebSocket was never dialled again, and the sender stayed on HTTP
+/// without a word.
+fn b10_a_login_proxy_that_refuses_both_paths_for_a_while_is_outlived(pair: Pair) {
+    let lively = |config: &mut Config| {
+        quick(config);
+        (config.link.blocked, config.route.blocked) = (millis(200), millis(200));
+    };
+    for status in [401, 403, 302] {
+        let world = World::with(pair, lively, lively);
+        world.http.set(Fault::Status(status));
+        world.ws.set(Fault::Status(status));
+        let receipt = world.sender.send(batch(1));
+        let (dials, posts) = (world.ws.counts().accepted, world.http.counts().accepted);
+        eventually("both are refused, again and again", || {
+            world.ws.counts().accepted >= dials + 5 && world.http.counts().accepted >= posts + 5
+        });
+        let (dialer, poster) = (world.receiver.status(), world.sender.status());
+        assert_eq!(dialer.websocket.last.map(|last| last.reason), Some(Reason::Status(status)));
+        assert!(dialer.websocket.blocked_since.is_some() && poster.http.blocked_since.is_some());
+        assert_eq!(receipt.try_settled(), None);
+        world.http.set(Fault::Calm);
+        assert!(world.receiver.receive().complete());
+        assert_delivered(receipt, Path::Http);
+        world.ws.set(Fault::Calm);
+        world.connected();
+        let receipt = world.sender.send(batch(2));
+        assert!(world.receiver.receive().complete());
+        assert_delivered(receipt, Path::WebSocket);
+        eventually("nothing is blocked any more", || {
+            world.receiver.status().websocket.blocked_since.is_none()
+                && world.sender.status().http.blocked_since.is_none()
+        });
+        world.stop();
+    }
 }
 
 fn what_is_not_acknowledged_in_time_goes_by_http_and_is_delivered_once(pair: Pair) {

@@ -39,7 +39,7 @@ fn dial(adapter: Adapter, url: &str, tls: &Tls, reason: Reason) -> String {
     let said = check(&node.explanations(), reason);
     let status = node.status();
     assert_eq!(status.websocket.last.map(|last| last.reason), Some(reason));
-    assert!(status.websocket.blocked_since.is_some(), "since the first failure");
+    assert!(status.websocket.failing_since.is_some(), "since the first failure");
     assert_eq!(status.http.last, None, "nothing was asked by HTTP");
     node.stop();
     said
@@ -55,7 +55,7 @@ fn post_to(adapter: Adapter, url: &str, tls: &Tls, reason: Reason) -> String {
     let said = check(&node.explanations(), reason);
     let status = node.status();
     assert_eq!(status.http.last.map(|last| last.reason), Some(reason));
-    assert!(status.http.blocked_since.is_some(), "since the first failure");
+    assert!(status.http.failing_since.is_some(), "since the first failure");
     node.stop();
     assert!(settled(receipt).reason.is_some(), "a message that was abandoned says why");
     said
@@ -214,13 +214,13 @@ fn e3_a_path_that_works_again_is_not_blocked(adapter: Adapter) {
     let port = Port::reserve();
     let setup = Setup::api_node(&format!("ws://{}", port.address)).unwrap();
     let node = Node::start(adapter, setup.configure(quick).drain(DRAIN));
-    eventually("it has failed", || node.status().websocket.blocked_since.is_some());
+    eventually("it has failed", || node.status().websocket.failing_since.is_some());
     eventually("it says when it tries again", || node.status().websocket.next_attempt.is_some());
     let listener = Setup::ml_node(&port.address.to_string()).unwrap();
     let listener = Node::start(adapter, listener.configure(quick).drain(DRAIN));
     eventually("it is connected", || node.status().state == bowline::State::Up);
     let websocket = node.status().websocket;
-    assert_eq!((websocket.blocked_since, websocket.next_attempt), (None, None));
+    assert_eq!((websocket.failing_since, websocket.next_attempt), (None, None));
     assert_eq!(websocket.last.map(|last| last.reason), Some(Reason::PortClosed), "the last reason stays");
     node.stop();
     listener.stop();

@@ -81,6 +81,9 @@ pub enum Fault {
         /// The close reason, at most 123 bytes.
         reason: &'static str,
     },
+    /// Answers every request of new connections with this HTTP status, as a login proxy does, and resets existing ones. The
+    /// server hears nothing of it.
+    Status(u16),
     /// Connection refused: nobody listens, though the port stays ours. Existing connections are reset. The next fault
     /// opens the same port again.
     Refuse,
@@ -224,7 +227,7 @@ impl Proxy {
     pub fn set(&self, fault: Fault) {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let refuse = fault == Fault::Refuse;
-        let cuts = refuse || matches!(fault, Fault::Reset | Fault::CloseEarly { .. });
+        let cuts = refuse || matches!(fault, Fault::Reset | Fault::CloseEarly { .. } | Fault::Status(_));
         self.shared.knock();
         self.shared.change(cuts, |state| state.fault = fault);
         self.shared.wait(|state| !cuts || state.lines.values().all(|line| !line.is_cut()));
@@ -404,6 +407,7 @@ impl Shared {
             Fault::CloseEarly { code, reason } if begins_with_get(&line.client) => {
                 close_early(&line.client, code, reason)
             }
+            Fault::Status(status) => answer(&line.client, status),
             _ => self.connect(line).is_some_and(|server| self.relay(line, server, met == Fault::LoseAnswers)),
         };
         if !orderly {
@@ -584,6 +588,22 @@ fn listen(socket: Socket) -> io::Result<TcpListener> {
 fn begins_with_get(client: &TcpStream) -> bool {
     let mut first = [0; 4];
     client.peek(&mut first).is_ok_and(|seen| b"GET ".starts_with(&first[..seen]))
+}
+
+/// Reads the head of a request, answers with `status` and ends the stream. The rest of the request is thrown away: a socket
+/// closed with bytes unread is reset, and the answer lost.
+fn answer(mut client: &TcpStream, status: u16) -> bool {
+    let deadline = Instant::now() + LIMIT;
+    let _ = client.set_read_timeout(Some(LIMIT));
+    let (mut head, mut chunk) = (Vec::new(), [0; CHUNK]);
+    while !head.windows(4).any(|end| end == b"\r\n\r\n") && head.len() < CHUNK && Instant::now() < deadline {
+        let Ok(read @ 1..) = client.read(&mut chunk) else { return false };
+        head.extend_from_slice(&chunk[..read]);
+    }
+    let answer = format!("HTTP/1.1 {status} Refused\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    let told = client.write_all(answer.as_bytes()).and_then(|()| client.shutdown(Shutdown::Write));
+    while told.is_ok() && Instant::now() < deadline && client.read(&mut chunk).is_ok_and(|read| read > 0) {}
+    told.is_ok()
 }
 
 /// Completes the handshake, closes, and waits a while for the answer; false if there was no handshake.

@@ -172,7 +172,7 @@ struct PathRecord {
     /// What was said at its last end, until the session tells of that.
     said: Option<Explanation>,
     last: Option<Explanation>,
-    blocked_since: Option<std::time::Instant>,
+    failing_since: Option<std::time::Instant>,
 }
 
 impl PathRecord {
@@ -181,7 +181,7 @@ impl PathRecord {
         let text = self.said.take().filter(|said| said.reason == reason).and_then(|said| said.text);
         self.last = Some(Explanation { reason, text: text.clone() });
         if reason != Reason::Ours {
-            self.blocked_since.get_or_insert_with(std::time::Instant::now);
+            self.failing_since.get_or_insert_with(std::time::Instant::now);
         }
         text
     }
@@ -405,7 +405,7 @@ impl<W: Wire> Engine<W> {
             Posted::Unreached(_) | Posted::Unknown(_) => posted.outcome(false),
         };
         if matches!(outcome.class(), HttpClass::Delivered | HttpClass::Rejected) {
-            self.http.blocked_since = None;
+            self.http.failing_since = None;
         }
         self.http.said = Some(self.shown(Explanation { reason: outcome.reason(), text: posted.text() }));
         match call {
@@ -913,7 +913,7 @@ impl<W: Wire> Engine<W> {
                 Event::Down { reason, .. } => self.websocket.failed(reason),
                 Event::RequestFailed { reason, .. } => self.http.failed(reason),
                 Event::State { to: State::Up, .. } => {
-                    self.websocket.blocked_since = None;
+                    self.websocket.failing_since = None;
                     None
                 }
                 _ => None,
@@ -937,10 +937,12 @@ impl<W: Wire> Engine<W> {
             Path::WebSocket => &self.websocket,
             Path::Http => &self.http,
         };
+        let status = self.session.path_status(path);
         PathReport {
             last: record.last.clone(),
-            next_attempt: self.session.path_status(path).next_attempt.and_then(|at| self.clock.system(at)),
-            blocked_since: record.blocked_since,
+            next_attempt: status.next_attempt.and_then(|at| self.clock.system(at)),
+            failing_since: record.failing_since,
+            blocked_since: status.blocked_since.and_then(|at| self.clock.system(at)),
         }
     }
 }

@@ -100,7 +100,7 @@ impl NodeEvent {
 /// ```
 /// # use bowline_transport::{Node, Setup};
 /// let http = Node::new(&Setup::ml_node("127.0.0.1:0")?, || ())?.status().http;
-/// assert_eq!((http.last, http.next_attempt, http.blocked_since), (None, None, None));
+/// assert_eq!((http.last, http.next_attempt, http.failing_since), (None, None, None));
 /// # Ok::<(), bowline_transport::SetupError>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -110,6 +110,8 @@ pub struct PathReport {
     /// When the next attempt or request may begin; `None` if nothing waits.
     pub next_attempt: Option<std::time::Instant>,
     /// Since when the path has carried nothing although it was tried; `None` while it works, or was not tried.
+    pub failing_since: Option<std::time::Instant>,
+    /// Since when it is refused, by the peer or by something on the way (rules F5, B10); `None` if it is not.
     pub blocked_since: Option<std::time::Instant>,
 }
 

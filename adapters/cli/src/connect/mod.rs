@@ -15,6 +15,7 @@ use crate::life::{Failure, seconds};
 use crate::node::Adapter;
 use crate::settings::Flags;
 use crate::tls::Certificates;
+use bowline::GiveUp;
 use bowline_smol::{Hotkey, Setup, SetupError};
 use bowline_transport::{Tls, Wire};
 use core::time::Duration;
@@ -83,9 +84,11 @@ second Ctrl-C ends it at once.
 
 Exit status:
     0  everything that was accepted came to its end
-    1  it could not start, the session failed, or nobody read the output
+    1  it could not start, another connection has its place, or nobody read
+       the output
     2  the arguments make no sense
     3  it ended before everything had come to its end: the lines say what
+    4  given up: it was refused for as long as --give-up-after says
   130  a second Ctrl-C
 
 Examples:
@@ -132,6 +135,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     drain: Duration,
 
+    /// Ends when it has been refused for so long [default: never]
+    ///
+    /// A refusal is an answer that does not let us in, such as 401, or a
+    /// certificate that does not fit; that nobody answers is none. Without this
+    /// it is tried ever more slowly, for as long as it runs.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, verbatim_doc_comment)]
+    give_up_after: Option<Duration>,
+
     #[command(flatten)]
     settings: Flags,
 
@@ -177,6 +188,7 @@ fn begin(args: &Args) -> Result<ExitCode, Failure> {
         (args.key.is_some(), miner, "--key"),
         (args.validator.is_some(), miner, "--validator"),
         (args.accept, args.profile == Profile::GonkaApiNode, "--accept"),
+        (args.give_up_after.is_some(), args.profile != Profile::GonkaMlNode, "--give-up-after"),
     ] {
         if given && !is_for {
             return Err(useless(what));
@@ -199,26 +211,30 @@ fn begin(args: &Args) -> Result<ExitCode, Failure> {
             if let Some(listen) = listen {
                 setup = setup.receiver(listen)?;
             }
-            run::run(args, secured(setup, tls.as_ref())?, Some(hotkey))
+            run::run(args, finished(setup, args, tls.as_ref())?, Some(hotkey))
         }
         Profile::GonkaApiNode => {
             let mut setup = Setup::api_node(url.ok_or_else(|| missing("a URL"))?)?;
             if let Some(listen) = listen {
                 setup = setup.callbacks(listen)?;
             }
-            run::run(args, secured(setup, tls.as_ref())?, None)
+            run::run(args, finished(setup, args, tls.as_ref())?, None)
         }
         Profile::GonkaMlNode => {
             let mut setup = Setup::ml_node(listen.ok_or_else(|| missing("--listen"))?)?;
             if let Some(url) = url {
                 setup = setup.fallback(url)?;
             }
-            run::run(args, secured(setup, tls.as_ref())?, None)
+            run::run(args, finished(setup, args, tls.as_ref())?, None)
         }
     }
 }
 
-fn secured<W: Wire>(setup: Setup<W>, tls: Option<&Tls>) -> Result<Setup<W>, SetupError> {
+/// With what the profiles have in common.
+fn finished<W: Wire>(mut setup: Setup<W>, args: &Args, tls: Option<&Tls>) -> Result<Setup<W>, SetupError> {
+    if let Some(after) = args.give_up_after {
+        setup = setup.configure(|config| config.link.give_up = GiveUp::After(after));
+    }
     match tls {
         Some(tls) => setup.tls(tls),
         None => Ok(setup),

@@ -20,7 +20,7 @@ use crate::node::Node;
 use crate::pipe::{self, Line, Out};
 use crate::words;
 use bowline::wire::bettensor;
-use bowline::{Event, Outcome, State};
+use bowline::{Event, Outcome, RetryClass, State, retry_class};
 use bowline_smol::{Hotkey, Kind};
 use bowline_transport::{Bettensor, Gonka, Message, Receipt, Setup, Wire};
 use core::time::Duration;
@@ -162,6 +162,7 @@ pub(super) fn run<W: Speaks>(args: &Args, setup: Setup<W>, hotkey: Option<Hotkey
     let end = ends.recv().unwrap_or(End::Session);
     let limit = Instant::now() + args.drain + CLOSING;
     shared.held().open = false;
+    let last = shared.node.status().websocket.last;
     shared.node.begin_close(args.drain);
     let mut in_time = within(limit, move || events.join().is_ok() && messages.join().is_ok());
     in_time &= shared.under_way.close(limit);
@@ -188,8 +189,12 @@ pub(super) fn run<W: Speaks>(args: &Args, setup: Setup<W>, hotkey: Option<Hotkey
     Ok(match end {
         End::Output => ExitCode::FAILURE,
         End::Session => {
-            eprintln!("bowline: the session failed: the peer does not want us");
-            ExitCode::FAILURE
+            let reason = last.as_ref().map(|last| last.reason);
+            // The only other end of a session by itself (rules B10, R8).
+            let replaced = reason.is_none_or(|reason| retry_class(&[], reason) == RetryClass::Replaced);
+            let what = if replaced { "another connection has its place" } else { "given up" };
+            eprintln!("bowline: {what}{}", last.map(|last| format!(": {last}")).unwrap_or_default());
+            if replaced { ExitCode::FAILURE } else { ExitCode::from(4) }
         }
         End::Input | End::Interrupted if unfinished > 0 || !in_time => ExitCode::from(3),
         End::Input | End::Interrupted => ExitCode::SUCCESS,

@@ -73,6 +73,7 @@ pub(crate) const fn fault(fault: Fault) -> &'static str {
         Fault::Silence(_) => "silent",
         Fault::Slow { .. } => "slow",
         Fault::CloseEarly { .. } => "closes at once: 1008",
+        Fault::Status(_) => "refuses every request",
         Fault::Refuse => "refused",
         Fault::LoseAnswers => "answers lost",
     }

@@ -1,6 +1,7 @@
 //! `bowline connect` and `bowline key`, run as their users run them.
 
 use super::process::{LIMIT, Process, begin, bowline, key, place};
+use bowline_cli::proxy::{Fault, Proxy};
 use serde_json::{Value, json};
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -218,7 +219,7 @@ fn what_makes_no_sense_is_refused_and_said() {
     let file = place.join("config");
     std::fs::write(&file, r#"{"heartbeat": 3}"#).unwrap();
     let config = file.to_str().unwrap();
-    let cases: [(&[&str], i32, &str); 15] = [
+    let cases: [(&[&str], i32, &str); 16] = [
         (&[], 2, "--key"),
         (&["--key", &key], 2, "URL"),
         (&["ws://v", "--key", "/nowhere/at/all"], 1, "/nowhere/at/all"),
@@ -234,11 +235,32 @@ fn what_makes_no_sense_is_refused_and_said() {
         (&["wss://v", "--key", &key, "--tls-roots", config], 1, config),
         (&["ws://v", "--profile", "gonka-api-node", "--enabled", "true"], 2, "setting"),
         (&["ws://v", "--profile", "gonka-ml-node"], 2, "--listen"),
+        (&["ws://v", "--profile", "gonka-ml-node", "--give-up-after", "9"], 2, "--give-up-after"),
     ];
     for (args, code, word) in cases {
         let (found, out, words) = run(&[&["connect"], args].concat());
         assert_eq!((found, out.as_str()), (Some(code), ""), "{args:?}: {words}");
         assert!(words.contains(word), "{args:?}: {words}");
+    }
+}
+
+#[test]
+fn b10_what_is_refused_for_as_long_as_it_says_ends_with_a_status_of_its_own_and_the_reason() {
+    let proxy = Proxy::start(([127, 0, 0, 1], 1).into()).unwrap();
+    proxy.set(Fault::Status(401));
+    let (url, key) = (proxy.addr().to_string(), key(&place("given-up"), "07"));
+    let miner = ["--key", &key];
+    let api: &[&str] = &["--profile", "gonka-api-node", "--accept"];
+    for (role, adapter) in [(&miner[..], "smol"), (api, "blocking")] {
+        let args = ["connect", &url, "--give-up-after", "0.3", "--adapter", adapter];
+        let mut refused = Process::start(&[&args, role].concat());
+        refused.until(|line| line["to"] == "failed");
+        let mut said = refused.error();
+        while !said.contains("given up") {
+            said = refused.error();
+        }
+        assert!(said.contains("401"), "{said}");
+        assert_eq!(refused.end().1, Some(4), "{said}");
     }
 }
 
