@@ -204,6 +204,29 @@ plant H3 "a poll that was replaced is not answered" $native \
 plant H3 "an empty answer is asked after at once" $native 's/if !known \{/if false {/' $unit native
 plant G9 "the delayed acknowledgement is not announced" core/src/marks.rs 's/see\(Wake::Acknowledge, \&self\.due\);//' $twin
 
+plant L10 "a library's pong is the program's word" core/src/session.rs \
+    's/Self::Pong \| Self::Other \| Self::Malformed => None/_ => Some(Word::Other)/' $unit l10
+plant L10 "a dead program is dropped without a close" core/src/link.rs \
+    's/\} else if reason == Reason::Mute \{/} else if false {/' $unit l10
+plant L10 "an idle connection is cut before data was seen" core/src/heartbeat.rs \
+    's/\(word == Word::Data && self\.expected\.is_none\(\)\)/true/' $unit l10
+plant L10 "the application's word about data is not heard" core/src/heartbeat.rs \
+    's/self\.expected\.replace\(data\) == Some\(data\)/true/' $unit l10
+plant L10 "the data deadline is not announced" core/src/heartbeat.rs 's/see\(Wake::Program, &self\.data\);//' \
+    cargo test -q -p bowline-tests --test sim_scenarios l10
+plant L3 "a doubt asks the program alone" core/src/heartbeat.rs \
+    's/let both = matches!\(self\.config\.program, ProgramLife::Answers\(_\)\);/let both = false;/' $unit l12
+plant L11 "bytes under way are no excuse" core/src/rtt.rs 's/bytes\.min\(UNSEEN\)/bytes.min(0)/' $unit l11
+plant L11 "a question that cannot leave is overdue" core/src/heartbeat.rs \
+    's/if !yes && self\.due\.is_armed\(\)/if false/' $unit l11
+plant L11 "a frame that comes in slowly is silence" core/src/session.rs \
+    's/Self::Numbered \{ \.\. \} \| Self::Part => Some/Self::Numbered { .. } => Some/; s/Self::Pong \| Self::Other/Self::Part | &/' \
+    $unit l11
+plant L12 "all at once after a dead program" core/src/session.rs \
+    's/let holds = live\.alternates/let holds = false \&\& live.alternates/' $unit l12
+plant L12 "no question behind a message" core/src/session.rs \
+    's/== Proof::Pong \|\| live\.alternates;/== Proof::Pong;/' $unit l12
+
 topics=core/src/hub/topics
 plant U4 "a gap is not told" $topics/mod.rs \
     's/if subscription\.astray \|\| subscription\.cursor < first/if subscription.astray/' $unit hub::topics

@@ -99,7 +99,7 @@ impl Config {
             (whole(heartbeat.interval), "heartbeat.interval", "neither never nor a microsecond"),
             (whole(heartbeat.keepalive), "heartbeat.keepalive", "neither never nor a microsecond"),
             (takes_time(heartbeat.probe), "heartbeat.probe", "no peer answers in no time"),
-            (watches(heartbeat), "heartbeat.program", "no program speaks in no time, or it is never asked to"),
+            (watches(heartbeat.program), "heartbeat.program", "no program says a word in no time"),
             (whole(route.grace), "route.grace", "neither no time nor a microsecond"),
             (!route.http || route.posts > 0, "route.posts", "there is an HTTP path, but no request may use it"),
             (!route.http || takes_time(route.progress), "route.progress", "no byte moves in no time"),
@@ -128,11 +128,10 @@ fn whole(span: Duration) -> bool {
     span.is_zero() || takes_time(span)
 }
 
-fn watches(heartbeat: HeartbeatConfig) -> bool {
-    match heartbeat.program {
+fn watches(program: ProgramLife) -> bool {
+    match program {
         ProgramLife::Unwatched => true,
-        ProgramLife::Answers(limit) => takes_time(limit) && takes_time(heartbeat.interval),
-        ProgramLife::Data(limit) => takes_time(limit),
+        ProgramLife::Answers(limit) | ProgramLife::Data(limit) => takes_time(limit),
     }
 }
 
@@ -229,9 +228,7 @@ mod tests {
             ("heartbeat.dead", |c| c.heartbeat.dead = Duration::from_secs(39)),
             ("heartbeat.probe", |c| c.heartbeat.probe = Duration::ZERO),
             ("heartbeat.program", |c| c.heartbeat.program = ProgramLife::Data(Duration::ZERO)),
-            ("heartbeat.program", |c| {
-                (c.heartbeat.interval, c.heartbeat.program) = (Duration::ZERO, ProgramLife::Answers(Duration::MAX));
-            }),
+            ("heartbeat.program", |c| c.heartbeat.program = ProgramLife::Answers(Duration::ZERO)),
             ("outbox.ack_wait", |c| c.outbox.ack_wait = AckWait::Fixed(Duration::from_nanos(999))),
             ("heartbeat.interval", |c| c.heartbeat.interval = Duration::from_nanos(1)),
             ("heartbeat.keepalive", |c| c.heartbeat.keepalive = Duration::from_nanos(1)),

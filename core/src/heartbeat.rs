@@ -4,7 +4,8 @@
 //! pings while its program is dead. The *program* lives as long as it says a word of the wire's own: data, an
 //! acknowledgement, its heartbeat. What we send is evidence of neither. A ping is a question with a deadline, and the
 //! deadline starts when the ping has left: a socket that takes no bytes, and bytes that are still under way, say nothing
-//! about the peer.
+//! about the peer. Where the ping is the wire's own, a probe goes to both: a WebSocket ping with 3 s for the transport, the
+//! wire's ping with its own time for the program.
 //!
 //! ```text
 //!            interval ± 10 %           taken by the adapter          nothing heard in time
@@ -186,6 +187,9 @@ pub struct Heartbeat {
     expected: Option<bool>,
     keepalive: Timer,
     ping: Option<Ask>,
+    /// A ping of the transport's own is due, or out, beside the wire's ([`ProgramLife::Answers`]).
+    probe_due: bool,
+    probing: bool,
     keepalive_due: bool,
     /// When something was heard last; at first, when the connection came up.
     last: Instant,
@@ -211,6 +215,8 @@ impl Heartbeat {
             expected: None,
             keepalive: Timer::disarmed(),
             ping: None,
+            probe_due: false,
+            probing: false,
             keepalive_due: false,
             last: now,
         };
@@ -243,6 +249,7 @@ impl Heartbeat {
     /// Something arrived on this connection, decodable or not: the transport lives (L2).
     pub const fn heard(&mut self, now: Instant) {
         self.last = now;
+        self.probing = false;
         self.answer.answered();
     }
 
@@ -283,13 +290,33 @@ impl Heartbeat {
 
     /// Asks now, with the short deadline: after a stall, for an unanswered message, or because a newcomer wants the
     /// place. A question that is already out is not asked twice, but its answer is awaited no longer than that; `ahead` is
-    /// the number of bytes that were sent before and are unanswered.
+    /// the number of bytes that were sent before and are unanswered. Where the ping is the wire's own it asks the program,
+    /// which has more time, and the transport is asked by a ping of its own.
     pub fn probe(&mut self, now: Instant, ahead: u64) {
-        if self.answer.is_open() {
+        let both = matches!(self.config.program, ProgramLife::Answers(_));
+        if if both { self.probing } else { self.answer.is_open() } {
             self.answer.hurry(now, self.config.probe.saturating_add(transfer_time(ahead)));
+        } else if both {
+            self.probe_due = true;
         } else {
             self.ping = Some(Ask::Probe);
         }
+        if both && !self.word.is_open() {
+            self.ask();
+        }
+    }
+
+    /// Whether a ping of the transport's own waits to be sent.
+    #[must_use]
+    pub const fn probe_due(&self) -> bool {
+        self.probe_due
+    }
+
+    /// The adapter took the transport's own ping: its deadline starts now, as [`ping_taken`](Self::ping_taken) says.
+    pub fn probe_taken(&mut self, now: Instant, ahead: u64) {
+        self.probe_due = false;
+        self.probing = true;
+        self.answer.ask(now, self.config.probe.saturating_add(transfer_time(ahead)));
     }
 
     /// The process stood still: nothing may be concluded from that silence, so the question is asked anew, and data has
@@ -297,7 +324,9 @@ impl Heartbeat {
     pub fn stalled(&mut self, until: Instant) {
         self.answer.answered();
         self.word.answered();
-        self.ping = Some(Ask::Probe);
+        self.probing = false;
+        self.probe_due = matches!(self.config.program, ProgramLife::Answers(_));
+        self.ping = Some(if self.probe_due { Ask::Beat } else { Ask::Probe });
         if let Some(at) = self.data.at() {
             self.data.arm(at.max(until));
         }

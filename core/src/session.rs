@@ -448,6 +448,11 @@ pub enum Output<'a, P> {
         /// How long it may take, the wait included (H10).
         timeouts: HttpTimeouts,
     },
+    /// Send a WebSocket ping, whatever the profile's ping is: it asks the transport, not the program (L3).
+    Probe {
+        /// On this connection; it is the current one.
+        link: LinkId,
+    },
     /// Send a frame.
     Frame {
         /// On this connection; it is the current one.
@@ -929,6 +934,9 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             return Some(Output::Carry { request, frame: self.frame(next)? });
         }
         if let Some((link, next)) = self.next_frame() {
+            if let Next::Probe = next {
+                return Some(Output::Probe { link });
+            }
             return Some(Output::Frame { link, frame: self.frame(next)? });
         }
         if let Some((talk, ask)) = self.next_ask() {
@@ -1825,7 +1833,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         let una = self.outbox.una();
         Some(match next {
             Next::Ack(id) => Frame::Ack { id },
-            Next::Ping => Frame::Ping,
+            Next::Ping | Next::Probe => Frame::Ping,
             Next::Keepalive => Frame::Keepalive,
             Next::Data(seq) => Frame::Data { seq, id: self.outbox.id(seq), una, payload: self.outbox.payload(seq)? },
             Next::Marks(beat) => Frame::Marks { report: self.report(), una, beat },
@@ -1903,6 +1911,10 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             return Some((link, next));
         }
         let live = self.live.as_mut()?;
+        if live.beat.probe_due() {
+            live.beat.probe_taken(now, self.outbox.unanswered());
+            return Some((link, Next::Probe));
+        }
         if live.beat.ping_due()
             && let Some(ping) = live.ping(now, &mut self.outbox)
         {
@@ -1944,6 +1956,7 @@ enum Heard {
 enum Next {
     Ack(MessageId),
     Ping,
+    Probe,
     Keepalive,
     Data(Seq),
     Marks(Beat),

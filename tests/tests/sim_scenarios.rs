@@ -181,6 +181,94 @@ fn g5_silence_is_found_out() {
     }
 }
 
+/// Rules L10 and L12: the sender of an original validator dies of the second of ten predictions, and its library answers
+/// on. The predictions are stored and none is confirmed, until the miner comes back, with one at a time.
+#[test]
+fn l12_a_dead_sender_is_found_and_a_resend_does_not_kill_it_again() {
+    for seed in 0..20 {
+        let mut world = World::started(Setup::BETTENSOR.seed(seed));
+        world.run(s(10));
+        world.change(Change::Frail(1));
+        let messages: Vec<_> = (0..10).map(|_| world.send_one(0)).collect();
+        world.run(s(80));
+        assert!(messages.iter().all(|message| world.ledger.deliveries(1, *message) == 1), "stored");
+        assert!(messages.iter().all(|message| world.outcome(*message).is_none()), "and not confirmed");
+        // Asked within a minute, 90 s for the word, 2 s to close, 5 s to come back.
+        world.run(s(156 - 80 + 10));
+        assert!(messages.iter().all(|message| world.outcome(*message) == BY_WEBSOCKET), "seed {seed}");
+        assert_eq!((downs(&world, 0, Reason::Mute), connects(&world)), (1, 2), "seed {seed}");
+        assert!(messages.iter().all(|message| world.ledger.deliveries(1, *message) == 1), "and none twice");
+        assert_eq!(world.count(0, |effect| matches!(effect, Effect::Close(_, Ending::Code(1000)))), 1);
+    }
+}
+
+/// Rule L10: after stop and init the ML node's old connection is open and mute; an API node comes back for its batches.
+#[test]
+fn l10_a_connection_left_mute_is_made_anew() {
+    for seed in 0..20 {
+        let mut setup = Setup::GONKA.seed(seed);
+        setup.configs[1].route.http = false;
+        let mut world = World::started(setup);
+        world.run(s(10));
+        let first = world.send_one(1);
+        world.run(s(1));
+        world.change(Change::Dies(1));
+        let second = world.send_one(1);
+        world.run(s(58));
+        assert_eq!((world.outcome(first), world.outcome(second)), (BY_WEBSOCKET, None));
+        world.run(s(1 + 2 + 5 + 1));
+        assert_eq!(world.outcome(second), BY_WEBSOCKET, "seed {seed}");
+        assert_eq!((downs(&world, 0, Reason::Mute), connects(&world)), (1, 2));
+    }
+}
+
+/// Rule L10: how often an API node dials in an idle hour: once, whatever the ML node does, where the original dials every
+/// 63 to 65 s, and once more after the last data of one that went mute.
+#[test]
+fn l10_an_idle_hour_costs_no_more_dials_than_the_originals() {
+    let hour = |prepare: fn(&mut World)| {
+        let mut world = World::started(Setup::GONKA);
+        prepare(&mut world);
+        world.run(s(3600));
+        connects(&world)
+    };
+    let idle = hour(|_| {});
+    let mute = hour(|world| {
+        world.run(s(1));
+        world.change(Change::Dies(1));
+    });
+    let after_data = hour(|world| {
+        world.run(s(1));
+        world.send_one(1);
+        world.run(s(1));
+        world.change(Change::Dies(1));
+    });
+    let original = 3600 / 65;
+    println!("dials: idle {idle}, mute {mute}, mute after data {after_data}; the original at least {original}");
+    assert_eq!((idle, mute, after_data), (1, 1, 2));
+}
+
+/// Rule L11: what crosses slowly is not dead, although every ping waits behind it; what does not cross at all is found.
+#[test]
+fn l11_a_slow_link_is_not_a_dead_one() {
+    for rate in [64_000, 100_000, 1_000_000] {
+        let mut world = World::started(Setup::PLAIN);
+        world.run(s(1));
+        world.change(Change::Rate(rate));
+        let messages: Vec<_> = (0..10).map(|_| world.send(0, 900_000, Policy::DEFAULT).unwrap()).collect();
+        world.run(s(u64::from(9_000_000 / rate) + 2));
+        assert!(messages.iter().all(|message| world.outcome(*message) == BY_WEBSOCKET), "{rate} a second");
+        assert_eq!((connects(&world), world.count(0, |effect| matches!(effect, Effect::Close(..)))), (1, 0));
+        assert_eq!(world.count(0, |effect| matches!(effect, Effect::Data(..))), 10, "nothing twice");
+    }
+    let mut world = World::started(Setup::PLAIN);
+    world.run(s(1));
+    world.send(0, 900_000, Policy::DEFAULT).unwrap();
+    world.change(Change::Silent(1, true));
+    world.run(s(1 + 3 + 15 + 1));
+    assert_eq!(downs(&world, 0, Reason::Dead), 1);
+}
+
 /// Rules P3 and P4: a WebSocket that flaps is left alone longer and longer; traffic stays on HTTP meanwhile and nothing
 /// waits for it.
 #[test]

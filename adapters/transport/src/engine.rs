@@ -803,6 +803,7 @@ impl<W: Wire> Engine<W> {
                 }
                 // Only a hub is polled.
                 Output::Carry { .. } => continue,
+                Output::Probe { .. } => Message::Ping(Bytes::new()),
                 Output::Frame { frame, .. } => match self.wire.write(frame) {
                     Some(text) => Message::text(text),
                     None => Message::Ping(Bytes::new()),

@@ -92,7 +92,8 @@ impl Said {
             Output::Event(event) => Self::Event(event),
             Output::Respond { request, answer } => Self::Respond(request, answer),
             Output::Frame { link, frame: Frame::Ack { id } } => Self::Ack(link, id),
-            Output::Frame { link, frame: Frame::Ping } => Self::Ping(link),
+            // A hub's ping is the WebSocket's own.
+            Output::Probe { link } | Output::Frame { link, frame: Frame::Ping } => Self::Ping(link),
             Output::Frame { link, frame: Frame::Keepalive } => Self::Keepalive(link),
             Output::Frame { link, frame: Frame::Data { seq, id, una, .. } } => Self::Data(link, seq, id, una),
             Output::Frame { link, frame: Frame::Marks { report, una, beat } } => Self::Marks(link, report, una, beat),

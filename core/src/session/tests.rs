@@ -31,6 +31,7 @@ enum Did {
     Respond(u64, Answer),
     Ack(LinkId, u128),
     Ping(LinkId),
+    Probe(LinkId),
     Keepalive(LinkId),
     Data(LinkId, Seq, MessageId, u32),
     Post(PostId, MessageId, u32, HttpTimeouts),
@@ -62,6 +63,7 @@ fn drain(session: &mut Small) -> Vec<Did> {
             Output::Event(event) => Did::Event(event),
             Output::Respond { request, answer } => Did::Respond(request.0, answer),
             Output::Frame { link, frame: Frame::Ack { id } } => Did::Ack(link, id.bits()),
+            Output::Probe { link } => Did::Probe(link),
             Output::Frame { link, frame: Frame::Ping } => Did::Ping(link),
             Output::Frame { link, frame: Frame::Keepalive } => Did::Keepalive(link),
             Output::Frame { link, frame: Frame::Data { seq, id, payload, .. } } => Did::Data(link, seq, id, *payload),
@@ -884,7 +886,7 @@ fn l12_after_a_dead_program_messages_go_one_at_a_time() {
     assert_eq!((frames(&did), pings(&did)), (vec![(link, 2)], 1), "the next one");
     // Its wait runs out: the program is asked first, and the next follows when that has answered.
     let did = run_until(&mut session, when.after(4 * SECOND), true);
-    assert!(frames(&did).is_empty());
+    assert!(frames(&did).is_empty() && did.contains(&Did::Probe(link)), "both lives are asked: {did:?}");
     let _ = session.received(when.after(4 * SECOND), link, Head::Word { pong: true });
     assert_eq!(frames(&drain(&mut session)), [(link, 3)]);
     // The next connection after that one is as any other, if it did not end so.

@@ -74,6 +74,7 @@ fn drain(session: &mut Session, seen: &mut Seen) {
             | Output::Refuse { .. }
             | Output::Respond { .. }
             | Output::Carry { .. }
+            | Output::Probe { .. }
             | Output::Frame { .. } => {}
         }
     }

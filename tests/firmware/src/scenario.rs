@@ -147,6 +147,7 @@ impl Shell {
                 Output::Frame { link, frame: Frame::Ping } => all.ping = Some(link),
                 Output::Frame { frame: Frame::Keepalive | Frame::Marks { .. } | Frame::Nack { .. }, .. }
                 | Output::Carry { .. }
+                | Output::Probe { .. }
                 | Output::Greet { .. }
                 | Output::Poll { .. } => {}
                 Output::Post { post, id, payload, .. } => all.post = Some((post, id, *payload)),

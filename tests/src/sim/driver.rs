@@ -29,6 +29,8 @@ pub enum Effect {
     Ack(LinkId, MessageId),
     /// [`Frame::Ping`].
     Ping(LinkId),
+    /// [`Output::Probe`].
+    Probe(LinkId),
     /// [`Frame::Keepalive`].
     Keepalive(LinkId),
     /// [`Frame::Data`]: number, id and payload.
@@ -46,6 +48,7 @@ impl From<Output<'_, u32>> for Effect {
             Output::Event(event) => Self::Event(event),
             Output::Respond { request, answer } => Self::Respond(request, answer),
             Output::Frame { link, frame: Frame::Ack { id } } => Self::Ack(link, id),
+            Output::Probe { link } => Self::Probe(link),
             Output::Frame { link, frame: Frame::Ping } => Self::Ping(link),
             Output::Frame { link, frame: Frame::Keepalive } => Self::Keepalive(link),
             Output::Frame { link, frame: Frame::Data { seq, id, payload, .. } } => Self::Data(link, seq, id, *payload),

@@ -622,7 +622,7 @@ impl World {
                     self.on_wire(wire, Up::Frame(head, payload));
                 }
                 Effect::Ack(_, id) => self.on_wire(wire, Up::Frame(Head::Ack { id }, 0)),
-                Effect::Ping(_) => self.on_wire(wire, Up::Ping),
+                Effect::Ping(_) | Effect::Probe(_) => self.on_wire(wire, Up::Ping),
                 Effect::Keepalive(_) => self.on_wire(wire, Up::Frame(Head::Other, 0)),
                 Effect::Post(post, id, payload, _) => {
                     let there = self.delay(n, 0);

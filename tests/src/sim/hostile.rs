@@ -432,6 +432,7 @@ impl<'a> Run<'a> {
                 }
                 Output::Event(Event::Gap { from, to, .. }) => assert!(to.is_none_or(|to| from <= to), "R5"),
                 Output::Event(Event::RejectedButAcked { .. }) => panic!("S8: there is a word for it"),
+                Output::Probe { .. } => panic!("a native peer is asked by its own ping"),
                 Output::Frame { link, frame } => match frame {
                     Frame::Data { seq, id, .. } => {
                         assert!(self.on_link.insert((link, seq)) || self.asked, "F2: twice on one connection");

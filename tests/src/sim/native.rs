@@ -412,6 +412,7 @@ impl World {
                         carried: Vec::new(),
                     });
                 }
+                Output::Probe { .. } => panic!("a native peer is asked by its own ping"),
                 Output::Frame { link, frame } => {
                     let (head, payload) = Self::to_head(frame);
                     let who = &mut self.parties[party];

@@ -53,6 +53,8 @@ pub struct Network {
     pub mute: bool,
     /// A larger data frame is answered with 1009.
     pub largest: u32,
+    /// The bytes a second of each direction of each connection; `None`: any number.
+    pub rate: Option<u32>,
     /// For new requests.
     pub http: Http,
 }
@@ -67,6 +69,7 @@ impl Network {
         full: [false; 2],
         mute: false,
         largest: u32::MAX,
+        rate: None,
         http: Http::Open,
     };
 

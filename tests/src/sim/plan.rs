@@ -26,6 +26,16 @@ pub enum Change {
     Mute(bool),
     /// Larger data frames are answered with 1009.
     Largest(u32),
+    /// So many bytes a second go each way.
+    Rate(u32),
+    /// A party's program dies on the connections there are: its library answers pings and closes there, and nothing else is
+    /// said.
+    Dies(usize),
+    /// From now on a party's program dies on a connection that brings a message while another one is not acknowledged, as
+    /// the original validator's sender.
+    Frail(usize),
+    /// A party's application says whether its peer has data.
+    ExpectData(usize, bool),
     /// The time of bytes on the way: least, and the jitter on top.
     Delay(Duration, Duration),
     /// Every connection ends without a close frame.

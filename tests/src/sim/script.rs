@@ -453,6 +453,7 @@ impl<'a> Run<'a> {
                         Outcome::Rejected(_) | Outcome::Expired | Outcome::Abandoned => {}
                     }
                 }
+                Output::Probe { link } => assert_eq!(Some(link), connection, "G6: a probe of another connection"),
                 Output::Frame { link, frame } => {
                     assert_eq!(Some(link), connection, "G6: a frame for another connection");
                     match frame {

@@ -16,9 +16,10 @@ use crate::sim::ledger::Ledger;
 use crate::sim::network::{Dial, Http, Network};
 use crate::sim::plan::{Change, Plan};
 use bowline::{
-    Accepted, Answer, Arrival, Config, ContentKey, DeliveryId, Ending, Event, GONKA_API_NODE, GONKA_ML_NODE, Head,
-    HttpOutcome, HttpTimeouts, Input, Instant, LinkId, MessageId, OnReject, Origin, Outcome, Policy, PostId, Ready,
-    Reason, Refusal, Reply, RequestId, RetryHint, Role, Seq, SplitMix64, State, Verdict,
+    Accepted, Answer, Arrival, BETTENSOR_MINER, Config, ContentKey, DeliveryId, Ending, Event, GONKA_API_NODE,
+    GONKA_ML_NODE, Head, HttpOutcome, HttpTimeouts, Input, Instant, LinkId, MessageId, OnReject, Origin, Outcome,
+    Policy, PostId, ProgramLife, Ready, Reason, Refusal, Reply, RequestId, RetryHint, Role, Seq, SplitMix64, State,
+    Verdict,
 };
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -48,6 +49,16 @@ impl Setup {
         let mut acceptor = Config::DEFAULT;
         acceptor.link.role = Role::Acceptor;
         Self { configs: [Config::DEFAULT, acceptor], keys: false, http_ids: true, style: Style::Exact, seed: 1 }
+    };
+
+    /// A miner that dials a validator, without HTTP; the miner's ping is a message of the wire's own.
+    pub const BETTENSOR: Self = {
+        let mut setup = Self::PLAIN;
+        setup.configs[0] = BETTENSOR_MINER;
+        setup.configs[0].route.http = false;
+        setup.configs[1].heartbeat.interval = s(60);
+        setup.configs[1].heartbeat.dead = s(300);
+        setup
     };
 
     /// The same with HTTP both ways.
@@ -127,6 +138,8 @@ struct Party {
     life: u32,
     asleep: Option<Instant>,
     woke: Instant,
+    /// Its program dies of two messages at once.
+    frail: bool,
     /// The slept time was long enough to be noticed as a stall.
     stalled: bool,
     app: App,
@@ -148,8 +161,12 @@ struct Party {
 enum Cell {
     Data(MessageId, u32),
     Ack(MessageId),
+    /// A ping of the wire's own and its answer.
     Ping,
     Pong,
+    /// A WebSocket ping and its answer.
+    Probe,
+    Answer,
     Hello,
     Keepalive,
     Close(u16),
@@ -173,6 +190,9 @@ struct Wire {
     heard: [Instant; 2],
     /// When a side last had an excuse for not being heard.
     excused: Instant,
+    /// Whether a side's program is dead here, and how many messages it has not acknowledged here.
+    mute: [bool; 2],
+    unacknowledged: [usize; 2],
 }
 
 /// One HTTP request.
@@ -347,6 +367,14 @@ impl World {
             }
             Change::Mute(yes) => self.net.mute = yes,
             Change::Largest(size) => self.net.largest = size,
+            Change::Rate(rate) => self.net.rate = Some(rate),
+            Change::Dies(party) => {
+                for wire in self.parties[party].sockets.values() {
+                    self.wires[*wire].mute[party] = true;
+                }
+            }
+            Change::Frail(party) => self.parties[party].frail = true,
+            Change::ExpectData(party, yes) => self.tell(party, Input::ExpectData { yes }),
             Change::Delay(delay, jitter) => (self.net.delay, self.net.jitter) = (delay, jitter),
             Change::Reset => self.break_all(Cell::Reset),
             Change::CloseAll(code) => self.break_all(Cell::Close(code)),
@@ -559,7 +587,9 @@ impl World {
                     self.respond(request, answer);
                 }
                 Effect::Ack(link, id) => self.write(party, link, Cell::Ack(id)),
-                Effect::Ping(link) => self.write(party, link, Cell::Ping),
+                Effect::Probe(link) => self.write(party, link, Cell::Probe),
+                Effect::Ping(link) if self.asks_the_program(party) => self.write(party, link, Cell::Ping),
+                Effect::Ping(link) => self.write(party, link, Cell::Probe),
                 Effect::Keepalive(link) => self.write(party, link, Cell::Keepalive),
                 Effect::Data(link, seq, id, payload) => {
                     assert_eq!(self.parties[party].outbound.get(&seq), Some(&payload), "I1: {seq}");
@@ -575,7 +605,14 @@ impl World {
     fn wire(&mut self) -> usize {
         let now = self.now();
         let pipes = [VecDeque::new(), VecDeque::new()];
-        self.wires.push(Wire { sides: [Side::Absent; 2], pipes, heard: [now; 2], excused: now });
+        self.wires.push(Wire {
+            sides: [Side::Absent; 2],
+            pipes,
+            heard: [now; 2],
+            excused: now,
+            mute: [false; 2],
+            unacknowledged: [0; 2],
+        });
         self.wires.len() - 1
     }
 
@@ -705,6 +742,13 @@ impl World {
         assert!(!who.told_full, "nothing is written where nothing can be");
         let wire = who.sockets[&link];
         assert_eq!(self.wires[wire].sides[party], Side::Open(link), "G6: an open one");
+        if self.wires[wire].mute[party] && cell != Cell::Probe {
+            return;
+        }
+        if let Cell::Ack(_) = cell {
+            let unacknowledged = &mut self.wires[wire].unacknowledged[party];
+            *unacknowledged = unacknowledged.saturating_sub(1);
+        }
         let delay = self.delay();
         if self.net.full[party] {
             // Not told yet: it lies in the adapter's buffer and moves when the socket does.
@@ -716,7 +760,10 @@ impl World {
 
     fn put(&mut self, wire: usize, to: usize, delay: Duration, cell: Cell) {
         let pipe = &mut self.wires[wire].pipes[to];
-        let when = self.agenda.now().after(delay).max(pipe.back().map_or(Instant::ZERO, |(when, _)| *when));
+        let size = if let Cell::Data(_, payload) = cell { u64::from(self.sizes[&payload]) } else { 50 };
+        let travels = self.net.rate.map_or(0, |rate| size * 1_000_000 / u64::from(rate));
+        let free = pipe.back().map_or(Instant::ZERO, |(when, _)| *when);
+        let when = self.agenda.now().after(delay).max(free).after(Duration::from_micros(travels));
         pipe.push_back((when, cell));
         self.agenda.put(when, Happening::Pump { wire, to });
     }
@@ -749,9 +796,11 @@ impl World {
             }
             Cell::Data(id, payload) => Head::Data { id: Some(id), key: key(payload) },
             Cell::Ack(id) => Head::Ack { id },
-            Cell::Pong => Head::Pong,
+            Cell::Ping | Cell::Keepalive => Head::Word { pong: false },
+            Cell::Pong => Head::Word { pong: true },
+            Cell::Probe => Head::Other,
+            Cell::Answer => Head::Pong,
             Cell::Hello => Head::Hello,
-            Cell::Ping | Cell::Keepalive => Head::Other,
             Cell::Close(code) => {
                 // The peer's close, or its answer to ours: it is echoed and over.
                 if self.wires[wire].sides[1 - to] != Side::Gone {
@@ -762,6 +811,11 @@ impl World {
             }
             Cell::Reset => return self.down(wire, to, link, Reason::Closed(1006)),
         };
+        if let Cell::Data(..) = cell {
+            let (frail, wire) = (self.parties[to].frail, &mut self.wires[wire]);
+            wire.mute[to] |= frail && wire.unacknowledged[to] > 0;
+            wire.unacknowledged[to] += 1;
+        }
         let reply = self.handle(to, Input::Received { link, head });
         if let (Reply::Arrival(arrival), Cell::Data(_, payload)) = (&reply, cell) {
             match arrival {
@@ -770,10 +824,20 @@ impl World {
                 Arrival::Answer(_) | Arrival::Reused | Arrival::Ahead { .. } => panic!("{arrival:?} to a frame"),
             }
         }
-        if cell == Cell::Ping && self.wires[wire].sides[to] == Side::Open(link) {
+        let answer = match cell {
+            Cell::Ping if !self.wires[wire].mute[to] => Cell::Pong,
+            Cell::Probe => Cell::Answer,
+            _ => return,
+        };
+        if self.wires[wire].sides[to] == Side::Open(link) {
             let delay = self.delay();
-            self.put(wire, 1 - to, delay, Cell::Pong);
+            self.put(wire, 1 - to, delay, answer);
         }
+    }
+
+    /// Whether this party's ping is a message of the wire's own, which a library does not answer.
+    fn asks_the_program(&self, party: usize) -> bool {
+        matches!(self.parties[party].config.heartbeat.program, ProgramLife::Answers(_))
     }
 
     /// A side learns that a connection is over.
@@ -1006,6 +1070,10 @@ impl World {
                 self.ledger.settled(now, party, who.life, seq, outcome, took);
             }
             Event::Down { link, reason: Reason::Dead } => self.died(party, link),
+            Event::Down { link, reason: Reason::Mute } if self.asks_the_program(party) => {
+                let mute = self.parties[party].sockets.get(&link).is_none_or(|wire| self.wires[*wire].mute[1 - party]);
+                assert!(mute || self.net.rate.is_some(), "L10: a program that lives is declared dead");
+            }
             Event::State { from, to } => assert_ne!(from, to, "a state changes to another one"),
             Event::Path { from, to } => assert_ne!(from, to, "a path changes to another one"),
             Event::Down { .. }
@@ -1089,7 +1157,8 @@ impl World {
             if let Some(wire) = who.current.and_then(|link| who.sockets.get(&link)).map(|wire| &self.wires[*wire]) {
                 let up = matches!(session.state(), State::Up | State::Suspect);
                 let quiet = now.since(wire.heard[party].max(who.woke));
-                assert!(!up || who.asleep.is_some() || quiet <= s(53), "G5: silent for {quiet:?} and not found");
+                let found = who.config.heartbeat.dead + s(8);
+                assert!(!up || who.asleep.is_some() || quiet <= found, "G5: silent for {quiet:?} and not found");
             }
         }
     }
@@ -1113,6 +1182,7 @@ impl Party {
             life,
             asleep: None,
             woke: now,
+            frail: false,
             stalled: false,
             app: EAGER,
             sockets: BTreeMap::new(),

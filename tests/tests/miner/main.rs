@@ -760,9 +760,11 @@ mod with_pythons {
         let lively = |config: &mut Config| {
             patient(config);
             config.route.http = false;
+            // The doubt asks both lives, and the library answers at once.
+            config.outbox.ack_wait = bowline::AckWait::Fixed(millis(700));
             config.heartbeat.interval = millis(200);
             config.heartbeat.dead = LIMIT;
-            config.heartbeat.program = ProgramLife::Answers(millis(1500));
+            config.heartbeat.program = ProgramLife::Answers(millis(4000));
         };
         let Some((mut peer, miner)) = visiting_with(adapter, "told", lively, |peer| {
             peer.tell(value!({"heartbeat": 0.3, "bursts_kill": true}));

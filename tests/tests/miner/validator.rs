@@ -254,6 +254,7 @@ impl Visitor {
         loop {
             match self.socket.read().expect("it went away") {
                 Message::Pong(_) => return,
+                Message::Ping(_) => {}
                 Message::Text(text) => assert_eq!(Said::check(self.miner, &text).kind, "heartbeat", "{text}"),
                 other => panic!("{other:?}"),
             }

@@ -52,7 +52,7 @@ fn drain(session: &mut Small) -> Vec<Did> {
             Output::Greet { talk, .. } => Did::Greet(talk),
             Output::Poll { talk, .. } => Did::Poll(talk),
             Output::Close { .. } | Output::Refuse { .. } => Did::Close,
-            Output::Frame { .. } => panic!("a plain word"),
+            Output::Probe { .. } | Output::Frame { .. } => panic!("a plain word"),
         });
         assert!(all.len() < 1000, "output without end: {all:?}");
     }

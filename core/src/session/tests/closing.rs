@@ -227,7 +227,7 @@ impl Cell {
                     Did::Data(link, _, id, _) => self.unanswered.push((link, id)),
                     Did::Post(post, ..) if self.here() => self.unposted.push(post),
                     Did::Post(post, ..) => self.session.posted(now, post, HttpOutcome::Unreached(Reason::PortClosed)),
-                    Did::Ping(link) => {
+                    Did::Ping(link) | Did::Probe(link) => {
                         let _ = self.session.received(now, link, Head::Pong);
                     }
                     Did::Ack(_, 7) | Did::Respond(_, Answer::Done) => self.told = true,
