@@ -301,6 +301,8 @@ pub struct Outbox<P, S: Slots<Slot<P>> + ?Sized = [Option<Slot<P>>]> {
     polls: u32,
     /// The smallest payload for which a connection was closed with 1009 (F4).
     refused_size: u32,
+    /// The smallest payload that something on the way of HTTP called too large (F4).
+    refused_post: u32,
     ring: Ring<Slot<P>, S>,
 }
 
@@ -325,6 +327,7 @@ impl<P, S: Slots<Slot<P>>> Outbox<P, S> {
             credit: window::BOUNDLESS,
             polls: 0,
             refused_size: u32::MAX,
+            refused_post: u32::MAX,
             ring: Ring::new(slots),
         }
     }
@@ -403,7 +406,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
     /// The next message to post, marked as under way. `all`: traffic goes by HTTP at the moment; otherwise only what must
     /// go by HTTP. What may still be answered on the live connection is left alone.
     pub fn take_post(&mut self, now: Instant, all: bool) -> Option<PostId> {
-        let allowed = self.allowed();
+        let (allowed, limit) = (self.allowed(), self.post_limit());
         while self.post_from < self.ring.len() {
             let offset = self.post_from;
             if self.head.plus(as_u64(offset)) > allowed {
@@ -421,7 +424,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
                 Posting::Underway { .. } => false,
                 Posting::Again { from } => from.at().is_none_or(|at| at <= now),
             };
-            let wanted = (all || slot.by_http) && slot.size <= self.config.post_limit;
+            let wanted = (all || slot.by_http) && slot.size <= limit;
             if slot.end != End::Open || waits || !free || !wanted {
                 continue;
             }
@@ -514,9 +517,27 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
                 };
                 self.settle(now, post.seq, Outcome::Rejected(why));
             }
-            HttpClass::TooLarge | HttpClass::DelayMessage | HttpClass::DelayPath => {}
+            HttpClass::TooLarge => self.refused_by_http(post.seq),
+            HttpClass::DelayMessage | HttpClass::DelayPath => {}
         }
         true
+    }
+
+    /// Something on the way of HTTP does not carry this message: it, and every later one of its size or above, goes over
+    /// the connection, this one over the next if it is on the present one already (F4).
+    fn refused_by_http(&mut self, seq: Seq) {
+        let limit = self.frame_limit();
+        if let Some(slot) = self.slot_mut(seq) {
+            slot.by_http = slot.size > limit || slot.answer == Answer::Late;
+            let size = slot.size;
+            self.refused_post = self.refused_post.min(size);
+        }
+    }
+
+    /// Try now: what was on the way of HTTP may be there no more (P5).
+    pub const fn retry_now(&mut self) {
+        self.refused_post = u32::MAX;
+        self.rescan();
     }
 
     /// A connection came up: everything unfinished may be sent on it, and what was tied to an earlier one ends.
@@ -803,7 +824,11 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
 
     /// The largest payload that any path carries.
     fn limit(&self, http: bool) -> u32 {
-        self.frame_limit().max(if http { self.config.post_limit } else { 0 })
+        self.frame_limit().max(if http { self.post_limit() } else { 0 })
+    }
+
+    fn post_limit(&self) -> u32 {
+        self.config.post_limit.min(self.refused_post.saturating_sub(1))
     }
 
     fn offset(&self, seq: Seq) -> Option<usize> {

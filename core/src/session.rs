@@ -1328,6 +1328,9 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         }
         if taken && !self.finished() {
             self.route.posted(self.now, RequestKind::Message, outcome, &mut self.rng);
+            if outcome.class() == HttpClass::TooLarge {
+                self.outbox.reject_oversize(self.now, self.route.has_http());
+            }
         }
         self.taken(taken)
     }
@@ -1378,6 +1381,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     fn on_retry_now(&mut self) {
         self.unlearn(self.interval);
         self.link.retry_now(self.now);
+        self.outbox.retry_now();
         self.route.retry_now(self.now);
         self.outbox.rescan();
         if let Some(live) = &mut self.live {

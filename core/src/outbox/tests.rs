@@ -284,6 +284,30 @@ fn h5_no_request_carries_more_than_its_limit() {
     check(&outbox);
 }
 
+#[test]
+fn f4_what_something_on_the_way_calls_too_large_goes_over_the_connection() {
+    let mut outbox = outbox(config());
+    for size in [90, 10, 95] {
+        outbox.push(at(0), size, size, Policy::DEFAULT).unwrap();
+    }
+    let post = outbox.take_post(at(0), true).unwrap();
+    assert!(outbox.on_posted(at(1), post, HttpOutcome::foreign(413)));
+    assert_eq!(outbox.backlog(), 3, "nobody has refused it");
+    assert_eq!(posts(&mut outbox, at(60), true).iter().map(|post| post.seq.get()).collect::<Vec<_>>(), [2]);
+    outbox.reject_oversize(at(60), true);
+    assert_eq!(ends(&mut outbox), []);
+    assert_eq!(frames(&mut outbox, at(60), ONE), [1, 3], "the smaller one is under way");
+    // The connection refuses it as well.
+    outbox.on_link_down(true);
+    outbox.reject_oversize(at(61), true);
+    assert_eq!(ends(&mut outbox), [(3, Outcome::Rejected(Rejection::TooLarge))]);
+    assert!(!outbox.fits(95, true) && outbox.fits(94, true));
+    // What the connection took for its fault, HTTP does not carry: another network may.
+    outbox.retry_now();
+    assert!(outbox.fits(95, true));
+    check(&outbox);
+}
+
 /// The first message, posted, and what became of it with this outcome.
 fn answered(outcome: HttpOutcome) -> (Box4, PostId) {
     let mut outbox = holding(1);

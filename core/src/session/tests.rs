@@ -946,6 +946,32 @@ fn f4_1009_sends_the_large_one_by_http_and_blames_nobody() {
 }
 
 #[test]
+fn f4_413_without_a_mark_sends_the_large_one_over_the_next_connection() {
+    let mut session = session(config());
+    let _ = drain(&mut session);
+    let _ = session.send(at(0), 1, 90, Policy::DEFAULT).unwrap();
+    session.tick(at(2));
+    let [post] = posts(&drain(&mut session))[..] else { panic!("one request") };
+    session.posted(at(3), post, HttpOutcome::foreign(413));
+    let did = drain(&mut session);
+    assert_eq!((ends(&did), posts(&did)), (vec![], vec![]));
+    session.tick(at(100));
+    assert_eq!(posts(&drain(&mut session)), [], "once is enough");
+    let (_, link, did) = reconnect(&mut session);
+    assert_eq!(frames(&did), [(link, 1)]);
+    let _ = session.received(session.now(), link, Head::Ack { id: id(1) });
+    assert_eq!(ends(&drain(&mut session)), [(1, BY_WEBSOCKET)]);
+    // Larger than any frame: nothing is left that could carry it.
+    assert_eq!(session.send(session.now(), 2, 500, Policy::DEFAULT), Err((Refusal::TooLarge, 2)));
+    session.retry_now(session.now());
+    let big = session.send(session.now(), 2, 500, Policy::DEFAULT).unwrap();
+    let [post] = posts(&drain(&mut session))[..] else { panic!("one request") };
+    assert_eq!(post.seq, big);
+    session.posted(session.now(), post, HttpOutcome::foreign(413));
+    assert_eq!(ends(&drain(&mut session)), [(2, Outcome::Rejected(Rejection::TooLarge))]);
+}
+
+#[test]
 fn f4_1009_without_http_ends_the_large_one() {
     let (mut session, link) = up(only_websocket());
     let _ = session.send(at(0), 1, 90, Policy::DEFAULT).unwrap();
