@@ -21,7 +21,7 @@
 //! Field bugs: a hung handshake that never fails; 4xx taken as fatal; back-off reset by a connection that dies at once;
 //! the network is back but the next try is a minute away; a zombie holds the only slot; a replaced connection's end
 //! tears down its replacement; giving up without a word, or after two refusals by a proxy that was not ready yet.
-//! Rules: B3, B7, B8, B10, F5, L8, L9, P1, P5, R7, R8, S7, the close and refusal table.
+//! Rules: B3, B7, B8, B10, F5, L8, L9, L10, P1, P5, R7, R8, S7, the close and refusal table.
 
 use crate::backoff::{Backoff, BackoffConfig};
 use crate::ids::LinkId;

@@ -9,20 +9,22 @@
 //!  between attempts     3 s + U(0, 2 s), no growth    –
 //!  1008 soon after open "not yet": wait               –
 //!  unanswered           –                             3 s, then HTTP, whatever the budget says (F6)
-//!  idle                 –                             a data frame every 25 s (L4): the peer's reads end after 60 s
+//!  idle                 60 s without data, once data   a data frame every 25 s (L4): the peer's reads end after 60 s
+//!                       was seen: made anew (L10)
 //!
 //!                       BETTENSOR_MINER
 //!  who dials            dials a validator, and is ready when it is greeted
 //!  who sends            both: predictions, which are confirmed or rejected, against updates
 //!  between attempts     5 s doubling to 300 s, of which at least half
 //!  unanswered           3 s at first, then what the validator needs; then HTTP (F3)
-//!  idle                 a heartbeat every 60 s; dead after 300 s
+//!  idle                 a heartbeat every 60 s, to be answered in 90 s (L10); dead after 300 s
 //!
 //!                       VILLAGE_VIEWER
 //!  who dials            dials AI Village's hub, and is ready when it is greeted
 //!  who sends            the hub: events, which are not acknowledged
 //!  between attempts     3 s + U(0, 2 s), no growth
-//!  idle                 a ping of the wire's own every 30 s, which is all that keeps it; dead after 300 s
+//!  idle                 a ping of the wire's own every 30 s, which is all that keeps it, to be answered in 90 s (L10);
+//!                       dead after 300 s
 //!
 //!                       NATIVE                        NATIVE_PEER
 //!  who dials            dials a hub                   is dialled
@@ -31,7 +33,7 @@
 //!  idle                 a ping every 20 s; dead after 45 s
 //! ```
 //!
-//! Rules: B6, F1, F6, L4, P1, T1; values from section 4.14 of the rules and the peers' code.
+//! Rules: B6, F1, F6, L4, L10, P1, T1; values from section 4.14 of the rules and the peers' code.
 
 use crate::backoff::{BackoffConfig, Jitter};
 use crate::config::Config;

@@ -27,7 +27,7 @@
 //!
 //! Invariants: children return values and keep no queues; what belongs to one connection sits in `Live` and is dropped
 //! whole; events are differences between what is and what was reported, so they cannot overflow.
-//! Rules: S7, S8, F0–F7, L5, L13, R7, T4, T5, B8; those of numbered peers in `native.rs`.
+//! Rules: S7, S8, F0–F7, L3, L5, L10–L13, R7, T4, T5, B8; those of numbered peers in `native.rs`.
 
 use crate::config::Checked;
 use crate::heartbeat::{Dead, Heartbeat, HeartbeatConfig, ProgramLife, Word};

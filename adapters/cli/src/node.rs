@@ -79,6 +79,14 @@ impl<W: Wire> Node<W> {
         }
     }
 
+    /// Whether the peer has data to send from now on.
+    pub(crate) fn expect_data(&self, yes: bool) {
+        match self {
+            Self::Smol(node) => node.expect_data(yes),
+            Self::Blocking(node) => node.expect_data(yes),
+        }
+    }
+
     /// Accepts nothing more and finishes what is under way, for so long at most.
     pub(crate) fn begin_close(&self, drain: Duration) {
         match self {

@@ -173,7 +173,7 @@ pub(super) enum Out {
     Respond(u8, Word),
     /// [`Frame::Ack`].
     Ack(Age, Name),
-    /// [`Frame::Ping`].
+    /// [`Frame::Ping`], or [`Output::Probe`]: a side whose program lives answers either by a word.
     Ping(Age),
     /// [`Frame::Data`]: number and payload.
     Data(Age, u8, u8),
@@ -267,7 +267,9 @@ pub(super) fn raw(output: Output<'_, u8>) -> (Option<LinkId>, Out) {
         Output::Event(_) => (None, Out::Told),
         Output::Respond { request, answer } => (None, Out::Respond(small(request.0), answered(answer))),
         Output::Frame { link, frame: Frame::Ack { id } } => (Some(link), Out::Ack(0, Name::of(id))),
-        Output::Frame { link, frame: Frame::Ping | Frame::Keepalive } => (Some(link), Out::Ping(0)),
+        Output::Probe { link } | Output::Frame { link, frame: Frame::Ping | Frame::Keepalive } => {
+            (Some(link), Out::Ping(0))
+        }
         Output::Frame { link, frame: Frame::Data { seq, payload, .. } } => {
             (Some(link), Out::Data(0, small(seq.get()), *payload))
         }

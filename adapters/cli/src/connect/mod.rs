@@ -73,8 +73,12 @@ The roles of Gonka speak the same way:
                   callbacks at --listen, if that is given. Messages come with
                   a \"delivery\"; you answer, in any order, with
                   {\"type\":\"complete\",\"delivery\":1}, or reject, or retry
-                  (with \"after\" in seconds). With --accept each is complete
-                  when its line was written, and stdin is not read.
+                  (with \"after\" in seconds). If you know whether proof of
+                  compute runs there, say so when it begins and ends:
+                  {\"type\":\"expect\",\"data\":true}, or false; while it does a
+                  connection that is mute for a minute is made anew. With
+                  --accept each is complete when its line was written, and
+                  stdin is not read.
 
 The end of the input, Ctrl-C and SIGTERM end it: nothing more is accepted or
 handed out, and what is under way has --drain seconds: a peer that is away may

@@ -10,7 +10,7 @@
 //!
 //! Decided here: what a line means. Invariants: every line in has one line out; no more than `UNDER_WAY` are between the
 //! two; the session never waits for the output; what was accepted, and what was handed out, is counted in one column of
-//! the last line each. Rule: L13.
+//! the last line each. Rules: L10, L13.
 
 use super::{Args, Profile};
 use crate::advice::Advice;
@@ -289,8 +289,13 @@ impl<W: Speaks> Shared<W> {
         });
     }
 
-    /// A verdict on a message.
+    /// A verdict on a message, or a word about data to come (L10).
     fn judge(&self, said: &Said<'_>) -> Result<(), Cow<'static, str>> {
+        if said.kind == "expect" {
+            let expected = said.data.and_then(|data| data.get().parse().ok());
+            self.node.expect_data(expected.ok_or("true or false is needed as data")?);
+            return Ok(());
+        }
         let Said { kind, data: None, delivery: Some(delivery), after } = said else {
             return Err("type and delivery are needed, and no data".into());
         };

@@ -41,11 +41,15 @@ fn a_batch_goes_from_one_process_to_another_and_is_acknowledged_when_it_was_judg
         let complete = json!({"type": "complete", "delivery": message["delivery"]}).to_string();
         api.say(&complete.replace("complete", "maybe"));
         assert_eq!(api.next("refused")["line"], 1);
+        // It knows whether proof of compute runs (L10).
+        api.say(r#"{"type":"expect","data":true}"#);
+        api.say(r#"{"type":"expect","data":"true"}"#);
+        assert_eq!(api.next("refused")["line"], 3);
         api.say(&complete);
         api.say(&complete);
         let refused = api.next("refused");
         let why = json!("no such delivery, or its end was told before");
-        assert_eq!((&refused["line"], &refused["why"]), (&json!(3), &why));
+        assert_eq!((&refused["line"], &refused["why"]), (&json!(5), &why));
         let confirmation = ml.next("confirmation");
         assert_eq!((&confirmation["line"], &confirmation["outcome"]), (&json!(1), &json!("delivered")));
         ml.end_input();

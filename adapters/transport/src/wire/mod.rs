@@ -51,6 +51,9 @@ const LONGEST: usize = 16 << 20;
 ///   repeat a text that is no UUID, [`noted`](Self::noted) is the place to keep it, up to a limit.
 /// - Any text may come in. It costs at most what its length suggests, and never a panic. What is not understood is
 ///   [`Head::Other`], if it might be of a later version, or [`Head::Malformed`].
+/// - A word of the peer's program that is no message, such as its heartbeat, is [`Head::Word`], and the answer to a ping
+///   that [`write`](Self::write) has a text for is one with `pong`. A profile with such a ping can watch the program by it
+///   ([`ProgramLife::Answers`](bowline::ProgramLife), rule L10).
 /// - A POST carries the text of the frame, unless the wire says otherwise, and only an answer that
 ///   [is the peer's](Self::is_peers) ends its message.
 ///
