@@ -116,7 +116,7 @@ admission=core/src/hub/admission.rs
 plant R7 "the end of a connection is cleaned up by identity" $admission \
     's/fn on_disconnected\(.*\{$/&\nif let Some(s) = self.conns.get(key).map(|c| c.identity).and_then(|i| self.find(i)) { self.untie(s.0); }/' $model
 plant R8 "the newcomer is closed as replaced, not the old one" $admission \
-    's/self\.close\(old, Why::Replaced/self.close(conn, Why::Replaced/' $model
+    's/self\.close\(old, CloseReason::Replaced/self.close(conn, CloseReason::Replaced/' $model
 plant U1 "a connection is ended and its session not untied" $admission \
     '/pub\(super\) fn end\(/,/^    \}/s/self\.untie\(peer\);//' $model
 plant U1 "a session without a connection never ends" $admission 's/peer\.expires\.arm\(until\);//' $model
@@ -126,7 +126,7 @@ plant U2 "whoever knocked is not looked at before the next poll" core/src/hub/mo
     's/^        self\.promote\(key\);//' $model
 plant U2 "a newcomer pays for its predecessor" core/src/session.rs '/what its predecessor owed/{n;d}' $model
 plant U3 "a frame of the peer's that is too long rejects ours" $admission \
-    's/if why == Why::TooLarge \{ Reason::Violation \}/if false { Reason::Violation }/' $model
+    's/if why == CloseReason::TooLarge \{ Reason::Violation \}/if false { Reason::Violation }/' $model
 plant U5 "newcomers get the last broadcast twice" core/src/hub/traffic.rs \
     's/conn\.snapshot \&= !how\.snapshot;//' $model
 plant U6 "a slow reader's oldest broadcast stays" core/src/hub/traffic.rs 's/let _ = conn\.pending\.pop\(first\);//' $model

@@ -2,7 +2,7 @@
 //!
 //! `FLEET=200` makes it so many clients.
 
-use bowline::hub::{HubConfig, Rate, Why};
+use bowline::hub::{CloseReason, HubConfig, Rate};
 use bowline::{Instant, Path, SplitMix64};
 use bowline_tests::sim::fleet::{Fleet, World, miner};
 use bowline_tests::sim::{ms, s};
@@ -142,7 +142,7 @@ fn u9_a_fleet_that_is_drained_comes_back_one_after_the_other() {
     world.run(s(300));
     let closes = &world.closes;
     assert_eq!(closes.len(), many());
-    assert!(closes.iter().all(|(_, why, after)| *why == Why::Draining && *after <= s(30)));
+    assert!(closes.iter().all(|(_, why, after)| *why == CloseReason::Draining && *after <= s(30)));
     let batch = (0..closes.len()).map(|n| closes[n..].iter().take_while(|close| close.0 == closes[n].0).count()).max();
     let step = many().div_ceil(50);
     assert!(batch.is_some_and(|batch| batch <= 2 * step), "in batches of about {step}: {batch:?}");

@@ -4,8 +4,8 @@
 //! One script, with what led to a difference: `FROM=17 SEEDS=1 SHOW=1 cargo test -p bowline-tests --test hub_model -- --nocapture`.
 
 use bowline::hub::{
-    Bulk, ConnId, Duplicate, Grows, Heard, Hub, HubConfig, HubEvent, HubOutput, Identity, Limits, LogConfig, Publish,
-    Rate, SessionId, Slow, Stamp, Verdict, Why,
+    Bulk, CloseReason, ConnId, Duplicate, Grows, Heard, Hub, HubConfig, HubEvent, HubOutput, Identity, Limits,
+    LogConfig, Publish, Rate, SessionId, Slow, Stamp, Verdict,
 };
 use bowline::{
     AckWait, Answer, Arrival, DeliveryId, Event, Frame, Head, Instant, MessageId, Origin, Outcome, Policy, Reason,
@@ -335,7 +335,7 @@ impl Rig {
         self.tell(format_args!("connect from {address}"));
         let got = self.hub.connect(self.now, address);
         if let Err(denied) = got {
-            assert!(denied.after > Duration::ZERO && denied.after <= s(60), "U8: {denied:?}");
+            assert!(denied.retry_after > Duration::ZERO && denied.retry_after <= s(60), "U8: {denied:?}");
         }
         if let Some(model) = &mut self.model {
             assert_eq!(got.map(|_| ()).map_err(|denied| denied.why), model.connect(address));
@@ -363,9 +363,9 @@ impl Rig {
         let wall = self.wall();
         if self.one_in(10) {
             self.tell(format_args!("refuse {conn:?}"));
-            let refused = self.hub.verified(self.now, wall, conn, Verdict::Refuse(Why::Impostor));
+            let refused = self.hub.verified(self.now, wall, conn, Verdict::Refuse(CloseReason::Impostor));
             if let Some(model) = &mut self.model {
-                assert_eq!(refused, model.refused(conn, Why::Impostor));
+                assert_eq!(refused, model.refused(conn, CloseReason::Impostor));
             }
             return;
         }
@@ -608,9 +608,9 @@ impl Rig {
             }
             (19, Some(conn)) if self.rng.up_to(2) == 0 => {
                 self.tell(format_args!("{conn:?} is too long"));
-                self.hub.refuse(self.now, conn, Why::TooLarge);
+                self.hub.refuse(self.now, conn, CloseReason::TooLarge);
                 if let Some(model) = &mut self.model {
-                    model.end(conn, Why::TooLarge);
+                    model.end(conn, CloseReason::TooLarge);
                 }
             }
             (19..22, _) => self.complete(),
@@ -758,9 +758,12 @@ fn u9_a_drain_ends_whatever_it_finds() {
             match rig.hub.connect(rig.now, 9) {
                 Err(denied) => {
                     // At this door the limits hold as before.
-                    let most = if denied.why == Why::Draining { s(20) } else { s(60) };
-                    assert!(matches!(denied.why, Why::Draining | Why::Rate | Why::Full), "{denied:?}");
-                    assert!(denied.after > Duration::ZERO && denied.after <= most, "{denied:?}");
+                    let most = if denied.why == CloseReason::Draining { s(20) } else { s(60) };
+                    assert!(
+                        matches!(denied.why, CloseReason::Draining | CloseReason::Rate | CloseReason::Full),
+                        "{denied:?}"
+                    );
+                    assert!(denied.retry_after > Duration::ZERO && denied.retry_after <= most, "{denied:?}");
                 }
                 Ok(conn) => {
                     rig.conns.push(conn);

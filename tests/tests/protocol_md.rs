@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use bowline::hub::{BETTENSOR_HUB, Bulk, Duplicate, HubConfig, Rate, Slow, TopicsConfig, VILLAGE_HUB, Why};
+use bowline::hub::{BETTENSOR_HUB, Bulk, CloseReason, Duplicate, HubConfig, Rate, Slow, TopicsConfig, VILLAGE_HUB};
 use bowline::wire::aivillage::{self, Dialect, Request, Unaddressed};
 use bowline::wire::gonka::{self, Kind};
 use bowline::wire::native;
@@ -226,7 +226,7 @@ fn u8_the_table_of_a_hubs_reasons_is_the_codes() {
         .into_iter()
         .map(|row| [unquoted(&row[0]).to_owned(), row[1].clone(), row[2].clone()])
         .collect();
-    let code = Why::ALL.map(|why| [format!("{why:?}"), why.code().to_string(), why.status().to_string()]);
+    let code = CloseReason::ALL.map(|why| [format!("{why:?}"), why.code().to_string(), why.status().to_string()]);
     assert_eq!(told, code);
 }
 

@@ -33,8 +33,8 @@
 //! ```
 
 pub use bowline::hub::{
-    BETTENSOR_HUB, BadTopic, Bulk, Duplicate, Health, HubConfig, HubStats, Limits, LogConfig, Position, Publish, Rate,
-    Sent, Slow, Start, TopicFilter, TopicHealth, TopicName, TopicsConfig, TopicsFull, VILLAGE_HUB, Why,
+    BETTENSOR_HUB, BadTopic, Bulk, CloseReason, Duplicate, Health, HubConfig, HubStats, Limits, LogConfig, Position,
+    Publish, Rate, Sent, Slow, Start, TopicFilter, TopicHealth, TopicName, TopicsConfig, TopicsFull, VILLAGE_HUB,
 };
 pub use bowline_transport::http::Target;
 pub use bowline_transport::hub::{

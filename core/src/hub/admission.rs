@@ -17,7 +17,7 @@
 use super::peer::{Address, Conn, ConnState, Peer, Todo};
 use super::replay::{Replay, Stamp};
 use super::table::Key;
-use super::{ConnId, DRAIN_STEP, Denied, Drain, Duplicate, Hub, Identity, Memory, SessionId, Verdict, Why};
+use super::{CloseReason, ConnId, DRAIN_STEP, Denied, Drain, Duplicate, Hub, Identity, Memory, SessionId, Verdict};
 use crate::ids::{LinkId, Origin};
 use crate::link::Accepted;
 use crate::reason::{Reason, RetryHint};
@@ -92,7 +92,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
     }
 
     /// Ends a connection for a reason of the adapter's: what came in was too long, or no frame at all.
-    pub fn refuse(&mut self, now: Instant, conn: ConnId, why: Why) {
+    pub fn refuse(&mut self, now: Instant, conn: ConnId, why: CloseReason) {
         self.enter(now, |hub| hub.end(conn.0, why, Duration::ZERO));
     }
 
@@ -131,14 +131,16 @@ impl<P, M: Memory<P>> Hub<P, M> {
             let now = hub.now;
             let key = hub.session_for(identity, true)?;
             hub.renew(key);
-            let full = Denied { why: Why::Full, after: Duration::ZERO };
+            let full = Denied { why: CloseReason::Full, retry_after: Duration::ZERO };
             let peer = hub.peers.get_mut(key).ok_or(full)?;
             let rate = hub.config.get().per_identity.handshakes;
-            peer.handshakes.take(now, rate, 1).map_err(|after| Denied { why: Why::Rate, after })?;
+            peer.handshakes
+                .take(now, rate, 1)
+                .map_err(|after| Denied { why: CloseReason::Rate, retry_after: after })?;
             let reason = peer.session.greeted(now, greeting, known, true);
             hub.touched(key);
             match reason {
-                Some(ResumeRefusal::Epoch) => Err(Denied { why: Why::Fenced, after: Duration::ZERO }),
+                Some(ResumeRefusal::Epoch) => Err(Denied { why: CloseReason::Fenced, retry_after: Duration::ZERO }),
                 _ => Ok((SessionId(key), reason.filter(|_| greeting.resume))),
             }
         })
@@ -148,7 +150,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
     /// False: there is none. With the session its memory goes: whoever accepts the identity again within twice the tolerance
     /// may take for new what it said before.
     pub fn dismiss(&mut self, now: Instant, session: SessionId) -> bool {
-        self.enter(now, |hub| hub.leave(session.0, Why::Dismissed, Duration::ZERO, Duration::ZERO))
+        self.enter(now, |hub| hub.leave(session.0, CloseReason::Dismissed, Duration::ZERO, Duration::ZERO))
     }
 
     /// Goes down in order (U9): from now on nothing new is taken, from the peers or to be sent to one, everybody new is told
@@ -191,7 +193,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
     fn admit(&mut self, key: Key) -> Result<ConnId, Denied> {
         let (now, config) = (self.now, *self.config.get());
         if self.addresses.get(key).is_some_and(|address| address.connections >= config.per_address_connections) {
-            return Err(self.denied(Why::Rate));
+            return Err(self.denied(CloseReason::Rate));
         }
         self.on_shake(key)?;
         let conn = Conn {
@@ -207,7 +209,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
             address: key,
         };
         // Nobody looks for one by a hash, but each is found in its chain when it ends: consecutive numbers lie apart.
-        let conn = self.conns.insert(self.stats.handshakes, conn).map_err(|_| self.denied(Why::Full))?;
+        let conn = self.conns.insert(self.stats.handshakes, conn).map_err(|_| self.denied(CloseReason::Full))?;
         self.conns.set_deadline(conn, Some(now.after(config.hello)));
         self.addresses.set_deadline(key, None);
         if let Some(address) = self.addresses.get_mut(key) {
@@ -222,10 +224,13 @@ impl<P, M: Memory<P>> Hub<P, M> {
             let rate = config.per_address.handshakes;
             if address.handshakes.take(now, rate, 1).is_err() {
                 // Many may dial from one address: each of them has a time of its own too.
-                return Err(Denied { why: Why::Rate, after: address.tickets.take(now, rate, config.ticket_most) });
+                return Err(Denied {
+                    why: CloseReason::Rate,
+                    retry_after: address.tickets.take(now, rate, config.ticket_most),
+                });
             }
         }
-        self.handshakes.take(now, config.handshakes, 1).map_err(|_| self.denied(Why::Rate))
+        self.handshakes.take(now, config.handshakes, 1).map_err(|_| self.denied(CloseReason::Rate))
     }
 
     fn on_knock(&mut self, address: u64) -> Result<(), Denied> {
@@ -235,7 +240,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
         let taken = self.addresses.get_mut(key).map_or(Ok(()), |address| address.messages.take(now, rate, 1));
         // Heard or not: what is known of an address without a connection is forgotten in time.
         self.release_address(key);
-        taken.map_err(|after| Denied { why: Why::Rate, after })
+        taken.map_err(|after| Denied { why: CloseReason::Rate, retry_after: after })
     }
 
     /// Whoever finds a place may come; while the hub goes down, only as long as a session owes its peer something: that
@@ -244,14 +249,17 @@ impl<P, M: Memory<P>> Hub<P, M> {
         if self.drain.is_some() && self.owing == 0 {
             return Err(self.going_down());
         }
-        if place { Ok(()) } else { Err(self.denied(Why::Full)) }
+        if place { Ok(()) } else { Err(self.denied(CloseReason::Full)) }
     }
 
     /// The refusal of who is owed nothing while the hub goes down, with a time within the announced window.
     pub(super) fn going_down(&mut self) -> Denied {
         let (now, rate) = (self.now, self.config.get().handshakes);
         let window = self.drain.as_ref().map_or(Duration::ZERO, |drain| drain.window);
-        Denied { why: Why::Draining, after: self.tickets.take(now, rate, window.max(Duration::from_secs(1))) }
+        Denied {
+            why: CloseReason::Draining,
+            retry_after: self.tickets.take(now, rate, window.max(Duration::from_secs(1))),
+        }
     }
 
     /// Whether a session of this identity owes its peer something.
@@ -270,9 +278,9 @@ impl<P, M: Memory<P>> Hub<P, M> {
     }
 
     /// A refusal with a time to come back that is nobody else's.
-    fn denied(&mut self, why: Why) -> Denied {
+    fn denied(&mut self, why: CloseReason) -> Denied {
         let config = self.config.get();
-        Denied { why, after: self.tickets.take(self.now, config.handshakes, config.ticket_most) }
+        Denied { why, retry_after: self.tickets.take(self.now, config.handshakes, config.ticket_most) }
     }
 
     /// What is known of this address; in the last place, of the first that has become idle.
@@ -282,7 +290,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
         if let Some(key) = self.addresses.find(hash, |known| known.address == address) {
             return Ok(key);
         }
-        self.addresses.insert(hash, Address::new(address)).map_err(|_| self.denied(Why::Full))
+        self.addresses.insert(hash, Address::new(address)).map_err(|_| self.denied(CloseReason::Full))
     }
 
     /// Forgets an address of which there is nothing left to know, or looks again when that may be so.
@@ -306,13 +314,13 @@ impl<P, M: Memory<P>> Hub<P, M> {
         let apart = stamp.map_or(0, |stamp| wall.saturating_sub(stamp.issued).saturating_abs());
         if apart > tolerance {
             self.stats.replays = self.stats.replays.saturating_add(1);
-            self.end(key, Why::Replayed, Duration::ZERO);
+            self.end(key, CloseReason::Replayed, Duration::ZERO);
             return true;
         }
         conn.identity = identity;
         // Before anybody is asked who it is.
         if self.drain.is_some() && !self.awaits(identity) {
-            let Denied { why, after } = self.going_down();
+            let Denied { why, retry_after: after } = self.going_down();
             self.end(key, why, after);
             return true;
         }
@@ -328,17 +336,21 @@ impl<P, M: Memory<P>> Hub<P, M> {
         match verdict {
             Verdict::Refuse(why) => self.end(key, why, Duration::ZERO),
             Verdict::Later(after) => {
-                let after = after.saturating_add(self.denied(Why::Later).after);
-                self.end(key, Why::Later, after);
+                let after = after.saturating_add(self.denied(CloseReason::Later).retry_after);
+                self.end(key, CloseReason::Later, after);
             }
             Verdict::Accept { http } => {
-                if let Err(Denied { why, after }) = self.attach(wall, key, conn.identity, stamp, http, None) {
+                if let Err(Denied { why, retry_after: after }) =
+                    self.attach(wall, key, conn.identity, stamp, http, None)
+                {
                     self.end(key, why, after);
                 }
             }
             Verdict::Greeted { greeting, known } => {
                 let greeted = Some((&greeting, known));
-                if let Err(Denied { why, after }) = self.attach(wall, key, conn.identity, stamp, false, greeted) {
+                if let Err(Denied { why, retry_after: after }) =
+                    self.attach(wall, key, conn.identity, stamp, false, greeted)
+                {
                     self.end(key, why, after);
                 }
             }
@@ -362,16 +374,18 @@ impl<P, M: Memory<P>> Hub<P, M> {
         let mut resumed = self.made == made;
         let address = self.conns.get(conn).and_then(|conn| self.addresses.get(conn.address)).map_or(0, |a| a.address);
         if self.fresh(wall, key, stamp).is_err() {
-            return Err(Denied { why: Why::Replayed, after: Duration::ZERO });
+            return Err(Denied { why: CloseReason::Replayed, retry_after: Duration::ZERO });
         }
-        let Some(peer) = self.peers.get_mut(key) else { return Err(Denied { why: Why::Full, after: Duration::ZERO }) };
+        let Some(peer) = self.peers.get_mut(key) else {
+            return Err(Denied { why: CloseReason::Full, retry_after: Duration::ZERO });
+        };
         peer.handshakes
             .take(now, config.per_identity.handshakes, 1)
-            .map_err(|after| Denied { why: Why::Rate, after })?;
+            .map_err(|after| Denied { why: CloseReason::Rate, retry_after: after })?;
         let taken = peer.conn.is_some();
         if taken && config.duplicate == Duplicate::Replace && peer.address != address {
             if now < peer.war_until {
-                return Err(Denied { why: Why::War, after: peer.war_until.since(now) });
+                return Err(Denied { why: CloseReason::War, retry_after: peer.war_until.since(now) });
             }
             if peer.takeovers == 0 || now.since(peer.takeovers_since) > config.war_within {
                 peer.takeovers_since = now;
@@ -384,14 +398,14 @@ impl<P, M: Memory<P>> Hub<P, M> {
                 peer.war_told = false;
                 self.stats.wars = self.stats.wars.saturating_add(1);
                 self.touched(key);
-                return Err(Denied { why: Why::War, after: config.war_pause });
+                return Err(Denied { why: CloseReason::War, retry_after: config.war_pause });
             }
         }
         if let Some((greeting, known)) = greeted {
             let reason = peer.session.greeted(now, greeting, known, false);
             // An older self has nothing to ask for, so it does not matter whether it asks.
             if reason == Some(ResumeRefusal::Epoch) {
-                return Err(Denied { why: Why::Fenced, after: Duration::ZERO });
+                return Err(Denied { why: CloseReason::Fenced, retry_after: Duration::ZERO });
             }
             resumed = greeting.resume && reason.is_none();
             peer.reason = reason.filter(|_| greeting.resume);
@@ -404,7 +418,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
                 if let Some((_, old)) = old {
                     self.untie(key);
                     self.stats.replaced = self.stats.replaced.saturating_add(1);
-                    self.close(old, Why::Replaced, Duration::ZERO, None);
+                    self.close(old, CloseReason::Replaced, Duration::ZERO, None);
                 }
                 self.tie(key, conn, link, resumed);
             }
@@ -417,10 +431,10 @@ impl<P, M: Memory<P>> Hub<P, M> {
                 self.conns.set_deadline(conn, None);
             }
             Accepted::Refused => {
-                let why = if peer.leaving.is_some() { Why::Later } else { Why::Duplicate };
+                let why = if peer.leaving.is_some() { CloseReason::Later } else { CloseReason::Duplicate };
                 // It was asked, so it has to be polled (rule 3).
                 self.touched(key);
-                return Err(Denied { why, after: Duration::ZERO });
+                return Err(Denied { why, retry_after: Duration::ZERO });
             }
         }
         self.touched(key);
@@ -457,7 +471,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
         if let Duplicate::Allow(most) = config.duplicate
             && known >= most
         {
-            return Err(Denied { why: Why::Duplicate, after: Duration::ZERO });
+            return Err(Denied { why: CloseReason::Duplicate, retry_after: Duration::ZERO });
         }
         if draining {
             return Err(self.going_down());
@@ -468,7 +482,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
         self.made = self.made.saturating_add(1);
         let origin = Origin::new(self.origin.identity().wrapping_add(self.made), self.origin.epoch());
         let settings = self.config.session(self.now.since(self.started), native);
-        let settings = settings.ok_or(Denied { why: Why::Violation, after: Duration::ZERO })?;
+        let settings = settings.ok_or(Denied { why: CloseReason::Violation, retry_after: Duration::ZERO })?;
         let mut session = Session::new(settings, self.seed, origin, self.now, outbox, inbox);
         session.start(self.now);
         let mut expires = Timer::disarmed();
@@ -496,7 +510,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
             replay: Replay::new(nonces),
             session,
         };
-        let key = self.peers.insert(identity.hash(), peer).map_err(|_| self.denied(Why::Full))?;
+        let key = self.peers.insert(identity.hash(), peer).map_err(|_| self.denied(CloseReason::Full))?;
         self.touched(key);
         Ok(key)
     }
@@ -560,14 +574,14 @@ impl<P, M: Memory<P>> Hub<P, M> {
     }
 
     /// Ends a connection, whatever it is, and tells its session.
-    pub(super) fn end(&mut self, key: Key, why: Why, after: Duration) {
+    pub(super) fn end(&mut self, key: Key, why: CloseReason, after: Duration) {
         let now = self.now;
         let Some(state) = self.conns.get(key).map(|conn| conn.state.clone()) else { return };
         match state {
             ConnState::Attached { peer, link } => {
                 self.untie(peer);
                 // From the peer 1009 is about a message of ours; from us, about one of its own.
-                let reason = if why == Why::TooLarge { Reason::Violation } else { Reason::Closed(why.code()) };
+                let reason = if why == CloseReason::TooLarge { Reason::Violation } else { Reason::Closed(why.code()) };
                 if let Some(peer) = self.peers.get_mut(peer) {
                     peer.session.link_down(now, link, reason, RetryHint::NONE);
                 }
@@ -592,7 +606,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
     }
 
     /// Begins the close handshake of a connection that carries nothing any more; `of`: the session that waits for its end.
-    pub(super) fn close(&mut self, key: Key, why: Why, after: Duration, of: Option<(Key, LinkId)>) {
+    pub(super) fn close(&mut self, key: Key, why: CloseReason, after: Duration, of: Option<(Key, LinkId)>) {
         let until = self.now.after(self.config.get().session.link.closing);
         let Some(conn) = self.conns.get_mut(key) else { return };
         if matches!(conn.state, ConnState::Closing { .. }) {
@@ -662,11 +676,11 @@ impl<P, M: Memory<P>> Hub<P, M> {
             ConnState::Pending | ConnState::Verifying { .. } if self.stalled => {
                 self.conns.set_deadline(key, Some(self.now.after(GRACE)));
             }
-            ConnState::Pending => self.end(key, Why::Silent, Duration::ZERO),
+            ConnState::Pending => self.end(key, CloseReason::Silent, Duration::ZERO),
             // Nobody could say in time who it is.
             ConnState::Verifying { .. } => {
-                let Denied { after, .. } = self.denied(Why::Later);
-                self.end(key, Why::Later, after);
+                let Denied { retry_after: after, .. } = self.denied(CloseReason::Later);
+                self.end(key, CloseReason::Later, after);
             }
             ConnState::Closing { .. } => self.drop_conn(key),
             ConnState::Knocking { .. } | ConnState::Attached { .. } => {}
@@ -674,7 +688,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
     }
 
     /// Ends a session: what is under way has `drain` to finish.
-    fn leave(&mut self, key: Key, why: Why, after: Duration, drain: Duration) -> bool {
+    fn leave(&mut self, key: Key, why: CloseReason, after: Duration, drain: Duration) -> bool {
         let now = self.now;
         let Some(peer) = self.peers.get_mut(key) else { return false };
         if peer.leaving.is_some() {
@@ -696,7 +710,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
         for n in drain.cursor..last {
             let Some(key) = self.peers.key(n) else { continue };
             let after = self.tickets.take(self.now, self.rate_of(drain.window), drain.window.max(DRAIN_STEP));
-            self.leave(key, Why::Draining, after, drain.end.since(self.now));
+            self.leave(key, CloseReason::Draining, after, drain.end.since(self.now));
         }
         if over {
             let late = self.now >= drain.end;
@@ -706,7 +720,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
                 match self.conns.get(key).map(|conn| conn.state.clone()) {
                     Some(ConnState::Pending | ConnState::Verifying { .. }) if late => self.drop_conn(key),
                     Some(ConnState::Pending | ConnState::Verifying { .. }) => {
-                        let Denied { why, after } = self.going_down();
+                        let Denied { why, retry_after: after } = self.going_down();
                         self.end(key, why, after);
                     }
                     Some(ConnState::Knocking { peer }) => {

@@ -55,7 +55,8 @@ pub use topics::{
     TopicsFull, Wildcard,
 };
 pub use types::{
-    ConnId, Denied, Health, Heard, HubEvent, HubOutput, HubStats, Identity, Publish, Sent, SessionId, Verdict, Why,
+    CloseReason, ConnId, Denied, Health, Heard, HubEvent, HubOutput, HubStats, Identity, Publish, Sent, SessionId,
+    Verdict,
 };
 
 use crate::ids::{Origin, Seq};
@@ -311,7 +312,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
     /// The session of this identity; of several ([`Duplicate::Allow`]), any.
     #[must_use]
     pub fn find(&self, identity: Identity) -> Option<SessionId> {
-        let stays = |peer: &PeerOf<P, M>| peer.leaving.is_none_or(|(why, _)| why == Why::Draining);
+        let stays = |peer: &PeerOf<P, M>| peer.leaving.is_none_or(|(why, _)| why == CloseReason::Draining);
         let is = |peer: &PeerOf<P, M>| peer.identity == identity && stays(peer);
         self.peers.find(identity.hash(), is).map(SessionId)
     }
@@ -400,7 +401,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
         let now = self.now;
         let Some(peer) = self.peers.get_mut(key) else { return };
         if peer.expires.fire(now) {
-            peer.leaving.get_or_insert((Why::Expired, Duration::ZERO));
+            peer.leaving.get_or_insert((CloseReason::Expired, Duration::ZERO));
             peer.session.close(now, Duration::ZERO);
         } else {
             peer.session.tick(now);

@@ -11,7 +11,7 @@ use super::limit::{Gcra, Tickets};
 use super::log::Pending;
 use super::replay::{Replay, Stamp};
 use super::table::Key;
-use super::types::{Identity, Why};
+use super::types::{CloseReason, Identity};
 use crate::ids::LinkId;
 use crate::inbox::Seen;
 use crate::outbox::Slot;
@@ -36,7 +36,7 @@ pub struct Peer<P, O: Slots<Slot<P>>, I: Slots<Seen>, N: Slots<super::replay::No
     pub(super) counted: super::Counted,
     pub(super) expires: Timer,
     /// It ends, for this reason; its connection is told to come back so much later.
-    pub(super) leaving: Option<(Why, Duration)>,
+    pub(super) leaving: Option<(CloseReason, Duration)>,
     /// The application was told of it.
     pub(super) war_told: bool,
     /// Broadcasts lost to it that the application was not told of yet.
@@ -96,7 +96,7 @@ pub(super) enum ConnState {
 pub(super) enum Todo {
     Verify,
     Welcome { resumed: bool, reason: Option<ResumeRefusal> },
-    Close { why: Why, after: Duration },
+    Close { why: CloseReason, after: Duration },
     Drop,
 }
 

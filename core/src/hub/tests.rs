@@ -30,7 +30,7 @@ struct Rig {
 enum Said {
     Verify(ConnId),
     Welcome(ConnId, SessionId, bool),
-    Close(ConnId, Why, Duration),
+    Close(ConnId, CloseReason, Duration),
     Drop(ConnId),
     Ack(ConnId, MessageId),
     Ping(ConnId),
@@ -166,7 +166,7 @@ fn u1_whoever_does_not_say_who_it_is_goes_after_ten_seconds() {
     let conn = rig.hub.connect(rig.now, 1).unwrap();
     assert!(rig.drain().is_empty());
     assert_eq!(rig.predict(conn, 1), Heard::Stale, "nothing it says counts");
-    assert_eq!(rig.later(10 * SECOND), [Said::Close(conn, Why::Silent, Duration::ZERO)]);
+    assert_eq!(rig.later(10 * SECOND), [Said::Close(conn, CloseReason::Silent, Duration::ZERO)]);
     assert_eq!(rig.hub.health().closing, 1);
     assert_eq!(rig.later(2 * SECOND), [Said::Drop(conn)], "the close handshake has a limit too");
     assert_eq!(rig.hub.health().closing, 0);
@@ -181,7 +181,8 @@ fn u1_a_slow_look_up_blocks_nobody_and_ends() {
     assert_eq!(rig.drain(), [Said::Verify(slow)]);
     let (conn, _) = rig.join(2);
     let _ = delivery(rig.predict(conn, 1));
-    let ends = |said: &Said| matches!(said, Said::Close(conn, Why::Later, after) if *conn == slow && !after.is_zero());
+    let ends =
+        |said: &Said| matches!(said, Said::Close(conn, CloseReason::Later, after) if *conn == slow && !after.is_zero());
     assert!(rig.later(10 * SECOND).iter().any(ends), "with a time of its own to come back");
     assert!(!rig.hub.verified(rig.now, 0, slow, Verdict::Accept { http: false }), "too late");
 }
@@ -194,7 +195,7 @@ fn u2_fifty_reconnects_never_lose_the_session() {
         let next = rig.arrive(who(1), 1);
         let said = rig.drain();
         assert!(said.contains(&Said::Welcome(next, session, true)), "{n}: {said:?}");
-        assert!(said.contains(&Said::Close(conn, Why::Replaced, Duration::ZERO)));
+        assert!(said.contains(&Said::Close(conn, CloseReason::Replaced, Duration::ZERO)));
         // The old handler's clean-up comes late and touches nothing.
         rig.hub.disconnected(rig.now, conn, Reason::Closed(1006));
         assert_eq!(rig.hub.connection(session), Some(next));
@@ -214,7 +215,7 @@ fn u2_a_war_is_damped_and_told() {
     }
     let fourth = rig.arrive(who(1), 200);
     let said = rig.drain();
-    assert!(said.contains(&Said::Close(fourth, Why::War, 30 * SECOND)), "{said:?}");
+    assert!(said.contains(&Said::Close(fourth, CloseReason::War, 30 * SECOND)), "{said:?}");
     assert!(said.contains(&Said::Event(HubEvent::War { session })));
     assert_eq!(rig.hub.connection(session), last, "the holder keeps its place");
     let holder = rig.arrive(who(1), 102);
@@ -234,7 +235,7 @@ fn u2_a_probed_holder_that_answers_stays_and_one_that_does_not_goes() {
     let second = rig.arrive(who(1), 1);
     assert_eq!(rig.drain(), [Said::Ping(first)]);
     let _ = rig.hub.received(rig.now, 0, first, Head::Pong, 2, None);
-    assert_eq!(rig.drain(), [Said::Close(second, Why::Duplicate, Duration::ZERO)]);
+    assert_eq!(rig.drain(), [Said::Close(second, CloseReason::Duplicate, Duration::ZERO)]);
     let third = rig.arrive(who(1), 1);
     assert_eq!(rig.drain(), [Said::Ping(first)]);
     let said = rig.later(2 * SECOND);
@@ -248,7 +249,7 @@ fn u2_the_other_policies_do_as_they_say() {
     let mut rig = Rig::new(|config| config.duplicate = Duplicate::Refuse);
     let (first, session) = rig.join(1);
     let second = rig.arrive(who(1), 1);
-    assert_eq!(rig.drain(), [Said::Close(second, Why::Duplicate, Duration::ZERO), Said::Ping(first)]);
+    assert_eq!(rig.drain(), [Said::Close(second, CloseReason::Duplicate, Duration::ZERO), Said::Ping(first)]);
     assert_eq!(rig.hub.connection(session), Some(first));
 
     let mut rig = Rig::new(|config| config.duplicate = Duplicate::Allow(2));
@@ -256,7 +257,7 @@ fn u2_the_other_policies_do_as_they_say() {
     let (second, two) = rig.join(1);
     assert_ne!(one, two, "a session each");
     let third = rig.arrive(who(1), 1);
-    assert_eq!(rig.drain(), [Said::Close(third, Why::Duplicate, Duration::ZERO)]);
+    assert_eq!(rig.drain(), [Said::Close(third, CloseReason::Duplicate, Duration::ZERO)]);
     rig.hub.disconnected(rig.now, second, Reason::Closed(1006));
     rig.drain();
     assert_eq!(rig.join(1).1, two, "whoever comes back has the session that nobody uses");
@@ -320,7 +321,7 @@ fn u2_a_session_that_ends_as_its_holder_is_knocked_out_leaves_nobody_waiting() {
     rig.hub.dismiss(rig.now, session);
     let said = rig.drain();
     assert!(said.contains(&Said::Drop(first)), "{said:?}");
-    assert!(said.contains(&Said::Close(second, Why::Dismissed, Duration::ZERO)), "{said:?}");
+    assert!(said.contains(&Said::Close(second, CloseReason::Dismissed, Duration::ZERO)), "{said:?}");
     rig.later(5 * SECOND);
     let health = rig.hub.health();
     assert_eq!((health.pending, health.closing, health.sessions), (0, 0, 0));
@@ -337,7 +338,7 @@ fn u2_three_in_a_minute_are_counted_from_the_first_of_them() {
         rig.later(SECOND);
     }
     let fourth = rig.arrive(who(1), 200);
-    assert!(rig.drain().contains(&Said::Close(fourth, Why::War, 30 * SECOND)));
+    assert!(rig.drain().contains(&Said::Close(fourth, CloseReason::War, 30 * SECOND)));
 }
 
 #[test]
@@ -361,8 +362,8 @@ fn u3_a_frame_of_the_peers_that_is_too_long_says_nothing_about_ours() {
     let (conn, session) = rig.join(1);
     rig.hub.send(rig.now, session, 7, 100, Policy::DEFAULT).unwrap();
     rig.drain();
-    rig.hub.refuse(rig.now, conn, Why::TooLarge);
-    assert!(rig.drain().contains(&Said::Close(conn, Why::TooLarge, Duration::ZERO)));
+    rig.hub.refuse(rig.now, conn, CloseReason::TooLarge);
+    assert!(rig.drain().contains(&Said::Close(conn, CloseReason::TooLarge, Duration::ZERO)));
     assert_eq!(rig.hub.health().backlog, 1, "it waits for the next connection");
     let (next, _) = rig.join(1);
     assert!(rig.said.contains(&Said::Data(next, 7)));
@@ -420,7 +421,7 @@ fn u3_a_session_ends_after_its_time_and_settles_what_it_owes() {
         })
         .count();
     assert_eq!(abandoned, 1, "none dropped silently");
-    assert!(rig.said.contains(&Said::Event(HubEvent::Ended { session, identity: who(1), why: Why::Expired })));
+    assert!(rig.said.contains(&Said::Event(HubEvent::Ended { session, identity: who(1), why: CloseReason::Expired })));
     assert_eq!((rig.hub.health().sessions, rig.hub.health().backlog), (0, 0));
     assert!(rig.hub.send(rig.now, session, 9, 1, Policy::DEFAULT).is_err());
 }
@@ -499,7 +500,7 @@ fn u6_each_policy_for_a_slow_reader() {
                 }
             })
             .sum();
-        let closed = rig.said.contains(&Said::Close(conn, Why::Slow, Duration::ZERO));
+        let closed = rig.said.contains(&Said::Close(conn, CloseReason::Slow, Duration::ZERO));
         assert_eq!(u64::from(lost), rig.hub.stats().lost);
         (got, lost, closed)
     };
@@ -558,8 +559,8 @@ fn u8_each_refused_dialer_gets_a_time_of_its_own() {
     for n in 0..105 {
         match rig.hub.connect(rig.now, n) {
             Ok(_) => admitted += 1,
-            Err(Denied { why, after }) => {
-                assert_eq!(why, Why::Rate);
+            Err(Denied { why, retry_after: after }) => {
+                assert_eq!(why, CloseReason::Rate);
                 assert!(times.insert(after), "{after:?} twice");
             }
         }
@@ -573,7 +574,7 @@ fn u8_each_refused_dialer_gets_a_time_of_its_own() {
 fn u8_dialers_of_one_address_get_times_of_their_own_too() {
     let mut rig = Rig::new(|config| config.per_address.handshakes = Rate { per_second: 10, burst: 5 });
     let refused = (0..55).filter_map(|_| rig.hub.connect(rig.now, 1).err());
-    let times: BTreeSet<_> = refused.map(|denied| denied.after).collect();
+    let times: BTreeSet<_> = refused.map(|denied| denied.retry_after).collect();
     assert_eq!(times.len(), 50);
 }
 
@@ -585,9 +586,9 @@ fn u8_an_address_that_was_refused_is_forgotten_too() {
     });
     let conn = rig.hub.connect(rig.now, 0).unwrap();
     for address in 1..3 {
-        assert_eq!(rig.hub.connect(rig.now, address).unwrap_err().why, Why::Rate);
+        assert_eq!(rig.hub.connect(rig.now, address).unwrap_err().why, CloseReason::Rate);
     }
-    assert_eq!(rig.hub.connect(rig.now, 3).unwrap_err().why, Why::Full);
+    assert_eq!(rig.hub.connect(rig.now, 3).unwrap_err().why, CloseReason::Full);
     rig.hub.disconnected(rig.now, conn, Reason::Closed(1006));
     rig.later(60 * SECOND);
     for address in 10..13 {
@@ -604,15 +605,15 @@ fn u8_places_are_limited_by_kind_and_by_address() {
         config.sessions = 1;
     });
     let conns: Vec<ConnId> = [1, 1, 2].map(|address| rig.hub.connect(rig.now, address).unwrap()).to_vec();
-    assert_eq!(rig.hub.connect(rig.now, 3).unwrap_err().why, Why::Full);
+    assert_eq!(rig.hub.connect(rig.now, 3).unwrap_err().why, CloseReason::Full);
     rig.hub.disconnected(rig.now, conns[2], Reason::Closed(1006));
-    assert_eq!(rig.hub.connect(rig.now, 1).unwrap_err().why, Why::Rate, "a third of one address");
+    assert_eq!(rig.hub.connect(rig.now, 1).unwrap_err().why, CloseReason::Rate, "a third of one address");
     rig.hub.disconnected(rig.now, conns[0], Reason::Closed(1006));
     rig.hub.disconnected(rig.now, conns[1], Reason::Closed(1006));
     rig.drain();
     rig.join(1);
     let other = rig.arrive(who(2), 2);
-    assert!(matches!(rig.drain()[..], [Said::Close(conn, Why::Full, _)] if conn == other));
+    assert!(matches!(rig.drain()[..], [Said::Close(conn, CloseReason::Full, _)] if conn == other));
     assert_eq!(rig.hub.health().sessions, 1);
 }
 
@@ -626,7 +627,7 @@ fn u8_who_sends_too_much_is_told_and_then_closed() {
     for n in 10..26 {
         assert_eq!(rig.predict(conn, n), Heard::Limited);
     }
-    assert!(rig.drain().contains(&Said::Close(conn, Why::Flood, Duration::ZERO)));
+    assert!(rig.drain().contains(&Said::Close(conn, CloseReason::Flood, Duration::ZERO)));
     assert_eq!((rig.hub.stats().delivered, rig.hub.stats().limited), (10, 16));
 }
 
@@ -646,7 +647,7 @@ fn u8_a_word_counts_once_and_in_its_time() {
             first = Some(conn);
         } else {
             assert!(
-                said.contains(&Said::Close(conn, Why::Replayed, Duration::ZERO)),
+                said.contains(&Said::Close(conn, CloseReason::Replayed, Duration::ZERO)),
                 "the auth frame cannot be used twice"
             );
         }
@@ -662,7 +663,7 @@ fn u8_a_word_counts_once_and_in_its_time() {
     );
     let old = rig.hub.connect(rig.now, 1).unwrap();
     rig.hub.hello(rig.now, wall, old, who(1), stamp(10, wall - 301_000_000));
-    assert!(rig.drain().contains(&Said::Close(old, Why::Replayed, Duration::ZERO)));
+    assert!(rig.drain().contains(&Said::Close(old, CloseReason::Replayed, Duration::ZERO)));
     // The nonces outlive the connection.
     rig.hub.disconnected(rig.now, conn, Reason::Closed(1006));
     rig.drain();
@@ -685,7 +686,9 @@ fn u9_a_drain_refuses_with_tickets_closes_in_batches_and_counts_what_is_left() {
     let stranger = rig.hub.connect(rig.now, 99).unwrap();
     assert!(rig.hub.hello(rig.now, 0, stranger, who(99), None));
     let said = rig.drain();
-    assert!(matches!(said[..], [Said::Close(conn, Why::Draining, after)] if conn == stranger && !after.is_zero()));
+    assert!(
+        matches!(said[..], [Said::Close(conn, CloseReason::Draining, after)] if conn == stranger && !after.is_zero())
+    );
     rig.hub.disconnected(rig.now, stranger, Reason::Closed(1012));
     let mut batches = Vec::new();
     let mut afters = BTreeSet::new();
@@ -695,7 +698,7 @@ fn u9_a_drain_refuses_with_tickets_closes_in_batches_and_counts_what_is_left() {
             .iter()
             .filter_map(|said| match said {
                 Said::Close(conn, why, after) => {
-                    assert_eq!((*why, why.code()), (Why::Draining, 1012), "never 1000");
+                    assert_eq!((*why, why.code()), (CloseReason::Draining, 1012), "never 1000");
                     Some((*conn, *after))
                 }
                 _ => None,
@@ -725,7 +728,7 @@ fn u9_a_drain_refuses_with_tickets_closes_in_batches_and_counts_what_is_left() {
         .count();
     assert_eq!(abandoned, 3, "and each is reported");
     let denied = rig.hub.connect(rig.now, 99).unwrap_err();
-    assert!(denied.why == Why::Draining && denied.after > Duration::ZERO);
+    assert!(denied.why == CloseReason::Draining && denied.retry_after > Duration::ZERO);
     assert_eq!(
         rig.hub.health(),
         Health { draining: true, fleet_http: rig.hub.health().fleet_http, ..Health::default() }
@@ -833,7 +836,7 @@ fn g4_a_hub_in_fixed_memory_serves_as_many_as_it_holds() {
         hub.verified(at(1), 0, conn, Verdict::Accept { http: false });
         conns.push(conn);
     }
-    assert_eq!(hub.connect(at(1), 7).unwrap_err().why, Why::Full);
+    assert_eq!(hub.connect(at(1), 7).unwrap_err().why, CloseReason::Full);
     for n in 0..9 {
         assert_eq!(hub.publish(at(1), n, 1, Publish::DEFAULT, |_, _| true).reached, 2);
     }
@@ -862,7 +865,7 @@ fn u8_a_word_counts_once_also_where_an_identity_has_several_sessions() {
     let (owner, _) = greet(&mut rig, 7, 1);
     // Somebody recorded the greeting and says it again: the place beside the owner's is not for him.
     let (thief, said) = greet(&mut rig, 7, 2);
-    assert!(said.contains(&Said::Close(thief, Why::Replayed, Duration::ZERO)), "{said:?}");
+    assert!(said.contains(&Said::Close(thief, CloseReason::Replayed, Duration::ZERO)), "{said:?}");
     let head = Head::Data { id: Some(MessageId::from_bits(1)), key: None };
     assert!(matches!(rig.hub.received(rig.now, wall, owner, head, 1, stamp(8)), Heard::Arrival(..)));
     let (second, _) = greet(&mut rig, 9, 1);
@@ -870,7 +873,7 @@ fn u8_a_word_counts_once_also_where_an_identity_has_several_sessions() {
     for nonce in [7, 8, 9] {
         let request = RequestId(nonce);
         let again = rig.hub.request(rig.now, wall, who(1), request, None, None, 1, stamp(nonce));
-        assert_eq!(again.map_err(|denied| denied.why), Err(Why::Replayed));
+        assert_eq!(again.map_err(|denied| denied.why), Err(CloseReason::Replayed));
     }
 }
 
@@ -900,7 +903,7 @@ fn u6_what_still_waited_for_a_connection_that_ends_is_counted_and_told() {
 #[test]
 fn u8_who_finds_no_place_gets_a_time_of_its_own_whatever_is_full() {
     fn times(hub: &mut Hub<u32, impl Memory<u32>>, now: Instant) -> Vec<Duration> {
-        (0..10).filter_map(|n| hub.connect(now, n).err()).map(|denied| denied.after).collect()
+        (0..10).filter_map(|n| hub.connect(now, n).err()).map(|denied| denied.retry_after).collect()
     }
     let now = at(1);
     let small = HubConfig { addresses: 2, ..HubConfig::DEFAULT };
@@ -912,7 +915,7 @@ fn u8_who_finds_no_place_gets_a_time_of_its_own_whatever_is_full() {
     }
     // The same for sessions.
     let mut fixed: Hub<u32, Inline<2>> = Hub::new(HubConfig::DEFAULT.check().unwrap(), 1, Origin::new(9, 1), now);
-    let times: Vec<_> = (0..5).filter_map(|n| fixed.adopt(now, who(n), false).err()).map(|no| no.after).collect();
+    let times: Vec<_> = (0..5).filter_map(|n| fixed.adopt(now, who(n), false).err()).map(|no| no.retry_after).collect();
     assert_eq!(times.iter().collect::<BTreeSet<_>>().len(), 3, "{times:?}");
 }
 
@@ -953,7 +956,7 @@ fn u2_a_zombie_cannot_hold_the_door_where_newcomers_are_refused() {
     rig.later(SECOND);
     let second = rig.arrive(who(1), 1);
     let said = rig.drain();
-    assert!(said.contains(&Said::Close(second, Why::Duplicate, Duration::ZERO)));
+    assert!(said.contains(&Said::Close(second, CloseReason::Duplicate, Duration::ZERO)));
     assert!(said.contains(&Said::Ping(zombie)), "it is asked, {said:?}");
     rig.later(4 * SECOND);
     let third = rig.arrive(who(1), 1);
@@ -1089,7 +1092,7 @@ fn u4_a_subscription_survives_the_connection_and_ends_with_the_session() {
     rig.drain();
     rig.hub.disconnected(rig.now, again, Reason::Closed(1008));
     rig.drain();
-    let ended = Said::Event(HubEvent::Ended { session, identity: who(1), why: Why::Dismissed });
+    let ended = Said::Event(HubEvent::Ended { session, identity: who(1), why: CloseReason::Dismissed });
     let order: Vec<&Said> = rig
         .said
         .iter()
@@ -1203,8 +1206,8 @@ fn i3_an_older_self_of_a_native_peer_is_refused_whether_or_not_it_asks_to_go_on(
         rig.hub.verified(rig.now, 0, conn, Verdict::Greeted { greeting, known: None });
         let by_http = rig.hub.greet(rig.now, who(1), &greeting, None).map_err(|denied| denied.why);
         let said = rig.drain();
-        let refused = said.contains(&Said::Close(conn, Why::Fenced, Duration::ZERO));
-        assert_eq!(refused, by_http == Err(Why::Fenced));
+        let refused = said.contains(&Said::Close(conn, CloseReason::Fenced, Duration::ZERO));
+        assert_eq!(refused, by_http == Err(CloseReason::Fenced));
         refused
     };
     assert!(!come(3, false) && !come(3, true), "itself");

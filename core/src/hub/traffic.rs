@@ -13,7 +13,7 @@
 use super::peer::ConnState;
 use super::replay::{Replayed, Stamp};
 use super::table::Key;
-use super::{ConnId, Denied, Heard, Hub, Identity, Memory, Publish, Sent, SessionId, Slow, Why};
+use super::{CloseReason, ConnId, Denied, Heard, Hub, Identity, Memory, Publish, Sent, SessionId, Slow};
 use crate::ids::{ContentKey, DeliveryId, MessageId, PostId, RequestId, Seq};
 use crate::inbox::{Answer, Arrival, Verdict};
 use crate::marks::Report;
@@ -107,13 +107,13 @@ impl<P, M: Memory<P>> Hub<P, M> {
     ) -> Result<(), Denied> {
         self.enter(now, |hub| {
             let (now, rate) = (hub.now, hub.config.get().per_identity.messages);
-            let gone = Denied { why: Why::Expired, after: Duration::ZERO };
+            let gone = Denied { why: CloseReason::Expired, retry_after: Duration::ZERO };
             let peer = hub.peers.get_mut(session.0).ok_or(gone)?;
-            peer.messages.take(now, rate, 1).map_err(|after| Denied { why: Why::Rate, after })?;
+            peer.messages.take(now, rate, 1).map_err(|after| Denied { why: CloseReason::Rate, retry_after: after })?;
             let taken = peer.session.polled(now, request, wait, report, una);
             hub.renew(session.0);
             hub.touched(session.0);
-            if taken { Ok(()) } else { Err(Denied { why: Why::Rate, after: Duration::from_secs(1) }) }
+            if taken { Ok(()) } else { Err(Denied { why: CloseReason::Rate, retry_after: Duration::from_secs(1) }) }
         })
     }
 
@@ -237,7 +237,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
             self.stats.limited = self.stats.limited.saturating_add(1);
             conn.strikes = conn.strikes.saturating_add(1);
             if conn.strikes >= if peer.session.is_native() { NATIVE_STRIKES } else { STRIKES } {
-                self.end(key, Why::Flood, Duration::ZERO);
+                self.end(key, CloseReason::Flood, Duration::ZERO);
             }
             return Heard::Limited;
         }
@@ -277,21 +277,25 @@ impl<P, M: Memory<P>> Hub<P, M> {
         let (now, config) = (self.now, *self.config.get());
         // With several, what came by one is known by another only to the application.
         let key = self.any_session_for(identity)?;
-        let Some(peer) = self.peers.get_mut(key) else { return Err(Denied { why: Why::Full, after: Duration::ZERO }) };
+        let Some(peer) = self.peers.get_mut(key) else {
+            return Err(Denied { why: CloseReason::Full, retry_after: Duration::ZERO });
+        };
         let limited = peer
             .messages
             .take(now, config.per_identity.messages, 1)
             .and_then(|()| peer.bytes.take(now, config.per_identity.bytes, bytes));
         if let Err(after) = limited {
             self.stats.limited = self.stats.limited.saturating_add(1);
-            return Err(Denied { why: Why::Rate, after });
+            return Err(Denied { why: CloseReason::Rate, retry_after: after });
         }
         if self.fresh(wall, key, stamp).is_err() {
-            return Err(Denied { why: Why::Replayed, after: Duration::ZERO });
+            return Err(Denied { why: CloseReason::Replayed, retry_after: Duration::ZERO });
         }
         self.renew(key);
         let draining = self.drain.is_some();
-        let Some(peer) = self.peers.get_mut(key) else { return Err(Denied { why: Why::Full, after: Duration::ZERO }) };
+        let Some(peer) = self.peers.get_mut(key) else {
+            return Err(Denied { why: CloseReason::Full, retry_after: Duration::ZERO });
+        };
         if draining {
             peer.session.take_nothing_new();
         }
@@ -397,7 +401,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
                         sent.dropped = sent.dropped.saturating_add(1);
                         conn.lost = conn.lost.saturating_add(lost);
                         self.stats.lost = self.stats.lost.saturating_add(u64::from(lost));
-                        self.end(key, Why::Slow, Duration::ZERO);
+                        self.end(key, CloseReason::Slow, Duration::ZERO);
                         continue;
                     }
                 }

@@ -13,7 +13,7 @@
 use super::peer::{ConnState, Todo};
 use super::table::Key;
 use super::topics::Due;
-use super::{ConnId, Counted, Hub, HubEvent, HubOutput, Memory, SessionId, Slow, Why};
+use super::{CloseReason, ConnId, Counted, Hub, HubEvent, HubOutput, Memory, SessionId, Slow};
 use crate::ids::{LinkId, MessageId, PostId, RequestId, Seq};
 use crate::inbox::Answer;
 use crate::link::Ending;
@@ -41,7 +41,7 @@ pub(super) struct Turn {
 enum Step {
     Verify(Key),
     Welcome(Key, SessionId, bool, Option<ResumeRefusal>),
-    Close(Key, Why, Duration),
+    Close(Key, CloseReason, Duration),
     Drop(Key),
     Ack(Key, Key, MessageId),
     Ping(Key, Key),
@@ -292,7 +292,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
             self.peers.remove(key);
             self.drain_sooner();
             // One that expires has forgotten long before; of another one the nonces are lost before their time.
-            if why != Why::Expired {
+            if why != CloseReason::Expired {
                 self.forgotten = self.forgotten.max(self.wall);
             }
             return Some(Step::Event(HubEvent::Ended { session: SessionId(key), identity, why }));
@@ -336,7 +336,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
             let mut count = core::mem::take(&mut conn.lost);
             if disconnect {
                 // What still waited for it is lost with it.
-                self.end(conn_key, Why::Slow, Duration::ZERO);
+                self.end(conn_key, CloseReason::Slow, Duration::ZERO);
                 count = count.saturating_add(core::mem::take(&mut self.peers.get_mut(key)?.lost));
             }
             return Some(Step::Event(HubEvent::Lost { session: SessionId(key), count }));
@@ -366,7 +366,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
                 let peer = self.peers.get_mut(key)?;
                 let (_, conn) = peer.knocking.take_if(|(knocking, _)| *knocking == link)?;
                 self.count_refused();
-                self.close(conn, Why::Duplicate, Duration::ZERO, None);
+                self.close(conn, CloseReason::Duplicate, Duration::ZERO, None);
                 None
             }
             Said::Event(event) => {
@@ -397,10 +397,10 @@ impl<P, M: Memory<P>> Hub<P, M> {
         for (held, conn) in holder.into_iter().chain(knocking) {
             match ending {
                 Ending::Code(1002) if held == link => {
-                    self.close(conn, Why::Violation, Duration::ZERO, Some((key, link)))
+                    self.close(conn, CloseReason::Violation, Duration::ZERO, Some((key, link)))
                 }
                 Ending::Code(_) if held == link => {
-                    let (why, after) = leaving.unwrap_or((Why::Replaced, Duration::ZERO));
+                    let (why, after) = leaving.unwrap_or((CloseReason::Replaced, Duration::ZERO));
                     self.close(conn, why, after, Some((key, link)));
                 }
                 // The word is for the newest; an older one is over.

@@ -110,12 +110,12 @@ impl fmt::Debug for SessionId {
 /// Why a hub refuses or ends a connection or a request.
 ///
 /// ```
-/// use bowline::hub::Why;
-/// assert_eq!((Why::Draining.code(), Why::Draining.status()), (1012, 503));
-/// assert_eq!((Why::Replaced.code(), Why::Impostor.status()), (4003, 401));
+/// use bowline::hub::CloseReason;
+/// assert_eq!((CloseReason::Draining.code(), CloseReason::Draining.status()), (1012, 503));
+/// assert_eq!((CloseReason::Replaced.code(), CloseReason::Impostor.status()), (4003, 401));
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Why {
+pub enum CloseReason {
     /// There is no place for another one.
     Full,
     /// More at once, or in so short a time, than is allowed; come back later.
@@ -154,7 +154,7 @@ pub enum Why {
     Fenced,
 }
 
-impl Why {
+impl CloseReason {
     /// Every reason there is.
     pub const ALL: [Self; 18] = [
         Self::Full,
@@ -212,7 +212,7 @@ impl Why {
     }
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Full => "no place left",
@@ -240,17 +240,17 @@ impl fmt::Display for Why {
 /// A refusal, and when it is worth coming back: every refused dialer gets a time of its own (rule U8).
 ///
 /// ```
-/// use bowline::hub::{Denied, Why};
+/// use bowline::hub::{Denied, CloseReason};
 /// use core::time::Duration;
-/// let denied = Denied { why: Why::Full, after: Duration::from_secs(3) };
+/// let denied = Denied { why: CloseReason::Full, retry_after: Duration::from_secs(3) };
 /// assert_eq!(denied.why.status(), 503);
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Denied {
     /// Why.
-    pub why: Why,
+    pub why: CloseReason,
     /// For `Retry-After`; zero: no advice.
-    pub after: Duration,
+    pub retry_after: Duration,
 }
 
 /// What the adapter and the application found out about a connection that says who it is.
@@ -267,8 +267,8 @@ pub enum Verdict {
         /// There is an address where it takes messages by HTTP.
         http: bool,
     },
-    /// It is not, or may not: [`Why::Impostor`], [`Why::Unknown`] or another reason.
-    Refuse(Why),
+    /// It is not, or may not: [`CloseReason::Impostor`], [`CloseReason::Unknown`] or another reason.
+    Refuse(CloseReason),
     /// It is, and may come in, and it is a native peer that has greeted.
     Greeted {
         /// What it says of itself.
@@ -376,8 +376,8 @@ pub enum HubOutput<'a, P> {
     Close {
         /// Which.
         conn: ConnId,
-        /// Why; the code is [`Why::code`].
-        why: Why,
+        /// Why; the code is [`CloseReason::code`].
+        why: CloseReason,
         /// It should come back after this; zero: no advice.
         after: Duration,
     },
@@ -502,7 +502,7 @@ pub enum HubEvent {
         /// Whose.
         identity: Identity,
         /// Why.
-        why: Why,
+        why: CloseReason,
     },
     /// A session is subscribed to a topic now, or not any more; only if the settings ask for it. One that is away stays
     /// subscribed. What was taken back before it was told is not told; what a topic that was forgotten in between began

@@ -108,7 +108,7 @@ fn input(hub: &mut Small, rng: &mut SplitMix64, now: Instant, step: u32, seen: &
         }
         (2..=4, Some(conn), _) => {
             let verdict = match small {
-                0 => Verdict::Refuse(bowline::hub::Why::Unknown),
+                0 => Verdict::Refuse(bowline::hub::CloseReason::Unknown),
                 1 => Verdict::Later(Duration::from_secs(1)),
                 _ => Verdict::Accept { http: small > 3 },
             };

@@ -12,7 +12,7 @@
 use crate::sim::clock::{Agenda, ms, s};
 use crate::sim::driver::Effect;
 use bowline::hub::{
-    ConnId, Denied, Grows, Heard, Hub, HubConfig, HubEvent, HubOutput, Identity, Publish, SessionId, Stamp, Why,
+    CloseReason, ConnId, Denied, Grows, Heard, Hub, HubConfig, HubEvent, HubOutput, Identity, Publish, SessionId, Stamp,
 };
 use bowline::{
     AckWait, Answer, Arrival, BackoffConfig, Config, DeliveryId, Ending, Event, Frame, Head, HeapSession, HttpOutcome,
@@ -158,7 +158,7 @@ pub struct World {
     hub_seqs: BTreeMap<(u32, SessionId, bowline::Seq), u32>,
     client_seqs: BTreeMap<(usize, bowline::Seq), u32>,
     /// Closes by the hub: when, why, and the time to come back.
-    pub closes: Vec<(Instant, Why, Duration)>,
+    pub closes: Vec<(Instant, CloseReason, Duration)>,
     /// Told by a drain.
     pub drained: Vec<(Instant, u64)>,
     /// Wake-ups of the hub by its deadline.
@@ -441,7 +441,7 @@ impl World {
             self.dials.push((now, n, matches!(got, Some(Ok(_)))));
             match got {
                 None => self.send_down(id, Down::Refused(Reason::PortClosed, Duration::ZERO)),
-                Some(Err(Denied { why, after })) => {
+                Some(Err(Denied { why, retry_after: after })) => {
                     self.send_down(id, Down::Refused(Reason::Status(why.status()), after));
                 }
                 Some(Ok(conn)) => {
@@ -515,7 +515,7 @@ impl World {
                 self.arrived(session, arrival, payload);
                 None
             }
-            Err(denied) => Some((denied.why.status(), denied.after)),
+            Err(denied) => Some((denied.why.status(), denied.retry_after)),
         };
         if let Some((status, after)) = answer {
             let outcome = HttpOutcome::status(status).with_after(after);
@@ -748,7 +748,7 @@ impl World {
 enum Said {
     Verify(ConnId),
     Down(ConnId, Down),
-    Close(ConnId, Why, Duration),
+    Close(ConnId, CloseReason, Duration),
     Drop(ConnId),
     Respond(RequestId, Answer),
     Event(HubEvent),

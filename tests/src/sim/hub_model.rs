@@ -9,7 +9,9 @@
 //! A session is only as much of one as these decisions need: who is connected, what waits to be written, which ids are
 //! known. There is no heartbeat and no HTTP path of the hub's in it, and an acknowledgement may take for ever.
 
-use bowline::hub::{ConnId, Duplicate, Health, HubConfig, Identity, Publish, Rate, SessionId, Slow, Stamp, Why};
+use bowline::hub::{
+    CloseReason, ConnId, Duplicate, Health, HubConfig, Identity, Publish, Rate, SessionId, Slow, Stamp,
+};
 use bowline::{DeliveryId, Instant, RequestId, Seq};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,7 +34,7 @@ pub struct Book {
     /// Messages that ended; true: delivered.
     pub settled: BTreeMap<(SessionId, Seq), bool>,
     /// Sessions that ended.
-    pub ended: BTreeMap<SessionId, Why>,
+    pub ended: BTreeMap<SessionId, CloseReason>,
     /// Wars told.
     pub wars: BTreeMap<SessionId, u32>,
 }
@@ -45,7 +47,7 @@ pub enum Control {
     /// It is in.
     Welcome(SessionId, bool),
     /// Close it.
-    Close(Why),
+    Close(CloseReason),
     /// Drop it.
     Drop,
 }
@@ -127,7 +129,7 @@ struct Session {
     knocker: Option<(ConnId, Instant)>,
     /// Its last connection is in a close handshake that the session waits for.
     closing: Option<(ConnId, Instant)>,
-    leaving: Option<Why>,
+    leaving: Option<CloseReason>,
     ping: bool,
     answer: Option<Instant>,
     stall: Option<Instant>,
@@ -188,7 +190,7 @@ pub enum Expect {
     /// It is answered at once; true: with done.
     Answer(bool),
     /// It is refused.
-    Denied(Why),
+    Denied(CloseReason),
 }
 
 /// What a frame is.
@@ -315,20 +317,20 @@ impl Model {
     }
 
     /// Whether a connection from this address may come in.
-    pub fn connect(&mut self, address: u64) -> Result<(), Why> {
+    pub fn connect(&mut self, address: u64) -> Result<(), CloseReason> {
         let health = self.health();
         if self.conns.len() >= self.config.connections || health.pending >= self.config.pending {
-            return Err(Why::Full);
+            return Err(CloseReason::Full);
         }
         self.known(address)?;
         let here = self.conns.values().filter(|conn| conn.address == address).count();
         if here >= usize::try_from(self.config.per_address_connections).unwrap() {
-            return Err(Why::Rate);
+            return Err(CloseReason::Rate);
         }
         let (now, own, all) = (self.now, self.config.per_address.handshakes, self.config.handshakes);
         let fits =
             self.addresses.get_mut(&address).unwrap().handshakes.take(now, own) && self.handshakes.take(now, all);
-        if fits { Ok(()) } else { Err(Why::Rate) }
+        if fits { Ok(()) } else { Err(CloseReason::Rate) }
     }
 
     /// It came in, under this name.
@@ -348,17 +350,17 @@ impl Model {
     }
 
     /// Whether a request from this address is looked at.
-    pub fn knock(&mut self, address: u64) -> Result<(), Why> {
+    pub fn knock(&mut self, address: u64) -> Result<(), CloseReason> {
         self.known(address)?;
         let rate = self.config.per_address.messages;
         let fits = self.addresses.get_mut(&address).unwrap().messages.take(self.now, rate);
-        if fits { Ok(()) } else { Err(Why::Rate) }
+        if fits { Ok(()) } else { Err(CloseReason::Rate) }
     }
 
-    fn known(&mut self, address: u64) -> Result<(), Why> {
+    fn known(&mut self, address: u64) -> Result<(), CloseReason> {
         if !self.addresses.contains_key(&address) {
             if self.addresses.len() >= self.config.addresses {
-                return Err(Why::Full);
+                return Err(CloseReason::Full);
             }
             self.addresses.insert(address, Address::default());
         }
@@ -381,7 +383,7 @@ impl Model {
         let tolerance = self.config.tolerance.as_micros();
         let Some(known) = self.conns.get_mut(&conn).filter(|known| known.state == State::Pending) else { return false };
         if stamp.is_some_and(|stamp| u128::from(wall.abs_diff(stamp.issued)) > tolerance) {
-            self.end(conn, Why::Replayed);
+            self.end(conn, CloseReason::Replayed);
         } else {
             known.state = State::Verifying(identity, stamp);
             self.say(conn, Control::Verify);
@@ -390,7 +392,7 @@ impl Model {
     }
 
     /// It is refused.
-    pub fn refused(&mut self, conn: ConnId, why: Why) -> bool {
+    pub fn refused(&mut self, conn: ConnId, why: CloseReason) -> bool {
         let verifying = self.conns.get(&conn).is_some_and(|conn| matches!(conn.state, State::Verifying(..)));
         if verifying {
             self.end(conn, why);
@@ -419,7 +421,7 @@ impl Model {
         stamp: Option<Stamp>,
         chosen: Option<SessionId>,
         made: Option<SessionId>,
-    ) -> Result<(), Why> {
+    ) -> Result<(), CloseReason> {
         let allow = matches!(self.config.duplicate, Duplicate::Allow(_));
         let fits = |s: &Session| s.identity == identity && s.leaving.is_none() && (!allow || s.conn.is_none());
         let there = match chosen {
@@ -440,14 +442,14 @@ impl Model {
         let began = self.began;
         let s = self.sessions.get_mut(&id).unwrap();
         if stamp.is_some_and(|stamp| !fresh(s, began, wall, config.tolerance, stamp)) {
-            return Err(Why::Replayed);
+            return Err(CloseReason::Replayed);
         }
         if !s.handshakes.take(now, config.per_identity.handshakes) {
-            return Err(Why::Rate);
+            return Err(CloseReason::Rate);
         }
         if config.duplicate == Duplicate::Replace && s.conn.is_some() && s.address != address {
             if now < s.war_until {
-                return Err(Why::War);
+                return Err(CloseReason::War);
             }
             if s.takeovers == 0 || now.since(s.since) > config.war_within {
                 (s.takeovers, s.since) = (0, now);
@@ -457,14 +459,14 @@ impl Model {
                 s.takeovers = 0;
                 s.war_until = now.after(config.war_pause);
                 *self.book.wars.entry(id).or_default() += 1;
-                return Err(Why::War);
+                return Err(CloseReason::War);
             }
         }
         let (holder, closing, knocker) = (s.conn, s.closing.is_some(), s.knocker.is_some());
         match (config.duplicate, holder) {
             (Duplicate::Replace, Some(old)) => {
                 self.untie(id);
-                self.close(old, Why::Replaced);
+                self.close(old, CloseReason::Replaced);
             }
             (Duplicate::Replace, None) => {}
             (Duplicate::ProbeThenReplace, Some(_)) if !knocker => {
@@ -477,10 +479,10 @@ impl Model {
             }
             (Duplicate::Refuse, Some(_)) => {
                 s.ping |= s.answer.is_none();
-                return Err(Why::Duplicate);
+                return Err(CloseReason::Duplicate);
             }
-            (_, Some(_)) => return Err(Why::Duplicate),
-            (_, None) if closing => return Err(Why::Duplicate),
+            (_, Some(_)) => return Err(CloseReason::Duplicate),
+            (_, None) if closing => return Err(CloseReason::Duplicate),
             (_, None) => {}
         }
         let s = self.sessions.get_mut(&id).unwrap();
@@ -489,11 +491,11 @@ impl Model {
         Ok(())
     }
 
-    fn session_for(&mut self, identity: Identity, made: Option<SessionId>) -> Result<SessionId, Why> {
+    fn session_for(&mut self, identity: Identity, made: Option<SessionId>) -> Result<SessionId, CloseReason> {
         let of_it = self.sessions.values().filter(|s| s.identity == identity && s.leaving.is_none()).count();
         let why = match self.config.duplicate {
-            Duplicate::Allow(most) if of_it >= most.into() => Some(Why::Duplicate),
-            _ if self.sessions.len() >= self.config.sessions => Some(Why::Full),
+            Duplicate::Allow(most) if of_it >= most.into() => Some(CloseReason::Duplicate),
+            _ if self.sessions.len() >= self.config.sessions => Some(CloseReason::Full),
             _ => None,
         };
         if let Some(why) = why {
@@ -529,7 +531,12 @@ impl Model {
     }
 
     /// The session of this identity, or a new one.
-    pub fn adopt(&mut self, identity: Identity, got: Option<SessionId>, made: Option<SessionId>) -> Result<(), Why> {
+    pub fn adopt(
+        &mut self,
+        identity: Identity,
+        got: Option<SessionId>,
+        made: Option<SessionId>,
+    ) -> Result<(), CloseReason> {
         let fits = |s: &&mut Session| s.identity == identity && s.leaving.is_none();
         if self.sessions.values_mut().any(|s| fits(&s)) {
             let its = got.and_then(|id| self.sessions.get_mut(&id)).filter(fits).expect("U1: its own session");
@@ -572,7 +579,7 @@ impl Model {
         }
     }
 
-    fn close(&mut self, conn: ConnId, why: Why) {
+    fn close(&mut self, conn: ConnId, why: CloseReason) {
         let known = self.conns.get_mut(&conn).unwrap();
         known.state = State::Closing;
         known.until = Some(self.now.after(self.config.session.link.closing));
@@ -580,7 +587,7 @@ impl Model {
     }
 
     /// The hub ends a connection.
-    pub fn end(&mut self, conn: ConnId, why: Why) {
+    pub fn end(&mut self, conn: ConnId, why: CloseReason) {
         let Some(known) = self.conns.get(&conn) else { return };
         match known.state {
             State::Closing => return,
@@ -626,7 +633,7 @@ impl Model {
         s.closing = None;
         if let Some(why) = s.leaving {
             self.sessions.remove(&id);
-            if why != Why::Expired {
+            if why != CloseReason::Expired {
                 self.forgotten = self.forgotten.max(self.wall);
             }
             self.book.ended.insert(id, why);
@@ -669,7 +676,7 @@ impl Model {
         {
             known.strikes += 1;
             if known.strikes >= 16 {
-                self.end(conn, Why::Flood);
+                self.end(conn, CloseReason::Flood);
             }
             return Expect::Limited;
         }
@@ -708,13 +715,13 @@ impl Model {
                 if known.malformed >= 16 {
                     s.closing = Some((conn, now.after(config.session.link.closing)));
                     self.untie(id);
-                    self.close(conn, Why::Violation);
+                    self.close(conn, CloseReason::Violation);
                 }
                 if fresh { Expect::Noted } else { Expect::Replayed }
             }
         };
         if let Some((knocker, _)) = knocker {
-            self.close(knocker, Why::Duplicate);
+            self.close(knocker, CloseReason::Duplicate);
         }
         result
     }
@@ -744,12 +751,12 @@ impl Model {
         };
         let s = self.sessions.get_mut(&id).unwrap();
         if !s.messages.take(now, config.per_identity.messages) {
-            return Expect::Denied(Why::Rate);
+            return Expect::Denied(CloseReason::Rate);
         }
         Self::read_at(&mut self.began, &mut self.wall, stamp.map(|_| wall));
         let began = self.began;
         if stamp.is_some_and(|stamp| !fresh(s, began, wall, config.tolerance, stamp)) {
-            return Expect::Denied(Why::Replayed);
+            return Expect::Denied(CloseReason::Replayed);
         }
         if s.conn.is_none() {
             s.expires = Some(now.after(config.ttl));
@@ -810,12 +817,12 @@ impl Model {
         if there {
             // What is due at the same instant counts: nobody says good-bye to a connection that is dead.
             self.fire_holder(session);
-            self.leave(session, Why::Dismissed);
+            self.leave(session, CloseReason::Dismissed);
         }
         there
     }
 
-    fn leave(&mut self, id: SessionId, why: Why) {
+    fn leave(&mut self, id: SessionId, why: CloseReason) {
         let limit = self.now.after(self.config.session.link.closing);
         let s = self.sessions.get_mut(&id).unwrap();
         s.leaving = Some(why);
@@ -832,7 +839,7 @@ impl Model {
         }
         let (conn, knocker) = (s.conn, s.knocker.take());
         if let Some((knocker, _)) = knocker {
-            self.close(knocker, Why::Duplicate);
+            self.close(knocker, CloseReason::Duplicate);
         }
         match conn {
             Some(conn) => {
@@ -881,7 +888,7 @@ impl Model {
                 Slow::Disconnect if full => {
                     s.lost += lost + 1;
                     // Whoever knocked has its place, and may still come in this round.
-                    self.end(id, Why::Slow);
+                    self.end(id, CloseReason::Slow);
                     dropped += 1;
                     continue;
                 }
@@ -913,8 +920,8 @@ impl Model {
             self.conns.iter().filter(|(_, conn)| conn.until.is_some_and(|at| at <= now)).map(|(id, _)| *id).collect();
         for conn in due {
             match self.conns[&conn].state {
-                State::Pending => self.end(conn, Why::Silent),
-                State::Verifying(..) => self.end(conn, Why::Later),
+                State::Pending => self.end(conn, CloseReason::Silent),
+                State::Verifying(..) => self.end(conn, CloseReason::Later),
                 State::Closing => self.drop_conn(conn),
                 State::Knocking(_) | State::Attached(_) => unreachable!("without a limit of their own"),
             }
@@ -951,7 +958,7 @@ impl Model {
         }
         self.fire_holder(id);
         if due(self.sessions[&id].expires) && self.sessions[&id].leaving.is_none() {
-            self.leave(id, Why::Expired);
+            self.leave(id, CloseReason::Expired);
         }
     }
 

@@ -4,7 +4,7 @@ use super::*;
 use bowline::wire::native::Refusal;
 use bowline::{Reason, ResumeRefusal};
 use bowline_cli::proxy::Fault;
-use bowline_smol::hub::{Event as Told, Why};
+use bowline_smol::hub::{CloseReason, Event as Told};
 use core::time::Duration;
 use house::{Application, Got};
 use std::collections::BTreeMap;
@@ -133,7 +133,7 @@ fn a_session_that_has_expired_begins_anew(adapter: Adapter) {
     up(&client);
     assert_eq!(outcome(&send(&client, "up", 1)), BY_FRAME);
     proxy.set(Fault::Refuse);
-    house.until_event("it expires", |event| matches!(event, Told::Ended { why: Why::Expired, .. }));
+    house.until_event("it expires", |event| matches!(event, Told::Ended { why: CloseReason::Expired, .. }));
     let waits = send(&client, "up", 2);
     proxy.set(Fault::Calm);
     assert_eq!(outcome(&waits), BY_FRAME);

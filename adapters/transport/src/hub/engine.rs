@@ -28,8 +28,8 @@ use crate::setup::{SetupError, random};
 use account::{Account, Asking};
 use async_channel::{Receiver, Sender};
 use bowline::hub::{
-    ConnId, Denied, Grows, Health, Heard as Outcome, Hub as Machine, HubConfig, HubStats, Identity, Position, Publish,
-    Sent, SessionId, Stamp, Start, TopicFilter, TopicHealth, TopicName, Verdict as Vote, Why,
+    CloseReason, ConnId, Denied, Grows, Health, Heard as Outcome, Hub as Machine, HubConfig, HubStats, Identity,
+    Position, Publish, Sent, SessionId, Stamp, Start, TopicFilter, TopicHealth, TopicName, Verdict as Vote,
 };
 use bowline::wire::KeyedHash;
 use bowline::wire::native::FRAME_LIMIT;
@@ -349,11 +349,11 @@ impl<W: HubWire> Engine<W> {
             let now = self.now();
             match item {
                 Item::Hello { stamp } => self.hello(line, stamp),
-                Item::Stranger => self.machine.refuse(now, conn, Why::Impostor),
+                Item::Stranger => self.machine.refuse(now, conn, CloseReason::Impostor),
                 Item::Heard(heard) => self.heard(line, heard, wall),
                 Item::Native { heard, bytes, takes } => self.native_heard(line, heard, bytes, takes, wall),
                 Item::Broken { too_large } => {
-                    let why = if too_large { Why::TooLarge } else { Why::Violation };
+                    let why = if too_large { CloseReason::TooLarge } else { CloseReason::Violation };
                     self.machine.refuse(now, conn, why);
                 }
                 Item::Ended(why) => self.lost(conn, why),
@@ -435,7 +435,7 @@ impl<W: HubWire> Engine<W> {
         }
     }
 
-    pub(super) fn verified(&mut self, line: &Arc<Line<W>>, admission: Result<Admission, Why>) {
+    pub(super) fn verified(&mut self, line: &Arc<Line<W>>, admission: Result<Admission, CloseReason>) {
         let vote = {
             let mut state = line.lock();
             match admission {
@@ -446,7 +446,7 @@ impl<W: HubWire> Engine<W> {
                 }
                 Ok(Admission::Refuse(why)) => {
                     state.refusal = Some(why);
-                    Vote::Refuse(Why::Unknown)
+                    Vote::Refuse(CloseReason::Unknown)
                 }
                 Ok(Admission::Later(after)) => Vote::Later(after),
                 Err(why) => Vote::Refuse(why),
@@ -591,7 +591,7 @@ impl<W: HubWire> Engine<W> {
     pub(super) fn abandon(&mut self) {
         self.requests.clear();
         self.receipts.clear();
-        let Farewell { reason, .. } = self.wire.farewell(Why::Draining, None);
+        let Farewell { reason, .. } = self.wire.farewell(CloseReason::Draining, None);
         let lines: Vec<_> = self.lines.iter().flatten().map(|door| door.conn).collect();
         for conn in lines {
             if let Some(line) = self.line(conn) {

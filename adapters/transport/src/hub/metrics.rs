@@ -3,7 +3,7 @@
 use super::Hub;
 use super::wire::HubWire;
 use bowline::Instant;
-use bowline::hub::{Health, HubStats, Why};
+use bowline::hub::{CloseReason, Health, HubStats};
 use core::time::Duration;
 use prometheus::TextEncoder;
 use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
@@ -31,8 +31,8 @@ pub struct Counters {
     pub rejected: u64,
     /// … given back.
     pub given_back: u64,
-    /// Connections and requests refused, in the order of [`Why::ALL`].
-    pub refused: [u64; Why::ALL.len()],
+    /// Connections and requests refused, in the order of [`CloseReason::ALL`].
+    pub refused: [u64; CloseReason::ALL.len()],
     buckets: [u64; BUCKETS.len()],
     took: Duration,
     errors: Minutes,
@@ -74,8 +74,8 @@ impl Minutes {
 }
 
 impl Counters {
-    pub(super) fn refuse(&mut self, why: Why) {
-        let known = Why::ALL.iter().position(|known| *known == why);
+    pub(super) fn refuse(&mut self, why: CloseReason) {
+        let known = CloseReason::ALL.iter().position(|known| *known == why);
         if let Some(count) = known.and_then(|known| self.refused.get_mut(known)) {
             *count = count.saturating_add(1);
         }
@@ -134,7 +134,7 @@ pub(super) fn text(health: &Health, stats: &HubStats, counters: &Counters) -> St
         [("confirmed", counters.confirmed), ("rejected", counters.rejected), ("given_back", counters.given_back)];
     let sent = [("websocket", stats.settled_websocket), ("http", stats.settled_http), ("failed", stats.failed)];
     let copies = [("written", stats.broadcast_copies), ("lost", stats.lost), ("conflated", stats.conflated)];
-    let reasons = Why::ALL.map(|why| format!("{why:?}"));
+    let reasons = CloseReason::ALL.map(|why| format!("{why:?}"));
     let refused = reasons.iter().map(String::as_str).zip(counters.refused).filter(|(_, count)| *count > 0);
     let families = [
         gauges("connections", "Connections by state.", "state", states),

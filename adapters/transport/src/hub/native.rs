@@ -20,7 +20,7 @@ use super::setup::Deciding;
 use super::wire::{Content, HubWire, Text};
 use super::{Admission, Hub};
 use crate::http::{Answer, Bytes, Callback};
-use bowline::hub::{Denied, Start, TopicFilter, Why};
+use bowline::hub::{CloseReason, Denied, Start, TopicFilter};
 use bowline::wire::KeyedHash;
 use bowline::wire::native::{self, Frame, Refusal, Since};
 use bowline::{Beat, Greeting, Head, MessageId, Nack, ResumeRefusal, Seq};
@@ -252,10 +252,10 @@ pub(super) fn text(frame: &Frame<'_>) -> Text {
 }
 
 /// A refusal, for a machine's reason.
-pub(super) const fn refusal(why: Why) -> Option<Refusal> {
+pub(super) const fn refusal(why: CloseReason) -> Option<Refusal> {
     match why {
-        Why::Fenced => Some(Refusal::Resume(ResumeRefusal::Epoch)),
-        Why::Unknown => Some(Refusal::Auth),
+        CloseReason::Fenced => Some(Refusal::Resume(ResumeRefusal::Epoch)),
+        CloseReason::Unknown => Some(Refusal::Auth),
         _ => None,
     }
 }
@@ -278,7 +278,7 @@ impl<W: HubWire> Hub<W> {
         let question = self.questions.open(peer.clone());
         let admission = self.call(hello.caller.clone()).await;
         self.with(|engine| {
-            let admission = if question.stands() { Ok(admission) } else { Err(Why::Dismissed) };
+            let admission = if question.stands() { Ok(admission) } else { Err(CloseReason::Dismissed) };
             engine.called(line, &hello, admission);
         });
     }
@@ -304,7 +304,7 @@ impl<W: HubWire> Hub<W> {
     /// For whatever is asked below `/bowline/1/`.
     pub(super) async fn native_request(&self, address: u64, callback: Callback) -> Answer {
         if let Err(after) = self.forgers.may(self.clock.now(), address) {
-            return self.refuse(Why::Rate, after);
+            return self.refuse(CloseReason::Rate, after);
         }
         match callback.path {
             native::HELLO => self.hello(address, &callback.body).await,
@@ -335,15 +335,15 @@ impl<W: HubWire> Hub<W> {
             Admission::Accept { .. } => self.with(|engine| match question.stands() {
                 true => engine.greeted(&hello, &peer),
                 false => {
-                    engine.counters.refuse(Why::Dismissed);
-                    denied(Denied { why: Why::Dismissed, after: Duration::ZERO })
+                    engine.counters.refuse(CloseReason::Dismissed);
+                    denied(Denied { why: CloseReason::Dismissed, retry_after: Duration::ZERO })
                 }
             }),
             Admission::Refuse(_) => {
-                self.lock().counters.refuse(Why::Unknown);
+                self.lock().counters.refuse(CloseReason::Unknown);
                 refused(Refusal::Auth)
             }
-            Admission::Later(after) => self.refuse(Why::Later, after),
+            Admission::Later(after) => self.refuse(CloseReason::Later, after),
         };
         if answer.status == 403 {
             // A secret, or a token, that nobody knows: guessed, perhaps.

@@ -17,7 +17,7 @@ use super::{Admission, Hub};
 use crate::http::{Answer, Callback, Limits, Routes, Target};
 use async_lock::Semaphore;
 use bowline::RequestId;
-use bowline::hub::{ConnId, Denied, SessionId, Why};
+use bowline::hub::{CloseReason, ConnId, Denied, SessionId};
 use bowline::wire::native::{FRAME_LIMIT, HELLO, MAX_WAIT, MESSAGES, PATH, POLL, SUBPROTOCOL};
 use core::net::IpAddr;
 use core::panic::AssertUnwindSafe;
@@ -147,14 +147,14 @@ impl<W: HubWire> Hub<W> {
 
     async fn message(&self, address: u64, callback: Callback) -> Answer {
         if let Err(after) = self.forgers.may(self.clock.now(), address) {
-            return self.refuse(Why::Rate, after);
+            return self.refuse(CloseReason::Rate, after);
         }
         let Letter { peer, heard } = match self.wire().letter(self.names(), &callback.body) {
             Ok(letter) => letter,
             Err(Misread::Malformed(why)) => return Answer::error(400, why),
             Err(Misread::Forged) => {
                 self.forgers.caught(self.clock.now(), address);
-                return self.refuse(Why::Impostor, Duration::ZERO);
+                return self.refuse(CloseReason::Impostor, Duration::ZERO);
             }
         };
         let content = match heard.said {
@@ -185,12 +185,12 @@ impl<W: HubWire> Hub<W> {
                     if trust == Trust::Old {
                         self.dismiss(&peer);
                     }
-                    self.lock().counters.refuse(Why::Unknown);
+                    self.lock().counters.refuse(CloseReason::Unknown);
                     return Answer::error(403, why);
                 }
                 // What it said last holds until it can say more.
                 Admission::Later(_) if trust == Trust::Old => {}
-                Admission::Later(after) => return self.refuse(Why::Later, after),
+                Admission::Later(after) => return self.refuse(CloseReason::Later, after),
             }
             question = Some(asked);
         }
@@ -222,8 +222,8 @@ impl<W: HubWire> Hub<W> {
         let (bytes, id) = (u32::try_from(bytes).unwrap_or(u32::MAX), self.id(&content));
         let taken = self.with(|engine| {
             if question.as_ref().is_some_and(|question| !question.stands()) {
-                engine.counters.refuse(Why::Dismissed);
-                return Err(denied(Denied { why: Why::Dismissed, after: Duration::ZERO }));
+                engine.counters.refuse(CloseReason::Dismissed);
+                return Err(denied(Denied { why: CloseReason::Dismissed, retry_after: Duration::ZERO }));
             }
             engine.request(peer, receiver, content, id, bytes, stamp)
         });
@@ -238,9 +238,9 @@ impl<W: HubWire> Hub<W> {
         }
     }
 
-    pub(super) fn refuse(&self, why: Why, after: Duration) -> Answer {
+    pub(super) fn refuse(&self, why: CloseReason, after: Duration) -> Answer {
         self.lock().counters.refuse(why);
-        denied(Denied { why, after })
+        denied(Denied { why, retry_after: after })
     }
 
     /// Finds out who a newcomer is: what it shows first, then what the application says.
@@ -254,10 +254,10 @@ impl<W: HubWire> Hub<W> {
         let question = self.questions.open(peer.clone());
         let admission = match self.wire().holds(peer, &proof) {
             true => Ok(self.decide(peer.clone(), &self.deciding).await),
-            false => Err(Why::Impostor),
+            false => Err(CloseReason::Impostor),
         };
         self.with(|engine| {
-            let admission = if question.stands() { admission } else { Err(Why::Dismissed) };
+            let admission = if question.stands() { admission } else { Err(CloseReason::Dismissed) };
             engine.verified(line, admission);
         });
     }

@@ -6,7 +6,7 @@ use crate::explanation::Excerpt;
 use crate::http::{Bytes, Target};
 use crate::node::Settlement;
 use async_channel::Receiver;
-use bowline::hub::{BadTopic, ConnId, SessionId, TopicName, TopicsFull, Why};
+use bowline::hub::{BadTopic, CloseReason, ConnId, SessionId, TopicName, TopicsFull};
 use bowline::{HttpTimeouts, MessageId, Outcome, PostId, Reason, Refusal};
 use core::fmt;
 use core::pin::Pin;
@@ -103,7 +103,7 @@ pub enum Event<P> {
         /// Whose.
         peer: P,
         /// Why.
-        why: Why,
+        why: CloseReason,
     },
     /// A peer is subscribed to a topic now, or not any more; only told if `topics.presence` is set.
     Presence {

@@ -16,7 +16,7 @@ use super::{Admission, Hub};
 use crate::http::{Bytes, HttpAnswer, Routes};
 use crate::keys::{Hotkey, Keypair};
 use crate::setup::SetupError;
-use bowline::hub::{BETTENSOR_HUB, Stamp, Why};
+use bowline::hub::{BETTENSOR_HUB, CloseReason, Stamp};
 use bowline::wire::bettensor::{
     self, AUTH_LIMIT, BAD_MESSAGE, CLOSE_REPLACED, CLOSE_STOPPING, CLOSE_UNKNOWN, Envelope, Frame, Kind, MINER_LIMIT,
     REFUSED, REFUSED_UNKNOWN, Seal, Unsigned,
@@ -197,15 +197,19 @@ impl HubWire for Validator {
         })
     }
 
-    fn farewell(&self, why: Why, said: Option<&str>) -> Farewell {
+    fn farewell(&self, why: CloseReason, said: Option<&str>) -> Farewell {
         let refusal = |refusal: &str| Some(bettensor::encode_refusal(refusal).into());
         let said = said.unwrap_or(REFUSED);
         match why {
-            Why::Impostor | Why::Replayed => Farewell { frame: refusal(REFUSED), reason: REFUSED.into() },
-            Why::Unknown if said == REFUSED_UNKNOWN => Farewell { frame: refusal(said), reason: CLOSE_UNKNOWN.into() },
-            Why::Unknown => Farewell { frame: refusal(said), reason: said.to_owned().into() },
-            Why::Replaced => Farewell { frame: None, reason: CLOSE_REPLACED.into() },
-            Why::Draining => Farewell { frame: None, reason: CLOSE_STOPPING.into() },
+            CloseReason::Impostor | CloseReason::Replayed => {
+                Farewell { frame: refusal(REFUSED), reason: REFUSED.into() }
+            }
+            CloseReason::Unknown if said == REFUSED_UNKNOWN => {
+                Farewell { frame: refusal(said), reason: CLOSE_UNKNOWN.into() }
+            }
+            CloseReason::Unknown => Farewell { frame: refusal(said), reason: said.to_owned().into() },
+            CloseReason::Replaced => Farewell { frame: None, reason: CLOSE_REPLACED.into() },
+            CloseReason::Draining => Farewell { frame: None, reason: CLOSE_STOPPING.into() },
             _ => Farewell { frame: None, reason: why.to_string().into() },
         }
     }

@@ -17,7 +17,7 @@
 
 use super::message::Ticket;
 use crate::http::{Bytes, HttpAnswer, Routes};
-use bowline::hub::{Position, Stamp, Start, TopicFilter, TopicName, Why};
+use bowline::hub::{CloseReason, Position, Stamp, Start, TopicFilter, TopicName};
 use bowline::wire::KeyedHash;
 use core::fmt::{Debug, Display};
 use core::time::Duration;
@@ -225,7 +225,7 @@ pub trait HubWire: Debug + Send + Sync + Sized + 'static {
     }
 
     /// How a connection is ended. `said`: what the application said when it refused this peer.
-    fn farewell(&self, why: Why, said: Option<&str>) -> Farewell {
+    fn farewell(&self, why: CloseReason, said: Option<&str>) -> Farewell {
         Farewell { frame: None, reason: said.map_or_else(|| why.to_string(), str::to_owned).into() }
     }
 }

@@ -67,7 +67,11 @@ impl Cell {
         for said in said {
             match said {
                 Said::Close(conn, why, after) => {
-                    assert_eq!((why, after.is_zero()), (Why::Draining, false), "never without a time to come back");
+                    assert_eq!(
+                        (why, after.is_zero()),
+                        (CloseReason::Draining, false),
+                        "never without a time to come back"
+                    );
                     self.rig.hub.disconnected(self.rig.now, conn, Reason::Closed(1012));
                     let more = self.rig.drain();
                     self.note(more);
@@ -169,7 +173,7 @@ impl Cell {
             let stranger = self.dials(3);
             assert_eq!(self.rig.hub.session_of(stranger), None, "nobody new comes in");
         } else {
-            assert_eq!(self.rig.hub.connect(from, 3).unwrap_err().why, Why::Draining, "nobody is waited for");
+            assert_eq!(self.rig.hub.connect(from, 3).unwrap_err().why, CloseReason::Draining, "nobody is waited for");
         }
         if let Some(delivery) = held {
             assert!(self.rig.hub.complete(self.rig.now, session, delivery, Decision::Done));
@@ -211,5 +215,5 @@ fn l13_the_door_closes_with_the_last_acknowledgement() {
     assert!(rig.hub.complete(rig.now, session, held, Decision::Done));
     assert!(rig.drain().contains(&Said::Ack(conn, MessageId::from_bits(MINE))));
     assert_eq!(rig.hub.connection(session), Some(conn), "its batch has not come");
-    assert_eq!(rig.hub.connect(rig.now, 98).unwrap_err().why, Why::Draining);
+    assert_eq!(rig.hub.connect(rig.now, 98).unwrap_err().why, CloseReason::Draining);
 }

@@ -9,7 +9,7 @@ use crate::hub::message::{Message, Ticket, Verdict};
 use crate::hub::native::Pass;
 use crate::hub::wire::{Content, HubWire, Text};
 use async_channel::{Receiver, Sender};
-use bowline::hub::{Denied, SessionId, Stamp, Why};
+use bowline::hub::{CloseReason, Denied, SessionId, Stamp};
 use bowline::{Answer as Said, Arrival, Instant, MessageId, RequestId, Seq, Verdict as Decision};
 use core::time::Duration;
 use std::collections::VecDeque;
@@ -151,8 +151,8 @@ impl<W: HubWire> Engine<W> {
         stamp: Option<Stamp>,
     ) -> Result<(SessionId, RequestId, Receiver<Answer>), Answer> {
         if self.held_bytes > HELD_BYTES {
-            self.counters.refuse(Why::Full);
-            return Err(denied(Denied { why: Why::Full, after: Duration::from_secs(1) }));
+            self.counters.refuse(CloseReason::Full);
+            return Err(denied(Denied { why: CloseReason::Full, retry_after: Duration::from_secs(1) }));
         }
         let request = self.next_request();
         let identity = self.identity(&peer, false);
@@ -172,8 +172,8 @@ impl<W: HubWire> Engine<W> {
         match arrival {
             Arrival::Answer(said) => Err(self.answer(session, id, said)),
             Arrival::Full => {
-                self.counters.refuse(Why::Full);
-                Err(denied(Denied { why: Why::Full, after: Duration::from_secs(1) }))
+                self.counters.refuse(CloseReason::Full);
+                Err(denied(Denied { why: CloseReason::Full, retry_after: Duration::from_secs(1) }))
             }
             Arrival::Reused => Err(Answer::error(422, "this id was used for another message")),
             Arrival::Deliver { .. } | Arrival::Ahead { .. } | Arrival::Duplicate => {
@@ -255,6 +255,6 @@ impl<W: HubWire> Engine<W> {
 
 /// A refusal as an answer.
 pub(in crate::hub) fn denied(denied: Denied) -> Answer {
-    let retry_after = Some(denied.after).filter(|after| !after.is_zero());
+    let retry_after = Some(denied.retry_after).filter(|after| !after.is_zero());
     Answer { retry_after, ..Answer::error(denied.why.status(), denied.why.to_string()) }
 }

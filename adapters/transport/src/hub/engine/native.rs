@@ -9,7 +9,7 @@ use crate::hub::native::{self as hub, Hello, Pass};
 use crate::hub::wire::{Content, Gap, HubWire, Text};
 use crate::hub::{Admission, Event};
 use async_channel::Receiver;
-use bowline::hub::{ConnId, Denied, Position, SessionId, Start, TopicName, Verdict as Vote, Why};
+use bowline::hub::{CloseReason, ConnId, Denied, Position, SessionId, Start, TopicName, Verdict as Vote};
 use bowline::wire::native::{self, EVERYBODY, FRAME_LIMIT, Frame, Refusal};
 use bowline::{
     Answer as Said, Arrival, DeliveryId, Frame as Word, Head, MessageId, Nack, RequestId, ResumeRefusal, Seq, Verdict,
@@ -28,7 +28,12 @@ type Waiting = (SessionId, RequestId, Receiver<Answer>);
 
 impl<W: HubWire> Engine<W> {
     /// The application has said whether a native client may come in.
-    pub(in crate::hub) fn called(&mut self, line: &Arc<Line<W>>, hello: &Hello, admission: Result<Admission, Why>) {
+    pub(in crate::hub) fn called(
+        &mut self,
+        line: &Arc<Line<W>>,
+        hello: &Hello,
+        admission: Result<Admission, CloseReason>,
+    ) {
         let vote = match admission {
             Ok(Admission::Accept { .. }) => match self.may(hello, line.peer()) {
                 Ok(known) => {
@@ -37,10 +42,10 @@ impl<W: HubWire> Engine<W> {
                 }
                 Err(refusal) => {
                     line.lock().refused = Some(refusal);
-                    Vote::Refuse(Why::Impostor)
+                    Vote::Refuse(CloseReason::Impostor)
                 }
             },
-            Ok(Admission::Refuse(_)) => Vote::Refuse(Why::Unknown),
+            Ok(Admission::Refuse(_)) => Vote::Refuse(CloseReason::Unknown),
             Ok(Admission::Later(after)) => Vote::Later(after),
             Err(why) => Vote::Refuse(why),
         };
@@ -69,7 +74,7 @@ impl<W: HubWire> Engine<W> {
         let known = match self.may(hello, Some(peer)) {
             Ok(known) => known,
             Err(refusal) => {
-                self.counters.refuse(Why::Impostor);
+                self.counters.refuse(CloseReason::Impostor);
                 return hub::refused(refusal);
             }
         };
@@ -82,9 +87,9 @@ impl<W: HubWire> Engine<W> {
                 let welcome = self.native_welcome(session, resumed, reason, proven).unwrap_or_default();
                 Answer { body: Some(("application/json", welcome.into())), ..Answer::OK }
             }
-            Err(Denied { why, after }) => {
+            Err(Denied { why, retry_after: after }) => {
                 self.counters.refuse(why);
-                hub::refusal(why).map_or_else(|| super::denied(Denied { why, after }), hub::refused)
+                hub::refusal(why).map_or_else(|| super::denied(Denied { why, retry_after: after }), hub::refused)
             }
         }
     }
@@ -284,7 +289,7 @@ impl<W: HubWire> Engine<W> {
             None => return Err(Answer::status(404)),
         }
         if self.held_bytes > HELD_BYTES {
-            return Err(super::denied(Denied { why: Why::Full, after: Duration::from_secs(1) }));
+            return Err(super::denied(Denied { why: CloseReason::Full, retry_after: Duration::from_secs(1) }));
         }
         let takes = (self.takes)(&content.kind);
         let now = self.now();
@@ -382,7 +387,7 @@ impl<W: HubWire> Engine<W> {
                 }
                 let text = hub::text(&Frame::Refused { reason: Refusal::Auth });
                 self.write(line, Wire::Text(text));
-                self.machine.refuse(self.now(), line.conn(), Why::Unknown);
+                self.machine.refuse(self.now(), line.conn(), CloseReason::Unknown);
             }
             // It goes on as it was, and asks again when it likes.
             Admission::Later(_) => {}
@@ -466,7 +471,7 @@ impl<W: HubWire> Parcel<W> {
 
 /// The last word to a native peer before its close frame.
 pub(super) fn farewell(
-    why: Why,
+    why: CloseReason,
     after: Duration,
     refused: Option<Refusal>,
     known: bool,
@@ -475,7 +480,7 @@ pub(super) fn farewell(
     let refusal = refused.or_else(|| hub::refusal(why));
     match refusal {
         Some(reason) if !known => Some(hub::text(&Frame::Refused { reason })),
-        _ if why == Why::Draining => Some(hub::text(&Frame::Reconnect { after, window })),
+        _ if why == CloseReason::Draining => Some(hub::text(&Frame::Reconnect { after, window })),
         _ => None,
     }
 }

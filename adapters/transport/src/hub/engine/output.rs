@@ -8,7 +8,7 @@ use crate::hub::wire::{Farewell, Gap, HubWire, Text};
 use crate::hub::{Action, Event};
 use crate::node::Settlement;
 use crate::socket::Wrote;
-use bowline::hub::{ConnId, HubEvent, HubOutput, Position, SessionId, Start, TopicName, Why};
+use bowline::hub::{CloseReason, ConnId, HubEvent, HubOutput, Position, SessionId, Start, TopicName};
 use bowline::wire::native::SUBPROTOCOL;
 use bowline::{Event as Word, Frame, HttpOutcome, Instant, Reason, Verdict};
 use core::time::Duration;
@@ -142,7 +142,7 @@ impl<W: HubWire> Engine<W> {
         self.effects.push(Effect::Tell(Event::Connected { peer: peer.clone(), resumed }));
     }
 
-    fn close(&mut self, conn: ConnId, why: Why, after: Duration) {
+    fn close(&mut self, conn: ConnId, why: CloseReason, after: Duration) {
         let Some(line) = self.line(conn) else {
             // Let in, but not a WebSocket yet.
             self.counters.refuse(why);
@@ -225,8 +225,8 @@ impl<W: HubWire> Engine<W> {
             HubEvent::Ended { session, why, .. } => {
                 let account = self.accounts.get(session.place()).and_then(Option::as_ref);
                 // A guest was dismissed for having gone.
-                let why = if account.is_some_and(|account| account.guest) && why == Why::Dismissed {
-                    Why::Expired
+                let why = if account.is_some_and(|account| account.guest) && why == CloseReason::Dismissed {
+                    CloseReason::Expired
                 } else {
                     why
                 };
