@@ -248,4 +248,20 @@ plant U4 "a session goes on being told present after its end" core/src/hub/turn.
     's/^            self\.member_leaves\(key\);//' $unit hub
 plant G9 "the age of what topics hold is not announced" core/src/hub/mod.rs 's/, log, topics, drain\]/, log, drain]/' $unit hub
 
+# What is told of an ending is decided beside the core.
+told='cargo test -q -p bowline-transport --features hub --lib'
+explanation=adapters/transport/src/explanation.rs
+plant E1 "a resolver that is silent is taken for one that says no" $explanation \
+    's/if for_now \{ Reason::LookupFailed \}/if false { Reason::LookupFailed }/' $told e1_
+plant E1 "an answer of a go-between is the peer's" adapters/transport/src/http/answer.rs \
+    's/\} else if of_a_go_between\(status, headers\) \{/} else if false {/' $told e1_
+plant E2 "a peer writes into the terminal" $explanation 's/if c\.is_control\(\) \|\| is_invisible\(c\)/if false/' $told e2_
+plant E2 "a text has any length" $explanation 's/let most = Excerpt::LONGEST - REST\.len\(\);/let most = line.len();/' $told e2_
+plant E2 "the beginning of a secret is left at the cut" $explanation \
+    's/if let Some\(kept\) = text\.strip_suffix\(REST\)/if let Some(kept) = None::<\&str>/' $told e2_
+plant E3 "what was said is not told" adapters/transport/src/engine.rs \
+    's/Event::Down \{ reason, \.\. \} => self\.websocket\.failed\(reason\)/Event::Down { .. } => None/' $told e3_
+plant E4 "whom nobody was told of is forgotten" adapters/transport/src/hub/tell_limit.rs \
+    's/self\.untold = self\.untold\.saturating_add\(1\);//' $told e4_
+
 [ $missed = 0 ] && echo "all caught" || { echo "$missed not caught"; exit 1; }

@@ -939,10 +939,12 @@ impl<W: Wire> Engine<W> {
             Path::Http => &self.http,
         };
         let status = self.session.path_status(path);
+        // The event that clears it may still be under way.
+        let works = path == Path::WebSocket && self.session.state() == State::Up;
         PathReport {
             last: record.last.clone(),
             next_attempt: status.next_attempt.and_then(|at| self.clock.system(at)),
-            failing_since: record.failing_since,
+            failing_since: record.failing_since.filter(|_| !works),
             blocked_since: status.blocked_since.and_then(|at| self.clock.system(at)),
         }
     }

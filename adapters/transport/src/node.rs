@@ -736,3 +736,45 @@ impl<W: Wire> Drop for Gone<'_, W> {
         self.node.with(|engine| engine.request_gone(self.request));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn e3_what_was_said_comes_with_the_event_and_stays_in_the_status() {
+        let setup = Setup::api_node("ws://127.0.0.1:1/?token=open-sesame").unwrap().seed(7);
+        let node = Node::new(&setup, || ()).unwrap();
+        let mut actions = Vec::new();
+        node.turn(&mut actions);
+        let Some(Action::Dial { link }) = actions.pop() else { panic!("it dials") };
+        let said = Explanation::with(Reason::Status(403), "no open-sesame here");
+        node.dialed(link, Err((said, RetryHint::NONE)));
+        node.turn(&mut actions);
+        let told = core::iter::from_fn(|| node.events().try_recv().ok()).find_map(|told| told.explanation()).unwrap();
+        assert_eq!((told.reason, told.text.as_ref().unwrap().as_str()), (Reason::Status(403), "no *** here"));
+        let status = node.status().websocket;
+        assert_eq!(status.last, Some(told));
+        assert!(status.failing_since.is_some() && status.next_attempt.is_some());
+    }
+
+    #[test]
+    fn e3_a_failed_request_is_told_and_a_message_that_was_abandoned_says_why() {
+        let setup = Setup::ml_node("127.0.0.1:0").unwrap().fallback("http://127.0.0.1:1").unwrap();
+        let node = Node::new(&setup.configure(|config| config.route.grace = Duration::ZERO), || ()).unwrap();
+        let receipt = node.try_send(&Kind::Generated, r#"{"node_id":3}"#, Policy::DEFAULT).unwrap();
+        let mut actions = Vec::new();
+        while actions.is_empty() {
+            node.turn(&mut actions);
+        }
+        let Some(Action::Post { call, .. }) = actions.pop() else { panic!("it posts") };
+        node.posted(call, &Posted::Unreached(Explanation::with(Reason::NoSuchName, "no such host")));
+        node.turn(&mut actions);
+        let told = core::iter::from_fn(|| node.events().try_recv().ok()).find_map(|told| told.explanation()).unwrap();
+        assert_eq!(told.to_string(), "no such name: check the name in the URL (no such host)");
+        assert_eq!(node.status().http.last, Some(told));
+        node.close(Duration::ZERO);
+        node.turn(&mut actions);
+        assert_eq!(receipt.wait().reason, Some(Reason::NoSuchName));
+    }
+}

@@ -42,7 +42,7 @@ use super::canonical::{self, Uncanonical};
 use super::timestamp::Timestamp;
 
 pub use decode::{Malformed, decode, message, prediction_id};
-pub use encode::{Stamp, Unsigned, encode_error, encode_refusal};
+pub use encode::{Stamp, Unsigned, encode_error, encode_member_error, encode_refusal};
 
 /// The WebSocket endpoint of a validator, on the port of its axon.
 pub const PATH: &str = "/ws";

@@ -11,7 +11,7 @@ mod client;
 use bowline::Outcome;
 use bowline::wire::bettensor;
 use bowline_smol::hub::{
-    Admission, Confirmation, Duplicate, Event, Hotkey, Hub, HubSetup, Publish, Rate, Target, Validator,
+    Admission, CloseReason, Confirmation, Duplicate, Event, Hotkey, Hub, HubSetup, Publish, Rate, Target, Validator,
 };
 use client::*;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -185,15 +185,27 @@ fn fault_7_replayed_nonces_stolen_identities_and_forged_messages_are_told_and_no
         bettensor::Unsigned::message(stamp, &bettensor::Kind::Prediction, r#"{"prediction_id":"p-8"}"#).unwrap()
     });
     let unsigned = r#"{"type":"prediction","sender":"5Grw","data":{"prediction_id":"p-6"}}"#.to_owned();
-    for bad in [first, stolen, forged, pretended, posed, unsigned, "[]".into(), "no json".into()] {
+    for (bad, member, id) in [
+        (first, "nonce", "p-1"),
+        (stolen, "sender", "p-2"),
+        (forged, "signature", "p-4"),
+        (pretended, "signature", "p-5"),
+        (posed, "sender", "p-8"),
+        (unsigned, "signature", "p-6"),
+        (r#"{"type":"prediction","data":{"prediction_id":"p-9"}}"#.into(), "sender", "p-9"),
+        ("[]".into(), "", ""),
+        ("no json".into(), "", ""),
+    ] {
         miner.send(bad.clone());
         let said: Value = serde_json::from_str(&miner.text()).unwrap();
         assert_eq!((&said["type"], said["signature"].is_null()), (&"error".into(), true), "{bad}");
         assert_eq!(said["message"], "Invalid message signature or structure", "{bad}");
+        let named = |name: &str| said[name].as_str().unwrap_or_default().to_owned();
+        assert_eq!((named("member").as_str(), named("prediction_id").as_str()), (member, id), "E4: {bad}");
     }
     assert!(miner.predict("p-7").success(), "the connection lives");
     assert_eq!(*seen.lock().unwrap(), ["p-1", "p-7"]);
-    assert_eq!((hub.counters().malformed, hub.stats().replays), (8, 1));
+    assert_eq!((hub.counters().malformed, hub.stats().replays), (9, 1));
 }
 
 #[test]
@@ -794,6 +806,46 @@ fn events_say_who_came_and_went() {
         let gone = |event: &Event<Hotkey>| matches!(event, Event::Disconnected { peer: whose, .. } if *whose == hotkey);
         assert!(block("its end", events.find(gone)).is_some());
     }
+}
+
+/// Whoever is turned away is counted, and told up to a limit, with the address and the name it gave.
+#[test]
+fn e4_the_application_is_told_whom_the_hub_turned_away_and_why() {
+    let (hub, _) = hub_with(|setup| setup.authorize(|_| Admission::unregistered()));
+    let mut events = hub.events();
+    let mut next = || {
+        let turned_away = |event: &Event<Hotkey>| matches!(event, Event::TurnedAway { .. });
+        block("somebody turned away", events.find(turned_away)).unwrap()
+    };
+    let here = Some(core::net::IpAddr::from([127, 0, 0, 1]));
+    let hotkey = keys(1).hotkey();
+    assert_eq!(post(hub.address(), &prediction(&keys(1), "p-1")).status, 403);
+    let Event::TurnedAway { address, peer, why, text, untold } = next() else { unreachable!() };
+    assert_eq!((address, peer, why, untold), (here, Some(hotkey), CloseReason::Unknown, 0));
+    assert!(text.is_some(), "what the application said of it");
+    let forged = prediction(&keys(1), "p-3").replace("p-3", "p-4");
+    assert_eq!(post(hub.address(), &forged).status, 401);
+    let Event::TurnedAway { address, why, .. } = next() else { unreachable!() };
+    assert_eq!((address, why), (here, CloseReason::Impostor));
+    let mut miner = Client::open(hub.address(), keys(1));
+    miner.send(auth(&keys(1)));
+    let refusal = miner.text();
+    assert!(refusal.contains("error"), "{refusal}");
+    assert_eq!(miner.closed().code, 1008);
+    let Event::TurnedAway { address, peer, why, .. } = next() else { unreachable!() };
+    assert_eq!((address, peer, why), (here, Some(hotkey), CloseReason::Unknown));
+    // Many more: not all are told, but all are counted.
+    let before: u64 = hub.counters().refused.iter().sum();
+    for n in 0..60 {
+        let status = post(hub.address(), &prediction(&keys(1), &format!("q-{n}"))).status;
+        assert!(matches!(status, 403 | 429), "{status}");
+    }
+    assert_eq!(hub.counters().refused.iter().sum::<u64>(), before + 60);
+    let mut told = 0;
+    while let Some(Some(event)) = block("one told", smol::future::poll_once(events.next())) {
+        told += u64::from(matches!(event, Event::TurnedAway { .. }));
+    }
+    assert!((1..50).contains(&told), "limited in rate: {told}");
 }
 
 #[test]

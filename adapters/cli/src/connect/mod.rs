@@ -40,18 +40,23 @@ every line exactly one line comes out, when its end is known:
   {\"event\":\"refused\",\"line\":2,\"prediction_id\":\"…\",\"why\":\"…\"}
 
 `outcome` is delivered, rejected (the validator said no), expired or abandoned
-(it ended first; the validator may or may not have it); a refused line was
-never accepted. `line` counts the lines of the input from 1. (Each event is
+(it ended first; the validator may or may not have it); with it may come why, as
+in a down line. A refused line was never accepted. `line` counts the lines of the input from 1. (Each event is
 one line; they are broken here to be read.) Between them come
 
   {\"event\":\"start\",\"profile\":\"bettensor\",\"hotkey\":\"5…\",\"address\":null}
   {\"event\":\"message\",\"type\":\"game_update\",\"data\":{…},\"path\":\"websocket\"}
   {\"event\":\"state\",\"from\":\"handshaking\",\"to\":\"up\"}
   {\"event\":\"path\",\"from\":\"websocket\",\"to\":\"http\"}
-  {\"event\":\"down\",\"reason\":\"refused\"}
+  {\"event\":\"down\",\"reason\":\"the peer speaks TLS\",\"by\":\"peer\",
+   \"said\":\"text/html: …\",\"advice\":\"use wss:// or https://\"}
+  {\"event\":\"request_failed\",…}                 as down, of a request
   {\"event\":\"complaint\",\"total\":1,\"message\":\"…\"}
 
-and the last line is
+`reason` says what happened and `by` whose word or doing it is: peer,
+go-between, resolver, TLS, system, this side. `said` is what that one said: 256
+bytes at most, secrets masked. `advice` is there where one is known; stderr has
+it, too, once in ten minutes. The last line is
 
   {\"event\":\"end\",\"accepted\":9,\"delivered\":8,\"rejected\":1,\"expired\":0,
    \"abandoned\":0,\"refused\":0,\"messages\":3,\"completed\":2,\"declined\":0,

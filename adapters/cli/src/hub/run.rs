@@ -19,6 +19,7 @@ use crate::pipe::{self, Line, Out};
 use crate::words;
 use bowline::Outcome;
 use bowline::wire::bettensor;
+use bowline_smol::Excerpt;
 use bowline_smol::Hotkey;
 use bowline_smol::hub::{Confirmation, Delivery, Event, Hub, HubSetup, Publish, Receipt, Validator};
 use core::time::Duration;
@@ -354,6 +355,12 @@ impl Shared {
                 // Only native peers are numbered, and there are none here.
                 Event::Gap { .. } => continue,
                 Event::Ended { peer: hotkey, why } => about("ended", hotkey).field("why", why.to_string()),
+                Event::TurnedAway { address, peer, why, text, untold } => Line::event("turned_away")
+                    .field("address", address.map(|address| address.to_string()))
+                    .field("hotkey", peer.map(|hotkey| hotkey.to_string()))
+                    .field("reason", why.to_string())
+                    .maybe("said", text.as_ref().map(Excerpt::as_str))
+                    .field("untold", untold),
                 Event::Fleet { http } => Line::event("fleet").field("http", http),
                 Event::Presence { .. } | Event::Drained { .. } => continue,
             };

@@ -18,10 +18,12 @@ use super::line::{self, Door, Frame, Item, Line, Stage};
 use super::message::{Message, Ticket};
 use super::metrics::Counters;
 use super::native::longest;
+use super::request::number;
+use super::tell_limit::TellLimit;
 use super::wire::{Complaint, Farewell, HubWire, Said, Text, Wish};
 use super::{Action, Admission, Event, Refused, SessionInfo};
 use crate::clock::Clock;
-use crate::explanation::Explanation;
+use crate::explanation::{Excerpt, Explanation};
 use crate::http::{Answer, Posted, Target};
 use crate::node::{Settlement, Stream};
 use crate::setup::{SetupError, random};
@@ -29,11 +31,12 @@ use account::{Account, Asking};
 use async_channel::{Receiver, Sender};
 use bowline::hub::{
     CloseReason, ConnId, Denied, Grows, Health, Heard as Outcome, Hub as Machine, HubConfig, HubStats, Identity,
-    Position, Publish, Sent, SessionId, Stamp, Start, TopicFilter, TopicHealth, TopicName, Verdict as Vote,
+    Position, Publish, Replayed, Sent, SessionId, Stamp, Start, TopicFilter, TopicHealth, TopicName, Verdict as Vote,
 };
 use bowline::wire::KeyedHash;
 use bowline::wire::native::FRAME_LIMIT;
 use bowline::{DeliveryId, Instant, Origin, Policy, PostId, RequestId, Seq, Verdict};
+use core::net::IpAddr;
 use core::time::Duration;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
@@ -178,6 +181,7 @@ pub(super) struct Engine<W: HubWire> {
     /// When the adapter will call by itself.
     armed: Option<Instant>,
     pub(super) drained: Option<u64>,
+    told: TellLimit,
     pub(super) counters: Counters,
     pub(super) effects: Vec<Effect<W>>,
 }
@@ -215,6 +219,7 @@ impl<W: HubWire> Engine<W> {
             remembered: config.get().session.inbox.capacity,
             armed: None,
             drained: None,
+            told: TellLimit::default(),
             counters: Counters::default(),
             effects: Vec::new(),
         })
@@ -259,37 +264,52 @@ impl<W: HubWire> Engine<W> {
 
     pub(super) fn connect(
         &mut self,
-        address: u64,
+        address: IpAddr,
         path: &'static str,
         subprotocol: Option<&'static str>,
     ) -> Result<ConnId, Denied> {
-        let admitted = self.machine.connect(self.now(), address);
+        let admitted = self.machine.connect(self.now(), number(address));
         match admitted {
             Ok(conn) => {
                 grow(&mut self.lines, conn.place());
                 if let Some(slot) = self.lines.get_mut(conn.place()) {
-                    *slot = Some(Door { conn, path, subprotocol, line: None });
+                    *slot = Some(Door { conn, address, path, subprotocol, line: None });
                 }
             }
-            Err(denied) => self.counters.refuse(denied.why),
+            Err(denied) => self.turned_away(Some(address), None, denied.why, None),
         }
         admitted
     }
 
-    pub(super) fn knock(&mut self, address: u64) -> Result<(), Denied> {
-        let knocked = self.machine.knock(self.now(), address);
+    pub(super) fn knock(&mut self, address: IpAddr) -> Result<(), Denied> {
+        let knocked = self.machine.knock(self.now(), number(address));
         if let Err(denied) = knocked {
-            self.counters.refuse(denied.why);
+            self.turned_away(Some(address), None, denied.why, None);
         }
         knocked
     }
 
-    pub(super) fn shake(&mut self, address: u64) -> Result<(), Denied> {
-        let shaken = self.machine.shake(self.now(), address);
+    pub(super) fn shake(&mut self, address: IpAddr) -> Result<(), Denied> {
+        let shaken = self.machine.shake(self.now(), number(address));
         if let Err(denied) = shaken {
-            self.counters.refuse(denied.why);
+            self.turned_away(Some(address), None, denied.why, None);
         }
         shaken
+    }
+
+    /// Counts whom the hub turned away, and tells the application of it unless it was told of others just now.
+    pub(super) fn turned_away(
+        &mut self,
+        address: Option<IpAddr>,
+        peer: Option<&W::Peer>,
+        why: CloseReason,
+        text: Option<Excerpt>,
+    ) {
+        self.counters.refuse(why);
+        if let Some(untold) = self.told.next(self.clock.now()) {
+            let event = Event::TurnedAway { address, peer: peer.cloned(), why, text, untold };
+            self.effects.push(Effect::Tell(event));
+        }
     }
 
     pub(super) fn accepted(&mut self, conn: ConnId, stream: Box<dyn Stream>, early: &[u8]) -> Option<Arc<Line<W>>> {
@@ -380,7 +400,9 @@ impl<W: HubWire> Engine<W> {
         }
         let malformed = head == bowline::Head::Malformed;
         match self.machine.received(now, wall, conn, head, bytes, heard.stamp) {
-            Outcome::Noted | Outcome::Replayed(_) if malformed => self.misunderstood(line, heard.reply),
+            Outcome::Noted | Outcome::Replayed(_) if malformed => {
+                self.misunderstood(line, heard.reply, Complaint::Malformed)
+            }
             Outcome::Noted => {
                 let granted = wish.and_then(|(on, wish)| self.wish(line, on, wish));
                 let status = if asks { self.status(line) } else { None };
@@ -388,7 +410,11 @@ impl<W: HubWire> Engine<W> {
                     self.reply(line, reply);
                 }
             }
-            Outcome::Replayed(_) => self.misunderstood(line, None),
+            Outcome::Replayed(why) => {
+                let member = if why == Replayed::Seen { "nonce" } else { "timestamp" };
+                let id = content.as_ref().and_then(|content| content.id.as_deref());
+                self.misunderstood(line, None, Complaint::Member { member, id });
+            }
             Outcome::Limited => self.complain(line, Complaint::TooMuch),
             Outcome::Arrival(session, arrival) => {
                 if let Some(content) = content {
@@ -421,11 +447,11 @@ impl<W: HubWire> Engine<W> {
         self.wire.status(line.peer()?, &topics, line.since(), self.machine.health().connections)
     }
 
-    fn misunderstood(&mut self, line: &Arc<Line<W>>, reply: Option<Text>) {
+    fn misunderstood(&mut self, line: &Arc<Line<W>>, reply: Option<Text>, complaint: Complaint<'_>) {
         self.counters.misunderstood(self.clock.now());
         match reply {
             Some(reply) => self.reply(line, reply),
-            None => self.complain(line, Complaint::Malformed),
+            None => self.complain(line, complaint),
         }
     }
 

@@ -19,6 +19,7 @@ use crate::socket::{Incoming, Socket};
 use bowline::hub::{ConnId, Stamp};
 use bowline::wire::native::{FRAME_LIMIT, Refusal, SUBPROTOCOL};
 use bowline::{Head, Reason};
+use core::net::IpAddr;
 use core::panic::AssertUnwindSafe;
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::borrow::Cow;
@@ -63,6 +64,8 @@ pub struct Line<W: HubWire> {
 /// A connection that was let in, and its line as soon as it is a WebSocket.
 pub(super) struct Door<W: HubWire> {
     pub(super) conn: ConnId,
+    /// Where it comes from.
+    pub(super) address: IpAddr,
     /// The last part of the path at which it was asked for.
     pub(super) path: &'static str,
     pub(super) subprotocol: Option<&'static str>,

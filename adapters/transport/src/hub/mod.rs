@@ -34,6 +34,7 @@ mod native;
 mod questions;
 mod request;
 mod setup;
+mod tell_limit;
 mod types;
 #[cfg(feature = "sr25519")]
 mod validator;

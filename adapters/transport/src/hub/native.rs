@@ -16,14 +16,17 @@
 
 use super::engine::denied;
 use super::line::Line;
+use super::request::number;
 use super::setup::Deciding;
 use super::wire::{Content, HubWire, Text};
 use super::{Admission, Hub};
+use crate::explanation::Excerpt;
 use crate::http::{Answer, Bytes, Callback};
 use bowline::hub::{CloseReason, Denied, Start, TopicFilter};
 use bowline::wire::KeyedHash;
 use bowline::wire::native::{self, Frame, Refusal, Since};
 use bowline::{Beat, Greeting, Head, MessageId, Nack, ResumeRefusal, Seq};
+use core::net::IpAddr;
 use core::time::Duration;
 use std::sync::Arc;
 
@@ -302,9 +305,9 @@ impl<W: HubWire> Hub<W> {
     }
 
     /// For whatever is asked below `/bowline/1/`.
-    pub(super) async fn native_request(&self, address: u64, callback: Callback) -> Answer {
-        if let Err(after) = self.forgers.may(self.clock.now(), address) {
-            return self.refuse(CloseReason::Rate, after);
+    pub(super) async fn native_request(&self, address: IpAddr, callback: Callback) -> Answer {
+        if let Err(after) = self.forgers.may(self.clock.now(), number(address)) {
+            return self.refuse(address, None, CloseReason::Rate, after);
         }
         match callback.path {
             native::HELLO => self.hello(address, &callback.body).await,
@@ -325,34 +328,36 @@ impl<W: HubWire> Hub<W> {
         }
     }
 
-    async fn hello(&self, address: u64, body: &Bytes) -> Answer {
+    async fn hello(&self, address: IpAddr, body: &Bytes) -> Answer {
         let Some(hello) = Hello::read(body) else { return Answer::error(400, "no hello") };
         let Some(peer) = self.wire().named(&hello.caller.cid) else {
+            self.with(|engine| engine.turned_away(Some(address), None, CloseReason::Unknown, None));
             return refused(Refusal::Auth);
         };
         let question = self.questions.open(peer.clone());
         let answer = match self.call(hello.caller.clone()).await {
             Admission::Accept { .. } => self.with(|engine| match question.stands() {
-                true => engine.greeted(&hello, &peer),
+                true => engine.greeted(address, &hello, &peer),
                 false => {
-                    engine.counters.refuse(CloseReason::Dismissed);
+                    engine.turned_away(Some(address), Some(&peer), CloseReason::Dismissed, None);
                     denied(Denied { why: CloseReason::Dismissed, retry_after: Duration::ZERO })
                 }
             }),
-            Admission::Refuse(_) => {
-                self.lock().counters.refuse(CloseReason::Unknown);
+            Admission::Refuse(why) => {
+                let said = Excerpt::new(&*why);
+                self.with(|engine| engine.turned_away(Some(address), Some(&peer), CloseReason::Unknown, said));
                 refused(Refusal::Auth)
             }
-            Admission::Later(after) => self.refuse(CloseReason::Later, after),
+            Admission::Later(after) => self.refuse(address, Some(&peer), CloseReason::Later, after),
         };
         if answer.status == 403 {
             // A secret, or a token, that nobody knows: guessed, perhaps.
-            self.forgers.caught(self.clock.now(), address);
+            self.forgers.caught(self.clock.now(), number(address));
         }
         answer
     }
 
-    async fn ask(&self, address: u64, callback: &Callback, asked: Request<'_>) -> Answer {
+    async fn ask(&self, address: IpAddr, callback: &Callback, asked: Request<'_>) -> Answer {
         let (Some(cid), Some(token)) = (&callback.client, &callback.bearer) else {
             return Answer::error(401, "Bowline-Client and a token are needed");
         };
@@ -365,7 +370,7 @@ impl<W: HubWire> Hub<W> {
             };
             let asked = match asked {
                 Request::Message { seq, una, id, content } => {
-                    engine.native_message(session, &peer, (seq, una, id), content, bytes)
+                    engine.native_message(address, session, &peer, (seq, una, id), content, bytes)
                 }
                 Request::Poll(poll) => engine.native_poll(session, poll),
             };
@@ -378,7 +383,8 @@ impl<W: HubWire> Hub<W> {
             }
             Err((forged, answer)) => {
                 if forged {
-                    self.forgers.caught(self.clock.now(), address);
+                    self.forgers.caught(self.clock.now(), number(address));
+                    self.with(|engine| engine.turned_away(Some(address), Some(&peer), CloseReason::Impostor, None));
                 }
                 answer
             }

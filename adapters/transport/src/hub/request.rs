@@ -14,6 +14,7 @@ use super::questions::Question;
 use super::setup::{Deciding, Page};
 use super::wire::{Complaint, HubWire, Letter, Misread, Said};
 use super::{Admission, Hub};
+use crate::explanation::Excerpt;
 use crate::http::{Answer, Callback, Limits, Routes, Target};
 use async_lock::Semaphore;
 use bowline::RequestId;
@@ -37,7 +38,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// ```
 #[derive(Debug)]
 pub struct Visit {
-    address: u64,
+    address: IpAddr,
     admitted: Mutex<Option<ConnId>>,
 }
 
@@ -45,13 +46,13 @@ impl Visit {
     /// From this address.
     #[must_use]
     pub const fn new(address: IpAddr) -> Self {
-        Self { address: number(address), admitted: Mutex::new(None) }
+        Self { address, admitted: Mutex::new(None) }
     }
 
     /// What stands for where it comes from: an address of version 4, or a network of version 6.
     #[must_use]
     pub const fn origin(&self) -> u64 {
-        self.address
+        number(self.address)
     }
 
     /// The connection as which it was let in, if it was.
@@ -62,7 +63,7 @@ impl Visit {
 }
 
 /// A number that stands for an address: one of version 4, or the network of one of version 6.
-const fn number(address: IpAddr) -> u64 {
+pub(super) const fn number(address: IpAddr) -> u64 {
     match address {
         IpAddr::V4(four) => four.to_bits() as u64,
         IpAddr::V6(six) => match six.to_ipv4_mapped() {
@@ -145,16 +146,16 @@ impl<W: HubWire> Hub<W> {
         }
     }
 
-    async fn message(&self, address: u64, callback: Callback) -> Answer {
-        if let Err(after) = self.forgers.may(self.clock.now(), address) {
-            return self.refuse(CloseReason::Rate, after);
+    async fn message(&self, address: IpAddr, callback: Callback) -> Answer {
+        if let Err(after) = self.forgers.may(self.clock.now(), number(address)) {
+            return self.refuse(address, None, CloseReason::Rate, after);
         }
         let Letter { peer, heard } = match self.wire().letter(self.names(), &callback.body) {
             Ok(letter) => letter,
             Err(Misread::Malformed(why)) => return Answer::error(400, why),
             Err(Misread::Forged) => {
-                self.forgers.caught(self.clock.now(), address);
-                return self.refuse(CloseReason::Impostor, Duration::ZERO);
+                self.forgers.caught(self.clock.now(), number(address));
+                return self.refuse(address, None, CloseReason::Impostor, Duration::ZERO);
             }
         };
         let content = match heard.said {
@@ -174,7 +175,7 @@ impl<W: HubWire> Hub<W> {
             && self.lock().health().draining
             && let Err(refused) = self.with(|engine| engine.adopt(&peer, None))
         {
-            return self.refuse(refused.why, refused.after);
+            return self.refuse(address, Some(&peer), refused.why, refused.retry_after);
         }
         if trust != Trust::Fresh {
             let asked = self.questions.open(peer.clone());
@@ -185,17 +186,18 @@ impl<W: HubWire> Hub<W> {
                     if trust == Trust::Old {
                         self.dismiss(&peer);
                     }
-                    self.lock().counters.refuse(CloseReason::Unknown);
+                    let said = Excerpt::new(&*why);
+                    self.with(|engine| engine.turned_away(Some(address), Some(&peer), CloseReason::Unknown, said));
                     return Answer::error(403, why);
                 }
                 // What it said last holds until it can say more.
                 Admission::Later(_) if trust == Trust::Old => {}
-                Admission::Later(after) => return self.refuse(CloseReason::Later, after),
+                Admission::Later(after) => return self.refuse(address, Some(&peer), CloseReason::Later, after),
             }
             question = Some(asked);
         }
         let id = content.id.clone();
-        let answer = self.take(peer, receiver, question, content, callback.body.len(), heard.stamp).await;
+        let answer = self.take(address, peer, receiver, question, content, callback.body.len(), heard.stamp).await;
         match answer.error {
             Some(why) if answer.status == 422 => self.rejected(422, id.as_deref(), why),
             error => Answer { error, ..answer },
@@ -210,8 +212,10 @@ impl<W: HubWire> Hub<W> {
         }
     }
 
+    #[expect(clippy::too_many_arguments, reason = "what was found out about one request")]
     async fn take(
         &self,
+        address: IpAddr,
         peer: W::Peer,
         receiver: Option<Target>,
         question: Option<Question<'_, W::Peer>>,
@@ -222,10 +226,10 @@ impl<W: HubWire> Hub<W> {
         let (bytes, id) = (u32::try_from(bytes).unwrap_or(u32::MAX), self.id(&content));
         let taken = self.with(|engine| {
             if question.as_ref().is_some_and(|question| !question.stands()) {
-                engine.counters.refuse(CloseReason::Dismissed);
+                engine.turned_away(Some(address), Some(&peer), CloseReason::Dismissed, None);
                 return Err(denied(Denied { why: CloseReason::Dismissed, retry_after: Duration::ZERO }));
             }
-            engine.request(peer, receiver, content, id, bytes, stamp)
+            engine.request(address, peer, receiver, content, (id, bytes), stamp)
         });
         // It is answered; the application may take as long as it likes.
         drop(question);
@@ -238,8 +242,8 @@ impl<W: HubWire> Hub<W> {
         }
     }
 
-    pub(super) fn refuse(&self, why: CloseReason, after: Duration) -> Answer {
-        self.lock().counters.refuse(why);
+    pub(super) fn refuse(&self, address: IpAddr, peer: Option<&W::Peer>, why: CloseReason, after: Duration) -> Answer {
+        self.with(|engine| engine.turned_away(Some(address), peer, why, None));
         denied(Denied { why, retry_after: after })
     }
 

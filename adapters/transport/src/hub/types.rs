@@ -9,6 +9,7 @@ use async_channel::Receiver;
 use bowline::hub::{BadTopic, CloseReason, ConnId, SessionId, TopicName, TopicsFull};
 use bowline::{HttpTimeouts, MessageId, Outcome, PostId, Reason, Refusal};
 use core::fmt;
+use core::net::IpAddr;
 use core::pin::Pin;
 use core::time::Duration;
 use std::borrow::Cow;
@@ -115,6 +116,20 @@ pub enum Event<P> {
         present: bool,
         /// How many are.
         subscribers: u32,
+    },
+    /// A connection or a request was turned away. Sixteen at once are told, then one a second; each is counted, in
+    /// [`Counters::refused`](super::Counters::refused) (rule E4).
+    TurnedAway {
+        /// Where it came from, if that is known.
+        address: Option<IpAddr>,
+        /// Who it said it was, if it came so far; nothing proves it.
+        peer: Option<P>,
+        /// Why.
+        why: CloseReason,
+        /// What the application said of it.
+        text: Option<Excerpt>,
+        /// So many more were turned away and not told since the last that was.
+        untold: u64,
     },
     /// So few are connected that those who are not are served by HTTP; or enough again (rule P8).
     Fleet {

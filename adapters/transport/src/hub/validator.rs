@@ -67,6 +67,13 @@ impl Validator {
         self.keys.seal(|stamp| Unsigned::error(stamp, message)).into()
     }
 
+    /// What a miner is told of a frame that is not what it should be: which member, of which prediction.
+    fn malformed(member: Option<&str>, frame: &[u8]) -> Heard {
+        let id = concerned(frame);
+        let error = bettensor::encode_member_error(BAD_MESSAGE, member, id.as_deref(), now());
+        Heard { reply: Some(error.into()), ..Heard::MALFORMED }
+    }
+
     /// The message in an envelope, or what is wrong with it.
     fn content(envelope: &Envelope<'_>, whole: &Bytes) -> Result<Content, &'static str> {
         let id = bettensor::prediction_id(envelope.data).ok();
@@ -116,11 +123,15 @@ impl HubWire for Validator {
     }
 
     fn read(&self, names: &KeyedHash, peer: &Hotkey, text: &Bytes) -> Heard {
-        let Ok(Frame::Envelope(envelope)) = bettensor::decode(text) else { return Heard::MALFORMED };
-        let ours = envelope.sender.parse::<Hotkey>().is_ok_and(|sender| sender == *peer);
-        let Some(stamp) = Some(()).filter(|()| ours).and_then(|()| sealed(&envelope, peer, names)) else {
-            return Heard::MALFORMED;
+        let envelope = match bettensor::decode(text) {
+            Ok(Frame::Envelope(envelope)) => envelope,
+            Ok(_) => return Self::malformed(None, text),
+            Err(why) => return Self::malformed(why.member(), text),
         };
+        if envelope.sender.parse::<Hotkey>().is_ok_and(|sender| sender != *peer) {
+            return Self::malformed(Some("sender"), text);
+        }
+        let Some(stamp) = sealed(&envelope, peer, names) else { return Self::malformed(Some("signature"), text) };
         let heard = Heard { stamp: Some(stamp), ..Heard::OTHER };
         match envelope.kind {
             Kind::Heartbeat => Heard { reply: Some(self.keys.seal(Unsigned::heartbeat_ack).into()), ..heard },
@@ -138,7 +149,10 @@ impl HubWire for Validator {
         let envelope = match bettensor::decode(body) {
             Ok(Frame::Envelope(envelope)) => envelope,
             Ok(_) => return Err(Misread::Malformed("not an envelope".into())),
-            Err(why) => return Err(Misread::Malformed(why.to_string().into())),
+            Err(why) => {
+                let id = concerned(body).map(|id| format!(", in prediction {id}")).unwrap_or_default();
+                return Err(Misread::Malformed(format!("{why}{id}").into()));
+            }
         };
         let Ok(peer) = envelope.sender.parse::<Hotkey>() else {
             return Err(Misread::Malformed("the sender is no hotkey".into()));
@@ -191,6 +205,9 @@ impl HubWire for Validator {
         Some(match complaint {
             // Unsigned: this is said under the hub's lock.
             Complaint::Malformed => bettensor::encode_error(BAD_MESSAGE, now()).into(),
+            Complaint::Member { member, id } => {
+                bettensor::encode_member_error(BAD_MESSAGE, Some(member), id, now()).into()
+            }
             Complaint::TooMuch => bettensor::encode_error("Too many messages", now()).into(),
             Complaint::Unhandled("prediction") => self.error("No handler registered for predictions"),
             Complaint::Unhandled(kind) => self.error(&format!("Unknown message type: {kind}")),
@@ -213,6 +230,17 @@ impl HubWire for Validator {
             _ => Farewell { frame: None, reason: why.to_string().into() },
         }
     }
+}
+
+/// The prediction that a frame is about, however wrong the frame is.
+fn concerned(frame: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Whole<'a> {
+        #[serde(borrow)]
+        data: &'a serde_json::value::RawValue,
+    }
+    let Whole { data } = serde_json::from_slice(frame).ok()?;
+    bettensor::prediction_id(data.get()).ok().map(Cow::into_owned)
 }
 
 fn stamp(seal: &Seal<'_>, names: &KeyedHash) -> Stamp {

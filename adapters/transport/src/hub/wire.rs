@@ -395,6 +395,13 @@ pub enum Misread {
 pub enum Complaint<'a> {
     /// It is not understood, or was said before.
     Malformed,
+    /// A member of a message is missing or wrong (rule E4).
+    Member {
+        /// Its name.
+        member: &'static str,
+        /// The message's id, if it has one.
+        id: Option<&'a str>,
+    },
     /// It is more than is allowed; it was not looked at.
     TooMuch,
     /// It is a message of a type that nobody takes.
@@ -405,6 +412,8 @@ impl Display for Complaint<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::Malformed => f.write_str("not understood"),
+            Self::Member { member, id: None } => write!(f, "{member} is missing or wrong"),
+            Self::Member { member, id: Some(id) } => write!(f, "{member} of {id} is missing or wrong"),
             Self::TooMuch => f.write_str("too much"),
             Self::Unhandled(kind) => write!(f, "nobody takes messages of type {kind}"),
         }

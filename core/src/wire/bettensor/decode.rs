@@ -45,6 +45,24 @@ pub enum Malformed {
     Status,
 }
 
+impl Malformed {
+    /// The member of the frame that is missing or wrong, by its name on the wire; `None` if it is the whole.
+    #[must_use]
+    pub const fn member(self) -> Option<&'static str> {
+        match self {
+            Self::Json | Self::Twice | Self::Long => None,
+            Self::Kind => Some("type"),
+            Self::Sender => Some("sender"),
+            Self::Data => Some("data"),
+            Self::Timestamp => Some("timestamp"),
+            Self::Nonce => Some("nonce"),
+            Self::Signature => Some("signature"),
+            Self::Id => Some("prediction_id"),
+            Self::Status => Some("status"),
+        }
+    }
+}
+
 impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -203,6 +203,34 @@ pub fn encode_error(message: &str, timestamp: Timestamp) -> String {
     object([("message", &*string(message)), ("timestamp", &timestamp), ("type", r#""error""#)])
 }
 
+/// As [`encode_error`], with the member that is missing or wrong and the prediction it concerns, where they are known
+/// (rule E4). An original reads the message alone.
+///
+/// ```
+/// use bowline::wire::bettensor::{BAD_MESSAGE, encode_member_error};
+/// use bowline::wire::timestamp::Timestamp;
+/// let frame = encode_member_error(BAD_MESSAGE, Some("nonce"), Some("g1_17"), Timestamp::from_unix_micros(0));
+/// assert!(frame.starts_with(r#"{"member": "nonce", "message": "#) && frame.contains(r#""prediction_id": "g1_17""#));
+/// ```
+#[must_use]
+pub fn encode_member_error(
+    message: &str,
+    member: Option<&str>,
+    prediction_id: Option<&str>,
+    timestamp: Timestamp,
+) -> String {
+    let [message, timestamp] = [message, &timestamp.to_string()].map(string);
+    let (member, id) = (member.map(string), prediction_id.map(string));
+    let fields = [
+        member.as_deref().map(|member| ("member", member)),
+        Some(("message", &*message)),
+        id.as_deref().map(|id| ("prediction_id", id)),
+        Some(("timestamp", &*timestamp)),
+        Some(("type", r#""error""#)),
+    ];
+    object(fields.into_iter().flatten())
+}
+
 /// An object in canonical form, from fields in the order of their names, and values that are in it.
 fn object<'a>(fields: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
     let mut out = String::from("{");

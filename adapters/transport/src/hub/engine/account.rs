@@ -11,6 +11,7 @@ use crate::hub::wire::{Content, HubWire, Text};
 use async_channel::{Receiver, Sender};
 use bowline::hub::{CloseReason, Denied, SessionId, Stamp};
 use bowline::{Answer as Said, Arrival, Instant, MessageId, RequestId, Seq, Verdict as Decision};
+use core::net::IpAddr;
 use core::time::Duration;
 use std::collections::VecDeque;
 
@@ -143,15 +144,15 @@ impl<W: HubWire> Engine<W> {
     /// A message came by a request. The answer, or the place where it will be.
     pub(in crate::hub) fn request(
         &mut self,
+        address: IpAddr,
         peer: W::Peer,
         receiver: Option<Target>,
         content: Content,
-        id: Option<MessageId>,
-        bytes: u32,
+        (id, bytes): (Option<MessageId>, u32),
         stamp: Option<Stamp>,
     ) -> Result<(SessionId, RequestId, Receiver<Answer>), Answer> {
         if self.held_bytes > HELD_BYTES {
-            self.counters.refuse(CloseReason::Full);
+            self.turned_away(Some(address), Some(&peer), CloseReason::Full, None);
             return Err(denied(Denied { why: CloseReason::Full, retry_after: Duration::from_secs(1) }));
         }
         let request = self.next_request();
@@ -160,7 +161,7 @@ impl<W: HubWire> Engine<W> {
             .machine
             .request(self.now(), line::wall(), identity, request, id, None, bytes, stamp)
             .map_err(|refused| {
-                self.counters.refuse(refused.why);
+                self.turned_away(Some(address), Some(&peer), refused.why, None);
                 denied(refused)
             })?;
         if receiver.is_some() {
@@ -172,7 +173,7 @@ impl<W: HubWire> Engine<W> {
         match arrival {
             Arrival::Answer(said) => Err(self.answer(session, id, said)),
             Arrival::Full => {
-                self.counters.refuse(CloseReason::Full);
+                self.turned_away(Some(address), Some(&peer), CloseReason::Full, None);
                 Err(denied(Denied { why: CloseReason::Full, retry_after: Duration::from_secs(1) }))
             }
             Arrival::Reused => Err(Answer::error(422, "this id was used for another message")),

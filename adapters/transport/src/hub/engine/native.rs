@@ -14,6 +14,7 @@ use bowline::wire::native::{self, EVERYBODY, FRAME_LIMIT, Frame, Refusal};
 use bowline::{
     Answer as Said, Arrival, DeliveryId, Frame as Word, Head, MessageId, Nack, RequestId, ResumeRefusal, Seq, Verdict,
 };
+use core::net::IpAddr;
 use core::time::Duration;
 use std::sync::Arc;
 use tungstenite::Message as Wire;
@@ -70,11 +71,11 @@ impl<W: HubWire> Engine<W> {
     }
 
     /// A hello by HTTP.
-    pub(in crate::hub) fn greeted(&mut self, hello: &Hello, peer: &W::Peer) -> Answer {
+    pub(in crate::hub) fn greeted(&mut self, address: IpAddr, hello: &Hello, peer: &W::Peer) -> Answer {
         let known = match self.may(hello, Some(peer)) {
             Ok(known) => known,
             Err(refusal) => {
-                self.counters.refuse(CloseReason::Impostor);
+                self.turned_away(Some(address), Some(peer), CloseReason::Impostor, None);
                 return hub::refused(refusal);
             }
         };
@@ -88,7 +89,7 @@ impl<W: HubWire> Engine<W> {
                 Answer { body: Some(("application/json", welcome.into())), ..Answer::OK }
             }
             Err(Denied { why, retry_after: after }) => {
-                self.counters.refuse(why);
+                self.turned_away(Some(address), Some(peer), why, None);
                 hub::refusal(why).map_or_else(|| super::denied(Denied { why, retry_after: after }), hub::refused)
             }
         }
@@ -275,6 +276,7 @@ impl<W: HubWire> Engine<W> {
 
     pub(in crate::hub) fn native_message(
         &mut self,
+        address: IpAddr,
         session: SessionId,
         peer: &W::Peer,
         (seq, una, id): (Seq, Seq, MessageId),
@@ -298,7 +300,7 @@ impl<W: HubWire> Engine<W> {
         let identity = self.identity(peer, true);
         let asked = self.machine.request(now, line::wall(), identity, request, Some(id), None, bytes, None);
         let (session, arrival) = asked.map_err(|refused| {
-            self.counters.refuse(refused.why);
+            self.turned_away(Some(address), Some(peer), refused.why, None);
             super::denied(refused)
         })?;
         let why = super::Complaint::Unhandled(&content.kind).to_string();

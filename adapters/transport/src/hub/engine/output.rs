@@ -2,6 +2,7 @@
 
 use super::account::Asking;
 use super::{BELIEVED, Effect, Engine, Parcel, native};
+use crate::explanation::Excerpt;
 use crate::http::Bytes;
 use crate::hub::line::{Door, Line, Stage};
 use crate::hub::wire::{Farewell, Gap, HubWire, Text};
@@ -143,9 +144,11 @@ impl<W: HubWire> Engine<W> {
     }
 
     fn close(&mut self, conn: ConnId, why: CloseReason, after: Duration) {
+        let door = self.lines.get(conn.place()).and_then(Option::as_ref).filter(|door| door.conn == conn);
+        let address = door.map(|door| door.address);
         let Some(line) = self.line(conn) else {
             // Let in, but not a WebSocket yet.
-            self.counters.refuse(why);
+            self.turned_away(address, None, why, None);
             self.lost(conn, Reason::Closed(1006).into());
             return;
         };
@@ -171,9 +174,10 @@ impl<W: HubWire> Engine<W> {
             };
             state.socket.close(why.code(), reason);
         }
+        let said = state.refusal.as_deref().and_then(Excerpt::new);
         drop(state);
         if !known {
-            self.counters.refuse(why);
+            self.turned_away(address, line.peer(), why, said);
         }
         line.enter(Stage::Closing);
     }
