@@ -93,7 +93,7 @@ plant G5 "a stall of the process is held against the peer" core/src/session.rs \
 plant G6 "whichever attempt comes up first is taken" core/src/link.rs \
     's/Phase::Connecting \{ link: current, \.\. \} if \*current == link =>/Phase::Connecting { .. } =>/' $world
 plant G7 "a failing HTTP path is not left alone" core/src/route.rs \
-    's/!self\.retry\.is_armed\(\) \&\& underway/underway/' $world
+    's/!self\.http_waits\(\) \&\& underway/underway/' $world
 plant G7 "a server that ends everything with 1009 is asked once a second" core/src/link.rs \
     's/class == RetryClass::PerMessage \&\& !earned/false/' $world
 plant G9 "how often it is called decides what is a stall" core/src/session.rs \
@@ -226,6 +226,24 @@ plant L12 "all at once after a dead program" core/src/session.rs \
     's/let holds = live\.alternates/let holds = false \&\& live.alternates/' $unit l12
 plant L12 "no question behind a message" core/src/session.rs \
     's/== Proof::Pong \|\| live\.alternates;/== Proof::Pong;/' $unit l12
+
+# An hour of every answer, in virtual time.
+hour='cargo test -q -p bowline-tests --test refusals'
+plant B10 "a refusal is the end" core/src/reason.rs \
+    's/(Status\(200, 407\), RetryClass::)Refused/\1Terminal/' $hour
+plant B10 "a refused path is tried as often as one that is down" core/src/link.rs \
+    's/next_up_to\(self\.config\.blocked, hint, rng\)/next(hint, rng)/' $hour
+plant B10 "the end that an application wants is not announced" core/src/link.rs \
+    's/see\(Wake::GiveUp, &self\.give_up\);//' $unit link
+plant B11 "greetings and polls are outside of every back-off" core/src/session/native.rs \
+    's/self\.route\.posted\(now, kind, outcome, &mut self\.rng\);/let _ = kind;/' $hour
+plant B11 "the success of another kind of request clears the back-off" core/src/route.rs \
+    's/self\.failing &= !kind\.bit\(\);/self.failing = 0;/' $unit route
+plant B11 "a go-between's answer proves the path" core/src/route.rs \
+    's/if outcome\.by_peer\(\) && !self\.http_waits\(\)/if !self.http_waits()/' $unit route
+plant H9 "repetitions cost nothing" core/src/route.rs 's/self\.repeat\.arm\(now\.after\(next\)\);//' $unit route
+plant P5 "what has failed is not revived" core/src/link.rs \
+    's/if matches!\(self\.phase, Phase::Waiting \{ \.\. \} \| Phase::Failed\)/if matches!(self.phase, Phase::Waiting { .. })/' $unit session
 
 topics=core/src/hub/topics
 plant U4 "a gap is not told" $topics/mod.rs \

@@ -1080,6 +1080,63 @@ fn p5_the_word_to_try_now_dials_at_once_and_asks_a_connection_that_is_up() {
     assert!(connects(&drain(&mut session)).is_some());
 }
 
+/// Of one that was given up and of one that goes on by HTTP after another connection has taken its place.
+#[test]
+fn p5_the_word_to_try_now_revives_both_paths_also_after_a_failure() {
+    for (reason, ends) in [(Reason::Status(401), State::Failed), (Reason::Closed(4003), State::Waiting)] {
+        let mut config = config();
+        config.link.give_up = GiveUp::Refusals(1);
+        let (mut session, link) = up(config);
+        let _ = down(&mut session, at(1), link, reason);
+        assert_eq!(session.state(), ends);
+        if ends == State::Waiting {
+            // HTTP is refused as well, and waits.
+            let _ = send(&mut session, at(1), 1);
+            let did = run_until(&mut session, at(4), false);
+            let [post] = posts(&did)[..] else { panic!("{did:?}") };
+            session.posted(at(4), post, HttpOutcome::status(401));
+            assert!(posts(&drain(&mut session)).is_empty());
+        }
+        session.retry_now(at(4));
+        let did = drain(&mut session);
+        assert!(connects(&did).is_some(), "{did:?}");
+        assert_eq!(posts(&did).len(), session.backlog(), "{did:?}");
+        for path in [Path::WebSocket, Path::Http] {
+            let status = session.path_status(path);
+            assert_eq!((status.blocked_since, status.next_attempt), (None, None), "{path}");
+        }
+    }
+}
+
+#[test]
+fn b10_a_path_that_was_given_up_is_the_end_of_the_session_even_if_http_carries() {
+    let mut config = config();
+    config.link.give_up = GiveUp::After(30 * SECOND);
+    let mut session = session(config);
+    let first = connects(&drain(&mut session)).unwrap();
+    let _ = send(&mut session, at(0), 1);
+    let mut did = down(&mut session, at(0), first, Reason::Status(403));
+    let mut blocked = Some(at(0));
+    while session.state() != State::Failed {
+        let when = session.deadline().unwrap();
+        session.tick(when);
+        let now = drain(&mut session);
+        blocked = session.path_status(Path::WebSocket).blocked_since;
+        for post in posts(&now) {
+            session.posted(when, post, HttpOutcome::status(404));
+        }
+        if let Some(link) = connects(&now) {
+            session.link_down(when, link, Reason::Status(403), RetryHint::NONE);
+        }
+        did.extend(now);
+        did.extend(drain(&mut session));
+    }
+    assert_eq!((session.now(), blocked), (at(30), Some(at(0))));
+    assert!(posts(&did).len() > 1, "HTTP carries, and is answered by the peer");
+    assert_eq!(ends(&did), [(1, Outcome::Abandoned)]);
+    assert_eq!(session.path_status(Path::WebSocket).reason, Some(Reason::Status(403)));
+}
+
 #[test]
 fn p6_a_change_of_path_in_the_middle_neither_loses_nor_doubles() {
     let mut config = config();
