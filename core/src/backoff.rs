@@ -70,6 +70,22 @@ impl BackoffConfig {
         let width = to.saturating_sub(from);
         Self { floor: from, base: width, cap: width, jitter: Jitter::Full }
     }
+
+    /// The delay after so many failures in a row; 0 is the first.
+    pub(crate) fn draw(&self, failures: u32, hint: RetryHint, rng: &mut SplitMix64) -> Duration {
+        let base = micros(self.base);
+        let grown = if failures < u64::BITS { base.saturating_mul(1_u64 << failures) } else { u64::MAX };
+        let bound = if base == 0 { 0 } else { grown.min(micros(self.cap)) };
+        let window = if failures == 0 { micros(hint.window.min(LONGEST_HINT)) } else { 0 };
+        let draw = match self.jitter {
+            // All of the window, whatever the jitter: half of it would make the storm twice as high (B2).
+            _ if window > bound => rng.up_to(window),
+            Jitter::Full => rng.up_to(bound),
+            Jitter::Equal => (bound / 2).saturating_add(rng.up_to(bound / 2)),
+        };
+        let floor = micros(self.floor.max(hint.after.min(LONGEST_HINT)));
+        Duration::from_micros(floor.saturating_add(draw))
+    }
 }
 
 /// Longer hints than this are cut to it (rule B4).
@@ -150,18 +166,7 @@ impl Backoff {
     }
 
     fn draw(&mut self, failures: u32, cap: Duration, hint: RetryHint, rng: &mut SplitMix64) -> Duration {
-        let base = micros(self.config.base);
-        let grown = if failures < u64::BITS { base.saturating_mul(1_u64 << failures) } else { u64::MAX };
-        let bound = if base == 0 { 0 } else { grown.min(micros(cap)) };
-        let window = if failures == 0 { micros(hint.window.min(LONGEST_HINT)) } else { 0 };
-        let draw = match self.config.jitter {
-            // All of the window, whatever the jitter: half of it would make the storm twice as high (B2).
-            _ if window > bound => rng.up_to(window),
-            Jitter::Full => rng.up_to(bound),
-            Jitter::Equal => (bound / 2).saturating_add(rng.up_to(bound / 2)),
-        };
-        let floor = micros(self.config.floor.max(hint.after.min(LONGEST_HINT)));
-        self.last = Duration::from_micros(floor.saturating_add(draw));
+        self.last = BackoffConfig { cap, ..self.config }.draw(failures, hint, rng);
         self.last
     }
 }

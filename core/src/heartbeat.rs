@@ -31,6 +31,10 @@ use crate::rtt::transfer_time;
 use crate::time::{Instant, Timer, Timers, Wake, micros};
 use core::time::Duration;
 
+/// The most that lies unseen between us and the peer, in bytes: 4 MiB in our system and 6 MiB in the peer's, as Linux has
+/// them at most (`tcp_wmem`, `tcp_rmem`). What was written before that has left.
+const UNSEEN: u64 = 10 << 20;
+
 /// When to ask, and how long to wait.
 ///
 /// ```
@@ -295,7 +299,7 @@ impl Heartbeat {
     pub fn probe(&mut self, now: Instant, ahead: u64) {
         let both = matches!(self.config.program, ProgramLife::Answers(_));
         if if both { self.probing } else { self.answer.is_open() } {
-            self.answer.hurry(now, self.config.probe.saturating_add(transfer_time(ahead)));
+            self.answer.hurry(now, self.config.probe.saturating_add(transfer_time(ahead.min(UNSEEN))));
         } else if both {
             self.probe_due = true;
         } else {
@@ -316,7 +320,7 @@ impl Heartbeat {
     pub fn probe_taken(&mut self, now: Instant, ahead: u64) {
         self.probe_due = false;
         self.probing = true;
-        self.answer.ask(now, self.config.probe.saturating_add(transfer_time(ahead)));
+        self.answer.ask(now, self.config.probe.saturating_add(transfer_time(ahead.min(UNSEEN))));
     }
 
     /// The process stood still: nothing may be concluded from that silence, so the question is asked anew, and data has
@@ -341,7 +345,7 @@ impl Heartbeat {
     /// The adapter took the ping: its deadline starts now, and allows for the `ahead` bytes that were sent before and are
     /// unanswered (L11).
     pub fn ping_taken(&mut self, now: Instant, ahead: u64) {
-        let travel = transfer_time(ahead);
+        let travel = transfer_time(ahead.min(UNSEEN));
         let soonest = now.after(self.config.probe.saturating_add(travel));
         let until = match self.ping.take() {
             Some(Ask::Beat) => soonest.max(self.last.after(self.config.dead)),

@@ -65,7 +65,9 @@ pub use ids::{ContentKey, DeliveryId, LinkId, MessageId, Origin, PostId, Request
 pub use inbox::{Answer, Arrival, Inbox, InboxConfig, InlineInbox, OnReject, Seen, Verdict};
 pub use link::{Accepted, Ending, GiveUp, Link, LinkConfig, LinkState, Newcomer, REPLACED, Ready, Role};
 pub use marks::{Beat, Nack, Report};
-pub use outbox::{Ack, InlineOutbox, OnNewLink, Outbox, OutboxConfig, Outcome, Path, Policy, Proof, Rejection, Slot};
+pub use outbox::{
+    Ack, InlineOutbox, OnNewLink, Outbox, OutboxConfig, Outcome, Path, Policy, Proof, Rejection, Settlement, Slot,
+};
 pub use profile::{BETTENSOR_MINER, GONKA_API_NODE, GONKA_ML_NODE, NATIVE, NATIVE_PEER, VILLAGE_VIEWER};
 pub use reason::{
     CloseMatch, CloseRule, HttpClass, HttpOutcome, Party, Reason, RetryClass, RetryHint, STANDARD, TlsFault,

@@ -10,19 +10,33 @@
 //!                                Settled: Delivered · Rejected · Expired · Abandoned ──take_settled──▶ free
 //! ```
 //!
-//! Invariants: at most `capacity` messages, each settled exactly once and kept until that was reported; a number and an id
-//! are bound to one payload for life; a message is sent at most once on a connection and never while its request is
-//! under way; the wake-up time is never later than the earliest thing due.
+//! Each message has a place of its own: what becomes of one changes nothing for another. It is looked up by its number, its
+//! place is free as soon as its end was reported and its request is over, and a request that failed delays it alone.
+//!
+//! ```text
+//!  sent on one connection, in this order:   1 answered   2 Late   3 ◀ waits   4 ◀ waits   5 answered   6 ◀ waits   7 –
+//!  a receiver reads in order: where 5 is answered, work on 3, 4 and 6 has begun, and their waits with it (T8)
+//! ```
+//!
+//! Invariants: at most `capacity` messages, each settled exactly once and kept until that was reported; they lie in the
+//! order of their numbers; a number and an id are bound to one payload for life; a message is sent at most once on a
+//! connection and never while its request is under way; the waits that have begun are those of the messages sent first,
+//! and if any acknowledgement is awaited, at least one has; the wake-up time is never later than the earliest thing due.
 //! Field bugs: a new id on every try; queued messages sent again on the next connection after HTTP delivered them;
-//! `pending.clear()` on reconnect; the oldest unacknowledged message dropped silently; resending on a live connection.
-//! Rules: I1, S1, S2, S3, S7, S8, F2, F4, H5, T1–T6; those of numbered receivers, with their marks and credit, in
+//! `pending.clear()` on reconnect; the oldest unacknowledged message dropped silently; resending on a live connection; one
+//! message that its receiver refuses for good fills the ring, or is the only one ever posted; the last of 64 is late
+//! because the receiver does one after the other.
+//! Rules: I1, S1, S2, S3, S7, S8, S13, F2, F4, H5, H7, T1–T8; those of numbered receivers, with their marks and credit, in
 //! `window.rs`.
 
+use crate::backoff::BackoffConfig;
 use crate::ids::{LinkId, MessageId, Origin, PostId, Seq};
-use crate::reason::{HttpClass, HttpOutcome};
+use crate::reason::{HttpClass, HttpOutcome, Reason, RetryHint};
 use crate::ring::{Ring, Slots};
-use crate::rtt::{AckWait, Rtt};
+use crate::rng::SplitMix64;
+use crate::rtt::{AckWait, Rtt, transfer_time};
 use crate::time::{Instant, Timer, Timers, Wake};
+use core::cmp::Ordering;
 use core::time::Duration;
 
 /// By which way a message went.
@@ -120,6 +134,33 @@ pub enum Outcome {
     Abandoned,
 }
 
+/// The end of one message, as it is told once (G1).
+///
+/// ```
+/// use bowline::{Instant, LinkId, Origin, Outbox, OutboxConfig, Outcome, Policy, Reason, Timers};
+/// let mut inline = Outbox::new(OutboxConfig::DEFAULT, Origin::new(1, 1), [None, None]);
+/// let outbox: &mut Outbox<&str> = &mut inline;
+/// outbox.push(Instant::ZERO, "batch", 5, Policy::DEFAULT).unwrap();
+/// outbox.take_frame(Instant::ZERO, LinkId::NONE.next());
+/// outbox.on_link_down(Some(Reason::Closed(1006)));
+/// outbox.abandon(Instant::ZERO);
+/// let end = outbox.take_settled().unwrap();
+/// assert_eq!((end.outcome, end.reason), (Outcome::Abandoned, Some(Reason::Closed(1006))));
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Settlement {
+    /// The number of the message.
+    pub seq: Seq,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The time from its acceptance to its end.
+    pub took: Duration,
+    /// What was last seen to go wrong with it: how its last request failed, how the connection ended that it was sent on,
+    /// or that it was not acknowledged in time. `None` of a delivered message, and of one that the peer has rejected in
+    /// its own words.
+    pub reason: Option<Reason>,
+}
+
 /// What the outbox said to an acknowledgement.
 ///
 /// ```
@@ -159,14 +200,16 @@ pub enum Proof {
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct OutboxConfig {
-    /// How many messages may be under way; smaller storage limits further. Default 64 (section 4.14 of the rules).
+    /// How many messages may be held, from acceptance to the report of their end; smaller storage limits further. Default
+    /// 64 (section 4.14 of the rules).
     pub capacity: usize,
     /// How many bytes they may have together, of the sizes given to `send`, before no further one is accepted. Default
     /// 256 MiB: four of the largest.
     pub bytes: u64,
     /// Default [`Proof::Acknowledgement`].
     pub proof: Proof,
-    /// How long to wait for an acknowledgement on a connection. Default adaptive, first 1 s (T1).
+    /// How long to wait for an acknowledgement on a connection, from when its turn came (T8). Default
+    /// [`AckWait::ADAPTIVE`].
     pub ack_wait: AckWait,
     /// The life of a message whose policy names none; `None`: until it is delivered or the session ends. Default none.
     pub life: Option<Duration>,
@@ -198,6 +241,7 @@ impl OutboxConfig {
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Slot<P> {
+    seq: Seq,
     payload: P,
     size: u32,
     accepted: Instant,
@@ -207,6 +251,10 @@ pub struct Slot<P> {
     sent_on: LinkId,
     answer: Answer,
     post: Posting,
+    /// Its requests that failed, as far as it may be the reason: the next delay grows with them (H7).
+    failures: u8,
+    /// What was last seen to go wrong with it.
+    reason: Option<Reason>,
     /// It must go by HTTP, whatever the route says: unanswered, or too large for a frame.
     by_http: bool,
     /// A ping was sent after it on its connection, whose answer proves that it arrived.
@@ -221,8 +269,8 @@ pub struct Slot<P> {
 enum Answer {
     /// Not sent, or the connection it was sent on has ended.
     None,
-    /// Awaited until `due`; `since` is missing where a stall made the time worthless (T5).
-    Awaited { since: Option<Instant>, due: Timer },
+    /// Awaited.
+    Awaited(Wait),
     /// Not come in time.
     Late,
     /// It has arrived, on whatever connection; its completion will be told ([`window`]).
@@ -230,6 +278,21 @@ enum Answer {
     /// The peer asked for it again, after this.
     Asked { from: Timer },
 }
+
+/// The wait for an acknowledgement.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Wait {
+    /// When the message was sent.
+    sent: Instant,
+    /// When its wait began, if `due` is armed.
+    begun: Instant,
+    due: Timer,
+    /// The time it takes says something: it was never sent before, and no stall came between (T5).
+    clean: bool,
+}
+
+/// The place of a message among those sent on one connection.
+type Turn = (Instant, Seq);
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 enum Posting {
@@ -239,8 +302,50 @@ enum Posting {
     },
     /// Tried before; not again before this.
     Again {
-        from: Timer,
+        due: Instant,
     },
+}
+
+impl<P> Slot<P> {
+    fn open(&self) -> bool {
+        self.end == End::Open
+    }
+
+    /// Not acknowledged in time, and not to go by HTTP besides so far.
+    fn is_late(&self) -> bool {
+        self.open() && self.answer == Answer::Late && !self.by_http
+    }
+
+    const fn wait(&self) -> Option<&Wait> {
+        if let Answer::Awaited(wait) = &self.answer { Some(wait) } else { None }
+    }
+
+    const fn give_up_wait(&mut self) {
+        self.answer = Answer::Late;
+        self.reason = Some(Reason::Unanswered);
+    }
+
+    fn turn(&self) -> Option<Turn> {
+        self.wait().map(|wait| (wait.sent, self.seq))
+    }
+
+    const fn underway(&self) -> bool {
+        matches!(self.post, Posting::Underway { .. })
+    }
+
+    /// Nothing holds its place any more.
+    fn over(&self) -> bool {
+        self.end == End::Reported && !self.underway()
+    }
+
+    /// Since when it is its turn to be posted; `None` while its request is under way.
+    const fn post_due(&self) -> Option<Instant> {
+        match self.post {
+            Posting::Never => Some(self.accepted),
+            Posting::Underway { .. } => None,
+            Posting::Again { due } => Some(due),
+        }
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -271,15 +376,15 @@ pub type InlineOutbox<P, const N: usize> = Outbox<P, [Option<Slot<P>>; N]>;
 /// assert_eq!(outbox.take_frame(Instant::ZERO, link), Some(Seq::FIRST));
 /// assert_eq!(outbox.take_frame(Instant::ZERO, link), None, "once per connection");
 /// assert_eq!(outbox.on_ack(Instant::ZERO, link, origin.message(Seq::FIRST)), Ack::Settled);
-/// let (seq, outcome, _) = outbox.take_settled().unwrap();
-/// assert_eq!((seq, outcome), (Seq::FIRST, Outcome::Delivered { path: Path::WebSocket }));
+/// let end = outbox.take_settled().unwrap();
+/// assert_eq!((end.seq, end.outcome), (Seq::FIRST, Outcome::Delivered { path: Path::WebSocket }));
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Outbox<P, S: Slots<Slot<P>> + ?Sized = [Option<Slot<P>>]> {
     config: OutboxConfig,
     origin: Origin,
-    /// The number of the oldest slot.
-    head: Seq,
+    /// The number of the next message.
+    next: Seq,
     /// Of all that are in the ring.
     bytes: u64,
     rtt: Rtt,
@@ -291,6 +396,7 @@ pub struct Outbox<P, S: Slots<Slot<P>> + ?Sized = [Option<Slot<P>>]> {
     unsettled: usize,
     unreported: usize,
     late: usize,
+    awaited: usize,
     posting: usize,
     posts: u32,
     /// The first number that was never sent, on any path.
@@ -312,7 +418,7 @@ impl<P, S: Slots<Slot<P>>> Outbox<P, S> {
         Self {
             config,
             origin,
-            head: Seq::FIRST,
+            next: Seq::FIRST,
             bytes: 0,
             rtt: Rtt::new(config.ack_wait),
             wake: Timer::disarmed(),
@@ -321,6 +427,7 @@ impl<P, S: Slots<Slot<P>>> Outbox<P, S> {
             unsettled: 0,
             unreported: 0,
             late: 0,
+            awaited: 0,
             posting: 0,
             posts: 0,
             unsent: Seq::FIRST,
@@ -339,7 +446,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
     /// # Errors
     /// The payload.
     pub fn push(&mut self, now: Instant, payload: P, size: u32, policy: Policy) -> Result<Seq, P> {
-        let seq = self.head.plus(as_u64(self.ring.len()));
+        let seq = self.next;
         if !self.has_room() || seq > Seq::LAST {
             return Err(payload);
         }
@@ -349,6 +456,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
             self.wake.arm_by(now.after(life));
         }
         let slot = Slot {
+            seq,
             payload,
             size,
             accepted: now,
@@ -357,6 +465,8 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
             sent_on: LinkId::NONE,
             answer: Answer::None,
             post: Posting::Never,
+            failures: 0,
+            reason: None,
             by_http: size > self.frame_limit(),
             asked: false,
             polled: 0,
@@ -364,6 +474,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         };
         self.ring.make_room(self.config.capacity);
         self.ring.push(slot).map_err(|slot| slot.payload)?;
+        self.next = seq.next();
         self.bytes = self.bytes.saturating_add(u64::from(size));
         self.unsettled = self.unsettled.saturating_add(1);
         Ok(seq)
@@ -371,71 +482,73 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
 
     /// The next message to send on `link`, marked as sent; its acknowledgement is awaited from now on (T1, T4).
     pub fn take_frame(&mut self, now: Instant, link: LinkId) -> Option<Seq> {
-        let (wait, allowed) = (self.rtt.wait(), self.allowed());
+        let allowed = self.allowed();
         while self.frame_from < self.ring.len() {
             let offset = self.frame_from;
-            if self.head.plus(as_u64(offset)) > allowed {
-                return None;
-            }
+            let slot = self.ring.get(offset).filter(|slot| slot.seq <= allowed)?;
             self.frame_from = offset.saturating_add(1);
-            let Some(slot) = self.ring.get_mut(offset) else { continue };
-            let underway = matches!(slot.post, Posting::Underway { .. });
             let waits = match &slot.answer {
                 Answer::Arrived => true,
                 Answer::Asked { from } => from.at().is_some_and(|at| at > now),
                 Answer::None | Answer::Awaited { .. } | Answer::Late => false,
             };
-            if slot.end != End::Open || slot.by_http || underway || waits || slot.sent_on == link {
+            if !slot.open() || slot.by_http || slot.underway() || waits || slot.sent_on == link {
                 continue;
             }
-            let mut due = Timer::disarmed();
-            due.arm(now.after(wait));
+            let seq = slot.seq;
             // Sent on a connection before: its acknowledgement may be for that copy, and is no sample (T5).
-            let since = (slot.sent_on == LinkId::NONE).then_some(now);
-            slot.sent_on = link;
-            slot.asked = false;
-            slot.answer = Answer::Awaited { since, due };
-            self.wake.arm_by(now.after(wait));
-            let seq = self.head.plus(as_u64(offset));
+            let clean = slot.sent_on == LinkId::NONE;
+            let wait = Wait { sent: now, begun: now, due: Timer::disarmed(), clean };
+            self.change(offset, |slot| {
+                slot.sent_on = link;
+                slot.asked = false;
+                slot.answer = Answer::Awaited(wait);
+            });
+            if self.awaited == 1 {
+                self.begin_waits(now, None);
+            }
             self.unsent = self.unsent.max(seq.next());
             return Some(seq);
         }
         None
     }
 
-    /// The next message to post, marked as under way. `all`: traffic goes by HTTP at the moment; otherwise only what must
-    /// go by HTTP. What may still be answered on the live connection is left alone.
-    pub fn take_post(&mut self, now: Instant, all: bool) -> Option<PostId> {
+    /// The next message to post, marked as under way: of all that may go, the one whose turn came first, so that tries go
+    /// round (H7); and whether it was posted before. `all`: traffic goes by HTTP at the moment; otherwise only what must go
+    /// by HTTP. `again`: what was posted before may go, too (H9). What may still be answered on the live connection is left
+    /// alone.
+    pub fn take_post(&mut self, now: Instant, all: bool, again: bool) -> Option<(PostId, bool)> {
         let (allowed, limit) = (self.allowed(), self.post_limit());
-        while self.post_from < self.ring.len() {
-            let offset = self.post_from;
-            if self.head.plus(as_u64(offset)) > allowed {
-                return None;
-            }
-            self.post_from = offset.saturating_add(1);
-            let Some(slot) = self.ring.get_mut(offset) else { continue };
+        let mut found: Option<(Instant, usize)> = None;
+        for offset in self.post_from..self.ring.len() {
+            let Some(slot) = self.ring.get(offset).filter(|slot| slot.seq <= allowed) else { break };
             let waits = match &slot.answer {
                 Answer::Awaited { .. } | Answer::Arrived => true,
                 Answer::Asked { from } => from.at().is_some_and(|at| at > now),
                 Answer::None | Answer::Late => false,
             };
-            let free = match &mut slot.post {
-                Posting::Never => true,
-                Posting::Underway { .. } => false,
-                Posting::Again { from } => from.at().is_none_or(|at| at <= now),
-            };
-            let wanted = (all || slot.by_http) && slot.size <= limit;
-            if slot.end != End::Open || waits || !free || !wanted {
-                continue;
+            let wanted = (all || slot.by_http) && (again || slot.post == Posting::Never);
+            let wanted = wanted && slot.size <= limit;
+            let due = slot.post_due().filter(|due| slot.open() && !waits && wanted && *due <= now);
+            match due {
+                Some(due) if found.is_none_or(|(first, _)| due < first) => {
+                    // Nothing before the first one that may go could: there it is looked for the next.
+                    self.post_from = if found.is_none() { offset } else { self.post_from };
+                    found = Some((due, offset));
+                }
+                None if found.is_none() => self.post_from = offset.saturating_add(1),
+                Some(_) | None => {}
             }
-            self.posts = self.posts.saturating_add(1);
-            self.posting = self.posting.saturating_add(1);
-            slot.post = Posting::Underway { attempt: self.posts };
-            let seq = self.head.plus(as_u64(offset));
-            self.unsent = self.unsent.max(seq.next());
-            return Some(PostId { seq, attempt: self.posts });
         }
-        None
+        let (_, offset) = found?;
+        let attempt = self.posts.saturating_add(1);
+        let slot = self.ring.get_mut(offset)?;
+        let before = core::mem::replace(&mut slot.post, Posting::Underway { attempt });
+        let seq = slot.seq;
+        self.posts = attempt;
+        self.posting = self.posting.saturating_add(1);
+        self.unsent = self.unsent.max(seq.next());
+        Some((PostId { seq, attempt }, before != Posting::Never))
     }
 
     /// An acknowledgement by `id` came in on `link`.
@@ -456,68 +569,84 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
 
     fn on_answer(&mut self, now: Instant, link: LinkId, id: MessageId, outcome: Outcome) -> Ack {
         let Some(seq) = self.origin.seq_of(id) else { return Ack::Unknown };
-        if seq < self.head {
-            return Ack::Unknown;
-        }
-        let Some(slot) = self.slot_mut(seq) else { return Ack::NeverSent };
-        if slot.end != End::Open {
-            return Ack::Unknown;
-        }
+        let Some(offset) = self.offset(seq) else { return self.unheld(seq) };
+        let Some(slot) = self.ring.get(offset).filter(|slot| slot.open()) else { return Ack::Unknown };
         if slot.sent_on == LinkId::NONE && slot.post == Posting::Never {
             return Ack::NeverSent;
         }
         // Karn's rule costs nothing: on one connection a message is sent once (T3). What was sent on two connections is no
         // sample (T5), nor is what also went by HTTP.
-        let sample = match slot.answer {
-            Answer::Awaited { since, .. } if slot.sent_on == link && slot.post == Posting::Never => since,
-            Answer::Awaited { .. } | Answer::Late | Answer::None | Answer::Arrived | Answer::Asked { .. } => None,
-        };
-        self.settle(now, seq, outcome);
-        if let Some(sent) = sample {
-            self.rtt.sample(now.since(sent));
+        let here = slot.wait().filter(|_| slot.sent_on == link);
+        let turn = slot.turn().filter(|_| here.is_some());
+        let sample = here
+            .filter(|wait| wait.clean && wait.due.is_armed() && slot.post == Posting::Never)
+            .map(|wait| (wait.sent, wait.begun));
+        self.settle(now, offset, outcome);
+        match sample {
+            // Nothing was before it: this is what the peer's application took (T2).
+            Some((sent, begun)) if begun == sent => self.rtt.sample(now.since(begun)),
+            Some((_, begun)) => self.rtt.sample_at_least(now.since(begun)),
+            None => {}
         }
+        self.begin_waits(now, turn);
         Ack::Settled
     }
 
-    /// A request ended; false: none like it was under way, nothing changed.
-    pub fn on_posted(&mut self, now: Instant, post: PostId, outcome: HttpOutcome) -> bool {
+    /// What a word about a message means that is not held.
+    fn unheld(&self, seq: Seq) -> Ack {
+        if seq < self.next { Ack::Unknown } else { Ack::NeverSent }
+    }
+
+    /// A request ended; false: none like it was under way, nothing changed. `delays`: of a message whose requests fail.
+    pub fn on_posted(
+        &mut self,
+        now: Instant,
+        post: PostId,
+        outcome: HttpOutcome,
+        delays: &BackoffConfig,
+        rng: &mut SplitMix64,
+    ) -> bool {
         let underway = Posting::Underway { attempt: post.attempt };
-        let Some(slot) = self.slot_mut(post.seq).filter(|slot| slot.post == underway) else { return false };
-        if slot.end != End::Open {
+        let Some(offset) = self.offset(post.seq) else { return false };
+        let Some(slot) = self.ring.get_mut(offset).filter(|slot| slot.post == underway) else { return false };
+        self.posting = self.posting.saturating_sub(1);
+        slot.post = Posting::Again { due: now };
+        if !slot.open() {
             // Its message has ended meanwhile; the request ends, and with it the place is free.
-            slot.post = Posting::Again { from: Timer::disarmed() };
-            self.posting = self.posting.saturating_sub(1);
-            self.free();
+            self.free(offset);
             return true;
         }
-        let class = outcome.class();
-        let after = outcome.after().min(Duration::from_secs(600));
-        let after = match class {
-            // No sooner than in a second, or a peer that says so without a time is asked in a loop.
-            HttpClass::DelayMessage | HttpClass::TooLarge => after.max(Duration::from_secs(1)),
-            HttpClass::Delivered | HttpClass::Rejected | HttpClass::DelayPath => after,
+        let mut grown = |after: Duration, least: Duration| {
+            let delay = delays.draw(u32::from(slot.failures), RetryHint::after(after), rng);
+            slot.failures = slot.failures.saturating_add(1);
+            delay.max(least)
         };
-        let mut from = Timer::disarmed();
-        if after > Duration::ZERO {
-            from.arm(now.after(after));
-        }
-        slot.post = Posting::Again { from };
-        self.posting = self.posting.saturating_sub(1);
-        if after > Duration::ZERO {
-            self.wake.arm_by(now.after(after));
+        slot.reason = Some(outcome.reason());
+        let (class, after) = (outcome.class(), outcome.after().min(Duration::from_secs(600)));
+        let delay = match (class, outcome) {
+            // No sooner than in a second, or a peer that says so without a time is asked in a loop.
+            (HttpClass::DelayMessage | HttpClass::TooLarge, _) => grown(after, Duration::from_secs(1)),
+            // It may be this message that its receiver cannot answer.
+            (HttpClass::DelayPath, HttpOutcome::Unknown(_)) => grown(after, Duration::ZERO),
+            (HttpClass::DelayPath | HttpClass::Delivered | HttpClass::Rejected, _) => after,
+        };
+        let due = now.after(delay);
+        slot.post = Posting::Again { due };
+        if due > now {
+            self.wake.arm_by(due);
         }
         self.rescan();
         match class {
-            HttpClass::Delivered => self.settle(now, post.seq, Outcome::Delivered { path: Path::Http }),
+            HttpClass::Delivered => self.settle(now, offset, Outcome::Delivered { path: Path::Http }),
             HttpClass::Rejected => {
                 let why = if let HttpOutcome::Answered { status, .. } = outcome {
                     Rejection::Status(status)
                 } else {
                     Rejection::ByPeer
                 };
-                self.settle(now, post.seq, Outcome::Rejected(why));
+                self.settle(now, offset, Outcome::Rejected(why));
             }
-            HttpClass::TooLarge => self.refused_by_http(post.seq),
+            HttpClass::TooLarge => self.refused_by_http(offset),
             HttpClass::DelayMessage | HttpClass::DelayPath => {}
         }
         true
@@ -525,69 +654,69 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
 
     /// Something on the way of HTTP does not carry this message: it, and every later one of its size or above, goes over
     /// the connection, this one over the next if it is on the present one already (F4).
-    fn refused_by_http(&mut self, seq: Seq) {
+    fn refused_by_http(&mut self, offset: usize) {
         let limit = self.frame_limit();
-        if let Some(slot) = self.slot_mut(seq) {
-            slot.by_http = slot.size > limit || slot.answer == Answer::Late;
-            let size = slot.size;
-            self.refused_post = self.refused_post.min(size);
-        }
+        self.change(offset, |slot| slot.by_http = slot.size > limit || slot.answer == Answer::Late);
+        let size = self.ring.get(offset).map_or(u32::MAX, |slot| slot.size);
+        self.refused_post = self.refused_post.min(size);
     }
 
-    /// Try now: what was on the way of HTTP may be there no more (P5).
-    pub const fn retry_now(&mut self) {
+    /// Try now (P5): every message may be posted at once, and what was on the way of HTTP may be there no more.
+    pub fn retry_now(&mut self, now: Instant) {
         self.refused_post = u32::MAX;
+        for offset in 0..self.ring.len() {
+            if let Some(slot) = self.ring.get_mut(offset) {
+                slot.failures = 0;
+                if let Posting::Again { due } = &mut slot.post {
+                    *due = now.min(*due);
+                }
+            }
+        }
         self.rescan();
     }
 
     /// A connection came up: everything unfinished may be sent on it, and what was tied to an earlier one ends.
     pub fn on_link_up(&mut self, now: Instant) {
-        for offset in 0..self.ring.len() {
-            let seq = self.head.plus(as_u64(offset));
-            if self.ring.get(offset).is_some_and(|slot| slot.on_new_link == OnNewLink::Drop) {
-                self.settle(now, seq, Outcome::Abandoned);
-            }
-        }
+        self.end_where(now, |slot| (slot.on_new_link == OnNewLink::Drop).then_some(Outcome::Abandoned));
         self.rescan();
     }
 
-    /// The connection ended: nothing is awaited on it any more. `too_large`: it was closed with 1009, so the largest
-    /// message in flight is the likely reason and goes by HTTP from now on (F4).
-    pub fn on_link_down(&mut self, too_large: bool) {
+    /// The connection ended, for this reason if it is known: nothing is awaited on it any more. If it was closed with
+    /// 1009, the largest message in flight is the likely cause and goes by HTTP from now on (F4).
+    pub fn on_link_down(&mut self, reason: Option<Reason>) {
         let in_flight =
             |slot: &Slot<P>| matches!(slot.answer, Answer::Awaited { .. } | Answer::Late).then_some(slot.size);
-        if too_large && let Some(largest) = self.ring.iter().filter_map(in_flight).max() {
+        if reason == Some(Reason::Closed(1009))
+            && let Some(largest) = self.ring.iter().filter_map(in_flight).max()
+        {
             self.refused_size = self.refused_size.min(largest);
         }
         let limit = self.frame_limit();
         for offset in 0..self.ring.len() {
-            if let Some(slot) = self.ring.get_mut(offset) {
-                if !matches!(slot.answer, Answer::Arrived | Answer::Asked { .. }) {
+            self.change(offset, |slot| {
+                if matches!(slot.answer, Answer::Awaited(_) | Answer::Late) {
                     slot.answer = Answer::None;
+                    slot.reason = reason.or(slot.reason);
                 }
                 slot.asked = false;
                 // What was only late may go over the next connection; what is too large may not.
                 slot.by_http = slot.size > limit;
-            }
+            });
         }
-        self.late = 0;
         self.rescan();
     }
 
     /// Whether an acknowledgement is awaited on the live connection and is not late.
     #[must_use]
-    pub fn awaiting(&self) -> bool {
-        self.ring.iter().any(|slot| slot.end == End::Open && matches!(slot.answer, Answer::Awaited { .. }))
+    pub const fn awaiting(&self) -> bool {
+        self.awaited > 0
     }
 
     /// Bytes sent on the live connection of which nothing is known to have arrived: they may be under way (L11).
     #[must_use]
     pub fn unanswered(&self) -> u64 {
-        let bytes = |slot: &Slot<P>| match slot.answer {
-            Answer::Awaited { .. } | Answer::Late if slot.end == End::Open => u64::from(slot.size),
-            Answer::Awaited { .. } | Answer::Late | Answer::None | Answer::Arrived | Answer::Asked { .. } => 0,
-        };
-        self.ring.iter().map(bytes).fold(0, u64::saturating_add)
+        let waits = |slot: &&Slot<P>| slot.open() && matches!(slot.answer, Answer::Awaited(_) | Answer::Late);
+        self.ring.iter().filter(waits).map(|slot| u64::from(slot.size)).fold(0, u64::saturating_add)
     }
 
     /// What proves that a message arrived.
@@ -603,7 +732,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         }
         for offset in 0..self.ring.len() {
             if let Some(slot) = self.ring.get_mut(offset) {
-                slot.asked |= slot.end == End::Open && slot.answer != Answer::None;
+                slot.asked |= slot.open() && slot.answer != Answer::None;
             }
         }
     }
@@ -611,11 +740,8 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
     /// The answer to that ping has come. How many messages ended.
     pub fn proved(&mut self, now: Instant) -> usize {
         let before = self.unsettled;
-        let since = |slot: &Slot<P>| match slot.answer {
-            Answer::Awaited { since, .. } if slot.asked && slot.post == Posting::Never => since,
-            Answer::Awaited { .. } | Answer::Late | Answer::None | Answer::Arrived | Answer::Asked { .. } => None,
-        };
-        let latest = self.ring.iter().filter_map(since).max();
+        let sent = |slot: &Slot<P>| slot.wait().filter(|wait| wait.clean && slot.asked).map(|wait| wait.sent);
+        let latest = self.ring.iter().filter(|slot| slot.post == Posting::Never).filter_map(sent).max();
         self.end_where(now, |slot| slot.asked.then_some(Outcome::Delivered { path: Path::WebSocket }));
         if let Some(sent) = latest {
             self.rtt.sample(now.since(sent));
@@ -627,14 +753,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
     pub fn http_gone(&mut self) {
         let limit = self.frame_limit();
         for offset in 0..self.ring.len() {
-            if let Some(slot) = self.ring.get_mut(offset)
-                && slot.by_http
-                && slot.end == End::Open
-                && slot.size <= limit
-            {
-                slot.by_http = false;
-                self.late = self.late.saturating_add(usize::from(slot.answer == Answer::Late));
-            }
+            self.change(offset, |slot| slot.by_http &= slot.size > limit);
         }
         self.rescan();
     }
@@ -643,10 +762,12 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
     pub fn stalled(&mut self, until: Instant) {
         for offset in 0..self.ring.len() {
             if let Some(slot) = self.ring.get_mut(offset)
-                && let Answer::Awaited { since, due } = &mut slot.answer
+                && let Answer::Awaited(Wait { due, clean, .. }) = &mut slot.answer
             {
-                *since = None;
-                due.arm(due.at().map_or(until, |at| at.max(until)));
+                *clean = false;
+                if let Some(at) = due.at() {
+                    due.arm(at.max(until));
+                }
             }
         }
     }
@@ -660,7 +781,13 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
     /// Ends what no path carries, as far as is known now, with HTTP or without (F4, H5).
     pub fn reject_oversize(&mut self, now: Instant, http: bool) {
         let limit = self.limit(http);
-        self.end_where(now, |slot| (slot.size > limit).then_some(Outcome::Rejected(Rejection::TooLarge)));
+        let setting = Reason::Limit(if http { "outbox.post_limit" } else { "outbox.frame_limit" });
+        self.end_where(now, |slot| {
+            (slot.size > limit).then(|| {
+                slot.reason.get_or_insert(setting);
+                Outcome::Rejected(Rejection::TooLarge)
+            })
+        });
     }
 
     /// Whether a payload of `size` bytes could be carried at all, with HTTP or without (H5).
@@ -678,46 +805,53 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         }
         self.end_where(now, |slot| slot.expires.fire(now).then_some(Outcome::Expired));
         let mut late = 0_u32;
-        let mut next = Timer::disarmed();
+        let mut last = None;
         for offset in 0..self.ring.len() {
             let Some(slot) = self.ring.get_mut(offset) else { continue };
-            if slot.end != End::Open {
-                continue;
+            let turn = slot.turn();
+            if let Answer::Awaited(wait) = &mut slot.answer
+                && wait.due.fire(now)
+            {
+                late = late.saturating_add(1);
+                last = last.max(turn);
+                self.change(offset, Slot::give_up_wait);
             }
-            let mut due = None;
-            if let Answer::Awaited { due: timer, .. } = &mut slot.answer {
-                if timer.fire(now) {
-                    slot.answer = Answer::Late;
-                    late = late.saturating_add(1);
-                } else {
-                    due = timer.at();
-                }
-            }
-            let from = match &mut slot.post {
-                Posting::Again { from } => {
-                    let _ = from.fire(now);
-                    from.at()
-                }
-                Posting::Never | Posting::Underway { .. } => None,
-            };
-            let asked = match &mut slot.answer {
+        }
+        if late > 0 {
+            self.rtt.late();
+            self.begin_waits(now, last);
+        }
+        let mut next = Timer::disarmed();
+        for offset in 0..self.ring.len() {
+            let Some(slot) = self.ring.get_mut(offset).filter(|slot| slot.open()) else { continue };
+            let due = match &mut slot.answer {
+                Answer::Awaited(wait) => wait.due.at(),
                 Answer::Asked { from } => {
                     let _ = from.fire(now);
                     from.at()
                 }
-                Answer::None | Answer::Awaited { .. } | Answer::Late | Answer::Arrived => None,
+                Answer::None | Answer::Late | Answer::Arrived => None,
             };
-            for at in [due, slot.expires.at(), from, asked].into_iter().flatten() {
+            let post = slot.post_due().filter(|due| *due > now);
+            for at in [due, slot.expires.at(), post].into_iter().flatten() {
                 next.arm_by(at);
             }
         }
         self.wake = next;
-        if late > 0 {
-            self.rtt.late();
-            self.late = self.late.saturating_add(as_usize(late));
-        }
         self.rescan();
         late
+    }
+
+    /// The peer answers nothing at all (P3): what is still awaited on the connection is late at once.
+    pub fn give_up_waits(&mut self) {
+        for offset in 0..self.ring.len() {
+            self.change(offset, |slot| {
+                if slot.wait().is_some() {
+                    slot.give_up_wait();
+                }
+            });
+        }
+        self.rescan();
     }
 
     /// Messages on the live connection whose acknowledgement is late and which have not been sent by HTTP besides.
@@ -728,19 +862,10 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
 
     /// Lets the oldest late message go by HTTP besides; it keeps its id. False: there is none.
     pub fn hedge(&mut self) -> bool {
-        for offset in 0..self.ring.len() {
-            if let Some(slot) = self.ring.get_mut(offset)
-                && slot.end == End::Open
-                && slot.answer == Answer::Late
-                && !slot.by_http
-            {
-                slot.by_http = true;
-                self.late = self.late.saturating_sub(1);
-                self.rescan();
-                return true;
-            }
-        }
-        false
+        let Some(offset) = self.ring.iter().position(Slot::is_late) else { return false };
+        self.change(offset, |slot| slot.by_http = true);
+        self.rescan();
+        true
     }
 
     /// Anything may have become ready: the path changed.
@@ -749,25 +874,19 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         self.post_from = 0;
     }
 
-    /// The oldest message that has ended and was not reported yet: its number, its end and the time from acceptance.
-    /// Reported messages free their places in order of acceptance.
-    pub fn take_settled(&mut self) -> Option<(Seq, Outcome, Duration)> {
+    /// The end of the oldest message that has ended and was not reported yet. Its place is free from now on, or when its
+    /// request is over (S13).
+    pub fn take_settled(&mut self) -> Option<Settlement> {
         if self.unreported == 0 {
             return None;
         }
-        let mut found = None;
-        for offset in 0..self.ring.len() {
-            if let Some(slot) = self.ring.get_mut(offset)
-                && let End::Settled(outcome, took) = slot.end
-            {
-                slot.end = End::Reported;
-                self.unreported = self.unreported.saturating_sub(1);
-                found = Some((self.head.plus(as_u64(offset)), outcome, took));
-                break;
-            }
-        }
-        self.free();
-        found
+        let offset = self.ring.iter().position(|slot| matches!(slot.end, End::Settled(..)))?;
+        let slot = self.ring.get_mut(offset)?;
+        let End::Settled(outcome, took) = core::mem::replace(&mut slot.end, End::Reported) else { return None };
+        let settlement = Settlement { seq: slot.seq, outcome, took, reason: slot.reason };
+        self.unreported = self.unreported.saturating_sub(1);
+        self.free(offset);
+        Some(settlement)
     }
 
     /// Who numbers its messages.
@@ -831,48 +950,85 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         self.config.post_limit.min(self.refused_post.saturating_sub(1))
     }
 
+    /// Where the message with this number lies.
     fn offset(&self, seq: Seq) -> Option<usize> {
-        (seq >= self.head).then(|| usize::try_from(seq.since(self.head)).ok()).flatten()
+        let (mut from, mut to) = (0, self.ring.len());
+        while from < to {
+            let middle = from.midpoint(to);
+            match self.ring.get(middle)?.seq.cmp(&seq) {
+                Ordering::Less => from = middle.saturating_add(1),
+                Ordering::Equal => return Some(middle),
+                Ordering::Greater => to = middle,
+            }
+        }
+        None
     }
 
-    fn slot_mut(&mut self, seq: Seq) -> Option<&mut Slot<P>> {
-        let offset = self.offset(seq)?;
-        self.ring.get_mut(offset)
+    /// Changes a message; what is counted of all follows.
+    fn change(&mut self, offset: usize, change: impl FnOnce(&mut Slot<P>)) {
+        let Some(slot) = self.ring.get_mut(offset) else { return };
+        let counts = |slot: &Slot<P>| (usize::from(slot.is_late()), usize::from(slot.wait().is_some()));
+        let before = counts(slot);
+        change(slot);
+        let after = counts(slot);
+        self.late = self.late.saturating_add(after.0).saturating_sub(before.0);
+        self.awaited = self.awaited.saturating_add(after.1).saturating_sub(before.1);
     }
 
-    fn settle(&mut self, now: Instant, seq: Seq, outcome: Outcome) {
-        let Some(slot) = self.slot_mut(seq) else { return };
-        if slot.end != End::Open {
+    /// Begins the waits that have not: of the first message sent on the connection, and where the peer is `through` with
+    /// one, of all sent before that one and of the one sent next: it reads in order, so it is at work on those (T8).
+    fn begin_waits(&mut self, now: Instant, through: Option<Turn>) {
+        if self.awaited == 0 {
             return;
         }
-        slot.end = End::Settled(outcome, now.since(slot.accepted));
-        let was_late = slot.answer == Answer::Late && !slot.by_http;
-        slot.answer = Answer::None;
-        self.late = self.late.saturating_sub(usize::from(was_late));
+        let behind = |turn: &Turn| through.is_none_or(|through| *turn > through);
+        let last = self.ring.iter().filter_map(Slot::turn).filter(behind).min().or(through);
+        let wait = self.rtt.wait();
+        for offset in 0..self.ring.len() {
+            if let Some(slot) = self.ring.get_mut(offset)
+                && slot.turn() <= last
+                && let Answer::Awaited(Wait { begun, due, .. }) = &mut slot.answer
+                && !due.is_armed()
+            {
+                let at = now.after(wait).after(transfer_time(u64::from(slot.size)));
+                *begun = now;
+                due.arm(at);
+                self.wake.arm_by(at);
+            }
+        }
+    }
+
+    fn settle(&mut self, now: Instant, offset: usize, outcome: Outcome) {
+        self.change(offset, |slot| {
+            slot.end = End::Settled(outcome, now.since(slot.accepted));
+            slot.answer = Answer::None;
+            if matches!(outcome, Outcome::Delivered { .. } | Outcome::Rejected(Rejection::ByPeer)) {
+                slot.reason = None;
+            }
+        });
         self.unsettled = self.unsettled.saturating_sub(1);
         self.unreported = self.unreported.saturating_add(1);
     }
 
-    /// Frees the places of the oldest messages whose end was reported and whose requests have ended.
-    fn free(&mut self) {
-        let over = |slot: &Slot<P>| slot.end == End::Reported && !matches!(slot.post, Posting::Underway { .. });
-        while self.ring.get(0).is_some_and(over) {
-            let size = self.ring.pop().map_or(0, |slot| slot.size);
+    /// Frees the place of a message whose end was reported and whose request has ended (S13).
+    fn free(&mut self, offset: usize) {
+        if self.ring.get(offset).is_some_and(Slot::over) {
+            let size = self.ring.remove(offset).map_or(0, |slot| slot.size);
             self.bytes = self.bytes.saturating_sub(u64::from(size));
-            self.head = self.head.next();
-            self.frame_from = self.frame_from.saturating_sub(1);
-            self.post_from = self.post_from.saturating_sub(1);
+            for cursor in [&mut self.frame_from, &mut self.post_from] {
+                *cursor = cursor.saturating_sub(usize::from(offset < *cursor));
+            }
         }
     }
 
     fn end_where(&mut self, now: Instant, mut verdict: impl FnMut(&mut Slot<P>) -> Option<Outcome>) {
         for offset in 0..self.ring.len() {
-            let seq = self.head.plus(as_u64(offset));
-            let outcome = self.ring.get_mut(offset).filter(|slot| slot.end == End::Open).and_then(&mut verdict);
+            let outcome = self.ring.get_mut(offset).filter(|slot| slot.open()).and_then(&mut verdict);
             if let Some(outcome) = outcome {
-                self.settle(now, seq, outcome);
+                self.settle(now, offset, outcome);
             }
         }
+        self.begin_waits(now, None);
     }
 }
 
@@ -880,15 +1036,6 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Timers for Outbox<P, S> {
     fn timers(&self, see: &mut dyn FnMut(Wake, &Timer)) {
         see(Wake::Message, &self.wake);
     }
-}
-
-/// Offsets and counts of a ring as numbers of the sequence space; a `usize` never exceeds it in practice.
-fn as_u64(n: usize) -> u64 {
-    u64::try_from(n).unwrap_or(u64::MAX)
-}
-
-fn as_usize(n: u32) -> usize {
-    usize::try_from(n).unwrap_or(usize::MAX)
 }
 
 mod window;

@@ -1,4 +1,4 @@
-//! A first-in first-out ring over storage of the caller's choice, one copy of the code for every capacity.
+//! A ring in order of arrival over storage of the caller's choice, one copy of the code for every capacity.
 //!
 //! ```text
 //! slots  [ · · a b c · ]     Ring<T>                     any capacity, behind a reference
@@ -6,7 +6,8 @@
 //!            head  head+len  Ring<T, Vec<Option<T>>>     chosen at run time
 //! ```
 //!
-//! Invariants: exactly the `len` slots from `head` on are occupied; a full ring hands the item back; no index panics.
+//! Invariants: exactly the `len` slots from `head` on are occupied, in the order in which they were pushed, also after one
+//! was taken from the middle; a full ring hands the item back; no index panics.
 //! Own code on purpose: capacity is a public promise of the machines, and no foreign type should stand in their bounds.
 
 use core::fmt;
@@ -147,14 +148,44 @@ impl<T, S: Slots<T> + ?Sized> Ring<T, S> {
 
     /// Takes the oldest item.
     pub fn pop(&mut self) -> Option<T> {
-        if self.len == 0 {
+        self.remove(0)
+    }
+
+    /// Takes the item `offset` places after the oldest. The items on its shorter side move by one place.
+    pub fn remove(&mut self, offset: usize) -> Option<T> {
+        if offset >= self.len {
             return None;
         }
-        let item = self.slots.as_mut().get_mut(self.head)?.take();
-        // With a capacity of one there is no next place: it starts over.
-        self.head = self.index(1).unwrap_or(0);
+        let item = self.take(offset);
+        let behind = self.len.saturating_sub(offset).saturating_sub(1);
+        if offset <= behind {
+            for free in (1..=offset).rev() {
+                let moved = self.take(free.saturating_sub(1));
+                self.put(free, moved);
+            }
+            // With a capacity of one there is no next place: it starts over.
+            self.head = self.index(1).unwrap_or(0);
+        } else {
+            for from in offset.saturating_add(1)..self.len {
+                let moved = self.take(from);
+                self.put(from.saturating_sub(1), moved);
+            }
+        }
         self.len = self.len.saturating_sub(1);
         item
+    }
+
+    fn take(&mut self, offset: usize) -> Option<T> {
+        let at = self.index(offset)?;
+        self.slots.as_mut().get_mut(at)?.take()
+    }
+
+    fn put(&mut self, offset: usize, item: Option<T>) {
+        if let Some(at) = self.index(offset)
+            && let Some(slot) = self.slots.as_mut().get_mut(at)
+        {
+            *slot = item;
+        }
     }
 
     /// The item `offset` places after the oldest.
@@ -226,14 +257,19 @@ mod tests {
             let mut model = VecDeque::new();
             let mut rng = crate::SplitMix64::new(capacity as u64);
             for n in 0..2000 {
-                if rng.up_to(1) == 0 {
-                    let expected = if model.len() < capacity { Ok(()) } else { Err(n) };
-                    if expected.is_ok() {
-                        model.push_back(n);
+                match rng.up_to(3) {
+                    0 | 1 => {
+                        let expected = if model.len() < capacity { Ok(()) } else { Err(n) };
+                        if expected.is_ok() {
+                            model.push_back(n);
+                        }
+                        assert_eq!(ring.push(n), expected);
                     }
-                    assert_eq!(ring.push(n), expected);
-                } else {
-                    assert_eq!(ring.pop(), model.pop_front());
+                    2 => assert_eq!(ring.pop(), model.pop_front()),
+                    _ => {
+                        let offset = usize::try_from(rng.up_to(capacity as u64)).unwrap();
+                        assert_eq!(ring.remove(offset), model.remove(offset), "from the middle");
+                    }
                 }
                 assert_eq!(ring.iter().copied().collect::<VecDeque<_>>(), model);
                 assert_eq!(ring.get(model.len()), None);
@@ -257,7 +293,8 @@ mod tests {
                     }
                     assert_eq!(ring.push(n), expected);
                 } else {
-                    assert_eq!(ring.pop(), model.pop_front());
+                    let offset = usize::try_from(rng.up_to(2)).unwrap();
+                    assert_eq!(ring.remove(offset), model.remove(offset));
                 }
                 assert_eq!(ring.iter().copied().collect::<VecDeque<_>>(), model);
             }

@@ -195,6 +195,10 @@ pub struct Route {
     promote: Timer,
     flaps: u8,
     soft: u8,
+    /// Traffic left this connection because it acknowledged nothing, and it has acknowledged nothing since.
+    mute: bool,
+    /// One message may be tried on it.
+    trial: bool,
     budget: u8,
     /// A message waits for a hedge that the budget does not allow.
     refill: Timer,
@@ -223,6 +227,8 @@ impl Route {
             promote: Timer::disarmed(),
             flaps: 0,
             soft: 0,
+            mute: false,
+            trial: false,
             budget: BUDGET,
             refill: Timer::disarmed(),
             backoff: Backoff::new(config.backoff),
@@ -265,6 +271,7 @@ impl Route {
     pub fn link_up(&mut self, now: Instant) -> bool {
         self.grace.disarm();
         self.soft = 0;
+        (self.mute, self.trial) = (false, false);
         if self.path == Path::WebSocket || !self.used || self.http_waits() {
             self.promoted(now);
             return false;
@@ -278,6 +285,7 @@ impl Route {
         self.promote.disarm();
         let was_good = self.side == Side::Good;
         self.side = Side::Down;
+        self.trial = false;
         if was_good {
             self.count_flap(now);
             self.begin_grace(now);
@@ -289,25 +297,41 @@ impl Route {
         if let Side::Probing { heard } = &mut self.side {
             *heard = true;
             if !self.promote.is_armed() {
-                self.promoted(now);
+                self.proven(now);
             }
         }
     }
 
     /// An acknowledgement came in on the connection: it is useful.
-    pub const fn answered(&mut self) {
-        self.soft = 0;
-        self.budget = if self.budget < BUDGET { self.budget.saturating_add(1) } else { BUDGET };
+    pub fn answered(&mut self, now: Instant) {
+        self.spoken(now);
+        self.budget = self.budget.saturating_add(1).min(BUDGET);
     }
 
-    /// A wait on the live connection passed without an acknowledgement: a soft failure.
-    pub fn unanswered(&mut self, now: Instant) {
+    /// An acknowledgement of anything came in, be it of a message that has ended: the peer's program is at work.
+    pub fn spoken(&mut self, now: Instant) {
+        self.soft = 0;
+        self.trial = false;
+        if core::mem::take(&mut self.mute)
+            && let Side::Probing { heard } = self.side
+        {
+            self.begin_probing(now);
+            self.side = Side::Probing { heard };
+        }
+    }
+
+    /// A wait on the live connection passed without an acknowledgement: a soft failure. True: traffic goes elsewhere now.
+    #[must_use]
+    pub fn unanswered(&mut self, now: Instant) -> bool {
         self.soft = self.soft.saturating_add(1);
-        if self.soft >= SOFT_FAILURES && self.config.http && !self.http_waits() && self.side == Side::Good {
+        let leaves = self.soft >= SOFT_FAILURES && self.config.http && !self.http_waits() && self.side == Side::Good;
+        if leaves {
             self.count_flap(now);
             self.demoted(now);
+            self.mute = true;
             self.begin_probing(now);
         }
+        leaves
     }
 
     /// A request ended. It shows that the path is good where the peer has answered it, and only of requests of its kind; a
@@ -384,6 +408,7 @@ impl Route {
     /// The session is over: nothing moves any more.
     pub const fn stop(&mut self) {
         self.side = Side::Down;
+        self.trial = false;
         self.grace.disarm();
         self.promote.disarm();
         self.retry.disarm();
@@ -397,7 +422,7 @@ impl Route {
             self.demoted(now);
         }
         if self.promote.fire(now) && self.side == (Side::Probing { heard: true }) {
-            self.promoted(now);
+            self.proven(now);
         }
         if self.refill.fire(now) {
             self.budget = self.budget.max(HEDGE_FLOOR.saturating_add(1));
@@ -427,6 +452,19 @@ impl Route {
         self.side == Side::Good
     }
 
+    /// Whether one message may be tried on a connection that acknowledged nothing.
+    #[must_use]
+    pub const fn may_try(&self) -> bool {
+        self.trial
+    }
+
+    /// It was tried; the next one is after the longest time to be stable.
+    pub fn tried(&mut self, now: Instant) {
+        if core::mem::take(&mut self.trial) {
+            self.promote.arm(now.after(self.config.stable_most));
+        }
+    }
+
     /// Whether a request may leave now, with so many under way.
     #[must_use]
     pub fn may_post(&self, underway: usize) -> bool {
@@ -449,6 +487,12 @@ impl Route {
     #[must_use]
     pub const fn has_http(&self) -> bool {
         self.config.http
+    }
+
+    /// The delays between tries, of the path and of each message (H7).
+    #[must_use]
+    pub const fn delays(&self) -> &BackoffConfig {
+        &self.config.backoff
     }
 
     /// How long a request may take (H10).
@@ -507,7 +551,8 @@ impl Route {
     fn begin_probing(&mut self, now: Instant) {
         self.side = Side::Probing { heard: false };
         let doublings = u32::from(self.flaps.min(16));
-        let stable = self.config.stable.saturating_mul(1_u32 << doublings).min(self.config.stable_most);
+        let grown = self.config.stable.saturating_mul(1_u32 << doublings).min(self.config.stable_most);
+        let stable = if self.mute { self.config.stable_most } else { grown };
         let stable = stable.max(Duration::from_millis(1));
         self.promote.arm(now.after(stable).max(self.entered.after(self.config.stay)));
     }
@@ -527,6 +572,16 @@ impl Route {
         self.side = Side::Good;
         self.used = true;
         self.soft = 0;
+        (self.mute, self.trial) = (false, false);
+    }
+
+    /// The connection was heard and is stable.
+    fn proven(&mut self, now: Instant) {
+        if self.mute {
+            self.trial = true;
+        } else {
+            self.promoted(now);
+        }
     }
 
     fn count_flap(&mut self, now: Instant) {

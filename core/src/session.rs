@@ -35,7 +35,7 @@ use crate::ids::{ContentKey, DeliveryId, LinkId, MessageId, Origin, PostId, Requ
 use crate::inbox::{Answer, Arrival, Inbox, Seen, Verdict};
 use crate::link::{Accepted, Ending, Link, LinkState};
 use crate::marks::{Beat, Nack, Report};
-use crate::outbox::{Ack, Outbox, Outcome, Path, Policy, Proof, Slot};
+use crate::outbox::{Ack, Outbox, Outcome, Path, Policy, Proof, Settlement, Slot};
 use crate::reason::{HttpClass, HttpOutcome, Reason, RetryHint};
 use crate::resume::{Greeting, ResumeRefusal};
 use crate::ring::Slots;
@@ -490,6 +490,8 @@ pub enum Event {
         outcome: Outcome,
         /// Time from acceptance.
         took: Duration,
+        /// What was last seen to go wrong with it, if it was not delivered.
+        reason: Option<Reason>,
     },
     /// A connection or an attempt has ended; the latest, if there were several since the last drain.
     Down {
@@ -950,8 +952,12 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         }
         if self.native.as_ref().is_none_or(Native::greeted)
             && self.route.may_post(self.outbox.posting())
-            && let Some(post) = self.outbox.take_post(self.now, self.route.path() == Path::Http)
+            && let all = self.route.path() == Path::Http
+            && let Some((post, again)) = self.outbox.take_post(self.now, all, self.route.may_repeat())
         {
+            if again {
+                self.route.repeats(self.now);
+            }
             self.stats.posts = self.stats.posts.saturating_add(1);
             let id = self.outbox.id(post.seq);
             let timeouts = self.route.timeouts();
@@ -1216,12 +1222,12 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             Some(_) | None => {}
         }
         self.now = now;
-        let path = self.route.path();
+        let open = (self.route.path(), self.route.may_repeat());
         let answer = apply(self);
         self.fire();
         self.settle();
         // Whatever changed it, the input or a timer: what was passed over on the old path is looked at again.
-        if self.route.path() != path {
+        if (self.route.path(), self.route.may_repeat()) != open {
             self.outbox.rescan();
         }
         self.drained = false;
@@ -1315,14 +1321,14 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         // A native peer that does not know us is greeted first, but not in a loop (B11). Who has a connection was.
         if outcome.turned_away() && self.native.is_some() && self.live.is_none() {
             let outcome = HttpOutcome::Unreached(outcome.reason());
-            let taken = self.outbox.on_posted(self.now, post, outcome);
+            let taken = self.outbox_posted(post, outcome);
             if taken {
                 self.forgotten();
                 self.route.posted(self.now, RequestKind::Message, outcome, &mut self.rng);
             }
             return self.taken(taken);
         }
-        let taken = self.outbox.on_posted(self.now, post, outcome);
+        let taken = self.outbox_posted(post, outcome);
         if taken {
             self.request_ended(Some(post.seq), outcome);
         }
@@ -1342,6 +1348,10 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             self.http_reason = Some(outcome.reason());
             self.failed = Some((seq, outcome.reason()));
         }
+    }
+
+    fn outbox_posted(&mut self, post: PostId, outcome: HttpOutcome) -> bool {
+        self.outbox.on_posted(self.now, post, outcome, self.route.delays(), &mut self.rng)
     }
 
     fn on_request(&mut self, request: RequestId, id: Option<MessageId>, key: Option<ContentKey>) -> Arrival {
@@ -1381,9 +1391,8 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     fn on_retry_now(&mut self) {
         self.unlearn(self.interval);
         self.link.retry_now(self.now);
-        self.outbox.retry_now();
         self.route.retry_now(self.now);
-        self.outbox.rescan();
+        self.outbox.retry_now(self.now);
         if let Some(live) = &mut self.live {
             live.beat.probe(self.now, self.outbox.unanswered());
         }
@@ -1492,9 +1501,9 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
                         live.malformed = 0;
                         // One after the other is slow; nothing at all is stuck.
                         live.patience.disarm();
-                        self.route.answered();
+                        self.route.answered(now);
                     }
-                    Ack::Unknown => {}
+                    Ack::Unknown => self.route.spoken(now),
                     Ack::NeverSent => self.breach(),
                 }
                 Heard::Noted
@@ -1521,7 +1530,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
                 self.link.on_useful();
                 if core::mem::take(&mut live.asked) && self.outbox.proved(now) > 0 {
                     live.patience.disarm();
-                    self.route.answered();
+                    self.route.answered(now);
                 }
                 Heard::Noted
             }
@@ -1580,7 +1589,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
                     live.malformed = 0;
                     live.patience.disarm();
                 }
-                self.route.answered();
+                self.route.answered(self.now);
             }
             Ack::Unknown if answered => self.link.on_useful(),
             Ack::Unknown => {}
@@ -1689,7 +1698,9 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         {
             live.suspect = true;
             live.beat.probe(now, self.outbox.unanswered());
-            self.route.unanswered(now);
+            if self.route.unanswered(now) {
+                self.outbox.give_up_waits();
+            }
         }
         self.inbox.tick(now);
         self.route.tick(now);
@@ -1709,11 +1720,10 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             && Some(live.link) != current
         {
             let reason = self.link.ended().filter(|(ended, _)| *ended == live.link).map(|(_, reason)| reason);
-            let too_large = reason == Some(Reason::Closed(1009));
             let silence = now.since(live.heard);
             self.live = None;
             self.learn(reason, silence);
-            self.outbox.on_link_down(too_large);
+            self.outbox.on_link_down(reason);
             self.route.link_down(now);
             self.outbox.reject_oversize(now, self.route.has_http());
         }
@@ -1846,7 +1856,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     }
 
     fn next_event(&mut self) -> Option<Event> {
-        if let Some((seq, outcome, took)) = self.outbox.take_settled() {
+        if let Some(Settlement { seq, outcome, took, reason }) = self.outbox.take_settled() {
             let stats = &mut self.stats;
             let counter = match outcome {
                 Outcome::Delivered { path: Path::WebSocket } => &mut stats.delivered_websocket,
@@ -1859,7 +1869,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             if let Some(native) = &mut self.native {
                 native.ended(outcome);
             }
-            return Some(Event::Settled { seq, outcome, took });
+            return Some(Event::Settled { seq, outcome, took, reason });
         }
         if let Some((link, reason)) = self.link.ended()
             && self.reported.ended != Some(link)
@@ -1927,10 +1937,11 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         // What killed the program once must not do it again: the next message leaves when the last is answered or late, and
         // the program has shown that it lives.
         let holds = live.alternates && (live.beat.asking_program() || self.outbox.awaiting());
-        if self.route.may_frame()
+        if (self.route.may_frame() || self.route.may_try())
             && !holds
             && let Some(seq) = self.outbox.take_frame(now, live.link)
         {
+            self.route.tried(now);
             live.beat.data_sent(now);
             live.unasked = self.outbox.proof() == Proof::Pong || live.alternates;
             self.stats.frames = self.stats.frames.saturating_add(1);

@@ -172,18 +172,18 @@ const BY_HTTP: Outcome = Outcome::Delivered { path: Path::Http };
 const BY_WEBSOCKET: Outcome = Outcome::Delivered { path: Path::WebSocket };
 
 /// The original: a new id for every try and none over HTTP, so a chain call slower than 3 s always made a second
-/// record. Here a batch has one id on every path (I1) and a content key (I4), and both paths share one memory (H2).
+/// record. Here nothing is sent again within the 45 s that a call may take (T7), and a batch has one id on every path (I1) and a content key (I4), and both paths share one memory (H2).
 #[test]
 fn w1_a_slow_chain_call_doubles_no_batch() {
     let mut world = World::started(Setup::GONKA);
     world.run(s(1));
-    world.change(Change::App(0, s(4), s(4), 0, 0));
+    world.change(Change::App(0, s(50), s(50), 0, 0));
     let batches: Vec<_> = (0..5).map(|_| world.send_one(1)).collect();
-    world.run(s(60));
+    world.run(s(300));
     assert!(batches.iter().all(|batch| matches!(world.outcome(*batch), Some(Outcome::Delivered { .. }))));
     let (received, sent) = (world.driver(0).session().stats(), world.driver(1).session().stats());
     assert_eq!((sent.frames, received.delivered, received.maybe_dup), (5, 5, 0));
-    assert!(sent.posts >= 5 && received.duplicates >= 5, "all of them went both ways: {sent:?}");
+    assert!(sent.posts >= 1 && received.duplicates >= 1, "slower than the first wait: some went both ways: {sent:?}");
     for wanted in batches {
         let id = |effect| match effect {
             Effect::Data(_, _, id, payload) | Effect::Post(_, id, payload, _) if payload == wanted => Some(id),
@@ -211,32 +211,33 @@ fn w1_a_slow_chain_call_doubles_no_batch() {
 }
 
 /// The original: one batch at a time, each of which waited 3 s for a client that does not answer. Here they leave
-/// together, wait together (F6), and after two waits in a row the path is HTTP (P3).
+/// together; after two waits in a row, which are long because a client may be slow (T7), the path is HTTP for all of them,
+/// and one in five minutes is tried on the connection (P3).
 #[test]
-fn w2_a_mute_client_does_not_cost_three_seconds_a_batch() {
+fn w2_a_mute_client_costs_two_waits_and_not_one_a_batch() {
     let (mut node, link) = Node::visited();
     node.callbacks = Some(HttpOutcome::status(200));
     (1..=10).for_each(|n| node.send(n));
     let frames = node.all(frame);
     assert_eq!(frames.len(), 10);
     assert!(frames.iter().all(|(when, (on, ..))| (*when, *on) == (s(0), link)), "none waits for another");
-    node.run(s(4));
+    node.run(s(136));
     let ends = node.all(settled);
-    assert_eq!(ends.len(), 10, "10 batches in less than 4 s, not in 30");
-    assert!(ends.iter().all(|(when, (outcome, _))| *outcome == BY_HTTP && *when >= s(3)));
+    assert_eq!(ends.len(), 10, "all of them after 45 s and 90 s");
+    assert!(ends.iter().all(|(when, (outcome, _))| *outcome == BY_HTTP && *when >= s(45)));
 
-    // Ten minutes of one batch a second: it answers pings, so it is tried again, but less and less.
+    // Ten minutes of one batch a second: it answers pings, so it is tried again, but seldom.
     for n in 11..=610 {
-        node.run(s(u64::from(n) - 6));
+        node.run(s(u64::from(n) + 126));
         node.send(n);
     }
-    node.run(s(620));
+    node.run(s(860));
     let ends = node.all(settled);
     assert_eq!((ends.len(), node.driver.session().backlog()), (610, 0));
     let waited =
         |from, to| ends.iter().filter(|(when, (_, took))| *took >= s(3) && *when >= from && *when < to).count();
-    assert!(waited(s(0), s(620)) <= 60, "{} of 610 waited", waited(s(0), s(620)));
-    assert!(waited(s(320), s(620)) <= 10, "{} of the last 300 waited", waited(s(320), s(620)));
+    assert_eq!(waited(s(0), s(137)), 10);
+    assert!(waited(s(137), s(860)) <= 2, "{} of the last 600 waited", waited(s(137), s(860)));
 }
 
 /// The original: a PoW that was stopped left its socket open and dead, without a close; when the worker died, the flag
@@ -487,7 +488,7 @@ fn w10_a_poison_message_is_not_sent_for_ever() {
     node.run(s(3_600));
     assert_eq!((node.all(frame).len(), node.all(post).len()), (1, 1), "once by each path");
     let (_, (outcome, took)) = node.all(settled)[0];
-    assert_eq!((outcome, took), (Outcome::Rejected(Rejection::Status(400)), ms(3_050)));
+    assert_eq!((outcome, took), (Outcome::Rejected(Rejection::Status(400)), ms(45_051)));
     assert_eq!(node.driver.session().backlog(), 0);
 
     // The original repeats it with a new id every 5 s until it is acknowledged: one word of the application is enough.

@@ -27,14 +27,14 @@ const NATIVE_VECTORS: &str = include_str!("../vectors/native.jsonl");
 const RULES: &[(&str, &[u8])] = &[
     ("N", &[1, 2]),
     ("I", &[1, 2, 3, 4, 5]),
-    ("S", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]),
+    ("S", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]),
     ("R", &[1, 2, 3, 4, 5, 6, 7, 8, 9]),
-    ("H", &[1, 2, 3, 4, 5, 6, 8, 9, 10]),
+    ("H", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]),
     ("F", &[0, 1, 2, 3, 4, 5, 6, 7]),
     ("P", &[1, 2, 3, 4, 5, 6, 8]),
     ("B", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]),
     ("L", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]),
-    ("T", &[1, 2, 3, 4, 5, 6]),
+    ("T", &[1, 2, 3, 4, 5, 6, 7, 8]),
     ("U", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]),
     ("E", &[1, 2, 3, 4]),
 ];
@@ -386,6 +386,17 @@ fn the_table_of_a_native_peers_settings_is_the_codes() {
     code.push(["native.poll".to_owned(), span(own[0].poll), span(own[1].poll)]);
     let spelt = |row: &[String; 3]| format!("| `{}` | {} | {} |\n", row[0], row[1], row[2]);
     assert_eq!(told, code, "{}", code.iter().map(spelt).collect::<String>());
+}
+
+#[test]
+fn the_table_of_waits_is_the_codes() {
+    let code = [Config::DEFAULT, GONKA_ML_NODE, BETTENSOR_MINER, NATIVE].map(|config| match config.outbox.ack_wait {
+        AckWait::Adaptive { first, least, most } => [span(first), span(least), span(most)],
+        AckWait::Fixed(_) => panic!("none is fixed"),
+    });
+    let told = table(&["wait of", "first", "least", "most"]);
+    assert_eq!(told.iter().map(|row| row[1..4].to_vec()).collect::<Vec<_>>(), code.map(Vec::from));
+    assert!(PAGE.contains(&format!("{} kB/s, which a working link has", bowline::LOWEST_RATE / 1000)));
 }
 
 #[test]

@@ -265,7 +265,8 @@ fn l11_a_slow_link_is_not_a_dead_one() {
     world.run(s(1));
     world.send(0, 900_000, Policy::DEFAULT).unwrap();
     world.change(Change::Silent(1, true));
-    world.run(s(1 + 3 + 15 + 1));
+    // An interval and the silence after it, or the message's wait and a probe, and the time that its bytes may need.
+    world.run(s(45 + 15 + 3 + 15));
     assert_eq!(downs(&world, 0, Reason::Dead), 1);
 }
 

@@ -895,7 +895,7 @@ impl<W: Wire> Engine<W> {
     }
 
     fn event(&mut self, event: Event) {
-        if let Event::Settled { seq, outcome, took } = event {
+        if let Event::Settled { seq, outcome, took, .. } = event {
             self.wire.settled(self.origin.message(seq));
             let reason = self.reason_of(outcome);
             if let Some(Pending { end: receipt, .. }) = self.receipts.remove(&seq) {

@@ -63,7 +63,12 @@ pub const VILLAGE_HUB: HubConfig = HubConfig {
             dead: Duration::from_secs(300),
             ..HeartbeatConfig::DEFAULT
         },
-        outbox: OutboxConfig { bytes: 1 << 20, proof: Proof::Pong, ..OutboxConfig::DEFAULT },
+        outbox: OutboxConfig {
+            bytes: 1 << 20,
+            proof: Proof::Pong,
+            ack_wait: AckWait::ARRIVAL,
+            ..OutboxConfig::DEFAULT
+        },
         ..HubConfig::DEFAULT.session
     },
     // A user with many tabs, or everybody behind one name; the original asks nobody who he is.

@@ -1,6 +1,7 @@
 use super::*;
 use crate::ids::Origin;
 use crate::reason::Reason;
+use crate::rng::SplitMix64;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::vec;
@@ -47,32 +48,65 @@ fn frames(outbox: &mut Box4, now: Instant, link: LinkId) -> Vec<u64> {
 }
 
 fn posts(outbox: &mut Box4, now: Instant, all: bool) -> Vec<PostId> {
-    core::iter::from_fn(|| outbox.take_post(now, all)).collect()
+    core::iter::from_fn(|| take_post(outbox, now, all)).collect()
+}
+
+fn take_post(outbox: &mut Box4, now: Instant, all: bool) -> Option<PostId> {
+    outbox.take_post(now, all, true).map(|(post, _)| post)
+}
+
+/// A request ended; the next try needs no delay but the peer's own.
+fn on_posted(outbox: &mut Box4, now: Instant, post: PostId, outcome: HttpOutcome) -> bool {
+    let none = BackoffConfig::range(Duration::ZERO, Duration::ZERO);
+    outbox.on_posted(now, post, outcome, &none, &mut SplitMix64::new(1))
 }
 
 fn ends(outbox: &mut Box4) -> Vec<(u64, Outcome)> {
-    core::iter::from_fn(|| outbox.take_settled()).map(|(seq, outcome, _)| (seq.get(), outcome)).collect()
+    core::iter::from_fn(|| outbox.take_settled()).map(|end| (end.seq.get(), end.outcome)).collect()
 }
 
 const BY_WEBSOCKET: Outcome = Outcome::Delivered { path: Path::WebSocket };
 const BY_HTTP: Outcome = Outcome::Delivered { path: Path::Http };
 
-/// What the counters, the cursors and the wake-up time must be, computed the slow way.
+impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
+    /// Its messages get numbers from here on, as if all before had ended.
+    pub(super) fn renumber(&mut self, first: Seq) {
+        self.next = first;
+        for offset in 0..self.ring.len() {
+            self.ring.get_mut(offset).unwrap().seq = self.next;
+            self.next = self.next.next();
+        }
+    }
+}
+
+/// What the counters, the cursors, the waits and the wake-up time must be, computed the slow way.
 fn check(outbox: &Box4) {
-    let open = |slot: &&Slot<u32>| slot.end == End::Open;
     let count = |test: &dyn Fn(&Slot<u32>) -> bool| outbox.ring.iter().filter(|slot| test(slot)).count();
-    assert_eq!(outbox.unsettled, outbox.ring.iter().filter(open).count(), "unsettled");
+    assert_eq!(outbox.unsettled, count(&Slot::open), "unsettled");
     assert_eq!(outbox.unreported, count(&|slot| matches!(slot.end, End::Settled(..))), "unreported");
-    let late = |slot: &Slot<u32>| slot.end == End::Open && slot.answer == Answer::Late && !slot.by_http;
-    assert_eq!(outbox.late, count(&late), "late");
-    let underway = count(&|slot| matches!(slot.post, Posting::Underway { .. }));
-    assert_eq!(outbox.posting, underway, "posting");
-    let over = |slot: &Slot<u32>| slot.end == End::Reported && !matches!(slot.post, Posting::Underway { .. });
-    assert!(!outbox.ring.get(0).is_some_and(over), "a reported head frees its place when its request has ended");
-    for slot in outbox.ring.iter().filter(open) {
-        let due = if let Answer::Awaited { due, .. } = &slot.answer { due.at() } else { None };
-        let from = if let Posting::Again { from } = &slot.post { from.at() } else { None };
-        for deadline in [due, from, slot.expires.at()].into_iter().flatten() {
+    assert_eq!(outbox.late, count(&Slot::is_late), "late");
+    assert_eq!(outbox.awaited, count(&|slot| slot.wait().is_some()), "awaited");
+    assert_eq!(outbox.posting, count(&Slot::underway), "posting");
+    assert_eq!(outbox.bytes, outbox.ring.iter().map(|slot| u64::from(slot.size)).sum::<u64>(), "bytes");
+    assert_eq!(
+        count(&Slot::over),
+        0,
+        "S13: a place is free when its message's end was reported and its request is over"
+    );
+    let numbers: Vec<_> = outbox.ring.iter().map(|slot| slot.seq).collect();
+    assert!(numbers.is_sorted_by(|a, b| a < b) && numbers.last().is_none_or(|last| *last < outbox.next), "{numbers:?}");
+    for slot in outbox.ring.iter() {
+        assert_eq!(outbox.ring.get(outbox.offset(slot.seq).unwrap()).map(|found| found.seq), Some(slot.seq));
+    }
+    let waits = || outbox.ring.iter().filter_map(Slot::wait);
+    let begun = || waits().filter(|wait| wait.due.is_armed());
+    assert!(begun().next().is_some() || waits().next().is_none(), "T8: if one is awaited, one has begun");
+    for wait in waits().filter(|wait| !wait.due.is_armed()) {
+        assert!(begun().all(|begun| begun.sent <= wait.sent), "T8: those sent first begin first");
+    }
+    for slot in outbox.ring.iter().filter(|slot| slot.open()) {
+        let due = slot.wait().and_then(|wait| wait.due.at());
+        for deadline in [due, slot.expires.at()].into_iter().flatten() {
             assert!(outbox.wake.at().is_some_and(|wake| wake <= deadline), "a deadline without a wake-up: {slot:?}");
         }
     }
@@ -83,7 +117,7 @@ fn s1_numbers_count_from_one_and_stop_before_the_id_overflows() {
     let mut outbox = outbox(config());
     assert_eq!(outbox.push(at(0), 0, 1, Policy::DEFAULT), Ok(seq(1)));
     assert_eq!(outbox.push(at(0), 0, 1, Policy::DEFAULT), Ok(seq(2)));
-    outbox.head = seq(Seq::LAST.get() - 2);
+    outbox.next = Seq::LAST;
     assert_eq!(outbox.push(at(0), 0, 1, Policy::DEFAULT), Ok(Seq::LAST));
     assert_eq!(outbox.push(at(0), 9, 1, Policy::DEFAULT), Err(9), "a number beyond 48 bits would name another message");
 }
@@ -100,21 +134,57 @@ fn s2_full_hands_the_message_back_and_drops_nothing() {
 }
 
 #[test]
-fn s2_what_ended_in_the_middle_keeps_its_place_until_the_oldest_was_reported() {
+fn s13_a_place_is_free_when_its_message_has_ended_wherever_it_lies() {
     let mut outbox = holding(4);
     let _ = frames(&mut outbox, at(0), ONE);
     for n in [2, 3] {
         assert_eq!(outbox.on_ack(at(1), ONE, id(n)), Ack::Settled);
     }
+    assert!(!outbox.has_room(), "their ends were not told yet");
     assert_eq!(ends(&mut outbox), [(2, BY_WEBSOCKET), (3, BY_WEBSOCKET)]);
-    assert!(!outbox.has_room());
-    assert_eq!(outbox.payload(seq(4)), Some(&3), "offsets still hold");
+    assert_eq!((outbox.una(), outbox.payload(seq(4))), (seq(1), Some(&3)));
+    for n in 5..=6 {
+        assert_eq!(outbox.push(at(1), n, 10, Policy::DEFAULT), Ok(seq(n.into())));
+    }
+    assert!(!outbox.has_room(), "4 of 4 are held: 1, 4, 5, 6");
+    assert_eq!(frames(&mut outbox, at(1), ONE), [5, 6], "the cursors moved with the places");
+    assert_eq!(outbox.on_ack(at(1), ONE, id(2)), Ack::Unknown, "it has ended");
+    assert_eq!(outbox.on_ack(at(1), ONE, id(7)), Ack::NeverSent);
+    check(&outbox);
     assert_eq!(outbox.on_ack(at(1), ONE, id(1)), Ack::Settled);
     assert_eq!(ends(&mut outbox), [(1, BY_WEBSOCKET)]);
+    assert_eq!(outbox.una(), seq(4));
     check(&outbox);
-    assert_eq!(outbox.push(at(1), 5, 10, Policy::DEFAULT), Ok(seq(5)));
-    assert_eq!(frames(&mut outbox, at(1), ONE), [5], "the cursors moved with the head");
+}
+
+#[test]
+fn s13_a_message_whose_request_is_under_way_keeps_its_place_until_that_ends() {
+    let mut outbox = holding(4);
+    let post = take_post(&mut outbox, at(0), true).unwrap();
+    assert_eq!(outbox.on_confirmed(at(1), id(1), true), Ack::Settled);
+    assert_eq!(ends(&mut outbox), [(1, BY_HTTP)]);
+    assert!(!outbox.has_room(), "the requests at the adapter are bounded by the places");
+    assert!(on_posted(&mut outbox, at(2), post, HttpOutcome::Unknown(Reason::Timeout)));
+    assert!(outbox.has_room());
     check(&outbox);
+}
+
+#[test]
+fn s13_one_message_that_never_ends_stops_no_other() {
+    let mut outbox = holding(4);
+    let mut delivered = 0;
+    let mut accepted = 4;
+    let _ = frames(&mut outbox, at(0), ONE);
+    while accepted < 200 {
+        let last = outbox.ring.iter().map(|slot| slot.seq).max().unwrap();
+        assert_eq!(outbox.on_ack(at(1), ONE, outbox.id(last)), Ack::Settled);
+        delivered += ends(&mut outbox).len();
+        assert!(outbox.push(at(1), 0, 10, Policy::DEFAULT).is_ok());
+        accepted += 1;
+        let _ = frames(&mut outbox, at(1), ONE);
+        check(&outbox);
+    }
+    assert_eq!((delivered, outbox.una(), outbox.backlog()), (196, seq(1), 4));
 }
 
 #[test]
@@ -162,11 +232,11 @@ fn s8_a_rejection_ends_a_message_as_an_acknowledgement_does() {
 #[test]
 fn s8_a_word_by_http_ends_a_message_while_its_request_is_under_way() {
     let mut outbox = holding(1);
-    let post = outbox.take_post(at(0), true).unwrap();
+    let post = take_post(&mut outbox, at(0), true).unwrap();
     assert_eq!(outbox.on_confirmed(at(1), id(1), true), Ack::Settled);
     assert_eq!(ends(&mut outbox), [(1, Outcome::Delivered { path: Path::Http })]);
     assert_eq!(outbox.posting(), 1, "the request has its own end");
-    assert!(outbox.on_posted(at(2), post, HttpOutcome::status(422)));
+    assert!(on_posted(&mut outbox, at(2), post, HttpOutcome::status(422)));
     assert!(ends(&mut outbox).is_empty());
     assert_eq!(outbox.posting(), 0);
     check(&outbox);
@@ -177,12 +247,12 @@ fn f2_sent_once_on_a_connection_and_again_on_the_next_under_the_same_id() {
     let mut outbox = holding(2);
     assert_eq!(frames(&mut outbox, at(0), ONE), [1, 2]);
     outbox.rescan();
-    assert_eq!(outbox.tick(at(3)), 2);
-    assert!(frames(&mut outbox, at(3), ONE).is_empty(), "late or not, never twice on one connection");
-    outbox.on_link_down(false);
+    assert_eq!((outbox.tick(at(3)), outbox.tick(at(6))), (1, 1), "one after the other");
+    assert!(frames(&mut outbox, at(6), ONE).is_empty(), "late or not, never twice on one connection");
+    outbox.on_link_down(None);
     assert_eq!(outbox.late(), 0, "nothing is late on a connection that is gone");
-    outbox.on_link_up(at(4));
-    assert_eq!(frames(&mut outbox, at(4), TWO), [1, 2]);
+    outbox.on_link_up(at(7));
+    assert_eq!(frames(&mut outbox, at(7), TWO), [1, 2]);
     assert_eq!(outbox.id(seq(1)), id(1));
     check(&outbox);
 }
@@ -194,7 +264,7 @@ fn f2_a_message_is_not_sent_while_its_request_is_under_way_nor_posted_while_its_
     let [second] = posts(&mut outbox, at(0), true)[..] else { panic!("the first is still awaited") };
     assert_eq!(second.seq, seq(2));
     assert!(frames(&mut outbox, at(0), ONE).is_empty());
-    assert!(outbox.on_posted(at(1), second, HttpOutcome::Unknown(Reason::Timeout)));
+    assert!(on_posted(&mut outbox, at(1), second, HttpOutcome::Unknown(Reason::Timeout)));
     assert_eq!(frames(&mut outbox, at(1), ONE), [2], "its request is over: it may go either way");
     check(&outbox);
 }
@@ -203,15 +273,15 @@ fn f2_a_message_is_not_sent_while_its_request_is_under_way_nor_posted_while_its_
 fn f2_what_is_late_may_go_by_http_besides() {
     let mut outbox = holding(3);
     let _ = frames(&mut outbox, at(0), ONE);
-    assert_eq!(outbox.tick(at(3)), 3);
-    assert!(posts(&mut outbox, at(3), false).is_empty(), "only if somebody says so");
+    assert_eq!((outbox.tick(at(3)), outbox.tick(at(6))), (1, 1));
+    assert!(posts(&mut outbox, at(6), false).is_empty(), "only if somebody says so");
     let _ = outbox.hedge();
-    assert_eq!(outbox.late(), 2);
-    let [post] = posts(&mut outbox, at(3), false)[..] else { panic!("one hedge, one request") };
+    assert_eq!(outbox.late(), 1);
+    let [post] = posts(&mut outbox, at(6), false)[..] else { panic!("one hedge, one request") };
     assert_eq!((post.seq, outbox.id(post.seq)), (seq(1), id(1)), "the oldest first, its id unchanged");
-    assert_eq!(outbox.on_ack(at(4), ONE, id(1)), Ack::Settled, "whoever comes first");
-    assert!(outbox.on_posted(at(5), post, HttpOutcome::status(200)), "the request ends,");
-    assert!(!outbox.on_posted(at(5), post, HttpOutcome::status(200)), "once");
+    assert_eq!(outbox.on_ack(at(6), ONE, id(1)), Ack::Settled, "whoever comes first");
+    assert!(on_posted(&mut outbox, at(6), post, HttpOutcome::status(200)), "the request ends,");
+    assert!(!on_posted(&mut outbox, at(5), post, HttpOutcome::status(200)), "once");
     assert_eq!(ends(&mut outbox), [(1, BY_WEBSOCKET)]);
     check(&outbox);
 }
@@ -223,7 +293,7 @@ fn f4_after_1009_the_largest_message_goes_by_http_and_the_others_do_not() {
         outbox.push(at(0), size, size, Policy::DEFAULT).unwrap();
     }
     let _ = frames(&mut outbox, at(0), ONE);
-    outbox.on_link_down(true);
+    outbox.on_link_down(Some(Reason::Closed(1009)));
     outbox.on_link_up(at(1));
     assert_eq!(frames(&mut outbox, at(1), TWO), [1, 3]);
     let [post] = posts(&mut outbox, at(1), false)[..] else { panic!("the large one, whatever the route says") };
@@ -238,7 +308,7 @@ fn f4_after_1009_the_largest_message_goes_by_http_and_the_others_do_not() {
 fn f4_only_a_message_in_flight_can_be_the_reason() {
     let mut outbox = outbox(config());
     outbox.push(at(0), 0, 90, Policy::DEFAULT).unwrap();
-    outbox.on_link_down(true);
+    outbox.on_link_down(Some(Reason::Closed(1009)));
     outbox.on_link_up(at(1));
     assert_eq!(frames(&mut outbox, at(1), ONE), [1], "it was never sent, so it was not too large");
 }
@@ -250,7 +320,7 @@ fn f4_without_http_what_no_frame_takes_is_rejected() {
         outbox.push(at(0), size, size, Policy::DEFAULT).unwrap();
     }
     let _ = frames(&mut outbox, at(0), ONE);
-    outbox.on_link_down(true);
+    outbox.on_link_down(Some(Reason::Closed(1009)));
     outbox.reject_oversize(at(1), false);
     assert_eq!(ends(&mut outbox), [(1, Outcome::Rejected(Rejection::TooLarge))]);
     assert_eq!(outbox.backlog(), 1);
@@ -265,7 +335,7 @@ fn h5_a_size_beyond_every_path_is_known_at_once() {
     assert_eq!(fits(&outbox, 1001), (false, false));
     outbox.push(at(0), 0, 100, Policy::DEFAULT).unwrap();
     let _ = frames(&mut outbox, at(0), ONE);
-    outbox.on_link_down(true);
+    outbox.on_link_down(Some(Reason::Closed(1009)));
     assert_eq!(fits(&outbox, 100), (false, true), "learned from 1009");
 }
 
@@ -278,7 +348,7 @@ fn h5_no_request_carries_more_than_its_limit() {
     }
     assert_eq!(posts(&mut outbox, at(0), true).iter().map(|post| post.seq.get()).collect::<Vec<_>>(), [2]);
     assert_eq!(frames(&mut outbox, at(0), ONE), [1, 3], "the connection takes them");
-    outbox.on_link_down(true);
+    outbox.on_link_down(Some(Reason::Closed(1009)));
     outbox.reject_oversize(at(1), true);
     assert_eq!(ends(&mut outbox), [(3, Outcome::Rejected(Rejection::TooLarge))], "99 is too large for both now");
     check(&outbox);
@@ -290,20 +360,20 @@ fn f4_what_something_on_the_way_calls_too_large_goes_over_the_connection() {
     for size in [90, 10, 95] {
         outbox.push(at(0), size, size, Policy::DEFAULT).unwrap();
     }
-    let post = outbox.take_post(at(0), true).unwrap();
-    assert!(outbox.on_posted(at(1), post, HttpOutcome::foreign(413)));
+    let post = take_post(&mut outbox, at(0), true).unwrap();
+    assert!(on_posted(&mut outbox, at(1), post, HttpOutcome::foreign(413)));
     assert_eq!(outbox.backlog(), 3, "nobody has refused it");
     assert_eq!(posts(&mut outbox, at(60), true).iter().map(|post| post.seq.get()).collect::<Vec<_>>(), [2]);
     outbox.reject_oversize(at(60), true);
     assert_eq!(ends(&mut outbox), []);
     assert_eq!(frames(&mut outbox, at(60), ONE), [1, 3], "the smaller one is under way");
     // The connection refuses it as well.
-    outbox.on_link_down(true);
+    outbox.on_link_down(Some(Reason::Closed(1009)));
     outbox.reject_oversize(at(61), true);
     assert_eq!(ends(&mut outbox), [(3, Outcome::Rejected(Rejection::TooLarge))]);
     assert!(!outbox.fits(95, true) && outbox.fits(94, true));
     // What the connection took for its fault, HTTP does not carry: another network may.
-    outbox.retry_now();
+    outbox.retry_now(at(1));
     assert!(outbox.fits(95, true));
     check(&outbox);
 }
@@ -311,9 +381,9 @@ fn f4_what_something_on_the_way_calls_too_large_goes_over_the_connection() {
 /// The first message, posted, and what became of it with this outcome.
 fn answered(outcome: HttpOutcome) -> (Box4, PostId) {
     let mut outbox = holding(1);
-    let post = outbox.take_post(at(0), true).unwrap();
+    let post = take_post(&mut outbox, at(0), true).unwrap();
     assert_eq!(outbox.posting(), 1);
-    assert!(outbox.on_posted(at(1), post, outcome));
+    assert!(on_posted(&mut outbox, at(1), post, outcome));
     assert_eq!(outbox.posting(), 0);
     check(&outbox);
     (outbox, post)
@@ -336,10 +406,10 @@ fn h_rejected_ends_the_message_with_the_status() {
 fn h_in_progress_asks_again_after_the_time_and_no_sooner_than_in_a_second() {
     for (said, waits) in [(0, 1), (7, 7), (86_400, 600)] {
         let (mut outbox, first) = answered(HttpOutcome::status(409).with_after(Duration::from_secs(said)));
-        assert!(outbox.take_post(at(waits), true).is_none(), "answered at 1, so {waits} is too soon");
+        assert!(take_post(&mut outbox, at(waits), true).is_none(), "answered at 1, so {waits} is too soon");
         assert_eq!(outbox.earliest(), Some((at(1 + waits), Wake::Message)));
         assert_eq!(outbox.tick(at(1 + waits)), 0);
-        let again = outbox.take_post(at(1 + waits), true).unwrap();
+        let again = take_post(&mut outbox, at(1 + waits), true).unwrap();
         assert!(again.seq == first.seq && again.attempt > first.attempt);
         assert_eq!(outbox.earliest(), None);
     }
@@ -348,11 +418,11 @@ fn h_in_progress_asks_again_after_the_time_and_no_sooner_than_in_a_second() {
 #[test]
 fn h_busy_keeps_the_message_and_the_time_is_a_lower_bound() {
     let (mut outbox, _) = answered(HttpOutcome::status(503).with_after(7 * SECOND));
-    assert!(outbox.take_post(at(7), true).is_none());
+    assert!(take_post(&mut outbox, at(7), true).is_none());
     assert_eq!(outbox.tick(at(8)), 0);
-    assert!(outbox.take_post(at(8), true).is_some());
+    assert!(take_post(&mut outbox, at(8), true).is_some());
     let (mut outbox, _) = answered(HttpOutcome::status(503).with_after(Duration::ZERO));
-    assert!(outbox.take_post(at(1), true).is_some(), "how long to wait is the route's business then");
+    assert!(take_post(&mut outbox, at(1), true).is_some(), "how long to wait is the route's business then");
 }
 
 #[test]
@@ -366,11 +436,14 @@ fn h_auth_gone_unreached_and_unknown_keep_the_message_under_its_id() {
         let (mut outbox, first) = answered(outcome);
         assert!(ends(&mut outbox).is_empty());
         assert_eq!(outbox.backlog(), 1);
-        let again = outbox.take_post(at(1), true).unwrap();
+        let again = take_post(&mut outbox, at(1), true).unwrap();
         assert_eq!((again.seq, outbox.id(again.seq)), (first.seq, id(1)));
-        assert!(!outbox.on_posted(at(2), first, HttpOutcome::status(200)), "{outcome:?}: an earlier try is stale");
-        assert!(outbox.on_posted(at(2), again, HttpOutcome::status(200)));
-        assert!(!outbox.on_posted(at(2), again, HttpOutcome::status(200)), "a result counts once");
+        assert!(
+            !on_posted(&mut outbox, at(2), first, HttpOutcome::status(200)),
+            "{outcome:?}: an earlier try is stale"
+        );
+        assert!(on_posted(&mut outbox, at(2), again, HttpOutcome::status(200)));
+        assert!(!on_posted(&mut outbox, at(2), again, HttpOutcome::status(200)), "a result counts once");
         assert_eq!(ends(&mut outbox), [(1, BY_HTTP)]);
     }
 }
@@ -379,21 +452,24 @@ fn h_auth_gone_unreached_and_unknown_keep_the_message_under_its_id() {
 fn h_requests_of_messages_that_ended_meanwhile_still_count_as_under_way() {
     let mut outbox = holding(2);
     let _ = frames(&mut outbox, at(0), ONE);
-    assert_eq!(outbox.tick(at(3)), 2);
+    assert_eq!((outbox.tick(at(3)), outbox.tick(at(6))), (1, 1));
     let _ = outbox.hedge();
     let _ = outbox.hedge();
-    let sent = posts(&mut outbox, at(3), false);
-    assert_eq!(outbox.on_ack(at(4), ONE, id(1)), Ack::Settled);
+    let sent = posts(&mut outbox, at(6), false);
+    assert_eq!(outbox.on_ack(at(6), ONE, id(1)), Ack::Settled);
     assert_eq!(ends(&mut outbox).len(), 1);
     assert_eq!(outbox.posting(), 2, "the adapter is still at it: its bound is ours");
     assert!(
-        outbox.on_posted(at(5), sent[0], HttpOutcome::Unknown(Reason::Timeout)),
+        on_posted(&mut outbox, at(7), sent[0], HttpOutcome::Unknown(Reason::Timeout)),
         "what it says of the path is of use"
     );
     assert_eq!(outbox.posting(), 1);
-    assert!(outbox.on_posted(at(5), sent[1], HttpOutcome::status(200)));
+    assert!(on_posted(&mut outbox, at(7), sent[1], HttpOutcome::status(200)));
     assert_eq!(outbox.posting(), 0);
-    assert!(!outbox.on_posted(at(5), PostId { seq: seq(9), attempt: 9 }, HttpOutcome::status(200)), "never asked for");
+    assert!(
+        !on_posted(&mut outbox, at(7), PostId { seq: seq(9), attempt: 9 }, HttpOutcome::status(200)),
+        "never asked for"
+    );
     assert_eq!(outbox.posting(), 0);
     check(&outbox);
 }
@@ -417,9 +493,9 @@ fn f7_with_no_path_a_message_waits_and_its_life_ends_it() {
 fn f7_expired_while_its_request_is_under_way_ends_once() {
     let mut outbox = outbox(OutboxConfig { life: Some(5 * SECOND), ..config() });
     outbox.push(at(0), 1, 10, Policy::DEFAULT).unwrap();
-    let post = outbox.take_post(at(0), true).unwrap();
+    let post = take_post(&mut outbox, at(0), true).unwrap();
     assert_eq!(outbox.tick(at(5)), 0);
-    let _ = outbox.on_posted(at(6), post, HttpOutcome::status(200));
+    let _ = on_posted(&mut outbox, at(6), post, HttpOutcome::status(200));
     assert_eq!(ends(&mut outbox), [(1, Outcome::Expired)]);
     check(&outbox);
 }
@@ -431,12 +507,12 @@ fn g1_abandon_ends_everything_in_every_stage_once() {
     assert_eq!(outbox.take_frame(at(0), ONE), Some(seq(2)));
     assert_eq!(outbox.on_ack(at(0), ONE, id(1)), Ack::Settled);
     assert_eq!(outbox.tick(at(3)), 1);
-    let post = outbox.take_post(at(3), true).unwrap();
+    let post = take_post(&mut outbox, at(3), true).unwrap();
     outbox.abandon(at(4));
     outbox.abandon(at(4));
     let ended: Vec<_> = (2..=4).map(|n| (n, Outcome::Abandoned)).collect();
     assert_eq!(ends(&mut outbox), [&[(1, BY_WEBSOCKET)], &ended[..]].concat());
-    assert!(outbox.on_posted(at(5), post, HttpOutcome::status(200)), "the request ends, the message has ended");
+    assert!(on_posted(&mut outbox, at(5), post, HttpOutcome::status(200)), "the request ends, the message has ended");
     assert!(ends(&mut outbox).is_empty());
     assert_eq!(outbox.earliest(), None, "nothing is left to wake for");
     check(&outbox);
@@ -449,7 +525,7 @@ fn g1_a_message_tied_to_its_connection_ends_with_the_next() {
     outbox.push(at(0), 1, 10, tied).unwrap();
     outbox.push(at(0), 2, 10, Policy::DEFAULT).unwrap();
     let _ = frames(&mut outbox, at(0), ONE);
-    outbox.on_link_down(false);
+    outbox.on_link_down(None);
     assert!(ends(&mut outbox).is_empty(), "it may still come back by HTTP");
     outbox.on_link_up(at(1));
     assert_eq!(ends(&mut outbox), [(1, Outcome::Abandoned)]);
@@ -467,9 +543,9 @@ fn t1_a_fixed_wait_is_what_was_configured() {
     assert_eq!(outbox.earliest(), None);
 }
 
-/// A message sent on `ONE` at 0 with an adaptive wait.
+/// A message sent on `ONE` at 0 with an adaptive wait, first 1 s.
 fn adaptive() -> Box4 {
-    let mut outbox = outbox(OutboxConfig { ack_wait: AckWait::ADAPTIVE, ..config() });
+    let mut outbox = outbox(OutboxConfig { ack_wait: AckWait::ARRIVAL, ..config() });
     outbox.push(at(0), 1, 10, Policy::DEFAULT).unwrap();
     assert_eq!(frames(&mut outbox, at(0), ONE), [1]);
     outbox
@@ -503,10 +579,10 @@ fn t3_only_an_ack_of_a_message_sent_once_is_a_sample() {
 
 #[test]
 fn t3_an_ack_of_what_was_posted_before_it_was_framed_is_no_sample() {
-    let mut outbox = outbox(OutboxConfig { ack_wait: AckWait::ADAPTIVE, ..config() });
+    let mut outbox = outbox(OutboxConfig { ack_wait: AckWait::ARRIVAL, ..config() });
     outbox.push(at(0), 1, 10, Policy::DEFAULT).unwrap();
-    let post = outbox.take_post(at(0), true).unwrap();
-    assert!(outbox.on_posted(at(1), post, HttpOutcome::Unknown(Reason::Timeout)));
+    let post = take_post(&mut outbox, at(0), true).unwrap();
+    assert!(on_posted(&mut outbox, at(1), post, HttpOutcome::Unknown(Reason::Timeout)));
     assert_eq!(frames(&mut outbox, at(1), ONE), [1]);
     assert_eq!(outbox.on_ack(at(1), ONE, id(1)), Ack::Settled);
     assert_eq!(outbox.rtt().estimate(), None, "the peer may have begun with the request");
@@ -514,17 +590,17 @@ fn t3_an_ack_of_what_was_posted_before_it_was_framed_is_no_sample() {
 
 #[test]
 fn t3_an_ack_by_http_is_no_sample() {
-    let mut outbox = outbox(OutboxConfig { ack_wait: AckWait::ADAPTIVE, ..config() });
+    let mut outbox = outbox(OutboxConfig { ack_wait: AckWait::ARRIVAL, ..config() });
     outbox.push(at(0), 1, 10, Policy::DEFAULT).unwrap();
-    let post = outbox.take_post(at(0), true).unwrap();
-    assert!(outbox.on_posted(at(1), post, HttpOutcome::status(200)));
+    let post = take_post(&mut outbox, at(0), true).unwrap();
+    assert!(on_posted(&mut outbox, at(1), post, HttpOutcome::status(200)));
     assert_eq!(outbox.rtt().estimate(), None);
 }
 
 #[test]
 fn t5_no_sample_from_another_connection_nor_from_a_message_sent_on_two() {
     let mut outbox = adaptive();
-    outbox.on_link_down(false);
+    outbox.on_link_down(None);
     assert_eq!(outbox.clone().on_ack(at(1), TWO, id(1)), Ack::Settled, "before it was sent again");
     outbox.on_link_up(at(9));
     assert_eq!(frames(&mut outbox, at(9), TWO), [1]);
@@ -557,7 +633,222 @@ fn t4_a_deadline_that_passed_is_never_reported_again() {
         wakes += 1;
         check(&outbox);
     }
-    assert!(wakes <= 6, "four lives, one wait: {wakes}");
+    assert!(wakes <= 8, "four lives, four waits: {wakes}");
+}
+
+fn millis(n: u64) -> Instant {
+    Instant::from_micros(n * 1000)
+}
+
+#[test]
+fn t8_a_wait_begins_when_the_one_sent_before_is_answered_or_its_wait_is_over() {
+    let mut outbox = holding(4);
+    assert_eq!(frames(&mut outbox, at(0), ONE), [1, 2, 3, 4]);
+    for second in 1..=2 {
+        assert_eq!(outbox.on_ack(at(second * 2), ONE, id(second)), Ack::Settled);
+        assert_eq!(outbox.tick(at(second * 2)), 0, "a receiver that takes 2 s for each is not late");
+        check(&outbox);
+    }
+    assert_eq!(outbox.tick(at(6)), 0);
+    assert_eq!(outbox.tick(at(7)), 1, "3 had its 3 s");
+    assert_eq!(outbox.earliest(), Some((at(10), Wake::Message)), "and 4 begins");
+    assert_eq!((outbox.tick(at(9)), outbox.tick(at(10))), (0, 1), "what is never answered delays the next by one wait");
+    check(&outbox);
+}
+
+#[test]
+fn t8_where_a_later_one_is_answered_the_waits_of_those_before_run_side_by_side() {
+    let mut outbox = holding(4);
+    assert_eq!(frames(&mut outbox, at(0), ONE), [1, 2, 3, 4]);
+    assert_eq!(outbox.on_ack(at(1), ONE, id(3)), Ack::Settled);
+    check(&outbox);
+    assert_eq!(outbox.tick(at(3)), 1, "1 began when it was sent");
+    assert_eq!(outbox.tick(at(4)), 2, "2 and 4: work on both has begun when 3 was answered");
+    check(&outbox);
+}
+
+#[test]
+fn t8_nothing_that_is_over_holds_up_a_wait() {
+    for over in ["expired", "by HTTP", "gave up"] {
+        let mut outbox = outbox(config());
+        let short = Policy { life: Some(SECOND), ..Policy::DEFAULT };
+        outbox.push(at(0), 1, 10, short).unwrap();
+        outbox.push(at(0), 2, 10, Policy::DEFAULT).unwrap();
+        assert_eq!(frames(&mut outbox, at(0), ONE), [1, 2]);
+        match over {
+            "expired" => assert_eq!(outbox.tick(at(1)), 0),
+            "by HTTP" => assert_eq!(outbox.on_confirmed(at(1), id(1), true), Ack::Settled),
+            _ => {
+                outbox.give_up_waits();
+                assert_eq!((outbox.late(), outbox.tick(at(5))), (2, 0), "P3: nobody is there who would answer");
+                assert_eq!(posts(&mut outbox, at(5), true).len(), 1);
+                continue;
+            }
+        }
+        check(&outbox);
+        let _ = outbox.tick(at(1));
+        assert_eq!(outbox.earliest(), Some((at(4), Wake::Message)), "{over}");
+    }
+}
+
+#[test]
+fn t7_the_time_of_a_messages_bytes_is_added_to_its_wait() {
+    let mut outbox = outbox(OutboxConfig { frame_limit: 4 << 20, ..config() });
+    outbox.push(at(0), 1, 3_200_000, Policy::DEFAULT).unwrap();
+    assert_eq!(frames(&mut outbox, at(0), ONE), [1]);
+    assert_eq!(outbox.earliest(), Some((at(53), Wake::Message)), "50 s at 64 kB/s, and 3 s");
+}
+
+#[test]
+fn t2_of_a_peer_that_works_one_by_one_the_sample_is_the_work_not_the_queue() {
+    let wait = AckWait::Adaptive { first: 45 * SECOND, least: SECOND / 100, most: 120 * SECOND };
+    let mut outbox: Outbox<u32, [Option<Slot<u32>>; 16]> =
+        Outbox::new(OutboxConfig { ack_wait: wait, ..config() }, ORIGIN, [const { None }; 16]);
+    for n in 0..16 {
+        outbox.push(at(0), n, 10, Policy::DEFAULT).unwrap();
+    }
+    while outbox.take_frame(at(0), ONE).is_some() {}
+    for n in 1..=16 {
+        assert_eq!(outbox.on_ack(millis(n * 200), ONE, id(n)), Ack::Settled);
+    }
+    let estimate = outbox.rtt().estimate().unwrap();
+    assert!(estimate >= SECOND / 5 && estimate < SECOND / 4, "200 ms each: {estimate:?}");
+}
+
+#[test]
+fn t2_a_burst_that_is_answered_at_once_does_not_hide_what_one_takes() {
+    let wait = AckWait::Adaptive { first: 45 * SECOND, least: SECOND / 100, most: 120 * SECOND };
+    let mut outbox: Outbox<u32, [Option<Slot<u32>>; 16]> =
+        Outbox::new(OutboxConfig { ack_wait: wait, ..config() }, ORIGIN, [const { None }; 16]);
+    for burst in 0..8 {
+        for n in 0..16 {
+            outbox.push(at(burst * 10), n, 10, Policy::DEFAULT).unwrap();
+        }
+        while outbox.take_frame(at(burst * 10), ONE).is_some() {}
+        for n in 1..=16 {
+            assert_eq!(outbox.on_ack(at(burst * 10 + 2), ONE, id(burst * 16 + n)), Ack::Settled);
+        }
+        while outbox.take_settled().is_some() {}
+    }
+    assert!(outbox.rtt().wait() >= 2 * SECOND, "side by side, 2 s each: {:?}", outbox.rtt().wait());
+}
+
+/// A message posted and answered so, with the default delays.
+fn fail(outbox: &mut Box4, now: Instant, outcome: HttpOutcome, rng: &mut SplitMix64) -> u64 {
+    let post = take_post(outbox, now, true).expect("one is due");
+    assert!(outbox.on_posted(now, post, outcome, &BackoffConfig::DEFAULT, rng));
+    post.seq.get()
+}
+
+#[test]
+fn h7_the_tries_of_a_message_that_fails_grow_apart_and_no_other_waits_for_it() {
+    let (mut outbox, mut rng) = (holding(1), SplitMix64::new(1));
+    let mut now = at(0);
+    let mut gaps = Vec::new();
+    for _ in 0..60 {
+        assert_eq!(fail(&mut outbox, now, HttpOutcome::status(500), &mut rng), 1);
+        assert!(take_post(&mut outbox, now, true).is_none(), "not at once");
+        let (due, _) = outbox.earliest().expect("a wake-up");
+        gaps.push(due.since(now));
+        now = due;
+        let _ = outbox.tick(now);
+        check(&outbox);
+    }
+    assert!(gaps.iter().all(|gap| *gap >= SECOND && *gap <= 31 * SECOND), "{gaps:?}");
+    assert!(gaps[20..].iter().sum::<Duration>() > 40 * 10 * SECOND, "seldom in the end: {gaps:?}");
+    // A new one goes at once.
+    outbox.push(now, 7, 10, Policy::DEFAULT).unwrap();
+    let taken: Vec<_> = posts(&mut outbox, now, true).iter().map(|post| post.seq.get()).collect();
+    assert_eq!(taken, [1, 2]);
+}
+
+#[test]
+fn h7_the_oldest_due_first_so_that_tries_go_round() {
+    let (mut outbox, mut rng) = (holding(4), SplitMix64::new(1));
+    let mut order = Vec::new();
+    let mut now = at(0);
+    for _ in 0..40 {
+        let _ = outbox.tick(now);
+        while let Some(post) = take_post(&mut outbox, now, true) {
+            order.push(post.seq.get());
+            assert!(outbox.on_posted(now, post, HttpOutcome::status(404), &BackoffConfig::DEFAULT, &mut rng));
+            check(&outbox);
+        }
+        now = outbox.earliest().expect("somebody waits").0;
+    }
+    for n in 1..=4 {
+        let tries = order.iter().filter(|tried| **tried == n).count();
+        assert!(tries >= 5, "{n} was tried {tries} times of {}", order.len());
+    }
+    assert_eq!(order[..4], [1, 2, 3, 4]);
+    // An answer that is about the path says nothing about the message, but it is the others' turn.
+    let mut outbox = holding(3);
+    let busy = HttpOutcome::status(502);
+    let tried: Vec<_> = (1..=6).map(|n| fail(&mut outbox, at(n), busy, &mut rng)).collect();
+    assert_eq!(tried, [1, 2, 3, 1, 2, 3]);
+}
+
+#[test]
+fn h9_where_nothing_may_be_repeated_the_first_tries_still_leave() {
+    let (mut outbox, mut rng) = (holding(2), SplitMix64::new(1));
+    assert_eq!(fail(&mut outbox, at(0), HttpOutcome::status(503), &mut rng), 1);
+    let mut again = |repeats| outbox.take_post(at(9), true, repeats).map(|(post, again)| (post.seq.get(), again));
+    assert_eq!((again(false), again(false)), (Some((2, false)), None));
+    outbox.rescan();
+    assert_eq!(outbox.take_post(at(9), true, true).map(|(post, again)| (post.seq.get(), again)), Some((1, true)));
+}
+
+#[test]
+fn h7_a_retry_after_is_the_floor_of_its_own_message() {
+    let (mut outbox, mut rng) = (holding(2), SplitMix64::new(1));
+    assert_eq!(fail(&mut outbox, at(0), HttpOutcome::status(409).with_after(30 * SECOND), &mut rng), 1);
+    assert_eq!(fail(&mut outbox, at(0), HttpOutcome::status(200), &mut rng), 2);
+    let (due, _) = outbox.earliest().unwrap();
+    assert!(due >= at(30) && due <= at(32), "{due:?}");
+    outbox.retry_now(at(1));
+    assert_eq!(fail(&mut outbox, at(1), HttpOutcome::status(409), &mut rng), 1, "P5: what was learned is void");
+}
+
+#[test]
+fn h7_what_http_refuses_goes_by_the_next_connection_as_ever() {
+    let (mut outbox, mut rng) = (holding(1), SplitMix64::new(1));
+    assert_eq!(fail(&mut outbox, at(0), HttpOutcome::status(500), &mut rng), 1);
+    outbox.on_link_up(at(0));
+    assert_eq!(frames(&mut outbox, at(0), ONE), [1], "its delay is HTTP's alone");
+    assert!(frames(&mut outbox, at(0), ONE).is_empty());
+    check(&outbox);
+}
+
+#[test]
+fn e_the_end_of_a_message_says_what_went_wrong_last() {
+    let mut rng = SplitMix64::new(1);
+    let reason = |outbox: &mut Box4| outbox.take_settled().unwrap().reason;
+    let mut outbox = holding(1);
+    assert_eq!(fail(&mut outbox, at(0), HttpOutcome::status(500), &mut rng), 1);
+    outbox.abandon(at(1));
+    assert_eq!(reason(&mut outbox), Some(Reason::Status(500)));
+    let mut outbox = holding(1);
+    assert_eq!(fail(&mut outbox, at(0), HttpOutcome::status(422), &mut rng), 1);
+    assert_eq!(reason(&mut outbox), Some(Reason::Status(422)));
+    let mut outbox = holding(3);
+    let _ = frames(&mut outbox, at(0), ONE);
+    assert_eq!(outbox.tick(at(3)), 1);
+    assert_eq!(outbox.clone().on_ack(at(3), ONE, id(1)), Ack::Settled);
+    outbox.abandon(at(4));
+    assert_eq!([(); 3].map(|()| reason(&mut outbox)), [Some(Reason::Unanswered), None, None]);
+    let mut outbox = holding(2);
+    assert_eq!(outbox.take_frame(at(0), ONE), Some(seq(1)));
+    outbox.on_link_down(Some(Reason::Dead));
+    outbox.abandon(at(4));
+    assert_eq!([(); 2].map(|()| reason(&mut outbox)), [Some(Reason::Dead), None], "the second was not sent");
+    let mut outbox = holding(1);
+    assert_eq!(fail(&mut outbox, at(0), HttpOutcome::status(500), &mut rng), 1);
+    let _ = outbox.tick(at(5));
+    assert_eq!(fail(&mut outbox, at(5), HttpOutcome::status(200), &mut rng), 1);
+    assert_eq!(reason(&mut outbox), None, "in the end nothing was wrong");
+    let mut outbox = holding(1);
+    outbox.reject_oversize(at(0), true);
+    assert_eq!(outbox.backlog(), 1);
 }
 
 #[derive(Clone, Debug)]
@@ -637,27 +928,27 @@ proptest! {
                         prop_assert!(!ended.contains_key(&seq));
                     }
                 }
-                Do::Post => asked.extend(outbox.take_post(at(now), all)),
+                Do::Post => asked.extend(take_post(&mut outbox, at(now), all)),
                 Do::Ack(back) if up => {
                     let seq = seq(accepted.saturating_sub(back) + 1);
                     let sent = framed.iter().any(|(_, framed)| *framed == seq) || asked.iter().any(|post| post.seq == seq);
                     let said = outbox.on_ack(at(now), link, ORIGIN.message(seq));
                     prop_assert_eq!(said == Ack::NeverSent, !sent && !ended.contains_key(&seq) && {
                         // Settled without ever having been sent, and not reported yet.
-                        outbox.slot_mut(seq).is_none_or(|slot| slot.end == End::Open)
+                        outbox.offset(seq).and_then(|offset| outbox.ring.get(offset)).is_none_or(Slot::open)
                     });
                 }
                 Do::Posted(which, n) => {
                     if let Some(post) = asked.get(which).copied() {
-                        let _ = outbox.on_posted(at(now), post, outcome(n));
+                        let _ = on_posted(&mut outbox, at(now), post, outcome(n));
                         let mut twice = outbox.clone();
-                        let _ = twice.on_posted(at(now), post, HttpOutcome::status(200));
+                        let _ = on_posted(&mut twice, at(now), post, HttpOutcome::status(200));
                         prop_assert_eq!(&twice.ring, &outbox.ring, "a result counts once");
                     }
                 }
                 Do::Down { too_large } => {
                     up = false;
-                    outbox.on_link_down(too_large);
+                    outbox.on_link_down(too_large.then_some(Reason::Closed(1009)));
                     outbox.reject_oversize(at(now), true);
                 }
                 Do::Up if !up => {
@@ -680,7 +971,7 @@ proptest! {
                     prop_assert_eq!(outbox.tick(at(now)), 0, "L5: nothing is late by a gap");
                 }
                 Do::Report => {
-                    if let Some((seq, outcome, _)) = outbox.take_settled() {
+                    if let Some(Settlement { seq, outcome, .. }) = outbox.take_settled() {
                         prop_assert!(ended.insert(seq, outcome).is_none(), "G1: {} ended twice", seq);
                     }
                 }
@@ -698,6 +989,10 @@ proptest! {
                 Do::Frame | Do::Ack(_) | Do::Up => {}
             }
             check(&outbox);
+            for slot in outbox.ring.iter().filter(|slot| slot.open()) {
+                let due = slot.post_due().filter(|due| *due > at(now));
+                prop_assert!(due.is_none_or(|due| outbox.wake.at().is_some_and(|wake| wake <= due)), "{:?}", slot);
+            }
             let mut lazy = outbox.clone();
             let mut eager = outbox.clone();
             eager.rescan();
@@ -707,16 +1002,17 @@ proptest! {
             prop_assert_eq!(posts(&mut lazy, at(now), all), posts(&mut eager, at(now), all));
         }
         outbox.abandon(at(now));
-        while let Some((seq, outcome, _)) = outbox.take_settled() {
+        while let Some(Settlement { seq, outcome, .. }) = outbox.take_settled() {
             prop_assert!(ended.insert(seq, outcome).is_none());
         }
         prop_assert_eq!(ended.len() as u64, accepted);
         prop_assert_eq!(outbox.earliest(), None);
         // What is still under way ends by its result, whatever it is.
         for offset in (0..outbox.ring.len()).rev() {
-            if let Some(&Posting::Underway { attempt }) = outbox.ring.get(offset).map(|slot| &slot.post) {
-                let post = PostId { seq: outbox.head.plus(offset as u64), attempt };
-                prop_assert!(outbox.on_posted(at(now), post, HttpOutcome::Unknown(Reason::Timeout)));
+            let slot = outbox.ring.get(offset).unwrap();
+            if let Posting::Underway { attempt } = slot.post {
+                let post = PostId { seq: slot.seq, attempt };
+                prop_assert!(on_posted(&mut outbox, at(now), post, HttpOutcome::Unknown(Reason::Timeout)));
             }
         }
         prop_assert!(outbox.has_room() && outbox.ring.is_empty() && outbox.posting() == 0);

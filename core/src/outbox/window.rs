@@ -9,7 +9,7 @@
 //!
 //! Rules: F2, R6, S3, S4, S7, S8, S10, T2, H3.
 
-use super::{Ack, Answer, End, Outbox, Outcome, Path, Posting, Rejection, Slot, as_u64};
+use super::{Ack, Answer, Outbox, Outcome, Path, Posting, Rejection, Slot};
 use crate::ids::{LinkId, Seq};
 use crate::marks::{Report, WINDOW};
 use crate::ring::Slots;
@@ -29,14 +29,13 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
     /// The lowest number that has not ended; that of the next message if all have.
     #[must_use]
     pub fn una(&self) -> Seq {
-        let ended = self.ring.iter().position(|slot| slot.end == End::Open);
-        self.head.plus(as_u64(ended.unwrap_or(self.ring.len())))
+        self.ring.iter().find(|slot| slot.open()).map_or(self.next, |slot| slot.seq)
     }
 
     /// The number of the next message.
     #[must_use]
-    pub fn next(&self) -> Seq {
-        self.head.plus(as_u64(self.ring.len()))
+    pub const fn next(&self) -> Seq {
+        self.next
     }
 
     /// The first number that was never sent, on any path.
@@ -58,19 +57,15 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         }
         let never_sent =
             |slot: &Slot<P>| slot.sent_on == LinkId::NONE && slot.post == Posting::Never && slot.polled == 0;
-        let lied = |(offset, slot): (usize, &Slot<P>)| {
-            slot.end == End::Open && never_sent(slot) && report.of(self.head.plus(as_u64(offset))).0
-        };
-        if self.ring.iter().enumerate().any(lied) {
+        if self.ring.iter().any(|slot| slot.open() && never_sent(slot) && report.of(slot.seq).0) {
             return Ack::NeverSent;
         }
         let mut said = Ack::Unknown;
-        let mut latest = None;
+        let (mut latest, mut through) = (None, None);
         let limit = self.frame_limit();
         for offset in 0..self.ring.len() {
-            let seq = self.head.plus(as_u64(offset));
-            let (arrived, done, rejected) = report.of(seq);
-            let Some(slot) = self.ring.get_mut(offset).filter(|slot| slot.end == End::Open) else { continue };
+            let Some(slot) = self.ring.get_mut(offset).filter(|slot| slot.open()) else { continue };
+            let (arrived, done, rejected) = report.of(slot.seq);
             if !arrived {
                 // The newest marks are the whole truth: it was given back, and the word for that was lost with a connection.
                 if newest && slot.answer == Answer::Arrived {
@@ -80,29 +75,29 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
                 }
                 continue;
             }
-            // One sample a report: of what was sent last (T2). What went another way besides is none (T5).
-            if let Answer::Awaited { since: Some(since), .. } = slot.answer
-                && slot.sent_on == link
-                && slot.post == Posting::Never
-            {
-                latest = latest.max(Some(since));
+            if slot.sent_on == link {
+                through = through.max(slot.turn());
+                // One sample a report: of what was sent last (T2). What went another way besides is none (T5).
+                let sent = slot.wait().filter(|wait| wait.clean && slot.post == Posting::Never).map(|wait| wait.sent);
+                latest = latest.max(sent);
             }
             if done {
                 let path = if slot.post == Posting::Never && slot.polled == 0 { Path::WebSocket } else { Path::Http };
                 let outcome = if rejected { Outcome::Rejected(Rejection::ByPeer) } else { Outcome::Delivered { path } };
-                self.settle(now, seq, outcome);
+                self.settle(now, offset, outcome);
                 said = Ack::Settled;
             } else if newest && slot.answer != Answer::Arrived {
-                let late = slot.answer == Answer::Late && !slot.by_http;
-                slot.answer = Answer::Arrived;
-                slot.by_http = slot.size > limit;
-                self.late = self.late.saturating_sub(usize::from(late));
+                self.change(offset, |slot| {
+                    slot.answer = Answer::Arrived;
+                    slot.by_http = slot.size > limit;
+                });
                 said = Ack::Settled;
             }
         }
         if let Some(sent) = latest {
             self.rtt.sample(now.since(sent));
         }
+        self.begin_waits(now, through);
         // What came by HTTP may have been overtaken: it gives credit, and takes none back.
         let credit = report.limit();
         self.set_credit(if link == LinkId::NONE { credit.max(self.credit) } else { credit });
@@ -111,29 +106,23 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
 
     /// The peer asks for a message again, after this (S8): it has not arrived, whatever was said before.
     pub fn on_nack(&mut self, now: Instant, seq: Seq, after: Duration) -> Ack {
-        if seq < self.head {
-            return Ack::Unknown;
-        }
-        let Some(slot) = self.slot_mut(seq) else { return Ack::NeverSent };
-        if slot.end != End::Open {
-            return Ack::Unknown;
-        }
+        let Some(offset) = self.offset(seq) else { return self.unheld(seq) };
+        let Some(slot) = self.ring.get(offset).filter(|slot| slot.open()) else { return Ack::Unknown };
         if slot.sent_on == LinkId::NONE && slot.post == Posting::Never && slot.polled == 0 {
             return Ack::NeverSent;
         }
-        let late = slot.answer == Answer::Late && !slot.by_http;
         let mut from = Timer::disarmed();
         let at = now.after(after.min(LONGEST));
         if at > now {
             from.arm(at);
-        }
-        slot.answer = Answer::Asked { from };
-        slot.sent_on = ASKED_ON;
-        slot.polled = 0;
-        self.late = self.late.saturating_sub(usize::from(late));
-        if at > now {
             self.wake.arm_by(at);
         }
+        self.change(offset, |slot| {
+            slot.answer = Answer::Asked { from };
+            slot.sent_on = ASKED_ON;
+            slot.polled = 0;
+        });
+        self.begin_waits(now, None);
         self.rescan();
         Ack::Settled
     }
@@ -165,22 +154,18 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
     /// longest message.
     pub fn take_polled(&mut self, now: Instant, left: u32) -> Option<(Seq, u32)> {
         let allowed = self.allowed();
+        let (polls, limit) = (self.polls, self.frame_limit());
         for offset in 0..self.ring.len() {
-            let seq = self.head.plus(as_u64(offset));
-            if seq > allowed {
-                return None;
-            }
-            let polls = self.polls;
-            let limit = self.frame_limit();
-            let Some(slot) = self.ring.get_mut(offset) else { continue };
+            let slot = self.ring.get_mut(offset).filter(|slot| slot.seq <= allowed)?;
             let waits = match &slot.answer {
                 Answer::Arrived | Answer::Awaited { .. } => true,
                 Answer::Asked { from } => from.at().is_some_and(|at| at > now),
                 Answer::None | Answer::Late => false,
             };
-            if slot.end == End::Open && !waits && slot.polled != polls && slot.size <= limit {
+            if slot.open() && !waits && slot.polled != polls && slot.size <= limit {
                 let left = left.min(limit).checked_sub(slot.size)?;
                 slot.polled = polls;
+                let seq = slot.seq;
                 self.unsent = self.unsent.max(seq.next());
                 return Some((seq, left));
             }
@@ -192,17 +177,13 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
     #[must_use]
     pub fn has_polled(&self, now: Instant) -> bool {
         let allowed = self.allowed();
-        self.ring.iter().enumerate().any(|(offset, slot)| {
+        self.ring.iter().any(|slot| {
             let waits = match &slot.answer {
                 Answer::Arrived | Answer::Awaited { .. } => true,
                 Answer::Asked { from } => from.at().is_some_and(|at| at > now),
                 Answer::None | Answer::Late => false,
             };
-            self.head.plus(as_u64(offset)) <= allowed
-                && slot.end == End::Open
-                && !waits
-                && slot.polled != self.polls
-                && slot.size <= self.frame_limit()
+            slot.seq <= allowed && slot.open() && !waits && slot.polled != self.polls && slot.size <= self.frame_limit()
         })
     }
 

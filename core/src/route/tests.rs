@@ -101,7 +101,7 @@ fn f3_hedges_end_at_half_of_the_budget_and_successes_earn_them_back() {
     let mut route = up(config());
     assert_eq!((0..20).filter(|_| route.hedge(at(0))).count(), 5);
     for _ in 0..9 {
-        route.answered();
+        route.answered(at(0));
     }
     assert_eq!((0..20).filter(|_| route.hedge(at(0))).count(), 1, "a tenth each, the ninth after the first above half");
     for _ in 0..1000 {
@@ -395,22 +395,54 @@ fn p3_each_flap_doubles_the_stability_up_to_five_minutes() {
 #[test]
 fn p3_two_unanswered_waits_in_a_row_move_traffic_away_one_does_not() {
     let mut route = up(config());
-    route.unanswered(at(100));
-    route.answered();
-    route.unanswered(at(101));
+    assert!(!route.unanswered(at(100)));
+    route.answered(at(100));
+    assert!(!route.unanswered(at(101)));
     assert_eq!(route.path(), Path::WebSocket);
-    route.unanswered(at(102));
+    assert!(route.unanswered(at(102)));
     assert_eq!((route.path(), route.may_frame()), (Path::Http, false));
     route.heard(at(103));
+    route.spoken(at(104));
     run(&mut route, at(112));
-    assert_eq!(route.path(), Path::WebSocket, "and it comes back, if something is heard");
+    assert_eq!(route.path(), Path::WebSocket, "and it comes back, if something is acknowledged");
+    assert!(!route.unanswered(at(113)), "two in a row again");
+}
+
+/// A connection whose peer answers pings and acknowledges nothing costs a wait every five minutes, not every other minute.
+#[test]
+fn p3_to_a_mute_connection_traffic_returns_seldom_and_on_trial() {
+    let mut route = up(config());
+    let _ = route.unanswered(at(100));
+    assert!(route.unanswered(at(102)));
+    for second in 103..402 {
+        route.heard(at(second));
+        route.tick(at(second));
+        assert_eq!(route.path(), Path::Http, "{second}: a pong says nothing about the program");
+    }
+    assert!(!route.may_try());
+    for second in [402, 750] {
+        run(&mut route, at(second));
+        assert!(route.may_try() && !route.may_frame(), "one message, while the others go by HTTP");
+        route.tried(at(second));
+        assert!(!route.may_try() && !route.unanswered(at(second + 45)));
+        assert_eq!(route.path(), Path::Http);
+    }
+    let mut answers = route.clone();
+    answers.spoken(at(800));
+    run(&mut answers, at(803));
+    assert_eq!(answers.path(), Path::WebSocket, "it was answered");
+    route.link_down(at(804));
+    let _ = route.link_up(at(805));
+    route.heard(at(805));
+    run(&mut route, at(820));
+    assert_eq!(route.path(), Path::WebSocket, "another connection begins anew");
 }
 
 #[test]
 fn p3_without_http_there_is_nowhere_to_go() {
     let mut route = up(RouteConfig::DEFAULT);
     for second in 0..100 {
-        route.unanswered(at(second));
+        assert!(!route.unanswered(at(second)));
         assert!(!route.hedge(at(second)) && !route.may_post(0));
     }
     route.link_down(at(100));
@@ -424,7 +456,7 @@ fn p3_away_from_a_mute_connection_only_if_http_is_not_failing() {
     let (mut route, mut rng) = (up(config()), rng());
     route.posted(at(100), RequestKind::Message, HttpOutcome::status(503).with_after(60 * SECOND), &mut rng);
     for second in 100..110 {
-        route.unanswered(at(second));
+        assert!(!route.unanswered(at(second)));
     }
     assert_eq!(route.path(), Path::WebSocket);
 }
@@ -574,8 +606,8 @@ proptest! {
                     route.link_down(now);
                 }
                 Do::Heard if connected => route.heard(now),
-                Do::Answered if connected => route.answered(),
-                Do::Unanswered if connected => route.unanswered(now),
+                Do::Answered if connected => route.answered(now),
+                Do::Unanswered if connected => drop(route.unanswered(now)),
                 Do::Posted(n) if http => {
                     let outcome = match n {
                         0 | 1 => HttpOutcome::status(200),
@@ -618,7 +650,7 @@ proptest! {
             prop_assert!(!http || route.path() == Path::Http || connected || route.grace.is_armed(), "F1");
             prop_assert!(!http || route.may_post(0) || route.retry.is_armed(), "a request may leave, now or later");
             if let Side::Probing { heard } = route.side {
-                prop_assert!(route.promote.is_armed() || !heard, "heard, and never promoted");
+                prop_assert!(route.promote.is_armed() || route.trial || !heard, "heard, and never promoted");
             }
         }
     }

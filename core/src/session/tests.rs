@@ -818,6 +818,7 @@ fn l11_many_bytes_on_a_slow_link_are_no_silence() {
     let _ = session.send(at(0), 1, 900_000, Policy::DEFAULT).unwrap();
     assert_eq!(frames(&drain(&mut session)).len(), 1);
     // At 100 kB/s it needs 9 s, and nothing can be heard before.
+    session.retry_now(at(3));
     let did = run_until(&mut session, at(9), true);
     assert!(pings(&did) > 0 && !did.iter().any(closes), "{did:?}");
     let _ = session.received(at(9), link, Head::Pong);
@@ -983,14 +984,15 @@ fn f4_1009_without_http_ends_the_large_one() {
 }
 
 #[test]
-fn f6_gonkas_unanswered_batch_goes_by_http_after_three_seconds_under_its_id() {
+fn f6_gonkas_unanswered_batch_goes_by_http_after_its_wait_under_its_id_whatever_the_budget() {
     let mut config = crate::GONKA_ML_NODE;
     config.heartbeat.interval = Duration::ZERO;
     let (mut session, link) = up(config);
     for n in 1..=20 {
         let now = session.now();
         let seq = send(&mut session, now, n);
-        let did = run_until(&mut session, now.after(3 * SECOND), false);
+        let wait = if n == 1 { 45 * SECOND } else { 120 * SECOND };
+        let did = run_until(&mut session, now.after(wait), false);
         let [post] = posts(&did)[..] else { panic!("{n}: {did:?}") };
         assert_eq!(post.seq, seq);
         session.posted(session.now(), post, HttpOutcome::status(200));
@@ -1504,8 +1506,8 @@ fn a_session_prints_readably() {
 #[test]
 #[cfg(target_pointer_width = "64")]
 fn u13_sizes_stay_what_they_are() {
-    assert!(size_of::<InlineSession<u32, 8>>() <= 11_824, "{}", size_of::<InlineSession<u32, 8>>());
-    assert!(size_of::<Slot<u32>>() <= 104, "{}", size_of::<Slot<u32>>());
+    assert!(size_of::<InlineSession<u32, 8>>() <= 12_160, "{}", size_of::<InlineSession<u32, 8>>());
+    assert!(size_of::<Slot<u32>>() <= 144, "{}", size_of::<Slot<u32>>());
     assert!(size_of::<Seen>() <= 136, "{}", size_of::<Seen>());
     assert!(size_of::<Output<'_, u32>>() <= 80, "{}", size_of::<Output<'_, u32>>());
     assert!(size_of::<Input<u32>>() <= 136, "{}", size_of::<Input<u32>>());

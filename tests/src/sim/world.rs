@@ -1065,7 +1065,7 @@ impl World {
         let now = self.now();
         let who = &mut self.parties[party];
         match event {
-            Event::Settled { seq, outcome, took } => {
+            Event::Settled { seq, outcome, took, .. } => {
                 who.settled += 1;
                 self.ledger.settled(now, party, who.life, seq, outcome, took);
             }

@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(same, GONKA_ML_NODE);
         let mut quarter = GONKA_ML_NODE;
         Scale(0.25).apply(&mut quarter);
-        assert_eq!(quarter.outbox.ack_wait, AckWait::Fixed(Duration::from_millis(750)));
+        assert_eq!(quarter.outbox.ack_wait.longest(), Duration::from_secs(30));
         assert_eq!((quarter.route.grace, quarter.outbox.life), (Duration::ZERO, None));
     }
 

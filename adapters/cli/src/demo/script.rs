@@ -74,7 +74,7 @@ pub(crate) const SCRIPT: &[Phase] = &[
     Phase {
         name: "silence",
         broken: "the WebSocket is open, but its acks are held back",
-        expected: "unanswered for 3 s, batches go by HTTP too; the copies are dropped",
+        expected: "unanswered for 10 s, batches go by HTTP too; the copies are dropped",
         websocket: Strain::Fault(Fault::Silence(Direction::ToServer)),
         http: CALM,
         lasts: seconds(12),

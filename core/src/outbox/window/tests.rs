@@ -1,6 +1,7 @@
 use super::*;
+use crate::backoff::BackoffConfig;
 use crate::ids::Origin;
-use crate::outbox::{InlineOutbox, OutboxConfig, Policy, PostId};
+use crate::outbox::{InlineOutbox, OutboxConfig, Policy, PostId, Settlement};
 use crate::reason::{HttpOutcome, Reason};
 use crate::rng::SplitMix64;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +14,16 @@ type Box8 = InlineOutbox<u32, 8>;
 
 fn seq(n: u64) -> Seq {
     Seq::from_number(n)
+}
+
+fn take_post(outbox: &mut Box8, now: Instant, all: bool) -> Option<PostId> {
+    outbox.take_post(now, all, true).map(|(post, _)| post)
+}
+
+/// A request ended; the next try needs no delay but the peer's own.
+fn on_posted(outbox: &mut Box8, now: Instant, post: PostId, outcome: HttpOutcome) -> bool {
+    let none = BackoffConfig::range(Duration::ZERO, Duration::ZERO);
+    outbox.on_posted(now, post, outcome, &none, &mut SplitMix64::new(1))
 }
 
 /// Eight messages of ten bytes, and a peer that takes them all.
@@ -43,7 +54,7 @@ fn s10_no_number_above_the_credit_is_sent_on_any_path() {
     assert_eq!(frames(&mut outbox, ONE), [1, 2, 3]);
     assert_eq!(outbox.on_report(NOW, ONE, &report(1, 0b1, 0, 4), true), Ack::Settled);
     assert_eq!(frames(&mut outbox, ONE), [4, 5]);
-    assert_eq!(outbox.take_post(NOW, true), None, "arrived, awaited, or above");
+    assert_eq!(take_post(&mut outbox, NOW, true), None, "arrived, awaited, or above");
     outbox.begin_poll();
     assert_eq!(outbox.take_polled(NOW, 1000), None);
     assert_eq!(outbox.on_report(NOW, ONE, &report(1, 0b1, 0, 0), true), Ack::Unknown);
@@ -89,22 +100,22 @@ fn f4_what_is_too_large_stays_too_large() {
     outbox.push(NOW, 1, 200, Policy::DEFAULT).unwrap();
     let _ = outbox.on_greeting(NOW, None, 64);
     assert_eq!(outbox.take_frame(NOW, ONE), None);
-    let post = outbox.take_post(NOW, false).unwrap();
-    assert!(outbox.on_posted(NOW, post, HttpOutcome::Unknown(Reason::Timeout)));
+    let post = take_post(&mut outbox, NOW, false).unwrap();
+    assert!(on_posted(&mut outbox, NOW, post, HttpOutcome::Unknown(Reason::Timeout)));
     assert_eq!(outbox.on_report(NOW, ONE, &report(1, 1, 0, 64), true), Ack::Settled);
     assert_eq!(outbox.on_nack(NOW, seq(1), Duration::ZERO), Ack::Settled);
     assert_eq!(outbox.take_frame(NOW, ONE), None);
-    assert!(outbox.take_post(NOW, false).is_some());
+    assert!(take_post(&mut outbox, NOW, false).is_some());
 }
 
 /// What was sent stays sent after it has ended: the other side has it, and would call us a liar.
 #[test]
 fn r1_what_was_posted_and_ended_was_sent() {
     let mut outbox = outbox();
-    let posts: Vec<PostId> = core::iter::from_fn(|| outbox.take_post(NOW, true)).collect();
+    let posts: Vec<PostId> = core::iter::from_fn(|| take_post(&mut outbox, NOW, true)).collect();
     let _ = outbox.on_report(NOW, LinkId::NONE, &report(1, 0b1000_0000, 0b1000_0000, 64), true);
     assert!(outbox.take_settled().is_some());
-    assert!(outbox.on_posted(NOW, *posts.last().unwrap(), HttpOutcome::status(200)));
+    assert!(on_posted(&mut outbox, NOW, *posts.last().unwrap(), HttpOutcome::status(200)));
     assert_eq!((outbox.una(), outbox.unsent()), (seq(1), seq(9)));
 }
 
@@ -135,7 +146,7 @@ fn h3_what_a_poll_carried_is_carried_again_until_it_has_arrived() {
 #[test]
 fn i2_the_last_number_is_no_other() {
     let mut outbox = outbox();
-    outbox.head = seq(Seq::LAST.get() - 7);
+    outbox.renumber(seq(Seq::LAST.get() - 7));
     let _ = outbox.on_greeting(NOW, None, 64);
     let sent = frames(&mut outbox, ONE);
     assert_eq!(sent.last(), Some(&Seq::LAST.get()));
@@ -188,13 +199,13 @@ fn s4_s7_s8_s10_whatever_the_peer_says() {
                     }
                 }
                 5 if rng.up_to(3) == 0 => {
-                    outbox.on_link_down(false);
+                    outbox.on_link_down(None);
                     link = LinkId::from_number(link.get() + 1);
                     let _ = outbox.on_greeting(NOW, None, 20);
                     again.clear();
                 }
                 _ => {
-                    while let Some((n, ..)) = outbox.take_settled() {
+                    while let Some(Settlement { seq: n, .. }) = outbox.take_settled() {
                         assert!(ended.insert(n), "G1: seed {seed}");
                     }
                 }

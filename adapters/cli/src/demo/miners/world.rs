@@ -12,7 +12,7 @@
 use super::super::director::Failure;
 use super::super::scale::Scale;
 use super::ledger::{Id, Ledger, id, name};
-use bowline::SplitMix64;
+use bowline::{AckWait, SplitMix64};
 use bowline_cli::proxy::{Fault, Proxy};
 use bowline_smol::hub::{Admission, Event, Hub, HubSetup, HubStats, Publish, Rate, Sent, Target, Validator};
 use bowline_smol::{Hotkey, Keypair, Miner, Settings, Setup, SetupError};
@@ -141,7 +141,15 @@ impl World {
                 .validator(world.validator.hotkey())
                 .receiver("127.0.0.1:0")?
                 .settings(&SETTINGS)?
-                .configure(|config| scale.apply(config))
+                .configure(|config| {
+                    // This validator confirms within a second: a black hole is to be found within its phase.
+                    config.outbox.ack_wait = AckWait::Adaptive {
+                        first: Duration::from_secs(3),
+                        least: Duration::from_secs(3),
+                        most: Duration::from_secs(60),
+                    };
+                    scale.apply(config);
+                })
                 .seed(rng.next_u64());
             let miner = Miner::start(setup)?;
             if let Some(address) = miner.address() {
