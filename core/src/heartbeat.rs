@@ -269,7 +269,7 @@ impl Heartbeat {
 
     /// The application says whether data comes from now on ([`ProgramLife::Data`]); before it has, the first data of the
     /// connection decides.
-    pub fn expect(&mut self, now: Instant, data: bool) {
+    pub fn expect_data(&mut self, now: Instant, data: bool) {
         if self.expected.replace(data) == Some(data) {
             return;
         }
@@ -574,7 +574,7 @@ mod tests {
         let never_seen = |expect: Option<bool>, words: Option<u64>| {
             let (mut beat, mut rng) = watched(minute);
             if let Some(data) = expect {
-                beat.expect(at(0), data);
+                beat.expect_data(at(0), data);
             }
             beat.spoke(at(0), Word::Other);
             match words {

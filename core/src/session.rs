@@ -1410,7 +1410,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     fn on_expect_data(&mut self, yes: bool) {
         self.expects = Some(yes);
         if let Some(live) = &mut self.live {
-            live.beat.expect(self.now, yes);
+            live.beat.expect_data(self.now, yes);
         }
     }
 
@@ -1732,7 +1732,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         {
             let mut beat = Heartbeat::start(self.heartbeat, now, &mut self.rng);
             if let Some(yes) = self.expects {
-                beat.expect(now, yes);
+                beat.expect_data(now, yes);
             }
             self.outbox.on_link_up(now);
             if self.route.link_up(now) {
