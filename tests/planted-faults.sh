@@ -296,4 +296,27 @@ plant E3 "what was said is not told" adapters/transport/src/engine.rs \
 plant E4 "whom nobody was told of is forgotten" adapters/transport/src/hub/tell_limit.rs \
     's/self\.untold = self\.untold\.saturating_add\(1\);//' $told e4_
 
+# Only the peer's own word (H8), too large on one path alone (F4), time for bytes and for thinking (H10).
+client=adapters/transport/src/http/client.rs
+asked='cargo test -q -p bowline-transport --lib http::client'
+plant H8 "a portal's 200 delivers" core/src/reason.rs \
+    's/\(200\.\.=299, true\) => HttpClass::Delivered/(200..=299, _) => HttpClass::Delivered/' $unit reason
+plant H8 "a proxy's 422 rejects" core/src/reason.rs \
+    's/\(400 \| 410 \| 413 \| 422, true\) => HttpClass::Rejected/(400 | 410 | 413 | 422, _) => HttpClass::Rejected/' $unit reason
+plant H8 "a page is taken for a program's answer" $client \
+    's/200\.\.=299 => said\.is_some\(\) \&\& !has\("error"\),/200..=299 => true,/' $asked
+plant H8 "an empty page is taken for the original's answer" $client \
+    's/self\.whole \&\& self\.is_said_to_be_json\(\),/self.whole,/' $asked
+plant F4 "413 on the way is posted again and again" core/src/outbox.rs \
+    's/self\.refused_post = self\.refused_post\.min\(size\);/let _ = size;/' $unit f4_
+plant F4 "what HTTP refused never goes over the connection" core/src/outbox.rs \
+    's/slot\.by_http = slot\.size > limit \|\| slot\.answer == Answer::Late;/slot.by_http = true;/' $unit f4_
+plant F4 "what both paths refuse is kept for ever" core/src/session.rs \
+    's/if outcome\.class\(\) == HttpClass::TooLarge \{/if false {/' $unit f4_
+sockets='cargo test -q -p bowline-transport --test http_smol h10_'
+plant H10 "one deadline over the whole upload" $client \
+    's/self\.deadline\.restart_until\(self\.timeouts\.progress, self\.until\);//' $sockets
+plant H10 "the peer may think no longer than a byte may take" $client \
+    's/self\.deadline\.restart\(self\.timeouts\.thinking.*;/self.deadline.restart(self.timeouts.progress);/' $sockets
+
 [ $missed = 0 ] && echo "all caught" || { echo "$missed not caught"; exit 1; }
