@@ -87,7 +87,7 @@ plant T8 "every wait begins at once" core/src/outbox.rs 's/ \&\& slot\.turn\(\) 
 plant T8 "a wait that is over begins no other" core/src/outbox.rs \
     's/self\.begin_waits\(now, last\);//' $unit outbox
 plant T2 "a burst answered at once lowers the mean" core/src/outbox.rs \
-    's/self\.rtt\.sample_at_least\(/self.rtt.sample(/' $unit outbox
+    's/mean\.min\(most\)\.max\(least\)/least/' $unit t2_
 plant P3 "a pong brings traffic back to a mute peer" core/src/route.rs \
     's/let stable = if self\.mute \{/let stable = if false {/' $unit route
 plant I1 "by HTTP a message has another id" core/src/session.rs \

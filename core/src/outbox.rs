@@ -585,7 +585,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         match sample {
             // Nothing was before it: this is what the peer's application took (T2).
             Some((sent, begun)) if begun == sent => self.rtt.sample(now.since(begun)),
-            Some((_, begun)) => self.rtt.sample_at_least(now.since(begun)),
+            Some((sent, begun)) => self.rtt.sample_within(now.since(begun), now.since(sent)),
             None => {}
         }
         self.begin_waits(now, turn);

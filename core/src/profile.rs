@@ -105,6 +105,8 @@ pub const GONKA_ML_NODE: Config = Config {
         // An API node answers when its chain call has returned, and an original ML node waits for that without any limit:
         // twice as long as the original client's longest wait, its read deadline of 60 s.
         thinking: seconds(120),
+        // It may submit one after the other: two that take a minute each are answered in that time.
+        posts: 2,
         // The original comes back every 5 s.
         backoff: BackoffConfig { cap: seconds(5), ..BackoffConfig::DEFAULT },
         ..RouteConfig::DEFAULT

@@ -127,11 +127,12 @@ impl Rtt {
         self.late = 0;
     }
 
-    /// The peer took at least this: its work on the message may have begun before its turn came. Only what raises the mean
-    /// says something then; but the peer answers in time, so the doubling ends.
-    pub fn sample_at_least(&mut self, took: Duration) {
-        if micros(took).saturating_mul(8) >= self.srtt8 {
-            self.sample(took);
+    /// The peer took no less than `least` and no more than `most`: other messages were before this one, and when its work on
+    /// it began is not known. What fits the mean best is the sample.
+    pub fn sample_within(&mut self, least: Duration, most: Duration) {
+        if self.samples > 0 {
+            let mean = Duration::from_micros(self.srtt8 / 8);
+            self.sample(mean.min(most).max(least));
         }
         self.late = 0;
     }
@@ -229,17 +230,20 @@ mod tests {
     #[test]
     fn t2_a_burst_answered_at_once_does_not_lower_the_mean() {
         let mut rtt = Rtt::new(AckWait::ARRIVAL);
-        for _ in 0..8 {
-            rtt.sample(500 * MS);
-        }
-        let before = rtt.wait();
+        rtt.sample_within(Duration::ZERO, 500 * MS);
+        assert_eq!(rtt.estimate(), None, "with nothing to compare it with");
+        rtt.sample(500 * MS);
         rtt.late();
         for _ in 0..63 {
-            rtt.sample_at_least(Duration::ZERO);
+            rtt.sample_within(Duration::ZERO, 500 * MS);
         }
-        assert_eq!(rtt.wait(), before, "nothing was learned, but the peer answers");
-        rtt.sample_at_least(2000 * MS);
+        assert!(rtt.wait() >= 500 * MS && rtt.wait() < 520 * MS, "{:?}", rtt.wait());
+        rtt.sample_within(2000 * MS, 3000 * MS);
         assert!(rtt.wait() > 1000 * MS, "it is slower than it was");
+        for _ in 0..63 {
+            rtt.sample_within(Duration::ZERO, 100 * MS);
+        }
+        assert!(rtt.estimate() < Some(150 * MS), "or faster: {:?}", rtt.estimate());
     }
 
     #[test]
