@@ -255,7 +255,7 @@ plant B11 "the success of another kind of request clears the back-off" core/src/
     's/self\.failing &= !kind\.bit\(\);/self.failing = 0;/' $unit route
 plant B11 "a go-between's answer proves the path" core/src/route.rs \
     's/if outcome\.by_peer\(\) && !self\.http_waits\(\)/if !self.http_waits()/' $unit route
-plant H9 "repetitions cost nothing" core/src/route.rs 's/self\.repeat\.arm\(now\.after\(next\)\);//' $unit route
+plant H9 "repetitions cost nothing" core/src/route.rs 's/self\.repeat\.arm\(now\.after\(next\)\);//' $hour
 plant P5 "what has failed is not revived" core/src/link.rs \
     's/if matches!\(self\.phase, Phase::Waiting \{ \.\. \} \| Phase::Failed\)/if matches!(self.phase, Phase::Waiting { .. })/' $unit session
 

@@ -190,6 +190,14 @@ fn b10_b11_an_hour_of_every_answer_to_every_kind_of_request() {
     for status in [400, 404, 409, 410, 413, 422, 500] {
         let name = format!("{status}, not by the peer");
         let outcome = HttpOutcome::foreign(status);
+        let (asked, _) = run(posts, MESSAGES, HOUR, &Others { message: outcome, ..unreachable() });
+        let most = usize::try_from(HOUR.as_secs()).unwrap() + 8 + 64;
+        if status == 413 {
+            // What is too large for this path waits for the other one (F4).
+            assert!(asked[&Asked::Message].len() <= usize::try_from(MESSAGES).unwrap());
+        } else {
+            bounded("message", &name, &asked[&Asked::Message], most);
+        }
         // A question is no message: it charges the path.
         let (asked, _) = run(NATIVE, 0, HOUR, &Others { poll: Some(outcome), ..unreachable() });
         bounded("poll", &name, &asked[&Asked::Poll], if status == 409 || status == 500 { AWAY } else { REFUSED });
