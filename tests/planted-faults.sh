@@ -310,7 +310,7 @@ plant H8 "an empty page is taken for the original's answer" $client \
 plant F4 "413 on the way is posted again and again" core/src/outbox.rs \
     's/self\.refused_post = self\.refused_post\.min\(size\);/let _ = size;/' $unit f4_
 plant F4 "what HTTP refused never goes over the connection" core/src/outbox.rs \
-    's/slot\.by_http = slot\.size > limit \|\| slot\.answer == Answer::Late;/slot.by_http = true;/' $unit f4_
+    's/slot\.by_http = slot\.size > limit \|\| slot\.answer == Answer::Late/slot.by_http = true/' $unit f4_
 plant F4 "what both paths refuse is kept for ever" core/src/session.rs \
     's/if outcome\.class\(\) == HttpClass::TooLarge \{/if false {/' $unit f4_
 sockets='cargo test -q -p bowline-transport --test http_smol h10_'
