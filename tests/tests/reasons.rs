@@ -28,6 +28,7 @@ with_both! {
     e2_the_target_of_a_redirect,
     e2_a_secret_that_comes_back_is_masked,
     e3_a_path_that_works_again_is_not_blocked,
+    e3_a_message_that_is_rejected_says_why,
 }
 
 /// Dials this URL until it has failed twice; every time for this reason. What was said then.
@@ -208,6 +209,18 @@ fn e2_a_secret_that_comes_back_is_masked(adapter: Adapter) {
     let url = format!("ws://{address}/api/v1/pow/ws?key=open-sesame");
     let said = dial(adapter, &url, &Tls::new(), Reason::Status(401));
     assert_eq!(said, r"I do not know ***, nor \u{1b}]0;you\u{7}.");
+}
+
+fn e3_a_message_that_is_rejected_says_why(adapter: Adapter) {
+    let address = says(
+        b"HTTP/1.1 422 No\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n{\"error\":\"block_height\"}",
+    );
+    let setup = Setup::ml_node("127.0.0.1:0").unwrap().fallback(&format!("http://{address}")).unwrap();
+    let node = Node::start(adapter, setup.configure(quick).drain(DRAIN));
+    let settlement = settled(node.send(batch(1)));
+    assert!(matches!(settlement.outcome, bowline::Outcome::Rejected(_)), "{settlement:?}");
+    assert_eq!(settlement.reason, Some(Reason::Status(422)));
+    node.stop();
 }
 
 fn e3_a_path_that_works_again_is_not_blocked(adapter: Adapter) {

@@ -895,10 +895,10 @@ impl<W: Wire> Engine<W> {
     }
 
     fn event(&mut self, event: Event) {
-        if let Event::Settled { seq, outcome, took, .. } = event {
+        if let Event::Settled { seq, outcome, took, reason } = event {
             self.wire.settled(self.origin.message(seq));
-            let reason = self.reason_of(outcome);
             if let Some(Pending { end: receipt, .. }) = self.receipts.remove(&seq) {
+                let reason = reason.or_else(|| self.reason_of(outcome));
                 self.effects.push(Effect::Settle { receipt, settlement: Settlement { outcome, took, reason } });
             }
         } else if let Event::Turn { delivery } = event {
@@ -923,7 +923,7 @@ impl<W: Wire> Engine<W> {
         }
     }
 
-    /// Why a message ended so, as far as its path tells.
+    /// Why a message that was never tried ended so, as far as its path tells.
     fn reason_of(&self, outcome: Outcome) -> Option<Reason> {
         let path = |path| self.session.path_status(path).reason;
         match outcome {

@@ -193,10 +193,9 @@ impl<W: HubWire> Engine<W> {
             self.accounts.get(session.place()).and_then(Option::as_ref).map(|account| account.peer.clone())
         };
         let told = match event {
-            HubEvent::Session { session, event: Word::Settled { seq, outcome, took, .. } } => {
+            HubEvent::Session { session, event: Word::Settled { seq, outcome, took, reason } } => {
                 if let Some(receipt) = self.receipts.remove(&(session, seq)) {
-                    self.effects
-                        .push(Effect::Settle { receipt, settlement: Settlement { outcome, took, reason: None } });
+                    self.effects.push(Effect::Settle { receipt, settlement: Settlement { outcome, took, reason } });
                 }
                 None
             }
