@@ -67,7 +67,7 @@ plant G7 "the back-off is cleared by a connection that dies at once" core/src/li
 plant G8 "another stream of random numbers" core/src/rng.rs \
     's/0x9e37_79b9_7f4a_7c15/0x9e37_79b9_7f4a_7c17/' $unit rng
 plant G9 "the verdict on a silent peer is not among the deadlines" core/src/heartbeat.rs \
-    's/see\(Wake::Dead, &self\.answer\);//' $world
+    's/see\(Wake::Dead, &self\.answer\.due\);//' $world
 plant G10 "a way to panic" core/src/inbox.rs \
     's/self\.slots\.as_mut\(\)\.get_mut\(at\)\?\.as_mut\(\)/self.slots.as_mut().get_mut(at).unwrap().as_mut()/' .ci/core-is-pure
 
@@ -206,7 +206,7 @@ plant R5 "what a former self left waits for ever" $native 's/self\.inbox\.disown
 plant R5 "a former self's answer counts for the new one" $native \
     's/let former = now < native\.former_until;/let former = false;/' $unit native
 plant R1 "a greeting that was overtaken counts" $native 's/if http \&\& same \&\& self\.live/if false \&\& self.live/' $unit native
-plant R9 "an old token is a lost session" $native 's/if !greet \&\& !live =>/if !greet =>/' $unit native
+plant R9 "an old token is a lost session" $native 's/turned_away\(\) \&\& !greet \&\& !live =>/turned_away() \&\& !greet =>/' $unit native
 plant I3 "an older epoch is believed" $native 's/of\.epoch\(\) > greeting\.origin\.epoch\(\)/false/' $unit native
 plant S7 "marks of what was never sent are believed" $window \
     's/slot\.open\(\) && never_sent\(slot\) && report/false \&\& report/' $unit window
@@ -230,7 +230,7 @@ plant L10 "the data deadline is not announced" core/src/heartbeat.rs 's/see\(Wak
     cargo test -q -p bowline-tests --test sim_scenarios l10
 plant L3 "a doubt asks the program alone" core/src/heartbeat.rs \
     's/let both = matches!\(self\.config\.program, ProgramLife::Answers\(_\)\);/let both = false;/' $unit l12
-plant L11 "bytes under way are no excuse" core/src/rtt.rs 's/bytes\.min\(UNSEEN\)/bytes.min(0)/' $unit l11
+plant L11 "bytes under way are no excuse" core/src/heartbeat.rs 's/ahead\.min\(UNSEEN\)/0/' $unit l11
 plant L11 "a question that cannot leave is overdue" core/src/heartbeat.rs \
     's/if !yes && self\.due\.is_armed\(\)/if false/' $unit l11
 plant L11 "a frame that comes in slowly is silence" core/src/session.rs \
