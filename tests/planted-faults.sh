@@ -82,11 +82,11 @@ plant H7 "the first in the ring is posted, not the oldest due" core/src/outbox.r
     's/is_none_or\(\|\(first, _\)\| due < first\)/is_none()/' $unit outbox
 plant H7 "a message that fails is tried every second for ever" core/src/outbox.rs \
     's/slot\.failures = slot\.failures\.saturating_add\(1\);//' $unit outbox
-plant T7 "bytes take no time" core/src/outbox.rs 's/\.after\(crossing_time\(slot\.size\)\)//' $unit outbox
+plant T7 "bytes take no time" core/src/outbox.rs 's/\.after\(transfer_time\(u64::from\(slot\.size\)\)\)//' $unit outbox
 plant T8 "every wait begins at once" core/src/outbox.rs 's/ \&\& slot\.turn\(\) <= last$//' $unit outbox
 plant T8 "a wait that is over begins no other" core/src/outbox.rs \
     's/self\.begin_waits\(now, last\);//' $unit outbox
-plant T2 "a burst answered at once lowers the mean" core/src/outbox.rs \
+plant T2 "a burst answered at once lowers the mean" core/src/rtt.rs \
     's/mean\.min\(most\)\.max\(least\)/least/' $unit t2_
 plant P3 "a pong brings traffic back to a mute peer" core/src/route.rs \
     's/let stable = if self\.mute \{/let stable = if false {/' $unit route
