@@ -21,9 +21,9 @@
 use super::answer::{self, Recorded};
 use super::deadline::from_now;
 use super::dial::no_answer;
-use super::{Bytes, Deadline, Target, Whole};
+use super::{Bytes, Deadline, Target, Whole, slowest};
 use crate::explanation::{Excerpt, Explanation};
-use bowline::{HttpOutcome, HttpTimeouts, LOWEST_RATE, Reason};
+use bowline::{HttpOutcome, HttpTimeouts, Reason};
 use core::fmt;
 use core::future::poll_fn;
 use core::pin::{Pin, pin};
@@ -62,11 +62,6 @@ const SYSTEM_BUFFER: usize = 4 << 20;
 
 /// What a server can ask for at most with `Retry-After`; the core cuts it further (rule B4).
 const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 3600);
-
-/// The time that so many bytes take on the slowest link that is served.
-fn slowest(bytes: usize) -> Duration {
-    Duration::from_micros(u64::try_from(bytes).unwrap_or(u64::MAX).saturating_mul(1_000_000) / LOWEST_RATE)
-}
 
 /// One HTTP request of this side's.
 ///

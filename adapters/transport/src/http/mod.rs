@@ -36,10 +36,17 @@ pub use hyper::body::Bytes;
 pub use server::{Answer, Callback, GONKA_CALLBACKS, Limits, Routes, Served, serve};
 pub use target::{Target, TargetError};
 
+use bowline::LOWEST_RATE;
 use core::convert::Infallible;
 use core::pin::Pin;
 use core::task::{Context, Poll};
+use core::time::Duration;
 use hyper::body::{Body, Frame, SizeHint};
+
+/// The time that so many bytes take on the slowest link that is served (rule H10).
+fn slowest(bytes: usize) -> Duration {
+    Duration::from_micros(u64::try_from(bytes).unwrap_or(u64::MAX).saturating_mul(1_000_000) / LOWEST_RATE)
+}
 
 /// A body that is already there, sent in one piece.
 struct Whole(Option<Bytes>);

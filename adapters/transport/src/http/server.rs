@@ -21,6 +21,7 @@
 //! unanswered; an idempotency key that fills a log.
 
 use super::client::{HttpAnswer, MARK};
+use super::slowest;
 use super::{Bytes, Deadline, Whole};
 use bowline::wire::native::CLIENT;
 use core::convert::Infallible;
@@ -40,6 +41,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use std::io;
+use std::time::Instant;
 use tungstenite::handshake::derive_accept_key;
 
 /// Where Gonka's ML nodes post their batches, on both of the API node's routers.
@@ -71,7 +73,9 @@ pub struct Limits {
     /// From the connection's start, or from an answer, to the end of the next request's head. 10 s, as long as an
     /// unauthenticated connection may live (rule L9).
     pub head: Duration,
-    /// From the end of the head to the end of the body. 30 s: a third of a megabyte needs 90 kbit/s.
+    /// From the end of the head to the end of the body, and the time that the bytes which have come need at
+    /// [`LOWEST_RATE`](bowline::LOWEST_RATE) (rule H10): so a large body on a slow link arrives, and one that stops does not
+    /// hold its place. 30 s.
     pub body: Duration,
     /// From the last answer to the end of the connection, for peers that are still sending. 2 s, as long as a close
     /// handshake may take (rule L8).
@@ -417,6 +421,41 @@ where
         }
     }
 
+    /// The whole body, if it is no longer than the limit; nothing is read of one whose head already says that it is. Memory
+    /// and time grow with what has come, not with what was announced.
+    async fn collect(&self, mut body: Incoming, room: &mut Room) -> Result<Bytes, Unread> {
+        let limit = self.limits.body_bytes;
+        if body.size_hint().lower() > limit {
+            return Err(Unread::TooLarge);
+        }
+        let begun = Instant::now();
+        let mut whole = Bytes::new();
+        let mut joined = Vec::new();
+        while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            let Ok(frame) = frame else { return Err(Unread::Broken) };
+            let Ok(piece) = frame.into_data() else { continue };
+            let length = whole.len() + joined.len() + piece.len();
+            if u64::try_from(length).unwrap_or(u64::MAX) > limit {
+                return Err(Unread::TooLarge);
+            }
+            if !room.take(piece.len()) {
+                return Err(Unread::NoRoom);
+            }
+            let allowed = self.limits.body.saturating_add(slowest(length));
+            self.deadline.restart(allowed.saturating_sub(begun.elapsed()));
+            if whole.is_empty() && joined.is_empty() {
+                // Most bodies come in one piece, which needs no copy.
+                whole = piece;
+            } else {
+                joined.extend_from_slice(&core::mem::take(&mut whole));
+                joined.extend_from_slice(&piece);
+            }
+        }
+        // What the application does with it has the time that every request has.
+        self.deadline.restart(self.limits.body);
+        Ok(if joined.is_empty() { whole } else { joined.into() })
+    }
+
     async fn read(&self, (path, segment): (&'static str, &'static str)) -> Response<Whole> {
         reply((self.handler)(Callback { path, ..Callback::empty(segment) }).await)
     }
@@ -432,7 +471,7 @@ where
         let client = word(request.headers(), &HeaderName::from_static(CLIENT)).map(Into::into);
         // Held until the answer is there: by then the body is the application's or gone.
         let mut room = Room(0);
-        match collect(request.into_body(), self.limits.body_bytes, &mut room).await {
+        match self.collect(request.into_body(), &mut room).await {
             Ok(body) => {
                 let callback = Callback { path, idempotency_key, bearer, client, body, ..Callback::empty(segment) };
                 reply((self.handler)(callback).await)
@@ -556,35 +595,6 @@ enum Unread {
     NoRoom,
     /// Late, reset, ended early, or chunked wrongly.
     Broken,
-}
-
-/// The whole body, if it is no longer than `limit`; nothing is read of one whose head already says that it is. Memory
-/// grows with what has come, not with what was announced.
-async fn collect(mut body: Incoming, limit: u64, room: &mut Room) -> Result<Bytes, Unread> {
-    if body.size_hint().lower() > limit {
-        return Err(Unread::TooLarge);
-    }
-    let mut whole = Bytes::new();
-    let mut joined = Vec::new();
-    while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-        let Ok(frame) = frame else { return Err(Unread::Broken) };
-        let Ok(piece) = frame.into_data() else { continue };
-        let length = whole.len() + joined.len() + piece.len();
-        if u64::try_from(length).unwrap_or(u64::MAX) > limit {
-            return Err(Unread::TooLarge);
-        }
-        if !room.take(piece.len()) {
-            return Err(Unread::NoRoom);
-        }
-        if whole.is_empty() && joined.is_empty() {
-            // Most bodies come in one piece, which needs no copy.
-            whole = piece;
-        } else {
-            joined.extend_from_slice(&core::mem::take(&mut whole));
-            joined.extend_from_slice(&piece);
-        }
-    }
-    Ok(if joined.is_empty() { whole } else { joined.into() })
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Option<String> {

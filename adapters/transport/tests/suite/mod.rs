@@ -72,6 +72,7 @@ macro_rules! run_with {
             a_slow_head_ends
             a_silent_peer_is_left_without_a_word
             a_slow_body_ends
+            h10_a_body_that_goes_on_coming_arrives
             what_is_no_http
             a_head_has_a_limit
             any_bytes_at_all
@@ -719,6 +720,17 @@ pub(crate) fn a_slow_body_ends<D: Driver>() {
     assert_eq!(reply.body, r#"{"error":"the body took too long"}"#);
     assert_eq!(read_to_end(&mut server.peer), "");
     server.done();
+}
+
+/// The bytes that have come buy time: these, 4 s at the lowest rate.
+pub(crate) fn h10_a_body_that_goes_on_coming_arrives<D: Driver>() {
+    let mut server = serve::<D>(Limits { body: Duration::from_millis(500), ..brisk() });
+    let half = " ".repeat(256 << 10);
+    server.send(post_head(GENERATED, 2 * half.len(), "") + &half);
+    thread::sleep(Duration::from_secs(1));
+    server.send(&half);
+    assert_eq!(server.seen().body.len(), 2 * half.len());
+    assert_eq!(server.answer().status(), 200);
 }
 
 pub(crate) fn what_is_no_http<D: Driver>() {
