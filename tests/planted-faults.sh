@@ -185,6 +185,8 @@ plant R3 "resume is inferred: a client asks for what it never had" $native \
     's/resume: resume \&\& native\.is_some_and\(Native::greeted\)/resume/' $unit native
 plant H3 "what a poll carried is forgotten when it is written" $window \
     's/^( *)slot\.polled = polls;/\1slot.polled = polls; slot.answer = Answer::Arrived;/' $unit window
+plant F2 "who is at work on another message has 3 s for a ping" core/src/session.rs \
+    's/if self\.native\.is_none\(\) && self\.outbox\.awaiting\(\)/if false/' $unit f2
 plant F2 "resent on a live connection" core/src/outbox.rs \
     's/ \|\| waits \|\| slot\.sent_on == link/ || waits/' $unit window
 plant I1 "a new id for every attempt" core/src/ids.rs \

@@ -310,6 +310,17 @@ impl Heartbeat {
         }
     }
 
+    /// Asks for an unanswered message while others are awaited: the peer may be at work on one of them, and its answer has as
+    /// long as that to an ordinary ping, from the last thing heard (F2). Where the ping is the wire's own, as
+    /// [`probe`](Self::probe).
+    pub fn doubt(&mut self, now: Instant, ahead: u64) {
+        if matches!(self.config.program, ProgramLife::Answers(_)) {
+            self.probe(now, ahead);
+        } else if !self.answer.is_open() {
+            self.ask();
+        }
+    }
+
     /// Whether a ping of the transport's own waits to be sent.
     #[must_use]
     pub const fn probe_due(&self) -> bool {

@@ -1697,7 +1697,12 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             && let Some(live) = &mut self.live
         {
             live.suspect = true;
-            live.beat.probe(now, self.outbox.unanswered());
+            // A plain peer that reads in order may be at work on another one, and answers a ping after that.
+            if self.native.is_none() && self.outbox.awaiting() {
+                live.beat.doubt(now, self.outbox.unanswered());
+            } else {
+                live.beat.probe(now, self.outbox.unanswered());
+            }
             if self.route.unanswered(now) {
                 self.outbox.give_up_waits();
             }

@@ -653,6 +653,34 @@ fn f2_unanswered_asks_with_the_short_deadline_even_if_the_ordinary_ping_is_out()
     );
 }
 
+/// A receiver that is at work on the next message answers a ping after it; nothing is cut and sent again for that.
+#[test]
+fn f2_who_may_be_at_work_on_another_message_has_the_time_of_an_ordinary_ping() {
+    let mut config = only_websocket();
+    config.outbox.ack_wait = AckWait::Fixed(15 * SECOND);
+    config.heartbeat.interval = Duration::ZERO;
+    let (mut session, link) = up(config);
+    for n in 1..=3 {
+        let _ = send(&mut session, at(0), n);
+    }
+    // The first is never answered; of the others each takes its time, and the answer to the ping comes behind them.
+    let did = run_until(&mut session, at(20), true);
+    assert!(pings(&did) == 1 && session.state() == State::Suspect, "{did:?}");
+    assert_eq!(session.connection(), Some(link), "{did:?}");
+    let _ = session.received(at(20), link, Head::Ack { id: id(2) });
+    let did = run_until(&mut session, at(34), true);
+    assert_eq!((session.connection(), ends(&did)), (Some(link), vec![(2, BY_WEBSOCKET)]));
+    let _ = session.received(at(34), link, Head::Ack { id: id(3) });
+    let _ = session.received(at(34), link, Head::Pong);
+    assert_eq!(ends(&drain(&mut session)), [(3, BY_WEBSOCKET)]);
+    // And nothing at all is death, as ever.
+    for n in 4..=5 {
+        let _ = send(&mut session, at(34), n);
+    }
+    let did = run_until(&mut session, at(34 + 46), true);
+    assert!(did.contains(&Did::Event(Event::Down { link, reason: Reason::Dead })), "{did:?}");
+}
+
 #[test]
 fn f2_an_answered_probe_keeps_the_link_and_sends_nothing_twice() {
     let (mut session, link) = up(only_websocket());
