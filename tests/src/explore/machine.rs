@@ -254,7 +254,7 @@ fn digest(session: &Session) -> u128 {
 /// A span in milliseconds, if it is within what is explored.
 fn within(micros: u64) -> Option<u32> {
     let near = i64::try_from(micros).is_ok_and(|micros| micros < FUTURE);
-    assert!(!near || micros % 1000 == 0, "every setting is in milliseconds: {micros}");
+    assert!(!near || micros.is_multiple_of(1000), "every setting is in milliseconds: {micros}");
     near.then(|| u32::try_from(micros / 1000).expect("less than the future"))
 }
 

@@ -520,6 +520,15 @@ pub(crate) fn at_once(scenario: fn(Pair)) {
     }
 }
 
+/// Runs a scenario that mostly waits with both adapters at the same time.
+#[track_caller]
+pub(crate) fn with_each(scenario: fn(Adapter)) {
+    let both = BOTH.map(|adapter| begin("the test", move || scenario(adapter)));
+    for adapter in both {
+        adapter.wait_for(WHOLE);
+    }
+}
+
 /// Runs each scenario twice: the blocking adapter sends to smol's, and the other way round.
 #[allow(unused_macros, reason = "every test program uses a part")]
 macro_rules! scenarios {
