@@ -119,7 +119,6 @@ struct Message {
     seq: Seq,
     payload: u32,
     sent_on: Option<ConnId>,
-    settled: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -132,6 +131,8 @@ struct Session {
     leaving: Option<CloseReason>,
     ping: bool,
     answer: Option<Instant>,
+    /// A ping is out, and nothing can be written: its time begins anew when bytes move (L11).
+    held: bool,
     stall: Option<Instant>,
     expires: Option<Instant>,
     address: u64,
@@ -282,7 +283,7 @@ impl Model {
             closing,
             sessions: self.sessions.len(),
             suspended: self.sessions.len() - connections,
-            backlog: sessions.clone().map(|s| s.outbox.iter().filter(|message| !message.settled).count()).sum(),
+            backlog: sessions.clone().map(|s| s.outbox.len()).sum(),
             held: sessions.map(|s| s.inbox.values().filter(|known| known.held.is_some()).count()).sum(),
             fleet_http: self.fleet,
             draining: false,
@@ -474,11 +475,11 @@ impl Model {
                 (known.state, known.until) = (State::Knocking(id), None);
                 let s = self.sessions.get_mut(&id).unwrap();
                 s.knocker = Some((conn, now.after(config.session.link.knock)));
-                s.ping |= s.answer.is_none();
+                s.ping |= s.answer.is_none() && !s.held;
                 return Ok(());
             }
             (Duplicate::Refuse, Some(_)) => {
-                s.ping |= s.answer.is_none();
+                s.ping |= s.answer.is_none() && !s.held;
                 return Err(CloseReason::Duplicate);
             }
             (_, Some(_)) => return Err(CloseReason::Duplicate),
@@ -512,6 +513,7 @@ impl Model {
             leaving: None,
             ping: false,
             answer: None,
+            held: false,
             stall: None,
             expires: Some(self.now.after(self.config.ttl)),
             address: 0,
@@ -565,7 +567,7 @@ impl Model {
     fn untie(&mut self, id: SessionId) {
         let s = self.sessions.get_mut(&id).unwrap();
         let waits = s.conn.and_then(|conn| self.conns.get_mut(&conn)).map(|conn| core::mem::take(&mut conn.waiting));
-        (s.conn, s.ping, s.answer, s.stall) = (None, false, None, None);
+        (s.conn, s.ping, s.answer, s.held, s.stall) = (None, false, None, false, None);
         s.expires = Some(self.now.after(self.config.ttl));
         s.lost += waits.map_or(0, |waits| u32::try_from(waits.len()).unwrap());
         s.told = s.lost;
@@ -649,8 +651,12 @@ impl Model {
             let s = self.sessions.get_mut(&id).unwrap();
             if yes {
                 s.stall = None;
-            } else if known.writable {
-                s.stall = Some(self.now.after(SEND_DEADLINE));
+                if core::mem::take(&mut s.held) {
+                    s.answer = Some(self.now.after(PROBE));
+                }
+            } else {
+                s.stall = if known.writable { Some(self.now.after(SEND_DEADLINE)) } else { s.stall };
+                s.held |= s.answer.take().is_some();
             }
         }
         known.writable = yes;
@@ -681,7 +687,7 @@ impl Model {
             return Expect::Limited;
         }
         known.strikes = 0;
-        s.answer = None;
+        (s.answer, s.held) = (None, false);
         let knocker = s.knocker.take();
         Self::read_at(&mut self.began, &mut self.wall, stamp.map(|_| wall));
         let began = self.began;
@@ -806,7 +812,7 @@ impl Model {
         let Some(s) = self.sessions.get_mut(&session).filter(|s| s.leaving.is_none()) else { return false };
         let room = s.outbox.len() < self.config.session.outbox.capacity;
         if let (true, Some(seq)) = (room, seq) {
-            s.outbox.push(Message { seq, payload, sent_on: None, settled: false });
+            s.outbox.push(Message { seq, payload, sent_on: None });
         }
         room
     }
@@ -826,7 +832,7 @@ impl Model {
         let limit = self.now.after(self.config.session.link.closing);
         let s = self.sessions.get_mut(&id).unwrap();
         s.leaving = Some(why);
-        let unsettled: Vec<Seq> = s.outbox.drain(..).filter(|message| !message.settled).map(|m| m.seq).collect();
+        let unsettled: Vec<Seq> = s.outbox.drain(..).map(|message| message.seq).collect();
         let waiters: Vec<_> = s.inbox.values_mut().filter_map(|seen| seen.waiter.take()).collect();
         for seq in unsettled {
             self.book.settled.insert((id, seq), false);
@@ -1015,7 +1021,7 @@ impl Model {
                 *self.book.pings.entry(conn).or_default() += 1;
             }
             for message in &mut s.outbox {
-                if !message.settled && message.sent_on != Some(conn) {
+                if message.sent_on != Some(conn) {
                     message.sent_on = Some(conn);
                     self.book.data.entry(conn).or_default().push(message.payload);
                 }
@@ -1049,13 +1055,8 @@ fn fresh(s: &mut Session, began: i64, wall: i64, tolerance: Duration, stamp: Sta
 }
 
 fn settle(book: &mut Book, id: SessionId, s: &mut Session, seq: Seq) -> bool {
-    let Some(message) = s.outbox.iter_mut().find(|message| message.seq == seq && !message.settled) else {
-        return false;
-    };
-    message.settled = true;
+    let Some(offset) = s.outbox.iter().position(|message| message.seq == seq) else { return false };
+    s.outbox.remove(offset);
     book.settled.insert((id, seq), true);
-    while s.outbox.first().is_some_and(|message| message.settled) {
-        s.outbox.remove(0);
-    }
     true
 }
