@@ -115,8 +115,8 @@ pub(super) enum Act {
     Send(u8),
     /// [`Input::Complete`].
     Complete(Age),
-    /// [`Input::Close`], with a drain that is longer than everything else.
-    Close,
+    /// [`Input::Close`], with a drain of so many seconds.
+    Close(u16),
 }
 
 /// How a connection or an attempt ends.
@@ -173,7 +173,9 @@ pub(super) enum Out {
     Respond(u8, Word),
     /// [`Frame::Ack`].
     Ack(Age, Name),
-    /// [`Frame::Ping`], or [`Output::Probe`]: a side whose program lives answers either by a word.
+    /// [`Output::Probe`].
+    Probe(Age),
+    /// [`Frame::Ping`].
     Ping(Age),
     /// [`Frame::Data`]: number and payload.
     Data(Age, u8, u8),
@@ -226,7 +228,7 @@ pub(super) fn input(session: &Session, act: Act) -> (Instant, Input<u8>) {
             let delivery = DeliveryId::from_number(stats.delivered - u64::from(age));
             Input::Complete { delivery, verdict: Verdict::Done }
         }
-        Act::Close => Input::Close { drain: Duration::from_secs(900) },
+        Act::Close(drain) => Input::Close { drain: Duration::from_secs(drain.into()) },
     };
     (now, input)
 }
@@ -266,10 +268,9 @@ pub(super) fn raw(output: Output<'_, u8>) -> (Option<LinkId>, Out) {
         Output::Event(Event::Settled { seq, outcome, .. }) => (None, Out::Settled(small(seq.get()), outcome)),
         Output::Event(_) => (None, Out::Told),
         Output::Respond { request, answer } => (None, Out::Respond(small(request.0), answered(answer))),
+        Output::Probe { link } => (Some(link), Out::Probe(0)),
         Output::Frame { link, frame: Frame::Ack { id } } => (Some(link), Out::Ack(0, Name::of(id))),
-        Output::Probe { link } | Output::Frame { link, frame: Frame::Ping | Frame::Keepalive } => {
-            (Some(link), Out::Ping(0))
-        }
+        Output::Frame { link, frame: Frame::Ping | Frame::Keepalive } => (Some(link), Out::Ping(0)),
         Output::Frame { link, frame: Frame::Data { seq, payload, .. } } => {
             (Some(link), Out::Data(0, small(seq.get()), *payload))
         }
@@ -288,6 +289,7 @@ pub(super) fn aged(newest: u64, link: Option<LinkId>, out: Out) -> Out {
         Out::Refuse(_) => Out::Refuse(age),
         Out::Connect(_) => Out::Connect(age),
         Out::Ack(_, name) => Out::Ack(age, name),
+        Out::Probe(_) => Out::Probe(age),
         Out::Ping(_) => Out::Ping(age),
         Out::Data(_, seq, payload) => Out::Data(age, seq, payload),
         Out::Settled(..) | Out::Told | Out::Respond(..) | Out::Post(..) => out,

@@ -30,11 +30,27 @@ impl World<'_> {
         self.carry_out(side, &step)
     }
 
+    /// Whether an application can complete a message: where it takes time, one after the other.
+    pub(super) fn is_done_with(&self, message: u8) -> bool {
+        let side = 1 - self.setup.sender(message.into());
+        self.setup.work == 0 || (self.state.work[side] == 0 && self.at_work(side) == Some(message))
+    }
+
+    /// The message that a side's application was given first of those it has.
+    pub(super) fn at_work(&self, side: usize) -> Option<u8> {
+        let held = |message: u8| self.state.messages[usize::from(message)].held;
+        let here = |message: &u8| self.setup.sender((*message).into()) != side && held(*message).is_some();
+        (0..self.setup.messages()).filter(here).max_by_key(|message| held(*message))
+    }
+
     pub(super) fn complete(&mut self, message: u8) -> Result {
         let side = 1 - self.setup.sender(message.into());
         let book = &mut self.state.messages[usize::from(message)];
         let delivery = book.held.take().expect("it is held");
         book.done = true;
+        if self.at_work(side).is_some() {
+            self.state.work[side] = self.setup.work;
+        }
         match self.tell(side, Act::Complete(delivery))? {
             Said::Done => Ok(()),
             said => Err(broken("G2", format!("a delivery that was open is {said:?}"))),
@@ -83,6 +99,7 @@ impl World<'_> {
                 book.sent = Sent::Forgotten;
             }
         }
+        self.state.work[side] = 0;
         self.state.life[side] += 1;
         let life = self.state.life[side];
         self.state.session[side] = self.machines.begin(self.setup.config(side, life), Name::origin(side as u8, life));

@@ -13,11 +13,18 @@ impl World<'_> {
             self.back(call, Word::Unreached);
             return Ok(());
         }
+        if let Some(status) = self.setup.portal {
+            self.back(call, Word::Foreign(status));
+            return Ok(());
+        }
         if self.poisonous(message) {
-            if !self.state.fair {
-                self.state.left.poison -= 1;
+            if self.state.fair || self.state.left.poison > 0 {
+                self.state.left.poison = self.state.left.poison.saturating_sub(1);
+                self.back(call, Word::Poison);
+            } else {
+                // So that this ends: it waits for ever.
+                self.state.calls[call] = None;
             }
-            self.back(call, Word::Poison);
             return Ok(());
         }
         let taken = |n: &u8| self.state.calls.iter().flatten().any(|call| call.stage == Stage::Waiting(*n));
@@ -110,7 +117,7 @@ impl World<'_> {
     }
 
     pub(super) fn poisonous(&self, message: u8) -> bool {
-        self.setup.poison == Some(message) && (self.state.fair || self.state.left.poison > 0)
+        self.setup.poison == Some(message)
     }
 
     pub(super) fn call(&self, call: usize) -> Call {

@@ -1,7 +1,7 @@
 //! The promises, kept as books: G1, G2, G3 at every move, and how a situation is known in which everything is settled.
 
 use super::act::Name;
-use super::state::{End, Sent, State};
+use super::state::{Budget, End, Sent, State};
 use super::world::World;
 use bowline::Outcome;
 use core::fmt;
@@ -52,7 +52,12 @@ impl World<'_> {
         if book.ever && !maybe_dup {
             return Err(broken("G2", format!("message {message} is delivered again and not marked")));
         }
-        (book.here, book.ever, book.held) = (true, true, Some(0));
+        (book.here, book.ever) = (true, true);
+        let side = 1 - self.setup.sender(message.into());
+        if self.at_work(side).is_none() {
+            self.state.work[side] = self.setup.work;
+        }
+        self.state.messages[usize::from(message)].held = Some(0);
         Ok(())
     }
 
@@ -74,6 +79,14 @@ impl World<'_> {
         Err(broken("I1", format!("message {message} goes under number {seq}")))
     }
 
+    /// T8: where nothing goes wrong, nothing goes twice, however long an application works.
+    pub(super) fn goes_again(&self, message: u8) -> Result<(), Broken> {
+        if self.setup.work > 0 && self.setup.budget == Budget::NONE {
+            return Err(broken("T8", format!("message {message} goes by HTTP, too, though nothing is wrong")));
+        }
+        Ok(())
+    }
+
     /// Everything that can end has ended: every message but the poisonous one, and both sides are together on a WebSocket.
     pub(super) fn is_settled(&self) -> bool {
         let ended = (0..self.setup.messages()).all(|message| {
@@ -89,10 +102,11 @@ impl World<'_> {
         let closed = |side: usize| self.machines.over(self.state.session[side]);
         // A side that asks nothing never learns that nothing comes through.
         let unknown = self.state.wires.iter().flatten().any(|wire| wire.silent || wire.ends.contains(&End::Mute));
-        if self.state.closing.contains(&true) {
-            // Without a peer, what a closing side has left ends with its drain.
-            return ended && (0..2).all(|side| !self.state.closing[side] || closed(side) || closed(1 - side));
+        match self.state.closing {
+            [false, false] => ended && (unknown || (together(0) && together(1))),
+            // Neither takes anything new, so what is under way between them ends with the drains.
+            [true, true] => closed(0) && closed(1),
+            [one, _] => ended && closed(usize::from(!one)),
         }
-        ended && (unknown || (together(0) && together(1)))
     }
 }

@@ -148,7 +148,9 @@ impl Machines {
                 ended = ended.max(Some(link));
             }
             let (link, out) = raw(output);
-            if matches!(out, Out::Ack(..) | Out::Ping(_) | Out::Data(..)) && session.connection() != link {
+            if matches!(out, Out::Ack(..) | Out::Probe(_) | Out::Ping(_) | Out::Data(..))
+                && session.connection() != link
+            {
                 self.broken = Some(format!("G6: {out:?} goes to a connection that is not the current one"));
             }
             outs.push((link, out));

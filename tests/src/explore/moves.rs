@@ -141,7 +141,7 @@ impl World<'_> {
             }
         }
         for (m, message) in (0..).zip(messages) {
-            if message.held.is_some() {
+            if message.held.is_some() && self.is_done_with(m) {
                 moves.push(Move::Complete(m));
             }
         }

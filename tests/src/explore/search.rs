@@ -17,6 +17,9 @@ use core::fmt;
 /// So many moves without time passing would be a hot loop.
 const MOST_AT_ONCE: u32 = 200;
 
+/// Fewer moves than this lead from few situations.
+const LEAST_MOVES: u64 = 4;
+
 /// In milliseconds: how exactly the time to the end is kept.
 const UNIT: u32 = 100;
 
@@ -59,9 +62,9 @@ impl fmt::Display for Report {
             longest / 1000
         )?;
         if let Some((broken, script)) = &self.broken {
-            writeln!(f, "{broken}")?;
+            writeln!(f, "broken: {broken}")?;
             for line in script {
-                writeln!(f, "  {line}")?;
+                writeln!(f, "  | {line}")?;
             }
         }
         Ok(())
@@ -113,7 +116,7 @@ type Found = (Broken, u32, Vec<Move>);
 
 impl Search<'_> {
     fn run(&mut self, most: u64) -> (bool, u64, u32, Option<Found>) {
-        let (mut transitions, mut depth) = (0, 0);
+        let (mut transitions, mut depth, mut whole) = (0, 0, true);
         let first = match World::begin(self.setup, &mut self.machines) {
             Ok(world) => world.state,
             Err(broken) => return (false, 0, 0, Some((broken, 0, Vec::new()))),
@@ -149,13 +152,18 @@ impl Search<'_> {
                     if let Err((broken, fair)) = self.ends(state) {
                         return (false, transitions, depth, Some((broken, number, fair)));
                     }
-                    next.push((number, state));
+                    // What will not be reached before the search is cut off takes no memory.
+                    if next.len() as u64 * LEAST_MOVES < most - transitions {
+                        next.push((number, state));
+                    } else {
+                        whole = false;
+                    }
                 }
             }
-            core::mem::swap(&mut layer, &mut next);
+            layer = core::mem::take(&mut next);
             depth += 1;
         }
-        (true, transitions, depth, None)
+        (whole, transitions, depth, None)
     }
 
     /// Nothing goes wrong from here on: everything ends. Otherwise: what is broken, and what happened until then.

@@ -25,10 +25,17 @@ pub struct Setup {
     pub poison: Option<u8>,
     /// The statuses that a go-between may answer with.
     pub go_between: &'static [u16],
+    /// A go-between answers every request with this status, also when nothing else goes wrong any more.
+    pub portal: Option<u16>,
     /// Which sides have an address to post to.
     pub http: [bool; 2],
     /// In seconds: everything ends so soon after the last thing that goes wrong.
     pub bound: u32,
+    /// In seconds: a closing side finishes what is under way for so long at most.
+    pub drain: u16,
+    /// In milliseconds: how long an application works on each message, one after the other; nothing goes twice then, if
+    /// nothing goes wrong. Zero: it completes them in any order, and promptly.
+    pub work: u32,
     /// What may happen besides.
     pub budget: Budget,
 }

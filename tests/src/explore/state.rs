@@ -8,11 +8,11 @@ use super::act::{Age, Name, Word};
 
 /// Most messages of both sides together.
 pub(super) const MESSAGES: usize = 5;
-/// Most connections at once: one that carries, one that knocks, one that is given up.
-pub(super) const WIRES: usize = 3;
+/// Most connections at once: one that carries, one that knocks, and those that one side has not noticed are over.
+pub(super) const WIRES: usize = 5;
 /// Most requests at once: two of each side, and copies.
 pub(super) const CALLS: usize = 6;
-const CELLS: usize = 6;
+const CELLS: usize = 12;
 
 /// What may still go wrong, and what may still be asked for; each is spent by its move.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -45,7 +45,7 @@ pub struct Budget {
     pub mute: u8,
     /// Jumps of time while a network or an application could do something.
     pub slow: u8,
-    /// Times that the poison message is answered 500 before it is taken.
+    /// Times that the poison message is answered 500 before it is answered no more.
     pub poison: u8,
     /// Closes by each side's application.
     pub closes: [u8; 2],
@@ -100,14 +100,16 @@ pub(super) enum Cell {
     Data(u8),
     /// Its acknowledgement.
     Ack(u8),
-    /// A question whether the peer is there.
-    Ping,
-    /// The answer of a transport whose program is gone.
+    /// A question to the transport.
+    Probe,
+    /// Its answer.
     Pong,
-    /// The answer of a program.
+    /// A question to the program.
+    Ping,
+    /// Its answer.
     Word,
-    /// A close frame.
-    Close(u16),
+    /// A close frame; its code less 1000.
+    Close(u8),
     /// The end without one.
     Reset,
 }
@@ -137,7 +139,9 @@ impl Pipe {
     /// # Panics
     /// If there are too many.
     pub(super) fn put(&mut self, cell: Cell) {
-        let free = self.cells.iter_mut().find(|cell| cell.is_none()).expect("a few at once");
+        let Some(free) = self.cells.iter_mut().find(|cell| cell.is_none()) else {
+            panic!("{cell:?} behind {:?}", self.cells);
+        };
         *free = Some(cell);
     }
 
@@ -264,6 +268,8 @@ pub(super) struct State {
     pub(super) wires: [Option<Wire>; WIRES],
     /// The requests.
     pub(super) calls: [Option<Call>; CALLS],
+    /// In milliseconds: how long each side's application is still at work on the message it was given first.
+    pub(super) work: [u32; 2],
     /// The books.
     pub(super) messages: [Message; MESSAGES],
     /// What may still happen.

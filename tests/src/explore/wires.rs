@@ -19,7 +19,7 @@ impl World<'_> {
         let cell = self.wire(wire).pipes[side].take().expect("something to read");
         let end = self.wire(wire).ends[side];
         let Some(age) = age_of(end) else {
-            if cell == Cell::Ping {
+            if cell == Cell::Probe {
                 self.wire(wire).put(1 - side, Cell::Pong);
             } else if matches!(cell, Cell::Reset | Cell::Close(_)) {
                 self.wire(wire).leave(side);
@@ -33,6 +33,10 @@ impl World<'_> {
             Cell::Data(message) => Heard::Data(self.name(message)),
             Cell::Ack(message) => Heard::Ack(self.name(message)),
             Cell::Pong => Heard::Pong,
+            Cell::Probe => {
+                self.wire(wire).put(1 - side, Cell::Pong);
+                Heard::Other
+            }
             Cell::Word => Heard::Word,
             Cell::Ping => {
                 self.wire(wire).put(1 - side, Cell::Word);
@@ -40,7 +44,7 @@ impl World<'_> {
             }
             Cell::Close(code) => {
                 self.wire(wire).put(1 - side, Cell::Close(code));
-                return self.down(wire, side, Down::Closed(code));
+                return self.down(wire, side, Down::Closed(1000 + u16::from(code)));
             }
             Cell::Reset => return self.down(wire, side, Down::Closed(1006)),
         };
@@ -69,7 +73,7 @@ impl World<'_> {
         match step.said {
             Said::Opened => self.wire(wire).ends[1] = End::Open(0),
             Said::Probing => self.wire(wire).ends[1] = End::Knocking(0),
-            Said::Refused => self.wire(wire).put(0, Cell::Close(1008)),
+            Said::Refused => self.wire(wire).put(0, Cell::Close(8)),
             said => unreachable!("{said:?} to an Accept"),
         }
         self.carry_out(1, &step)
@@ -92,7 +96,9 @@ impl World<'_> {
             let wire = self.wire(wire);
             match code {
                 Some(_) if age == newest && wire.ends[1 - side] == End::Gone => wire.put(side, Cell::Reset),
-                Some(code) if age == newest => wire.put(1 - side, Cell::Close(code)),
+                Some(code) if age == newest => {
+                    wire.put(1 - side, Cell::Close(u8::try_from(code - 1000).expect("a code of the standard's")))
+                }
                 Some(_) | None => {
                     wire.put(1 - side, Cell::Reset);
                     wire.leave(side);

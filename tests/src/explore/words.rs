@@ -57,6 +57,7 @@ impl World<'_> {
         match wire.pipes[usize::from(side)].first() {
             Some(Cell::Data(message)) => format!("message {message}"),
             Some(Cell::Ack(message)) => format!("the acknowledgement of message {message}"),
+            Some(Cell::Close(code)) => format!("the close frame {}", 1000 + u16::from(code)),
             Some(cell) => format!("{cell:?}"),
             None => "nothing".into(),
         }

@@ -33,6 +33,7 @@ impl<'a> World<'a> {
             closing: [false; 2],
             wires: Default::default(),
             calls: Default::default(),
+            work: [0; 2],
             messages: Default::default(),
             left: setup.budget,
             fair: false,
@@ -145,7 +146,7 @@ impl<'a> World<'a> {
                 let side = usize::from(side);
                 self.state.left.closes[side] -= 1;
                 self.state.closing[side] = true;
-                self.tell(side, Act::Close)?;
+                self.tell(side, Act::Close(self.setup.drain))?;
             }
             Move::Pass => {
                 let span = self.deadline().expect("somebody waits");
@@ -155,6 +156,7 @@ impl<'a> World<'a> {
                     self.state.left.slow -= 1;
                 }
                 for side in [0, 1] {
+                    self.state.work[side] = self.state.work[side].saturating_sub(span);
                     self.tell(side, Act::Pass(span))?;
                 }
             }
@@ -163,9 +165,10 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    /// Milliseconds to the next deadline of either session.
+    /// Milliseconds to the next deadline of either session, or until an application has done its work.
     pub(super) fn deadline(&self) -> Option<u32> {
-        self.state.session.iter().filter_map(|at| self.machines.deadline(*at)).min()
+        let sessions = self.state.session.iter().filter_map(|at| self.machines.deadline(*at));
+        sessions.chain(self.state.work.into_iter().filter(|work| *work > 0)).min()
     }
 
     /// A step of a side's session; what it asks for is not carried out yet.
@@ -192,7 +195,7 @@ impl<'a> World<'a> {
                 Out::Close(age, code) => self.close(side, age, code),
                 Out::Refuse(age) => {
                     if let Some(wire) = self.wire_of(side, age) {
-                        self.wire(wire).put(1 - side, Cell::Close(1008));
+                        self.wire(wire).put(1 - side, Cell::Close(8));
                         self.wire(wire).leave(side);
                     }
                 }
@@ -208,6 +211,7 @@ impl<'a> World<'a> {
                     self.acknowledges(message)?;
                     self.write(side, age, Cell::Ack(message))?;
                 }
+                Out::Probe(age) => self.write(side, age, Cell::Probe)?,
                 Out::Ping(age) => self.write(side, age, Cell::Ping)?,
                 Out::Data(age, seq, payload) => {
                     self.names(side, seq, payload)?;
@@ -215,6 +219,7 @@ impl<'a> World<'a> {
                 }
                 Out::Post(seq, attempt, payload) => {
                     self.names(side, seq, payload)?;
+                    self.goes_again(payload)?;
                     self.add_call(Call { message: payload, attempt, asker: Asker::Waits, stage: Stage::Going });
                 }
             }
