@@ -18,8 +18,9 @@ const FIRST: u64 = 1_000_000;
 /// Nonces in a batch.
 const NONCES: u64 = 100;
 
-/// One batch in so many takes longer than the 3 s that the sender waits, but not than the 4 s in which a request is
-/// answered: after those the answer is a 503, whose `Retry-After` counts in whole seconds and would not scale.
+/// One batch in 25 takes more than the 3 s after which an original sends a copy by HTTP; the sender here waits (T7). It takes
+/// less than the 4 s in which a request is answered: after those the answer is a 503, whose `Retry-After` counts in whole
+/// seconds and would not scale.
 const SLOW: u64 = 25;
 
 /// One batch in so many is handed back once, if it came by WebSocket: by HTTP that would be a 503, too.

@@ -128,9 +128,9 @@ pub(crate) struct Args {
 
     /// Multiplies the script and the sessions' timers: 0.02 to 1
     ///
-    /// At 1 the timers are Gonka's own, such as 3 s for an acknowledgement,
-    /// 3 to 5 s between attempts to connect, and at least 10 s on HTTP before
-    /// the WebSocket is trusted again.
+    /// At 1 the timers are those of the Gonka profiles, such as 45 s for the
+    /// first acknowledgement, 3 to 5 s between attempts to connect, and at
+    /// least 10 s on HTTP before the WebSocket is trusted again.
     #[arg(long, value_name = "X", default_value = "0.25", value_parser = Scale::parse, verbatim_doc_comment)]
     time_scale: Scale,
 
