@@ -665,6 +665,7 @@ mod with_pythons {
         predicts_again_after_a_loss,
         is_not_registered,
         l12_finds_a_dead_sender_and_does_not_kill_the_next,
+        b10_outlives_a_login_proxy_and_gets_its_updates_again,
     }
 
     fn visiting(adapter: Adapter, scenario: &str, configure: fn(&mut Config)) -> Option<(Peer, Miner)> {
@@ -752,6 +753,41 @@ mod with_pythons {
         assert_eq!((peer.count("complaint"), miner.complaints().total), (0, 0));
         let last = miner.stop();
         assert_eq!((last.stats.violations, last.stats.delivered_websocket), (0, 2));
+    }
+
+    /// Field bug: after two refusals the WebSocket was never dialled again, so that no update came any more.
+    fn b10_outlives_a_login_proxy_and_gets_its_updates_again(adapter: Adapter) {
+        let Some(mut peer) = peer::signing_python("validator.py", "as it is") else { return };
+        let listening = peer.saw("listening");
+        let Some(mut between) = peer::python("go_between.py", "between") else { return };
+        between.tell(&listening["port"]);
+        between.tell("status 401");
+        between.saw("mode");
+        let setup = Setup::miner(&format!("ws://127.0.0.1:{}", between.port("listening")), keys("07")).unwrap();
+        let setup = setup.validator(listening["address"].as_str().unwrap().parse().unwrap()).drain(DRAIN);
+        let setup = setup.configure(|config| {
+            patient(config);
+            (config.link.blocked, config.route.blocked) = (millis(200), millis(200));
+            config.route.grace = millis(100);
+        });
+        let miner = Miner::start(adapter, setup);
+        let receipt = miner.predict(scored("a", 3));
+        let refused: Vec<_> = (0..10).map(|_| between.saw("refused")["request"].to_string()).collect();
+        assert!(
+            ["\"GET /ws ", "\"POST "].iter().all(|way| refused.iter().any(|line| line.starts_with(way))),
+            "{refused:?}"
+        );
+        let status = miner.status();
+        assert_eq!(status.websocket.last.map(|last| last.reason), Some(Reason::Status(401)));
+        assert!(status.websocket.blocked_since.is_some() && receipt.try_settled().is_none());
+        between.tell("pass");
+        miner.until_up();
+        assert!(matches!(ended(receipt).0, Outcome::Delivered { .. }));
+        peer.tell("games");
+        let games = miner.receive();
+        assert_eq!((games.kind(), games.path()), ("game_update", Path::WebSocket));
+        assert!(games.complete());
+        miner.stop();
     }
 
     /// Rules L10 and L12: the original's sender dies of two confirmations in one moment, and its library goes on answering
