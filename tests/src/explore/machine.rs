@@ -19,13 +19,16 @@ use bowline::{
     RetryHint, Seq, State as Standing,
 };
 use core::hash::{BuildHasherDefault, Hash, Hasher};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 /// What is explored: room for two messages each way.
 pub(super) type Session = InlineSession<u8, 2, 2>;
 
 /// When a session begins: late enough that the past of everything lies behind zero.
 const BEGIN: Instant = Instant::from_micros(3_600_000_000);
+
+/// So many sessions are kept at once; at 3 KB each.
+const KEPT: usize = 400_000;
 
 /// In so many situations two sessions are kept, and compared at every step: that one can stand for all is no belief.
 const TWINS: u32 = 100_000;
@@ -50,7 +53,10 @@ pub(super) struct Step {
 /// What can be seen of a situation.
 #[derive(Clone, Debug)]
 struct Node {
-    session: Session,
+    /// Not kept for ever: `from` leads to it again.
+    session: Option<Box<Session>>,
+    /// The situation before, and the step; none for a session that begins.
+    from: Option<(u32, Act)>,
     /// Another session that came into this situation: it must do the same.
     twin: Option<Box<Session>>,
     /// The newest connection that was reported as ended.
@@ -69,6 +75,8 @@ struct Node {
 #[derive(Debug, Default)]
 pub(super) struct Machines {
     nodes: Vec<Node>,
+    /// Whose sessions are kept, the oldest first.
+    kept: VecDeque<u32>,
     numbers: HashMap<u128, u32>,
     steps: HashMap<(u32, Act), Step, BuildHasherDefault<Quick>>,
     outs: Vec<Out>,
@@ -79,7 +87,7 @@ impl Machines {
     /// The situation of a session that begins.
     pub(super) fn begin(&mut self, config: Config, origin: Origin) -> u32 {
         let config = config.check().expect("a configuration that makes sense");
-        self.number(Session::inline(config, 1, origin, BEGIN), None)
+        self.number(Session::inline(config, 1, origin, BEGIN), None, None)
     }
 
     /// How many situations of one session there are.
@@ -137,8 +145,9 @@ impl Machines {
         if let Some(step) = self.steps.get(&(at, act)) {
             return *step;
         }
-        let Node { session, ended, twin, .. } = self.node(at);
-        let (mut session, mut ended, twin) = (session.clone(), *ended, twin.clone());
+        let mut session = self.session(at);
+        let Node { ended, twin, .. } = self.node(at);
+        let (mut ended, twin) = (*ended, twin.clone());
         let before = session.stats();
         let (now, given) = input(&session, act);
         let said = said(session.handle(now, given));
@@ -183,7 +192,7 @@ impl Machines {
             );
         }
         let (links, deliveries) = (newest - before.attempts, after.delivered - before.delivered);
-        let to = self.number(session, ended);
+        let to = self.number(session, ended, Some((at, act)));
         if said == Said::Stale && to != at {
             self.broken = Some(format!("G6: {act:?} is stale, and changed something"));
         }
@@ -193,11 +202,12 @@ impl Machines {
     }
 
     /// The number of a situation, which is new or known.
-    fn number(&mut self, session: Session, ended: Option<LinkId>) -> u32 {
+    fn number(&mut self, session: Session, ended: Option<LinkId>, from: Option<(u32, Act)>) -> u32 {
         let digest = digest(&session);
         if let Some(number) = self.numbers.get(&digest) {
             let node = &mut self.nodes[*number as usize];
-            if node.twin.is_none() && *number < TWINS && node.session != session {
+            let other = node.session.as_ref().is_some_and(|kept| **kept != session);
+            if node.twin.is_none() && *number < TWINS && other {
                 node.twin = Some(Box::new(session));
             }
             return *number;
@@ -211,17 +221,47 @@ impl Machines {
             up: state == Standing::Up && session.path() == Path::WebSocket,
             room: session.accepts().is_ok(),
             over: state == Standing::Closed,
-            session,
+            session: None,
+            from,
             ended,
             twin: None,
         };
-        if let Some(what) = ended.and_then(|link| past_moves(&node.session, link, digest)) {
+        if let Some(what) = ended.and_then(|link| past_moves(&session, link, digest)) {
             self.broken = Some(what);
         }
         let number = u32::try_from(self.nodes.len()).expect("fewer than 2^32 situations");
         self.numbers.insert(digest, number);
         self.nodes.push(node);
+        self.keep(number, session);
         number
+    }
+
+    /// The session of a situation, made anew if it is not kept any more.
+    fn session(&mut self, at: u32) -> Session {
+        let node = self.node(at);
+        if let Some(session) = &node.session {
+            return (**session).clone();
+        }
+        let (before, act) = node.from.expect("what begins is kept");
+        let mut session = self.session(before);
+        let (now, given) = input(&session, act);
+        let _ = session.handle(now, given);
+        while session.poll().is_some() {}
+        self.keep(at, session.clone());
+        session
+    }
+
+    fn keep(&mut self, at: u32, session: Session) {
+        let node = &mut self.nodes[at as usize];
+        node.session = Some(Box::new(session));
+        if node.from.is_some() {
+            self.kept.push_back(at);
+        }
+        if self.kept.len() > KEPT
+            && let Some(oldest) = self.kept.pop_front()
+        {
+            self.nodes[oldest as usize].session = None;
+        }
     }
 }
 

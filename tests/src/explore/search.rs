@@ -17,9 +17,6 @@ use core::fmt;
 /// So many moves without time passing would be a hot loop.
 const MOST_AT_ONCE: u32 = 200;
 
-/// Fewer moves than this lead from few situations.
-const LEAST_MOVES: u64 = 4;
-
 /// In milliseconds: how exactly the time to the end is kept.
 const UNIT: u32 = 100;
 
@@ -42,7 +39,7 @@ pub struct Report {
     /// Steps that a session took.
     pub steps: usize,
     /// Length of the longest of the shortest ways.
-    pub depth: u32,
+    pub depth: usize,
     /// How often each kind of move was tried.
     pub kinds: [u64; Move::KINDS],
     /// The longest time from any situation until everything has ended, in milliseconds.
@@ -80,6 +77,7 @@ pub fn explore(setup: &Setup, most: u64) -> Report {
         visited: Table::default(),
         ends: Table::default(),
         ways: Vec::new(),
+        path: Vec::new(),
         kinds: [0; Move::KINDS],
         longest: 0,
     };
@@ -107,6 +105,8 @@ struct Search<'a> {
     ends: Table,
     /// For each situation the one before it, and the move between.
     ways: Vec<(u32, Move)>,
+    /// The way to the situation that is looked at; the next one shares most of it.
+    path: Vec<(u32, State)>,
     kinds: [u64; Move::KINDS],
     longest: u32,
 }
@@ -115,23 +115,24 @@ struct Search<'a> {
 type Found = (Broken, u32, Vec<Move>);
 
 impl Search<'_> {
-    fn run(&mut self, most: u64) -> (bool, u64, u32, Option<Found>) {
-        let (mut transitions, mut depth, mut whole) = (0, 0, true);
+    fn run(&mut self, most: u64) -> (bool, u64, usize, Option<Found>) {
+        let (mut transitions, mut depth) = (0, 0);
         let first = match World::begin(self.setup, &mut self.machines) {
             Ok(world) => world.state,
             Err(broken) => return (false, 0, 0, Some((broken, 0, Vec::new()))),
         };
         self.visited.insert(digest(&first), 0);
         self.ways.push((0, Move::Pass));
-        let (mut layer, mut next) = (vec![(0, first)], Vec::new());
+        self.path.push((0, first));
         let mut moves = Vec::new();
-        while !layer.is_empty() {
-            for (at, state) in layer.drain(..) {
-                let world = World { setup: self.setup, machines: &mut self.machines, state };
-                // Whoever is left alone by a close knocks and posts for ever.
-                if state.closing.contains(&true) && world.is_settled() {
-                    continue;
-                }
+        let mut at = 0;
+        // In the order in which they were found: that is breadth first.
+        while (at as usize) < self.ways.len() {
+            let state = self.reach(at);
+            depth = depth.max(self.path.len() - 1);
+            let world = World { setup: self.setup, machines: &mut self.machines, state };
+            // Whoever is left alone by a close knocks and posts for ever.
+            if !(state.closing.contains(&true) && world.is_settled()) {
                 world.moves(&mut moves);
                 for what in moves.iter().copied() {
                     if transitions == most {
@@ -152,18 +153,33 @@ impl Search<'_> {
                     if let Err((broken, fair)) = self.ends(state) {
                         return (false, transitions, depth, Some((broken, number, fair)));
                     }
-                    // What will not be reached before the search is cut off takes no memory.
-                    if next.len() as u64 * LEAST_MOVES < most - transitions {
-                        next.push((number, state));
-                    } else {
-                        whole = false;
-                    }
                 }
             }
-            layer = core::mem::take(&mut next);
-            depth += 1;
+            at += 1;
         }
-        (whole, transitions, depth, None)
+        (true, transitions, depth, None)
+    }
+
+    /// A situation by its number. Only ways are kept: the situations themselves would take the memory of a large machine.
+    fn reach(&mut self, at: u32) -> State {
+        let mut rest = Vec::new();
+        let mut here = at;
+        let shared = loop {
+            if let Some(shared) = self.path.iter().rposition(|(number, _)| *number == here) {
+                break shared;
+            }
+            rest.push(here);
+            here = self.ways[here as usize].0;
+        };
+        self.path.truncate(shared + 1);
+        let mut state = self.path[shared].1;
+        for number in rest.into_iter().rev() {
+            let mut world = World { setup: self.setup, machines: &mut self.machines, state };
+            world.apply(self.ways[number as usize].1).expect("it was applied before");
+            state = world.state;
+            self.path.push((number, state));
+        }
+        state
     }
 
     /// Nothing goes wrong from here on: everything ends. Otherwise: what is broken, and what happened until then.
