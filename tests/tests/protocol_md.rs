@@ -390,10 +390,14 @@ fn the_table_of_a_native_peers_settings_is_the_codes() {
 
 #[test]
 fn the_table_of_waits_is_the_codes() {
-    let code = [Config::DEFAULT, GONKA_ML_NODE, BETTENSOR_MINER, NATIVE].map(|config| match config.outbox.ack_wait {
+    let waits = |config: Config| match config.outbox.ack_wait {
         AckWait::Adaptive { first, least, most } => [span(first), span(least), span(most)],
         AckWait::Fixed(_) => panic!("none is fixed"),
-    });
+    };
+    let code = [Config::DEFAULT, GONKA_ML_NODE, BETTENSOR_MINER, NATIVE, BETTENSOR_HUB.session].map(waits);
+    for arrival in [NATIVE_PEER, VILLAGE_VIEWER, VILLAGE_HUB.session] {
+        assert_eq!(waits(arrival), waits(NATIVE));
+    }
     let told = table(&["wait of", "first", "least", "most"]);
     assert_eq!(told.iter().map(|row| row[1..4].to_vec()).collect::<Vec<_>>(), code.map(Vec::from));
     assert!(PAGE.contains(&format!("{} kB/s, which a working link has", bowline::LOWEST_RATE / 1000)));

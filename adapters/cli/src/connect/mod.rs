@@ -41,8 +41,9 @@ every line exactly one line comes out, when its end is known:
 
 `outcome` is delivered, rejected (the validator said no), expired or abandoned
 (it ended first; the validator may or may not have it); with it may come why, as
-in a down line. A refused line was never accepted. `line` counts the lines of the input from 1. (Each event is
-one line; they are broken here to be read.) Between them come
+in a down line. A refused line was never accepted. `line` counts the lines of
+the input from 1. (Each event is one line; they are broken here to be read.)
+Between them come
 
   {\"event\":\"start\",\"profile\":\"bettensor\",\"hotkey\":\"5…\",\"address\":null}
   {\"event\":\"message\",\"type\":\"game_update\",\"data\":{…},\"path\":\"websocket\"}
@@ -148,7 +149,8 @@ pub(crate) struct Args {
     ///
     /// A refusal is an answer that does not let us in, such as 401, or a
     /// certificate that does not fit; that nobody answers is none. Without this
-    /// it is tried ever more slowly, for as long as it runs.
+    /// it is tried ever more slowly (as gonka-api-node every 3 to 5 s), for as
+    /// long as the program runs.
     #[arg(long, value_name = "SECONDS", value_parser = seconds, verbatim_doc_comment)]
     give_up_after: Option<Duration>,
 
