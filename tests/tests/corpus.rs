@@ -1,8 +1,9 @@
-//! Replays the fuzzer's corpus, and random scripts besides.
+//! Replays the fuzzer's corpus, and random scripts besides: the same ones each time, others with `SEED=2`.
 
 use bowline_tests::sim::script;
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use std::path::Path;
 
 #[test]
@@ -19,8 +20,14 @@ fn the_committed_corpus_breaks_no_promise() {
     assert!(scripts > 50 && pairs > 20 && native > 20, "{scripts}, {pairs} and {native} in {}", folder.display());
 }
 
+fn scripts() -> ProptestConfig {
+    let seed = std::env::var("SEED").map_or(1, |seed| seed.parse().expect("SEED is a number"));
+    let rng_seed = RngSeed::Fixed(seed);
+    ProptestConfig { cases: 2000, rng_seed, failure_persistence: None, ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(scripts())]
 
     #[test]
     fn random_scripts_break_no_promise(tail in vec(any::<u8>(), 0..1500)) {
