@@ -100,9 +100,9 @@ pub fn explore(setup: &Setup, most: u64) -> Report {
 struct Search<'a> {
     setup: &'a Setup,
     machines: Machines,
-    visited: Table,
+    visited: Table<0>,
     /// Situations in which nothing goes wrong any more, and the time from there until everything has ended.
-    ends: Table,
+    ends: Table<0xffff>,
     /// For each situation the one before it, and the move between.
     ways: Vec<(u32, Move)>,
     /// The way to the situation that is looked at; the next one shares most of it.
@@ -261,17 +261,15 @@ impl Search<'_> {
     }
 }
 
-/// A map from hashes to 16 bits: open addressing, the hashes are their own; the 112 bits that are left still tell a
-/// hundred million situations apart.
+/// A map from hashes to numbers below `VALUE`, which take the place of as many bits of the hash; open addressing, the hashes
+/// are their own.
 #[derive(Default)]
-struct Table {
+struct Table<const VALUE: u128> {
     slots: Vec<u128>,
     len: usize,
 }
 
-const VALUE: u128 = 0xffff;
-
-impl Table {
+impl<const VALUE: u128> Table<VALUE> {
     /// The value that was there before; otherwise this one is.
     fn insert(&mut self, digest: u128, value: u16) -> Option<u16> {
         if self.len * 4 >= self.slots.len() * 3 {
