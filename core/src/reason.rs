@@ -497,9 +497,10 @@ impl HttpOutcome {
         matches!(self, Self::Answered { by_peer: true, .. })
     }
 
-    /// Whether the endpoint answered that it does not know this side, or does not let it in: 401, 403, 404 or 410.
+    /// Whether a native client greets anew after this answer: the endpoint does not know the session or does not let it in
+    /// (401, 403, 404 or 410).
     #[must_use]
-    pub const fn turned_away(self) -> bool {
+    pub const fn needs_handshake(self) -> bool {
         matches!(self, Self::Answered { status: 401 | 403 | 404 | 410, .. })
     }
 }

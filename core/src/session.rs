@@ -1319,7 +1319,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
 
     fn on_posted(&mut self, post: PostId, outcome: HttpOutcome) -> bool {
         // A native peer that does not know us is greeted first, but not in a loop (B11). Who has a connection was.
-        if outcome.turned_away() && self.native.is_some() && self.live.is_none() {
+        if outcome.needs_handshake() && self.native.is_some() && self.live.is_none() {
             let outcome = HttpOutcome::Unreached(outcome.reason());
             let taken = self.outbox_posted(post, outcome);
             if taken {

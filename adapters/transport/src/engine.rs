@@ -389,7 +389,7 @@ impl<W: Wire> Engine<W> {
         let outcome = match posted {
             // Its token may be an older one than that of the connection, which is there.
             Posted::Answered(answer)
-                if self.native && self.session.connection().is_some() && answer.outcome(true).turned_away() =>
+                if self.native && self.session.connection().is_some() && answer.outcome(true).needs_handshake() =>
             {
                 HttpOutcome::Unreached(answer.outcome(true).reason())
             }
@@ -398,7 +398,7 @@ impl<W: Wire> Engine<W> {
                 // Who is refused is told why.
                 Call::Talk(_) => {
                     let seen = answer.outcome(true);
-                    let word = seen.class() == HttpClass::Delivered || seen.turned_away();
+                    let word = seen.class() == HttpClass::Delivered || seen.needs_handshake();
                     word && self.carried(&answer.body)
                 }
             }),

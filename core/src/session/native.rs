@@ -477,7 +477,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
                     rest(REST);
                 }
             }
-            HttpOutcome::Answered { .. } if outcome.turned_away() && !greet && !live => native.greeted = false,
+            HttpOutcome::Answered { .. } if outcome.needs_handshake() && !greet && !live => native.greeted = false,
             HttpOutcome::Answered { .. } | HttpOutcome::Unreached(_) | HttpOutcome::Unknown(_) => {
                 rest(outcome.after().max(REST));
             }

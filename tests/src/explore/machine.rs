@@ -16,7 +16,7 @@ use super::act::{Act, Age, Out, Said, aged, input, raw, said, small};
 use super::relative::{FUTURE, Relative};
 use bowline::{
     Config, Event, Head, InlineSession, Input, Instant, LinkId, MessageId, Origin, Output, Path, Reason, Reply,
-    RetryHint, Seq, State as Standing,
+    RetryHint, Seq,
 };
 use core::hash::{BuildHasherDefault, Hash, Hasher};
 use std::collections::{HashMap, VecDeque};
@@ -218,9 +218,9 @@ impl Machines {
         let node = Node {
             deadline: session.deadline().and_then(|at| within(at.as_micros() - now.as_micros())),
             listening: session.connection().map(age),
-            up: state == Standing::Up && session.path() == Path::WebSocket,
+            up: state == bowline::State::Up && session.path() == Path::WebSocket,
             room: session.accepts().is_ok(),
-            over: state == Standing::Closed,
+            over: state == bowline::State::Closed,
             session: None,
             from,
             ended,

@@ -4,7 +4,7 @@ use super::*;
 use bowline::wire::native::Refusal;
 use bowline::{Reason, ResumeRefusal};
 use bowline_cli::proxy::Fault;
-use bowline_smol::hub::{CloseReason, Event as Told};
+use bowline_smol::hub::{self, CloseReason};
 use core::time::Duration;
 use house::{Application, Got};
 use std::collections::BTreeMap;
@@ -99,7 +99,7 @@ fn a_client_that_has_lost_its_memory_begins_anew(adapter: Adapter) {
     assert_eq!(outcome(&send(&client, "up", 1)), BY_FRAME);
     assert_eq!(house.app.numbers(), [1, 1], "another message of another self");
     assert!(house.app.got().iter().all(|got| !got.maybe_dup));
-    house.until_event("the hub is told of the gap", |event| matches!(event, Told::Gap { from: 2, to: None, .. }));
+    house.until_event("the hub is told of the gap", |event| matches!(event, hub::Event::Gap { from: 2, to: None, .. }));
     client.stop();
     house.assert_idle();
 }
@@ -133,7 +133,7 @@ fn a_session_that_has_expired_begins_anew(adapter: Adapter) {
     up(&client);
     assert_eq!(outcome(&send(&client, "up", 1)), BY_FRAME);
     proxy.set(Fault::Refuse);
-    house.until_event("it expires", |event| matches!(event, Told::Ended { why: CloseReason::Expired, .. }));
+    house.until_event("it expires", |event| matches!(event, hub::Event::Ended { why: CloseReason::Expired, .. }));
     let waits = send(&client, "up", 2);
     proxy.set(Fault::Calm);
     assert_eq!(outcome(&waits), BY_FRAME);
@@ -306,6 +306,6 @@ fn many_clients_come_back_to_a_hub_that_knows_nobody() {
         });
         stopped.wait_for(house::LONG);
         house.assert_idle();
-        assert!(house.count(|event| matches!(event, Told::War { .. })) == 0);
+        assert!(house.count(|event| matches!(event, hub::Event::War { .. })) == 0);
     });
 }

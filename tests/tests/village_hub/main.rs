@@ -7,7 +7,7 @@ mod viewer;
 
 use bowline::Reason;
 use bowline::wire::aivillage::{Event, Json};
-use bowline_smol::hub::{Event as Told, Hub, HubSetup, Name, Rate, Start, TopicFilter, Village};
+use bowline_smol::hub::{self, Hub, HubSetup, Name, Rate, Start, TopicFilter, Village};
 use core::time::Duration;
 use real::peer::{self, Peer};
 use serde_json::{Value, json};
@@ -396,7 +396,7 @@ fn weakness_6_a_dead_viewer_is_found_and_one_who_only_listens_stays() {
     assert!(pings > 10, "{pings}");
     let gone = block("the end", async {
         loop {
-            if let Some(Told::Disconnected { peer, reason, .. }) = events.next().await {
+            if let Some(hub::Event::Disconnected { peer, reason, .. }) = events.next().await {
                 return (peer.to_string(), reason);
             }
         }
@@ -453,7 +453,7 @@ fn the_application_subscribes_whom_it_likes_and_is_told_who_is_there() {
     let seen = block("presence", async {
         let mut seen = Vec::new();
         while seen.len() < 5 {
-            if let Some(Told::Presence { peer, topic, present, subscribers }) = events.next().await {
+            if let Some(hub::Event::Presence { peer, topic, present, subscribers }) = events.next().await {
                 assert_eq!(peer, name);
                 seen.push((topic.as_str().to_owned(), present, subscribers));
             }
@@ -468,7 +468,7 @@ fn the_application_subscribes_whom_it_likes_and_is_told_who_is_there() {
     expected.sort();
     assert_eq!(sorted, expected);
     drop(viewer);
-    block("its end", async { while !matches!(events.next().await, Some(Told::Ended { .. })) {} });
+    block("its end", async { while !matches!(events.next().await, Some(hub::Event::Ended { .. })) {} });
 }
 
 #[test]

@@ -30,8 +30,8 @@ use crate::setup::{SetupError, random};
 use account::{Account, Asking};
 use async_channel::{Receiver, Sender};
 use bowline::hub::{
-    CloseReason, ConnId, Denied, Grows, Health, Heard as Outcome, Hub as Machine, HubConfig, HubStats, Identity,
-    Position, Publish, Replayed, Sent, SessionId, Stamp, Start, TopicFilter, TopicHealth, TopicName, Verdict as Vote,
+    CloseReason, ConnId, Denied, Grows, Health, Heard, HubConfig, HubStats, Identity, Position, Publish, Replayed,
+    Sent, SessionId, Stamp, Start, TopicFilter, TopicHealth, TopicName,
 };
 use bowline::wire::KeyedHash;
 use bowline::wire::native::FRAME_LIMIT;
@@ -155,7 +155,7 @@ pub(super) enum Effect<W: HubWire> {
 
 pub(super) struct Engine<W: HubWire> {
     clock: Clock,
-    machine: Machine<Arc<Parcel<W>>, Grows>,
+    machine: bowline::hub::Hub<Arc<Parcel<W>>, Grows>,
     wire: Arc<W>,
     names: KeyedHash,
     /// By place.
@@ -200,7 +200,7 @@ impl<W: HubWire> Engine<W> {
         let native = config.get().native.unwrap_or(bowline::NATIVE_PEER);
         Ok(Self {
             clock,
-            machine: Machine::new(config, seed.unwrap_or_else(random), origin, clock.now()),
+            machine: bowline::hub::Hub::new(config, seed.unwrap_or_else(random), origin, clock.now()),
             wire,
             names,
             lines: Vec::new(),
@@ -400,28 +400,28 @@ impl<W: HubWire> Engine<W> {
         }
         let malformed = head == bowline::Head::Malformed;
         match self.machine.received(now, wall, conn, head, bytes, heard.stamp) {
-            Outcome::Noted | Outcome::Replayed(_) if malformed => {
+            Heard::Noted | Heard::Replayed(_) if malformed => {
                 self.misunderstood(line, heard.reply, Complaint::Malformed)
             }
-            Outcome::Noted => {
+            Heard::Noted => {
                 let granted = wish.and_then(|(on, wish)| self.wish(line, on, wish));
                 let status = if asks { self.status(line) } else { None };
                 if let Some(reply) = heard.reply.or(granted).or(status) {
                     self.reply(line, reply);
                 }
             }
-            Outcome::Replayed(why) => {
+            Heard::Replayed(why) => {
                 let member = if why == Replayed::Seen { "nonce" } else { "timestamp" };
                 let id = content.as_ref().and_then(|content| content.id.as_deref());
                 self.misunderstood(line, None, Complaint::Member { member, id });
             }
-            Outcome::Limited => self.complain(line, Complaint::TooMuch),
-            Outcome::Arrival(session, arrival) => {
+            Heard::Limited => self.complain(line, Complaint::TooMuch),
+            Heard::Arrival(session, arrival) => {
                 if let Some(content) = content {
                     self.arrived(session, arrival, content, id, bytes);
                 }
             }
-            Outcome::Stale => {}
+            Heard::Stale => {}
         }
     }
 
@@ -468,14 +468,14 @@ impl<W: HubWire> Engine<W> {
                 Ok(Admission::Accept { receiver }) => {
                     let http = receiver.is_some();
                     state.receiver = receiver;
-                    Vote::Accept { http }
+                    bowline::hub::Verdict::Accept { http }
                 }
                 Ok(Admission::Refuse(why)) => {
                     state.refusal = Some(why);
-                    Vote::Refuse(CloseReason::Unknown)
+                    bowline::hub::Verdict::Refuse(CloseReason::Unknown)
                 }
-                Ok(Admission::Later(after)) => Vote::Later(after),
-                Err(why) => Vote::Refuse(why),
+                Ok(Admission::Later(after)) => bowline::hub::Verdict::Later(after),
+                Err(why) => bowline::hub::Verdict::Refuse(why),
             }
         };
         self.machine.verified(self.now(), line::wall(), line.conn(), vote);

@@ -5,7 +5,7 @@
 //! session's, whose own table has them.
 
 use super::*;
-use crate::{Answer, Refusal, Verdict as Decision};
+use crate::{Answer, Refusal};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Whose {
@@ -176,7 +176,7 @@ impl Cell {
             assert_eq!(self.rig.hub.connect(from, 3).unwrap_err().why, CloseReason::Draining, "nobody is waited for");
         }
         if let Some(delivery) = held {
-            assert!(self.rig.hub.complete(self.rig.now, session, delivery, Decision::Done));
+            assert!(self.rig.hub.complete(self.rig.now, session, delivery, crate::Verdict::Done));
         }
         if out && whose == There {
             self.acknowledges(conn);
@@ -212,7 +212,7 @@ fn l13_the_door_closes_with_the_last_acknowledgement() {
     rig.hub.drain(rig.now, 20 * SECOND, 10 * SECOND);
     rig.drain();
     assert!(rig.hub.connect(rig.now, 99).is_ok());
-    assert!(rig.hub.complete(rig.now, session, held, Decision::Done));
+    assert!(rig.hub.complete(rig.now, session, held, crate::Verdict::Done));
     assert!(rig.drain().contains(&Said::Ack(conn, MessageId::from_bits(MINE))));
     assert_eq!(rig.hub.connection(session), Some(conn), "its batch has not come");
     assert_eq!(rig.hub.connect(rig.now, 98).unwrap_err().why, CloseReason::Draining);

@@ -15,7 +15,7 @@ use super::ledger::Ledger;
 use super::wire::Wire;
 use bowline::{Path, Refusal};
 use bowline_cli::proxy::Proxy;
-use bowline_smol::hub::{self, Admission, Event, Hub, HubSetup, Name, Rate, Refused as NotSent, Village};
+use bowline_smol::hub::{self, Admission, Event, Hub, HubSetup, Name, Rate, Village};
 use bowline_smol::{Client, Mail, Setup, SetupError};
 use bowline_transport::{Refused, Settlement, Status};
 use core::time::Duration;
@@ -114,7 +114,7 @@ impl World {
             },
             Way::ToClient => match self.hub.send(&self.name, "down", &message) {
                 Ok(receipt) => self.settle(way, number, receipt.settled()),
-                Err(NotSent::Session(Refusal::Full)) => return Ok(false),
+                Err(hub::Refused::Session(Refusal::Full)) => return Ok(false),
                 Err(error) => return Err(Failure::Other(format!("a message was refused: {error}"))),
             },
         }

@@ -10,7 +10,7 @@ use crate::hub::native::Pass;
 use crate::hub::wire::{Content, HubWire, Text};
 use async_channel::{Receiver, Sender};
 use bowline::hub::{CloseReason, Denied, SessionId, Stamp};
-use bowline::{Answer as Said, Arrival, Instant, MessageId, RequestId, Seq, Verdict as Decision};
+use bowline::{Arrival, Instant, MessageId, RequestId, Seq};
 use core::net::IpAddr;
 use core::time::Duration;
 use std::collections::VecDeque;
@@ -93,7 +93,7 @@ pub(super) struct Asking {
 /// A verdict and its encoded form.
 pub(in crate::hub) struct End<C> {
     ticket: Ticket,
-    verdict: Decision,
+    verdict: bowline::Verdict,
     word: Option<Word<C>>,
     frame: Option<Text>,
 }
@@ -102,9 +102,9 @@ impl<W: HubWire> Hub<W> {
     /// What a verdict says, encoded.
     pub(in crate::hub) fn word(&self, ticket: Ticket, verdict: Verdict<W::Confirmation>) -> End<W::Confirmation> {
         let (verdict, word) = match verdict {
-            Verdict::Confirmed(said) => (Decision::Done, Some(Ok(said))),
-            Verdict::Rejected(why) => (Decision::Reject, Some(Err(why.into_boxed_str()))),
-            Verdict::Retry => (Decision::Retry { after: Duration::ZERO }, None),
+            Verdict::Confirmed(said) => (bowline::Verdict::Done, Some(Ok(said))),
+            Verdict::Rejected(why) => (bowline::Verdict::Reject, Some(Err(why.into_boxed_str()))),
+            Verdict::Retry => (bowline::Verdict::Retry { after: Duration::ZERO }, None),
         };
         let frame = ticket.name().zip(word.as_ref()).and_then(|(id, word): (_, &Word<W::Confirmation>)| {
             self.wire().confirmation(id, word.as_ref().map_err(|why| &**why))
@@ -191,15 +191,18 @@ impl<W: HubWire> Engine<W> {
         }
     }
 
-    pub(super) fn answer(&mut self, session: SessionId, id: Option<MessageId>, said: Said) -> Answer {
+    pub(super) fn answer(&mut self, session: SessionId, id: Option<MessageId>, said: bowline::Answer) -> Answer {
         match said {
-            Said::Done | Said::Rejected => match id.and_then(|id| self.confirmation(session, id)) {
+            bowline::Answer::Done | bowline::Answer::Rejected => match id.and_then(|id| self.confirmation(session, id))
+            {
                 Some(frame) => Answer { body: Some(("application/json", frame.into())), ..Answer::OK },
                 None => Answer::marked(said.status(), "done"),
             },
-            Said::Reused => Answer::error(422, "this id was used for another message"),
-            Said::Unknown | Said::Polled => Answer::status(said.status()),
-            Said::Busy { after } => Answer { retry_after: Some(after), ..Answer::error(503, "still at work") },
+            bowline::Answer::Reused => Answer::error(422, "this id was used for another message"),
+            bowline::Answer::Unknown | bowline::Answer::Polled => Answer::status(said.status()),
+            bowline::Answer::Busy { after } => {
+                Answer { retry_after: Some(after), ..Answer::error(503, "still at work") }
+            }
         }
     }
 

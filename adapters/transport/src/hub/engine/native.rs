@@ -9,11 +9,9 @@ use crate::hub::native::{self as hub, Hello, Pass};
 use crate::hub::wire::{Content, Gap, HubWire, Text};
 use crate::hub::{Admission, Event};
 use async_channel::Receiver;
-use bowline::hub::{CloseReason, ConnId, Denied, Position, SessionId, Start, TopicName, Verdict as Vote};
+use bowline::hub::{CloseReason, ConnId, Denied, Position, SessionId, Start, TopicName};
 use bowline::wire::native::{self, EVERYBODY, FRAME_LIMIT, Frame, Refusal};
-use bowline::{
-    Answer as Said, Arrival, DeliveryId, Frame as Word, Head, MessageId, Nack, RequestId, ResumeRefusal, Seq, Verdict,
-};
+use bowline::{Arrival, DeliveryId, Head, MessageId, Nack, RequestId, ResumeRefusal, Seq, Verdict};
 use core::net::IpAddr;
 use core::time::Duration;
 use std::sync::Arc;
@@ -39,16 +37,16 @@ impl<W: HubWire> Engine<W> {
             Ok(Admission::Accept { .. }) => match self.may(hello, line.peer()) {
                 Ok(known) => {
                     line.lock().proven = hello.is_proven(known);
-                    Vote::Greeted { greeting: hello.greeting, known }
+                    bowline::hub::Verdict::Greeted { greeting: hello.greeting, known }
                 }
                 Err(refusal) => {
                     line.lock().refused = Some(refusal);
-                    Vote::Refuse(CloseReason::Impostor)
+                    bowline::hub::Verdict::Refuse(CloseReason::Impostor)
                 }
             },
-            Ok(Admission::Refuse(_)) => Vote::Refuse(CloseReason::Unknown),
-            Ok(Admission::Later(after)) => Vote::Later(after),
-            Err(why) => Vote::Refuse(why),
+            Ok(Admission::Refuse(_)) => bowline::hub::Verdict::Refuse(CloseReason::Unknown),
+            Ok(Admission::Later(after)) => bowline::hub::Verdict::Later(after),
+            Err(why) => bowline::hub::Verdict::Refuse(why),
         };
         self.machine.verified(self.now(), line::wall(), line.conn(), vote);
     }
@@ -146,7 +144,7 @@ impl<W: HubWire> Engine<W> {
 
     /// What one native frame brought.
     pub(super) fn native_heard(&mut self, line: &Arc<Line<W>>, heard: hub::Heard, bytes: u32, takes: bool, wall: i64) {
-        use bowline::hub::Heard as Outcome;
+        use bowline::hub::Heard;
         let (now, conn) = (self.now(), line.conn());
         self.counters.frames_in = self.counters.frames_in.saturating_add(u64::from(bytes > 0));
         let full = self.held_bytes > HELD_BYTES;
@@ -156,17 +154,17 @@ impl<W: HubWire> Engine<W> {
             heard => heard.head(),
         };
         match self.machine.received(now, wall, conn, head, bytes, None) {
-            Outcome::Limited => {
+            Heard::Limited => {
                 if let hub::Heard::Message { seq, .. } = heard {
                     self.ask_again(line, seq);
                 }
             }
-            Outcome::Arrival(session, arrival) => {
+            Heard::Arrival(session, arrival) => {
                 if let hub::Heard::Message { seq, content, .. } = heard {
                     self.native_arrived(session, arrival, seq, content, bytes, takes);
                 }
             }
-            Outcome::Noted | Outcome::Replayed(_) => match heard {
+            Heard::Noted | Heard::Replayed(_) => match heard {
                 hub::Heard::Malformed => {
                     self.counters.misunderstood(now);
                     let error = hub::text(&Frame::Error { message: "not understood".into() });
@@ -182,7 +180,7 @@ impl<W: HubWire> Engine<W> {
                 hub::Heard::Message { seq, .. } => self.ask_again(line, seq),
                 hub::Heard::Head(_) => {}
             },
-            Outcome::Stale => {}
+            Heard::Stale => {}
         }
     }
 
@@ -346,26 +344,28 @@ impl<W: HubWire> Engine<W> {
     pub(super) fn native_answer(
         &mut self,
         session: SessionId,
-        said: Said,
+        said: bowline::Answer,
         of: Option<(Seq, String)>,
         carried: Vec<String>,
     ) -> Answer {
         let json = |body: String| Some(("application/json", body.into()));
         match said {
-            Said::Polled => {
+            bowline::Answer::Polled => {
                 let frames = carried.iter().map(String::as_str).collect();
                 Answer { body: json(Frame::Batch(frames).encode()), ..Answer::OK }
             }
-            Said::Done => {
+            bowline::Answer::Done => {
                 let marks = self.machine.marks(session).map(|(report, una)| hub::marks(report, una));
                 Answer { body: marks.and_then(json), ..Answer::OK }
             }
-            Said::Rejected | Said::Reused => {
+            bowline::Answer::Rejected | bowline::Answer::Reused => {
                 let body = of.map(|(seq, why)| hub::rejected(seq, &why));
                 Answer { body: body.and_then(json), ..Answer::status(422) }
             }
-            Said::Unknown => Answer::status(404),
-            Said::Busy { after } => Answer { retry_after: Some(after), ..Answer::error(409, "still at work") },
+            bowline::Answer::Unknown => Answer::status(404),
+            bowline::Answer::Busy { after } => {
+                Answer { retry_after: Some(after), ..Answer::error(409, "still at work") }
+            }
         }
     }
 
@@ -431,18 +431,20 @@ impl<W: HubWire> Engine<W> {
     }
 
     /// A frame of the session's own, as a native peer reads it; `None`: it is for plain ones.
-    pub(super) fn native_frame(frame: &Word<'_, Arc<Parcel<W>>>) -> Option<Text> {
+    pub(super) fn native_frame(frame: &bowline::Frame<'_, Arc<Parcel<W>>>) -> Option<Text> {
         Some(match frame {
-            Word::Data { seq, una, payload, .. } => {
+            bowline::Frame::Data { seq, una, payload, .. } => {
                 let (kind, data) = payload.source()?;
                 hub::text(&Frame::Data { seq: *seq, una: *una, kind: kind.into(), data })
             }
-            Word::Marks { report, una, beat } => hub::text(&Frame::Marks { report: *report, una: *una, beat: *beat }),
-            Word::Nack { seq, after } => {
+            bowline::Frame::Marks { report, una, beat } => {
+                hub::text(&Frame::Marks { report: *report, una: *una, beat: *beat })
+            }
+            bowline::Frame::Nack { seq, after } => {
                 let nack = Nack::Retry { after: *after };
                 hub::text(&Frame::Nack { seq: *seq, nack, reason: "".into() })
             }
-            Word::Ack { .. } | Word::Ping | Word::Keepalive => return None,
+            bowline::Frame::Ack { .. } | bowline::Frame::Ping | bowline::Frame::Keepalive => return None,
         })
     }
 

@@ -11,7 +11,7 @@ use crate::node::Settlement;
 use crate::socket::Wrote;
 use bowline::hub::{CloseReason, ConnId, HubEvent, HubOutput, Position, SessionId, Start, TopicName};
 use bowline::wire::native::SUBPROTOCOL;
-use bowline::{Event as Word, Frame, HttpOutcome, Instant, Reason, Verdict};
+use bowline::{Frame, HttpOutcome, Instant, Reason, Verdict};
 use core::time::Duration;
 use std::sync::Arc;
 use tungstenite::Message as Wire;
@@ -183,7 +183,7 @@ impl<W: HubWire> Engine<W> {
     }
 
     fn event(&mut self, event: HubEvent) {
-        if let HubEvent::Session { session, event: Word::Gap { to: None, .. } } = event {
+        if let HubEvent::Session { session, event: bowline::Event::Gap { to: None, .. } } = event {
             // The turn of a former sender's messages never comes.
             for delivery in self.let_go(session) {
                 self.machine.complete(self.clock.now(), session, delivery, Verdict::Retry { after: Duration::ZERO });
@@ -193,13 +193,13 @@ impl<W: HubWire> Engine<W> {
             self.accounts.get(session.place()).and_then(Option::as_ref).map(|account| account.peer.clone())
         };
         let told = match event {
-            HubEvent::Session { session, event: Word::Settled { seq, outcome, took, reason } } => {
+            HubEvent::Session { session, event: bowline::Event::Settled { seq, outcome, took, reason } } => {
                 if let Some(receipt) = self.receipts.remove(&(session, seq)) {
                     self.effects.push(Effect::Settle { receipt, settlement: Settlement { outcome, took, reason } });
                 }
                 None
             }
-            HubEvent::Session { session, event: Word::Down { reason, .. } } => {
+            HubEvent::Session { session, event: bowline::Event::Down { reason, .. } } => {
                 let account = self.accounts.get(session.place()).and_then(Option::as_ref);
                 if account.is_some_and(|account| account.guest && account.session == session) {
                     // Nobody can come back under that name.
@@ -212,11 +212,11 @@ impl<W: HubWire> Engine<W> {
                     Event::Disconnected { peer: account.peer.clone(), reason, text: said.and_then(|said| said.text) }
                 })
             }
-            HubEvent::Session { session, event: Word::Turn { delivery } } => {
+            HubEvent::Session { session, event: bowline::Event::Turn { delivery } } => {
                 self.turn(session, delivery);
                 None
             }
-            HubEvent::Session { session, event: Word::Gap { from, to, .. } } => {
+            HubEvent::Session { session, event: bowline::Event::Gap { from, to, .. } } => {
                 whose(session).map(|peer| Event::Gap { peer, from: from.get(), to: to.map(bowline::Seq::get) })
             }
             HubEvent::Session { .. } => None,
