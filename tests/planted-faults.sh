@@ -81,6 +81,17 @@ plant G1 "an empty hedge budget stays empty" core/src/route.rs \
     's/self\.budget = self\.budget\.max\(HEDGE_FLOOR\.saturating_add\(1\)\);//' $unit route
 plant S13 "places are freed from the oldest on alone" core/src/outbox.rs \
     's/if self\.ring\.get\(offset\)\.is_some_and\(Slot::over\)/if offset == 0 \&\& self.ring.get(0).is_some_and(Slot::over)/' $unit outbox
+plant F2 "HTTP that fails counts as a way for a late message" core/src/session.rs \
+    's/self\.route\.has_http\(\) \&\& !self\.route\.http_failing\(\)/self.route.has_http()/' $unit f2_where_http_fails
+plant F2 "what is too large for HTTP is not stuck" core/src/outbox.rs \
+    's/if http \&\& slot\.size <= limit \{/if http {/' $unit f2_f4_
+plant F2 "a message that is never answered ends a connection every two minutes" core/src/outbox.rs \
+    's/PATIENCE\.saturating_mul\(1 << .*\)\)\)\);/PATIENCE));/' $unit f2_a_message
+plant L11 "what is late is still under way" core/src/outbox.rs \
+    's/slot\.open\(\) \&\& slot\.wait\(\)\.is_some\(\);/slot.open() \&\& slot.sent_on != LinkId::NONE;/' $unit l11_
+plant T1 "the doubling outlives the connection" core/src/outbox.rs 's/self\.rtt\.link_down\(\);//' $unit t1_
+plant T1 "the first answers of a slow peer say nothing" core/src/rtt.rs \
+    's/estimate\.max\(first\)/first/' $unit t1_
 plant H7 "the first in the ring is posted, not the oldest due" core/src/outbox.rs \
     's/is_none_or\(\|\(first, _\)\| due < first\)/is_none()/' $unit outbox
 plant H7 "a message that fails is tried every second for ever" core/src/outbox.rs \

@@ -233,6 +233,13 @@ impl OutboxConfig {
     };
 }
 
+/// A stuck message ends its connection so much later, or a peer that gave it back in silence would never see it again. As long
+/// as a long outage.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// It doubles this often, to 64 minutes: a message that its receiver never answers must not end a connection every two.
+const DOUBLINGS: u8 = 5;
+
 /// One message under way; what storage for an [`Outbox`] is made of.
 ///
 /// ```
@@ -253,6 +260,8 @@ pub struct Slot<P> {
     post: Posting,
     /// Its requests that failed, as far as it may be the reason: the next delay grows with them (H7).
     failures: u8,
+    /// How many connections have ended while it was stuck: its patience doubles with each.
+    stuck: u8,
     /// What was last seen to go wrong with it.
     reason: Option<Reason>,
     /// It must go by HTTP, whatever the route says: unanswered, or too large for a frame.
@@ -271,8 +280,8 @@ enum Answer {
     None,
     /// Awaited.
     Awaited(Wait),
-    /// Not come in time.
-    Late,
+    /// Not come in time; armed while the message is stuck: when its connection ends.
+    Late { patience: Timer },
     /// It has arrived, on whatever connection; its completion will be told ([`window`]).
     Arrived,
     /// The peer asked for it again, after this.
@@ -311,9 +320,14 @@ impl<P> Slot<P> {
         self.end == End::Open
     }
 
-    /// Not acknowledged in time, and not to go by HTTP besides so far.
+    /// Not acknowledged in time on the live connection, on which it is never sent again (F2).
     fn is_late(&self) -> bool {
-        self.open() && self.answer == Answer::Late && !self.by_http
+        self.open() && matches!(self.answer, Answer::Late { .. })
+    }
+
+    /// Late, and it may go by HTTP besides, which carries payloads up to `limit`.
+    fn may_hedge(&self, limit: u32) -> bool {
+        self.is_late() && !self.by_http && self.size <= limit
     }
 
     const fn wait(&self) -> Option<&Wait> {
@@ -321,7 +335,7 @@ impl<P> Slot<P> {
     }
 
     const fn give_up_wait(&mut self) {
-        self.answer = Answer::Late;
+        self.answer = Answer::Late { patience: Timer::disarmed() };
         self.reason = Some(Reason::Unanswered);
     }
 
@@ -390,6 +404,8 @@ pub struct Outbox<P, S: Slots<Slot<P>> + ?Sized = [Option<Slot<P>>]> {
     rtt: Rtt,
     /// Never later than the earliest deadline of any slot; fired, it is computed anew.
     wake: Timer,
+    /// When the first stuck message has had its patience.
+    patience: Timer,
     /// No slot before these offsets can be sent or posted; lowered whenever one may have become ready.
     frame_from: usize,
     post_from: usize,
@@ -422,6 +438,7 @@ impl<P, S: Slots<Slot<P>>> Outbox<P, S> {
             bytes: 0,
             rtt: Rtt::new(config.ack_wait),
             wake: Timer::disarmed(),
+            patience: Timer::disarmed(),
             frame_from: 0,
             post_from: 0,
             unsettled: 0,
@@ -466,6 +483,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
             answer: Answer::None,
             post: Posting::Never,
             failures: 0,
+            stuck: 0,
             reason: None,
             by_http: size > self.frame_limit(),
             asked: false,
@@ -490,7 +508,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
             let waits = match &slot.answer {
                 Answer::Arrived => true,
                 Answer::Asked { from } => from.at().is_some_and(|at| at > now),
-                Answer::None | Answer::Awaited { .. } | Answer::Late => false,
+                Answer::None | Answer::Awaited(_) | Answer::Late { .. } => false,
             };
             if !slot.open() || slot.by_http || slot.underway() || waits || slot.sent_on == link {
                 continue;
@@ -525,7 +543,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
             let waits = match &slot.answer {
                 Answer::Awaited { .. } | Answer::Arrived => true,
                 Answer::Asked { from } => from.at().is_some_and(|at| at > now),
-                Answer::None | Answer::Late => false,
+                Answer::None | Answer::Late { .. } => false,
             };
             let wanted = (all || slot.by_http) && (again || slot.post == Posting::Never);
             let wanted = wanted && slot.size <= limit;
@@ -656,7 +674,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
     /// the connection, this one over the next if it is on the present one already (F4).
     fn refused_by_http(&mut self, offset: usize) {
         let limit = self.frame_limit();
-        self.change(offset, |slot| slot.by_http = slot.size > limit || slot.answer == Answer::Late);
+        self.change(offset, |slot| slot.by_http = slot.size > limit);
         let size = self.ring.get(offset).map_or(u32::MAX, |slot| slot.size);
         self.refused_post = self.refused_post.min(size);
     }
@@ -685,16 +703,24 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
     /// 1009, the largest message in flight is the likely cause and goes by HTTP from now on (F4).
     pub fn on_link_down(&mut self, reason: Option<Reason>) {
         let in_flight =
-            |slot: &Slot<P>| matches!(slot.answer, Answer::Awaited { .. } | Answer::Late).then_some(slot.size);
+            |slot: &Slot<P>| matches!(slot.answer, Answer::Awaited(_) | Answer::Late { .. }).then_some(slot.size);
         if reason == Some(Reason::Closed(1009))
             && let Some(largest) = self.ring.iter().filter_map(in_flight).max()
         {
             self.refused_size = self.refused_size.min(largest);
         }
+        self.rtt.link_down();
+        self.patience.disarm();
         let limit = self.frame_limit();
         for offset in 0..self.ring.len() {
             self.change(offset, |slot| {
-                if matches!(slot.answer, Answer::Awaited(_) | Answer::Late) {
+                if reason == Some(Reason::Unanswered)
+                    && let Answer::Late { patience } = &slot.answer
+                    && patience.is_armed()
+                {
+                    slot.stuck = slot.stuck.saturating_add(1).min(DOUBLINGS);
+                }
+                if matches!(slot.answer, Answer::Awaited(_) | Answer::Late { .. }) {
                     slot.answer = Answer::None;
                     slot.reason = reason.or(slot.reason);
                 }
@@ -712,10 +738,10 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         self.awaited > 0
     }
 
-    /// Bytes sent on the live connection of which nothing is known to have arrived: they may be under way (L11).
+    /// Bytes sent on the live connection that may still be under way: what is late has had the time to cross (L11, T7).
     #[must_use]
     pub fn unanswered(&self) -> u64 {
-        let waits = |slot: &&Slot<P>| slot.open() && matches!(slot.answer, Answer::Awaited(_) | Answer::Late);
+        let waits = |slot: &&Slot<P>| slot.open() && slot.wait().is_some();
         self.ring.iter().filter(waits).map(|slot| u64::from(slot.size)).fold(0, u64::saturating_add)
     }
 
@@ -760,6 +786,9 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
 
     /// The process stood still: answers may lie unread, so nothing awaited is late before `until` (L5, T5).
     pub fn stalled(&mut self, until: Instant) {
+        if let Some(at) = self.patience.at() {
+            self.patience.arm(at.max(until));
+        }
         for offset in 0..self.ring.len() {
             if let Some(slot) = self.ring.get_mut(offset)
                 && let Answer::Awaited(Wait { due, clean, .. }) = &mut slot.answer
@@ -768,6 +797,12 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
                 if let Some(at) = due.at() {
                     due.arm(at.max(until));
                 }
+            }
+            if let Some(slot) = self.ring.get_mut(offset)
+                && let Answer::Late { patience } = &mut slot.answer
+                && let Some(at) = patience.at()
+            {
+                patience.arm(at.max(until));
             }
         }
     }
@@ -830,7 +865,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
                     let _ = from.fire(now);
                     from.at()
                 }
-                Answer::None | Answer::Late | Answer::Arrived => None,
+                Answer::None | Answer::Late { .. } | Answer::Arrived => None,
             };
             let post = slot.post_due().filter(|due| *due > now);
             for at in [due, slot.expires.at(), post].into_iter().flatten() {
@@ -854,18 +889,49 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         self.rescan();
     }
 
-    /// Messages on the live connection whose acknowledgement is late and which have not been sent by HTTP besides.
+    /// Whether a late message may go by HTTP besides.
     #[must_use]
-    pub const fn late(&self) -> usize {
-        self.late
+    pub fn may_hedge(&self) -> bool {
+        let limit = self.post_limit();
+        self.late > 0 && self.ring.iter().any(|slot| slot.may_hedge(limit))
     }
 
-    /// Lets the oldest late message go by HTTP besides; it keeps its id. False: there is none.
+    /// Lets the oldest late message that HTTP carries go by HTTP besides; it keeps its id. False: there is none.
     pub fn hedge(&mut self) -> bool {
-        let Some(offset) = self.ring.iter().position(Slot::is_late) else { return false };
+        let limit = self.post_limit();
+        let Some(offset) = self.ring.iter().position(|slot| slot.may_hedge(limit)) else { return false };
         self.change(offset, |slot| slot.by_http = true);
         self.rescan();
         true
+    }
+
+    /// Finds the stuck messages: late on the live connection, and HTTP cannot take them: it does not work at the moment
+    /// (`http` is false), or the message is too large for it. Each is given a patience of two minutes, doubled for each
+    /// connection that has ended while it was stuck, to 64 at most; what becomes of others changes nothing about it (F2).
+    pub fn find_stuck(&mut self, now: Instant, http: bool) {
+        if self.late == 0 && !self.patience.is_armed() {
+            return;
+        }
+        let limit = self.post_limit();
+        self.patience.disarm();
+        for offset in 0..self.ring.len() {
+            let Some(slot) = self.ring.get_mut(offset).filter(|slot| slot.open()) else { continue };
+            let Answer::Late { patience } = &mut slot.answer else { continue };
+            if http && slot.size <= limit {
+                patience.disarm();
+            } else if !patience.is_armed() {
+                patience.arm(now.after(PATIENCE.saturating_mul(1 << u32::from(slot.stuck.min(DOUBLINGS)))));
+            }
+            if let Some(at) = patience.at() {
+                self.patience.arm_by(at);
+            }
+        }
+    }
+
+    /// Whether a stuck message has had its patience: the connection is to be ended, and the message goes again on the next.
+    #[must_use]
+    pub fn out_of_patience(&mut self, now: Instant) -> bool {
+        self.patience.fire(now)
     }
 
     /// Anything may have become ready: the path changed.
@@ -1035,6 +1101,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
 impl<P, S: Slots<Slot<P>> + ?Sized> Timers for Outbox<P, S> {
     fn timers(&self, see: &mut dyn FnMut(Wake, &Timer)) {
         see(Wake::Message, &self.wake);
+        see(Wake::Message, &self.patience);
     }
 }
 

@@ -3,14 +3,15 @@
 //! ```text
 //! estimate = srtt + max(4 · rttvar, 10 ms)        srtt += (sample − srtt) / 8      rttvar += (|sample − srtt| − rttvar) / 4
 //! wait     = fixed                                 AckWait::Fixed
-//!          = first · 2^late                        Adaptive, fewer than 8 samples
+//!          = max(first, estimate) · 2^late, ≤ most  Adaptive, fewer than 8 samples
 //!          = clamp(estimate · 2^late, least, most) Adaptive
 //! ```
 //!
 //! RFC 6298 in integers of microseconds. A plain peer acknowledges completion, so here a sample is the time the peer's
 //! application took (rule T2); `least` is the caller's budget and is never lowered by the estimate (rule T6).
 //!
-//! Invariants: a fixed wait stays what it is; a wait is never zero; the doubling ends with the next acknowledgement in time.
+//! Invariants: a fixed wait stays what it is; a wait is never zero; the doubling ends with the next acknowledgement in
+//! time, or with the connection.
 //! Field bugs: a first wait of 3 s for a receiver whose work takes 12 s: seven copies, none delivered; a mean that falls
 //! to zero because a receiver that works side by side answers all of a burst at once.
 //! Rules: L11, T1, T2, T6, T7. T3, T5, T8 (which acknowledgements are samples, and when a wait begins) are the
@@ -31,7 +32,7 @@ use core::time::Duration;
 pub enum AckWait {
     /// Always this.
     Fixed(Duration),
-    /// `first` until eight samples exist, then the estimate between `least` and `most`.
+    /// `first`, or the estimate if that is longer, until eight samples exist; then the estimate between `least` and `most`.
     Adaptive {
         /// Before the estimate means anything.
         first: Duration,
@@ -142,13 +143,23 @@ impl Rtt {
         self.late = self.late.saturating_add(1);
     }
 
+    /// The connection ended: the next one's peer has been late with nothing.
+    pub const fn link_down(&mut self) {
+        self.late = 0;
+    }
+
     /// The wait in force.
     #[must_use]
     pub fn wait(&self) -> Duration {
         match self.mode {
             AckWait::Fixed(wait) => wait,
             AckWait::Adaptive { first, least, most } => {
-                let start = self.estimate().filter(|_| self.samples >= ENOUGH).unwrap_or(first);
+                let start = match self.estimate() {
+                    Some(estimate) if self.samples >= ENOUGH => estimate,
+                    // Few say little of how fast the peer is, but that it is slow.
+                    Some(estimate) => estimate.max(first),
+                    None => first,
+                };
                 // In microseconds: `Duration`'s own arithmetic and `clamp` leave panic branches in the binary (G10).
                 let factor = 1_u64.checked_shl(u32::from(self.late)).unwrap_or(u64::MAX);
                 Duration::from_micros(micros(start).saturating_mul(factor)).max(least).min(most)
@@ -201,6 +212,22 @@ mod tests {
         }
         rtt.sample(300 * MS);
         assert_ne!(rtt.wait(), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn t1_a_peer_slower_than_the_first_wait_is_believed_at_once() {
+        let mut rtt = Rtt::new(AckWait::ADAPTIVE);
+        rtt.late();
+        rtt.sample(Duration::from_secs(50));
+        assert!(rtt.wait() > Duration::from_secs(60), "{:?}", rtt.wait());
+    }
+
+    #[test]
+    fn t1_the_doubling_does_not_outlive_the_connection() {
+        let mut rtt = Rtt::new(AckWait::ADAPTIVE);
+        rtt.late();
+        rtt.link_down();
+        assert_eq!(rtt.wait(), Duration::from_secs(45));
     }
 
     #[test]

@@ -689,8 +689,6 @@ struct Live {
     unasked: bool,
     /// The program died on the connection before this one: messages go one at a time (L12).
     alternates: bool,
-    /// Armed while a message is unanswered and there is no other path for it.
-    patience: Timer,
 }
 
 impl Live {
@@ -740,11 +738,6 @@ pub struct PathStatus {
 
 /// A write that does not move for this long ends the connection (section 4.14: send deadline, 5 s in every profile).
 const SEND_DEADLINE: Duration = Duration::from_secs(5);
-
-/// Without HTTP, a connection on which a message stays unanswered so much longer than its wait is ended, and the message
-/// goes again on the next one: on this one it must not (F2), and a peer that gave it back would never see it again. As
-/// long as a long outage; a peer that is only slow recognises the copy.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// So many frames that are not understood, with no useful one between, end a connection: bad input costs the peer, not us.
 const MALFORMED: u8 = 16;
@@ -1499,8 +1492,6 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
                     Ack::Settled => {
                         self.link.on_useful();
                         live.malformed = 0;
-                        // One after the other is slow; nothing at all is stuck.
-                        live.patience.disarm();
                         self.route.answered(now);
                     }
                     Ack::Unknown => self.route.spoken(now),
@@ -1529,7 +1520,6 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             Head::Pong | Head::Word { pong: true } => {
                 self.link.on_useful();
                 if core::mem::take(&mut live.asked) && self.outbox.proved(now) > 0 {
-                    live.patience.disarm();
                     self.route.answered(now);
                 }
                 Heard::Noted
@@ -1587,7 +1577,6 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
                 self.link.on_useful();
                 if let Some(live) = &mut self.live {
                     live.malformed = 0;
-                    live.patience.disarm();
                 }
                 self.route.answered(self.now);
             }
@@ -1666,9 +1655,6 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             if live.stall.is_armed() {
                 live.stall.arm(now.after(SEND_DEADLINE));
             }
-            if let Some(at) = live.patience.at() {
-                live.patience.arm(at.max(until));
-            }
         }
     }
 
@@ -1680,7 +1666,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         if let Some(live) = &mut self.live {
             let dead = live.beat.tick(now, &mut self.rng);
             let stalled = live.stall.fire(now);
-            let stuck = live.patience.fire(now);
+            let stuck = self.outbox.out_of_patience(now);
             let reason = match (dead, stalled, stuck) {
                 (Some(Dead::Transport), ..) => Some(Reason::Dead),
                 (_, true, _) => Some(Reason::Stalled),
@@ -1749,7 +1735,6 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
                 beat.writable(now, false);
                 stall.arm(now.after(SEND_DEADLINE));
             }
-            let patience = Timer::disarmed();
             self.live = Some(Live {
                 link,
                 beat,
@@ -1761,7 +1746,6 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
                 heard: now,
                 unasked: false,
                 alternates: core::mem::take(&mut self.mute),
-                patience,
             });
         }
     }
@@ -1775,20 +1759,13 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         {
             live.beat.probe(now, self.outbox.unanswered());
         }
-        while self.outbox.late() > 0 && self.route.hedge(now) {
+        while self.outbox.may_hedge() && self.route.hedge(now) {
             if !self.outbox.hedge() {
                 break;
             }
             self.stats.hedges = self.stats.hedges.saturating_add(1);
         }
-        let stuck = self.outbox.late() > 0 && !self.route.has_http();
-        if let Some(live) = &mut self.live {
-            if !stuck {
-                live.patience.disarm();
-            } else if !live.patience.is_armed() {
-                live.patience.arm(now.after(PATIENCE));
-            }
-        }
+        self.outbox.find_stuck(now, self.route.has_http() && !self.route.http_failing());
         if self.failed() {
             self.outbox.abandon(now);
         }
@@ -1993,7 +1970,6 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Timers for Session<P, O, I> {
         if let Some(live) = &self.live {
             live.beat.timers(see);
             see(Wake::Stall, &live.stall);
-            see(Wake::Message, &live.patience);
         }
         self.outbox.timers(see);
         self.inbox.timers(see);

@@ -250,7 +250,7 @@ fn f2_sent_once_on_a_connection_and_again_on_the_next_under_the_same_id() {
     assert_eq!((outbox.tick(at(3)), outbox.tick(at(6))), (1, 1), "one after the other");
     assert!(frames(&mut outbox, at(6), ONE).is_empty(), "late or not, never twice on one connection");
     outbox.on_link_down(None);
-    assert_eq!(outbox.late(), 0, "nothing is late on a connection that is gone");
+    assert_eq!(outbox.late, 0, "nothing is late on a connection that is gone");
     outbox.on_link_up(at(7));
     assert_eq!(frames(&mut outbox, at(7), TWO), [1, 2]);
     assert_eq!(outbox.id(seq(1)), id(1));
@@ -276,7 +276,6 @@ fn f2_what_is_late_may_go_by_http_besides() {
     assert_eq!((outbox.tick(at(3)), outbox.tick(at(6))), (1, 1));
     assert!(posts(&mut outbox, at(6), false).is_empty(), "only if somebody says so");
     let _ = outbox.hedge();
-    assert_eq!(outbox.late(), 1);
     let [post] = posts(&mut outbox, at(6), false)[..] else { panic!("one hedge, one request") };
     assert_eq!((post.seq, outbox.id(post.seq)), (seq(1), id(1)), "the oldest first, its id unchanged");
     assert_eq!(outbox.on_ack(at(6), ONE, id(1)), Ack::Settled, "whoever comes first");
@@ -552,6 +551,25 @@ fn adaptive() -> Box4 {
 }
 
 #[test]
+fn l11_what_is_late_is_not_under_way_any_more() {
+    let mut outbox = holding(2);
+    let _ = frames(&mut outbox, at(0), ONE);
+    assert_eq!(outbox.unanswered(), 20);
+    assert_eq!((outbox.tick(at(4)), outbox.unanswered()), (1, 10));
+    assert_eq!((outbox.tick(at(8)), outbox.unanswered()), (1, 0));
+}
+
+#[test]
+fn t1_the_doubling_ends_with_the_connection() {
+    let mut outbox = outbox(OutboxConfig { ack_wait: AckWait::ADAPTIVE, ..config() });
+    outbox.push(at(0), 1, 10, Policy::DEFAULT).unwrap();
+    let _ = frames(&mut outbox, at(0), ONE);
+    assert_eq!((outbox.tick(at(46)), outbox.rtt().wait()), (1, 90 * SECOND));
+    outbox.on_link_down(None);
+    assert_eq!(outbox.rtt().wait(), 45 * SECOND);
+}
+
+#[test]
 fn t1_a_wait_that_passed_doubles_the_next_one() {
     let mut outbox = adaptive();
     assert_eq!(outbox.tick(at(1)), 1);
@@ -680,7 +698,7 @@ fn t8_nothing_that_is_over_holds_up_a_wait() {
             "by HTTP" => assert_eq!(outbox.on_confirmed(at(1), id(1), true), Ack::Settled),
             _ => {
                 outbox.give_up_waits();
-                assert_eq!((outbox.late(), outbox.tick(at(5))), (2, 0), "P3: nobody is there who would answer");
+                assert_eq!((outbox.late, outbox.tick(at(5))), (2, 0), "P3: nobody is there who would answer");
                 assert_eq!(posts(&mut outbox, at(5), true).len(), 1);
                 continue;
             }
@@ -961,9 +979,8 @@ proptest! {
                     outbox.rescan();
                 }
                 Do::Hedge => {
-                    let late = outbox.late();
-                    let _ = outbox.hedge();
-                    prop_assert_eq!(outbox.late(), late.saturating_sub(1));
+                    let may = outbox.may_hedge();
+                    prop_assert_eq!(outbox.hedge(), may);
                 }
                 Do::Stall => {
                     now += 100;

@@ -160,7 +160,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
             let waits = match &slot.answer {
                 Answer::Arrived | Answer::Awaited { .. } => true,
                 Answer::Asked { from } => from.at().is_some_and(|at| at > now),
-                Answer::None | Answer::Late => false,
+                Answer::None | Answer::Late { .. } => false,
             };
             if slot.open() && !waits && slot.polled != polls && slot.size <= limit {
                 let left = left.min(limit).checked_sub(slot.size)?;
@@ -181,7 +181,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
             let waits = match &slot.answer {
                 Answer::Arrived | Answer::Awaited { .. } => true,
                 Answer::Asked { from } => from.at().is_some_and(|at| at > now),
-                Answer::None | Answer::Late => false,
+                Answer::None | Answer::Late { .. } => false,
             };
             slot.seq <= allowed && slot.open() && !waits && slot.polled != self.polls && slot.size <= self.frame_limit()
         })

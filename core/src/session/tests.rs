@@ -706,6 +706,77 @@ fn f2_without_http_what_stays_unanswered_goes_again_on_the_next_connection() {
     assert_eq!(frames(&did), [(second, 1)], "the same message, under the same number");
 }
 
+/// One message each ten seconds, each acknowledged at once, as long as this connection lives; with what it did. Requests end
+/// so.
+fn goes_on(session: &mut Small, link: LinkId, until: u64, outcome: HttpOutcome) -> Vec<Did> {
+    let mut all = Vec::new();
+    while session.now() < at(until) && session.connection() == Some(link) {
+        let now = session.now();
+        let seq = send(session, now, 2);
+        all.extend(drain(session));
+        let _ = session.received(now, link, Head::Ack { id: ORIGIN.message(seq) });
+        let mut did = run_until(session, now.after(10 * SECOND), false);
+        for post in posts(&did) {
+            session.posted(session.now(), post, outcome);
+        }
+        did.extend(drain(session));
+        all.extend(did);
+    }
+    all
+}
+
+/// The path for which F2 has an exception: that there is HTTP helps nobody while it fails.
+#[test]
+fn f2_where_http_fails_what_stays_unanswered_goes_again_on_the_next_connection() {
+    for outcome in [HttpOutcome::Unreached(Reason::PortClosed), HttpOutcome::foreign(401), HttpOutcome::foreign(200)] {
+        let (mut session, first) = up(config());
+        let _ = send(&mut session, at(0), 1);
+        let _ = drain(&mut session);
+        let did = goes_on(&mut session, first, 300, outcome);
+        assert!(did.contains(&Did::Event(Event::Down { link: first, reason: Reason::Unanswered })), "{outcome:?}");
+        assert!((120..=150).contains(&session.now().since(at(0)).as_secs()), "{:?}", session.now());
+        let (_, second, did) = reconnect(&mut session);
+        assert!(frames(&did).contains(&(second, 1)), "{did:?}");
+    }
+}
+
+#[test]
+fn f2_f4_what_http_calls_too_large_goes_again_on_the_next_connection_and_is_never_hedged() {
+    let (mut session, first) = up(config());
+    let _ = session.send(at(0), 1, 90, Policy::DEFAULT);
+    let did = goes_on(&mut session, first, 10, HttpOutcome::foreign(413));
+    assert_eq!((posts(&did).len(), session.stats().hedges), (1, 1));
+    let _ = session.send(at(10), 1, 95, Policy::DEFAULT);
+    let did = goes_on(&mut session, first, 300, HttpOutcome::foreign(413));
+    assert!(did.contains(&Did::Event(Event::Down { link: first, reason: Reason::Unanswered })), "{did:?}");
+    assert_eq!((posts(&did).len(), session.stats().hedges), (0, 1), "HTTP does not carry it: no hedge is spent on it");
+    let (_, second, did) = reconnect(&mut session);
+    assert_eq!(frames(&did).len(), 2, "both go on the next one: {second:?} {did:?}");
+}
+
+#[test]
+fn f2_the_others_acknowledgements_change_nothing_for_a_stuck_message() {
+    let (mut session, first) = up(only_websocket());
+    let _ = send(&mut session, at(0), 1);
+    let _ = drain(&mut session);
+    let did = goes_on(&mut session, first, 300, HttpOutcome::status(200));
+    assert!(did.contains(&Did::Event(Event::Down { link: first, reason: Reason::Unanswered })), "{did:?}");
+}
+
+#[test]
+fn f2_a_message_that_is_never_answered_ends_connections_ever_more_rarely() {
+    let (mut session, mut link) = up(only_websocket());
+    let _ = send(&mut session, at(0), 1);
+    let _ = drain(&mut session);
+    let mut before = at(0);
+    for lasts in [120, 240, 480, 960, 1920, 3840, 3840] {
+        let _ = goes_on(&mut session, link, 100_000, HttpOutcome::status(200));
+        let lasted = session.now().since(before).as_secs();
+        assert!((lasts..=lasts + 20).contains(&lasted), "{lasted} instead of {lasts}");
+        (before, link, _) = reconnect(&mut session);
+    }
+}
+
 /// A miner without HTTP, and its ping the wire's own.
 fn miner() -> Config {
     let mut config = only_websocket();
@@ -1534,8 +1605,8 @@ fn a_session_prints_readably() {
 #[test]
 #[cfg(target_pointer_width = "64")]
 fn u13_sizes_stay_what_they_are() {
-    assert!(size_of::<InlineSession<u32, 8>>() <= 12_160, "{}", size_of::<InlineSession<u32, 8>>());
-    assert!(size_of::<Slot<u32>>() <= 144, "{}", size_of::<Slot<u32>>());
+    assert!(size_of::<InlineSession<u32, 8>>() <= 12_224, "{}", size_of::<InlineSession<u32, 8>>());
+    assert!(size_of::<Slot<u32>>() <= 152, "{}", size_of::<Slot<u32>>());
     assert!(size_of::<Seen>() <= 136, "{}", size_of::<Seen>());
     assert!(size_of::<Output<'_, u32>>() <= 80, "{}", size_of::<Output<'_, u32>>());
     assert!(size_of::<Input<u32>>() <= 136, "{}", size_of::<Input<u32>>());
