@@ -222,7 +222,7 @@ plant R5 "what a former self left waits for ever" $native 's/self\.inbox\.disown
 plant R5 "a former self's answer counts for the new one" $native \
     's/let former = now < native\.former_until;/let former = false;/' $unit native
 plant R1 "a greeting that was overtaken counts" $native 's/if http \&\& same \&\& self\.live/if false \&\& self.live/' $unit native
-plant R9 "an old token is a lost session" $native 's/turned_away\(\) \&\& !greet \&\& !live =>/turned_away() \&\& !greet =>/' $unit native
+plant R9 "an old token is a lost session" $native 's/needs_handshake\(\) \&\& !greet \&\& !live =>/needs_handshake() \&\& !greet =>/' $unit native
 plant I3 "an older epoch is believed" $native 's/of\.epoch\(\) > greeting\.origin\.epoch\(\)/false/' $unit native
 plant S7 "marks of what was never sent are believed" $window \
     's/slot\.open\(\) && never_sent\(slot\) && report/false \&\& report/' $unit window

@@ -122,86 +122,204 @@ fn answer_dial(link: LinkId, refused: Option<Reason>) -> Input<u32> {
     }
 }
 
-/// The answers of an hour, by name, and how many requests they may cause: a refusal leads to the blocked ceiling of 10 min,
-/// everything else to 30 s.
-fn answers() -> Vec<(String, HttpOutcome, usize)> {
-    let refused = [301, 302, 401, 403, 407, 426];
-    let busy = [408, 429, 502, 503, 504];
-    let of = |status: u16, by_peer: bool, most| {
-        let (who, outcome) = if by_peer {
-            ("", HttpOutcome::status(status))
-        } else {
-            (", not by the peer", HttpOutcome::foreign(status))
-        };
-        (format!("{status}{who}"), outcome, most)
-    };
-    let mut all = vec![of(200, false, REFUSED)];
-    for by_peer in [true, false] {
-        all.extend(refused.map(|status| of(status, by_peer, REFUSED)));
-        all.extend(busy.map(|status| of(status, by_peer, AWAY)));
+/// What a status makes of a request of ours, as the page says it, written apart from the code.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Follows {
+    /// The message ends.
+    End,
+    /// The message waits for the other path (F4).
+    OtherPath,
+    /// The message waits its own delay; the rate of the session bounds all of them together (H7, H9).
+    OwnDelay,
+    /// The path is blocked: its delays grow to 10 min (B10).
+    Blocked,
+    /// The path waits its back-off, up to 30 s.
+    BackOff,
+}
+
+impl Follows {
+    fn message(status: u16, by_peer: bool) -> Self {
+        match (status, by_peer) {
+            (200..=299 | 400 | 410 | 413 | 422, true) => Self::End,
+            (413, false) => Self::OtherPath,
+            (404 | 409 | 500, _) | (400 | 410 | 422, false) => Self::OwnDelay,
+            _ => Self::path(status),
+        }
     }
-    let tls = Reason::Tls(bowline::TlsFault::Expired);
-    all.push(("certificate expired".to_owned(), HttpOutcome::Unreached(tls), REFUSED));
-    all.push(("no answer".to_owned(), HttpOutcome::Unknown(Reason::Timeout), AWAY));
-    all.push(("nobody listens".to_owned(), HttpOutcome::Unreached(Reason::PortClosed), AWAY));
-    all
+
+    /// Of a dial, and of a question, which is no message: each charges the path.
+    fn path(status: u16) -> Self {
+        match status {
+            408 | 409 | 425 | 429 | 100..=199 | 500..=599 => Self::BackOff,
+            _ => Self::Blocked,
+        }
+    }
+
+    /// The most requests of an hour.
+    fn most(self) -> usize {
+        let messages = usize::try_from(MESSAGES).unwrap();
+        match self {
+            Self::End | Self::OtherPath => messages,
+            Self::OwnDelay => usize::try_from(HOUR.as_secs()).unwrap() + 8 + messages,
+            // Ten steps up to the ceiling, then 5 min on average; and as many as were under way at the first failure.
+            Self::Blocked => 44,
+            // Five steps up to 30 s, then 15 s on average; and as many as were under way at the first failure.
+            Self::BackOff => 324,
+        }
+    }
 }
 
-/// Ten steps up to the ceiling, then 5 min on average.
-const REFUSED: usize = 40;
-/// Five steps up to 30 s, then 15 s on average.
-const AWAY: usize = 320;
-
-#[track_caller]
-fn bounded(kind: &str, name: &str, times: &[Duration], most: usize) {
-    let late = times.iter().filter(|time| **time >= HOUR - QUARTER).count();
-    println!("| {kind} | {name} | {} | {late} | {most} |", times.len());
-    assert!(times.len() <= most, "{kind}, {name}: {} requests, at most {most}", times.len());
-    assert!(late >= 1, "{kind}, {name}: it has stopped");
+/// What was counted, for all answers from which the same follows.
+#[derive(Default)]
+struct Row {
+    answers: Vec<String>,
+    statuses: Vec<u16>,
+    requests: Vec<usize>,
+    late: Vec<usize>,
 }
 
-#[test]
-fn b10_b11_an_hour_of_every_answer_to_every_kind_of_request() {
-    println!("| request | answer | in an hour | in its last quarter | at most |\n|---|---|---|---|---|");
+/// The table that is printed: a row for each kind of request and what follows.
+#[derive(Default)]
+struct Counted(BTreeMap<(&'static str, Follows), Row>);
+
+impl Counted {
+    #[track_caller]
+    fn add(&mut self, kind: &'static str, follows: Follows, answer: &str, status: Option<u16>, times: &[Duration]) {
+        let late = times.iter().filter(|time| **time >= HOUR - QUARTER).count();
+        let most = follows.most();
+        assert!(times.len() <= most, "{kind}, {answer}: {} requests, at most {most}", times.len());
+        match follows {
+            Follows::End => assert_eq!((times.len(), late), (most, 0), "{kind}, {answer}: each message is posted once"),
+            Follows::OtherPath => {}
+            Follows::OwnDelay | Follows::Blocked | Follows::BackOff => {
+                assert!(late >= 1, "{kind}, {answer}: it has stopped");
+            }
+        }
+        let row = self.0.entry((kind, follows)).or_default();
+        match status {
+            Some(status) => row.statuses.push(status),
+            None => row.answers.push(answer.to_owned()),
+        }
+        row.requests.push(times.len());
+        row.late.push(late);
+    }
+
+    fn print(&self) {
+        println!(
+            "| request | answer | follows | in an hour | in its last quarter | at most |\n|---|---|---|---|---|---|"
+        );
+        let span = |counts: &[usize]| {
+            let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
+            if least == most { least.to_string() } else { format!("{least}–{most}") }
+        };
+        for ((kind, follows), row) in &self.0 {
+            let answers: Vec<String> = ranges(&row.statuses).into_iter().chain(row.answers.iter().cloned()).collect();
+            let (requests, late) = (span(&row.requests), span(&row.late));
+            println!("| {kind} | {} | {follows:?} | {requests} | {late} | {} |", answers.join(", "), follows.most());
+        }
+    }
+}
+
+/// Rising numbers, those that follow each other as `200–299`.
+fn ranges(numbers: &[u16]) -> Vec<String> {
+    let runs = numbers.chunk_by(|one, next| one + 1 == *next);
+    runs.map(|run| match run {
+        [first, .., last] => format!("{first}–{last}"),
+        _ => run[0].to_string(),
+    })
+    .collect()
+}
+
+fn posts() -> Config {
     let mut posts = Config::DEFAULT;
     posts.route.http = true;
     posts.outbox.ack_wait = AckWait::Fixed(HOUR);
-    let unreachable = || Others::refuse(Reason::PortClosed);
-    for (name, outcome, most) in answers() {
-        // The WebSocket.
-        if let HttpOutcome::Answered { .. } = outcome {
-            let (asked, states) = run(Config::DEFAULT, MESSAGES, HOUR, &Others::refuse(outcome.reason()));
-            bounded("dial", &name, &asked[&Asked::Dial], most);
-            assert!(!states.contains(&State::Failed));
+    posts
+}
+
+fn unreachable() -> Others {
+    Others::refuse(Reason::PortClosed)
+}
+
+#[test]
+fn b10_an_hour_of_every_status_to_every_dial() {
+    let mut counted = Counted::default();
+    for status in 100..=599 {
+        for (kind, reason) in [("dial", Reason::Status(status)), ("dial, go-between", Reason::Foreign(status))] {
+            let (asked, states) = run(Config::DEFAULT, MESSAGES, HOUR, &Others::refuse(reason));
+            counted.add(kind, Follows::path(status), &reason.to_string(), Some(status), &asked[&Asked::Dial]);
+            assert!(!states.contains(&State::Failed), "{reason}");
         }
-        // A message.
-        let (asked, states) = run(posts, MESSAGES, HOUR, &Others { message: outcome, ..unreachable() });
-        bounded("message", &name, &asked[&Asked::Message], most + 4);
-        assert!(!states.contains(&State::Failed));
-        // A native client's: greetings; polls after a greeting that succeeded; messages beside polls that succeed.
-        let (asked, _) = run(NATIVE, MESSAGES, HOUR, &Others { greeting: Some(outcome), ..unreachable() });
-        bounded("greeting", &name, &asked[&Asked::Greeting], most);
-        let (asked, _) = run(NATIVE, 0, HOUR, &Others { poll: Some(outcome), ..unreachable() });
-        bounded("poll", &name, &asked[&Asked::Poll], most);
-        let greetings = asked[&Asked::Greeting].len();
-        assert!(greetings <= most, "poll, {name}: {greetings} greetings");
     }
-    // What delays one message alone: the session's rate bounds them all together (H9).
-    for status in [400, 404, 409, 410, 413, 422, 500] {
-        let name = format!("{status}, not by the peer");
-        let outcome = HttpOutcome::foreign(status);
-        let (asked, _) = run(posts, MESSAGES, HOUR, &Others { message: outcome, ..unreachable() });
-        let most = usize::try_from(HOUR.as_secs()).unwrap() + 8 + 64;
-        if status == 413 {
-            // What is too large for this path waits for the other one (F4).
-            assert!(asked[&Asked::Message].len() <= usize::try_from(MESSAGES).unwrap());
-        } else {
-            bounded("message", &name, &asked[&Asked::Message], most);
+    counted.print();
+}
+
+#[test]
+fn b10_b11_h9_an_hour_of_every_status_to_every_message() {
+    let mut counted = Counted::default();
+    for status in 100..=599 {
+        for (kind, message) in
+            [("message", HttpOutcome::status(status)), ("message, go-between", HttpOutcome::foreign(status))]
+        {
+            let follows = Follows::message(status, message.by_peer());
+            let (asked, states) = run(posts(), MESSAGES, HOUR, &Others { message, ..unreachable() });
+            counted.add(kind, follows, &message.reason().to_string(), Some(status), &asked[&Asked::Message]);
+            assert!(!states.contains(&State::Failed), "{}", message.reason());
         }
-        // A question is no message: it charges the path.
-        let (asked, _) = run(NATIVE, 0, HOUR, &Others { poll: Some(outcome), ..unreachable() });
-        bounded("poll", &name, &asked[&Asked::Poll], if status == 409 || status == 500 { AWAY } else { REFUSED });
     }
+    counted.print();
+}
+
+#[test]
+fn b11_an_hour_of_every_status_to_every_question() {
+    let mut counted = Counted::default();
+    for status in 100..=599 {
+        // What succeeds is no refusal.
+        if !(200..=299).contains(&status) {
+            let kinds = ["greeting", "poll"];
+            questions(&mut counted, kinds, Follows::path(status), HttpOutcome::status(status), Some(status));
+        }
+        let kinds = ["greeting, go-between", "poll, go-between"];
+        questions(&mut counted, kinds, Follows::path(status), HttpOutcome::foreign(status), Some(status));
+    }
+    counted.print();
+}
+
+/// A native client's greetings; and its polls, after a greeting that succeeded.
+fn questions(
+    counted: &mut Counted,
+    [greeting, poll]: [&'static str; 2],
+    follows: Follows,
+    outcome: HttpOutcome,
+    status: Option<u16>,
+) {
+    let answer = outcome.reason().to_string();
+    let (asked, _) = run(NATIVE, MESSAGES, HOUR, &Others { greeting: Some(outcome), ..unreachable() });
+    counted.add(greeting, follows, &answer, status, &asked[&Asked::Greeting]);
+    let (asked, _) = run(NATIVE, 0, HOUR, &Others { poll: Some(outcome), ..unreachable() });
+    counted.add(poll, follows, &answer, status, &asked[&Asked::Poll]);
+    let greetings = asked[&Asked::Greeting].len();
+    assert!(greetings <= follows.most(), "poll, {answer}: {greetings} greetings");
+}
+
+#[test]
+fn b10_b11_an_hour_without_an_answer() {
+    let mut counted = Counted::default();
+    for (follows, outcome) in [
+        (Follows::Blocked, HttpOutcome::Unreached(Reason::Tls(bowline::TlsFault::Expired))),
+        (Follows::BackOff, HttpOutcome::Unknown(Reason::Timeout)),
+        (Follows::BackOff, HttpOutcome::Unreached(Reason::PortClosed)),
+    ] {
+        let reason = outcome.reason();
+        let (asked, states) = run(Config::DEFAULT, MESSAGES, HOUR, &Others::refuse(reason));
+        counted.add("dial", follows, &reason.to_string(), None, &asked[&Asked::Dial]);
+        assert!(!states.contains(&State::Failed), "{reason}");
+        let (asked, states) = run(posts(), MESSAGES, HOUR, &Others { message: outcome, ..unreachable() });
+        counted.add("message", follows, &reason.to_string(), None, &asked[&Asked::Message]);
+        assert!(!states.contains(&State::Failed), "{reason}");
+        questions(&mut counted, ["greeting", "poll"], follows, outcome, None);
+    }
+    counted.print();
 }
 
 /// Field bug: a proxy that said 401 for 15 s, and the WebSocket was never dialled again.
