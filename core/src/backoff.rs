@@ -71,7 +71,7 @@ impl BackoffConfig {
         Self { floor: from, base: width, cap: width, jitter: Jitter::Full }
     }
 
-    /// The delay after so many failures in a row; 0 is the first.
+    /// The delay after this number of failures in a row; 0 is the first.
     pub(crate) fn draw(&self, failures: u32, hint: RetryHint, rng: &mut SplitMix64) -> Duration {
         let base = micros(self.base);
         let grown = if failures < u64::BITS { base.saturating_mul(1_u64 << failures) } else { u64::MAX };

@@ -79,7 +79,7 @@ impl HeartbeatConfig {
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum ProgramLife {
-    /// Nothing does: only the transport is watched.
+    /// The program is not watched, only the transport.
     Unwatched,
     /// The profile's ping is a message of the wire's own, and each asks for a word of the wire within this time.
     Answers(Duration),

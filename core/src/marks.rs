@@ -132,12 +132,12 @@ pub enum Beat {
 pub enum Nack {
     /// The application gave it back: again, after this.
     Retry {
-        /// When.
+        /// The delay from now.
         after: Duration,
     },
     /// It could not be taken: again, after this.
     Busy {
-        /// When.
+        /// The delay from now.
         after: Duration,
     },
     /// It can never be processed. The words may be for people; that it is so, the reports say.

@@ -135,7 +135,7 @@ const REFILL: Duration = Duration::from_secs(10);
 /// So many waits in a row without an answer on a connection, and traffic goes elsewhere (P3).
 const SOFT_FAILURES: u8 = 2;
 
-/// So many repetitions may leave at once: two rounds of the requests that may be under way together, so that an answer that
+/// The most repetitions that may leave at once: two rounds of the requests that may be under way together, so that an answer that
 /// was lost with each of them is asked for again without delay.
 const REPEATS: u32 = 8;
 

@@ -97,7 +97,7 @@ pub struct Rtt {
 /// The lowest rate of a link that counts as a working one, in bytes per second: 64 kB/s, half a megabit (L11).
 pub const LOWEST_RATE: u64 = 64_000;
 
-/// The time that so many bytes may need at [`LOWEST_RATE`], in whole milliseconds (L11, T7).
+/// The time that this many bytes may need at [`LOWEST_RATE`], in whole milliseconds (L11, T7).
 pub(crate) const fn transfer_time(bytes: u64) -> Duration {
     Duration::from_millis(bytes.saturating_mul(1000) / LOWEST_RATE)
 }

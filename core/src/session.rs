@@ -115,7 +115,7 @@ pub enum Head {
     Nack {
         /// Of ours.
         seq: Seq,
-        /// What.
+        /// Which message it asks for, and after what time.
         nack: Nack,
     },
     /// Understood, and of no consequence: a ping that the transport answers, a word that shows nothing of the peer's program.
@@ -164,9 +164,9 @@ pub enum Input<P> {
     },
     /// A connection or an attempt ended.
     LinkDown {
-        /// Which.
+        /// The connection or attempt.
         link: LinkId,
-        /// How.
+        /// Why it ended.
         reason: Reason,
         /// What the server said about coming back.
         hint: RetryHint,
@@ -187,9 +187,9 @@ pub enum Input<P> {
     },
     /// A request of ours ended.
     Posted {
-        /// Which.
+        /// The request.
         post: PostId,
-        /// How.
+        /// What was seen of it.
         outcome: HttpOutcome,
     },
     /// The peer sent a message by a request.
@@ -203,7 +203,7 @@ pub enum Input<P> {
     },
     /// The peer said by a request of its own, or in its answer to one of ours, what became of a message (S8).
     Confirmed {
-        /// Which.
+        /// The message's id.
         id: MessageId,
         /// Delivered, or rejected.
         success: bool,
@@ -241,14 +241,14 @@ pub enum Input<P> {
     },
     /// A question of ours by HTTP ended ([`Output::Greet`], [`Output::Poll`]).
     Talked {
-        /// Which.
+        /// The number of the greeting or poll.
         talk: u32,
-        /// How.
+        /// What was seen of it.
         outcome: HttpOutcome,
     },
     /// The peer gave up a request before it was answered.
     RequestGone {
-        /// Which.
+        /// The peer's request.
         request: RequestId,
     },
     /// The application sends.
@@ -262,13 +262,13 @@ pub enum Input<P> {
     },
     /// The application has decided about a message it was given.
     Complete {
-        /// Which.
+        /// The delivery.
         delivery: DeliveryId,
-        /// What.
+        /// What the application says of it.
         verdict: Verdict,
     },
-    /// Try now: a waiting attempt begins at once on either path, also after a failure, and what was learned is void (P5). The
-    /// one word for a network that has changed, for new credentials, and for a user who does not want to wait.
+    /// Try now: a waiting attempt begins at once on either path, also after a failure, and what was learned is void (P5).
+    /// For a network that has changed, for new credentials, and for a user who does not want to wait.
     RetryNow,
     /// There is an HTTP path from now on, or there is none any more; at first it is as the configuration says.
     Http {
@@ -373,7 +373,7 @@ pub enum Frame<'a, P> {
     },
     /// What we have of a native peer's messages (S4), with our ping or pong (L3).
     Marks {
-        /// What.
+        /// This side's marks.
         report: Report,
         /// The lowest number of ours that has not ended.
         una: Seq,
@@ -382,9 +382,9 @@ pub enum Frame<'a, P> {
     },
     /// Ask a native peer for a message again (S8).
     Nack {
-        /// Which.
+        /// The number of the message.
         seq: Seq,
-        /// When.
+        /// The delay from now.
         after: Duration,
     },
 }
@@ -403,7 +403,7 @@ pub enum Output<'a, P> {
     Close {
         /// The newest one meant.
         link: LinkId,
-        /// How.
+        /// How it is ended.
         ending: Ending,
     },
     /// Turn this newcomer away with 1008, and no other.
@@ -420,16 +420,16 @@ pub enum Output<'a, P> {
     Event(Event),
     /// Answer a request of the peer's.
     Respond {
-        /// Which.
+        /// The peer's request.
         request: RequestId,
-        /// How.
+        /// The answer.
         answer: Answer,
     },
     /// Put a frame into the answer to this poll; what is complete is told by [`Answer::Polled`].
     Carry {
-        /// Which.
+        /// The peer's request.
         request: RequestId,
-        /// What.
+        /// The frame.
         frame: Frame<'a, P>,
     },
     /// Say hello by HTTP and report by [`Input::Carried`] and [`Input::Talked`].
@@ -457,7 +457,7 @@ pub enum Output<'a, P> {
     Frame {
         /// On this connection; it is the current one.
         link: LinkId,
-        /// What.
+        /// The frame.
         frame: Frame<'a, P>,
     },
     /// Post a message by HTTP.
@@ -484,9 +484,9 @@ pub enum Output<'a, P> {
 pub enum Event {
     /// An accepted message has ended; once for each.
     Settled {
-        /// Which.
+        /// The number of the message.
         seq: Seq,
-        /// How.
+        /// How it ended.
         outcome: Outcome,
         /// Time from acceptance.
         took: Duration,
@@ -495,9 +495,9 @@ pub enum Event {
     },
     /// A connection or an attempt has ended; the latest, if there were several since the last drain.
     Down {
-        /// Which.
+        /// The connection or attempt.
         link: LinkId,
-        /// Why.
+        /// Why it ended.
         reason: Reason,
     },
     /// A request of this side failed; the latest, if there were several since the last drain ([`Stats::requests_failed`]
@@ -505,7 +505,7 @@ pub enum Event {
     RequestFailed {
         /// The message it carried; `None`: it was a greeting or a poll.
         seq: Option<Seq>,
-        /// Why.
+        /// Why it failed.
         reason: Reason,
     },
     /// The state is another one than was last reported.
@@ -534,7 +534,7 @@ pub enum Event {
     },
     /// It is the turn of a message that came before one that was missing (S9).
     Turn {
-        /// Which.
+        /// The delivery.
         delivery: DeliveryId,
     },
     /// The hub has said whether the session goes on (R2).
@@ -1311,7 +1311,8 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     }
 
     fn on_posted(&mut self, post: PostId, outcome: HttpOutcome) -> bool {
-        // A native peer that does not know us is greeted first, but not in a loop (B11). Who has a connection was.
+        // A native peer that does not know us is greeted first, but not in a loop (B11); on a
+        // connection it has been greeted.
         if outcome.needs_handshake() && self.native.is_some() && self.live.is_none() {
             let outcome = HttpOutcome::Unreached(outcome.reason());
             let taken = self.outbox_posted(post, outcome);
@@ -1661,7 +1662,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     fn fire(&mut self) {
         let now = self.now;
         self.link.tick(now, &mut self.rng);
-        // Whoever knocked may have the place now; what its predecessor owed is not held against it.
+        // The second connection may have the place now; the deadlines of the first one are not its own.
         self.align();
         if let Some(live) = &mut self.live {
             let dead = live.beat.tick(now, &mut self.rng);

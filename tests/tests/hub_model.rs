@@ -754,7 +754,7 @@ fn u9_a_drain_ends_whatever_it_finds() {
                 }
             }
             rig.drain();
-            // Who is let in because somebody is owed something, and is not that one, is sent away when it says who it is.
+            // A peer that is owed nothing, and was let in because another is owed something, is closed when it has said its name.
             match rig.hub.connect(rig.now, 9) {
                 Err(denied) => {
                     // At this door the limits hold as before.

@@ -45,7 +45,7 @@ impl Others {
     }
 }
 
-/// A session with so many messages to send, for so long; when it asked what, and how it ended.
+/// Runs a session with this number of messages to send for this long; returns when it asked what, and its states.
 fn run(config: Config, messages: u32, span: Duration, others: &Others) -> (BTreeMap<Asked, Vec<Duration>>, Vec<State>) {
     let config = config.check().unwrap();
     let mut session = HeapSession::<u32>::heap(config, 7, Origin::new(7, 1), Instant::ZERO);

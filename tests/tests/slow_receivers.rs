@@ -90,7 +90,7 @@ impl World {
         world
     }
 
-    /// So many messages are offered: they are sent as soon as there is room.
+    /// Offers this number of messages: each is sent as soon as there is room.
     fn offers(receiver: Receiver, count: u32, size: u32) -> Self {
         let mut world = Self::new(receiver);
         world.size = size;
@@ -233,7 +233,7 @@ impl World {
     }
 }
 
-/// So many messages, of a thousand bytes, to a receiver that needs so long for each: by WebSocket, then by HTTP alone.
+/// Sends `count` messages of a thousand bytes to a receiver that works for `work` on each: by WebSocket, then by HTTP alone.
 #[track_caller]
 fn serial(work: Duration, count: u32, bound: Duration) {
     for websocket in [true, false] {

@@ -157,16 +157,16 @@ impl<W: Wire> Node<W> {
         self.shared.status()
     }
 
-    /// Tries now: a waiting attempt begins at once on either path, also after a failure, and what was learned is void. The one
-    /// word for a network that has changed, for new credentials, and for a user who does not want to wait.
+    /// Tries now: a waiting attempt begins at once on either path, also after a failure, and what was learned is void. For a
+    /// network that has changed, for new credentials, and for a user who does not want to wait.
     pub fn retry_now(&self) {
         self.shared.retry_now();
     }
 
-    /// The application knows whether the peer has data to send from now on, such as whether proof of compute runs at an ML
-    /// node: if it has, a connection that brings no word of the peer's for the profile's limit (Gonka's API node: 60 s) is
-    /// closed and made anew; if not, an idle one stays. Until it says so, the first data of each connection decides
-    /// (rule L10). Profiles without such a limit ignore it.
+    /// Tells the session whether the peer has data to send from now on, such as whether proof of compute runs at an ML node.
+    /// If it has, a connection that brings no word of the peer's for the profile's limit (Gonka's API node: 60 s) is closed
+    /// and dialled again; if it has not, an idle connection stays. Before the first call the first data of each connection
+    /// decides (rule L10). Profiles without such a limit ignore the call.
     pub fn expect_data(&self, yes: bool) {
         self.shared.expect_data(yes);
     }

@@ -8,13 +8,13 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-/// So long a reason that was told is not told again.
+/// The time for which a reason that was told is not told again.
 const QUIET: Duration = Duration::from_secs(600);
 
-/// So many reasons are told within that time.
+/// The most reasons that are told within that time.
 const REASONS: usize = 8;
 
-/// Who says on stderr why a peer is not reached.
+/// Writes to stderr why a peer is not reached.
 #[derive(Debug)]
 pub(crate) struct Advice {
     /// The peer's URL, without what may be secret in it.
@@ -30,7 +30,7 @@ impl Advice {
         Self { url: url.split(['?', '#']).next().unwrap_or_default().to_owned(), told: BTreeMap::new() }
     }
 
-    /// Says it, the first time, and where there is something to be done about it or somebody said something.
+    /// Writes an explanation once, if it has advice or a text.
     pub(crate) fn give(&mut self, why: Option<Explanation>) {
         if let Some(line) = why.and_then(|why| self.line(&why, Instant::now())) {
             eprintln!("bowline: {line}");

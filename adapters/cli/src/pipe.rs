@@ -104,8 +104,8 @@ impl Out {
         Ok((Self(sender), thread::Builder::new().name("output".into()).spawn(write)?))
     }
 
-    /// Writes, and nothing after it, whoever else still has something to say. The line is asked for when everything before
-    /// it was written, and what had to follow that was done.
+    /// Writes the last line; later lines are discarded. The line is asked for when everything before it was written, and what
+    /// had to follow that was done.
     pub(crate) fn end(&self, line: impl FnOnce() -> Line + Send + 'static) {
         let _ = self.0.send_blocking(Job::End(Box::new(line)));
     }

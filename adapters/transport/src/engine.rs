@@ -51,7 +51,7 @@ const HELD_BYTES: usize = 256 << 20;
 /// So many messages without a verdict may be at the application; further ones are not delivered.
 pub(crate) const ASIDE: usize = 256;
 
-/// HTTP is wanted, and there is nobody to ask.
+/// HTTP is wanted, and no fallback URL is set.
 const NO_FALLBACK: HttpOutcome = HttpOutcome::Unreached(Reason::Limit("setup.fallback"));
 
 /// What the adapter should do.
@@ -70,12 +70,12 @@ pub enum Action {
     },
     /// Forget this attempt or connection.
     Drop {
-        /// Which.
+        /// The connection or attempt.
         link: LinkId,
     },
     /// Post and report by [`Node::posted`](crate::Node::posted).
     Post {
-        /// Which.
+        /// The call.
         call: Call,
         /// Where to.
         target: Target,
@@ -217,7 +217,7 @@ pub(crate) struct Engine<W: Wire> {
     native: bool,
     websocket: PathRecord,
     http: PathRecord,
-    /// What lets in and stands in a URL: its query, and the values in it.
+    /// The secrets of a URL: its query, and the values in it.
     url_secrets: Vec<String>,
     outbound_limit: usize,
     pub(crate) actions: Vec<Action>,
@@ -395,7 +395,7 @@ impl<W: Wire> Engine<W> {
             }
             Posted::Answered(answer) => answer.outcome(match call {
                 Call::Message(post) => self.is_peers(self.origin.message(post.seq), answer),
-                // Who is refused is told why.
+                // The body of a refusal says why.
                 Call::Talk(_) => {
                     let seen = answer.outcome(true);
                     let word = seen.class() == HttpClass::Delivered || seen.needs_handshake();
@@ -414,7 +414,7 @@ impl<W: Wire> Engine<W> {
         }
     }
 
-    /// What may be shown of it.
+    /// The same explanation without secrets.
     fn shown(&self, why: Explanation) -> Explanation {
         if why.text.is_none() {
             return why;
@@ -932,7 +932,7 @@ impl<W: Wire> Engine<W> {
         }
     }
 
-    /// What a path has to say of itself.
+    /// The report of one path.
     pub(crate) fn path_report(&self, path: Path) -> PathReport {
         let record = match path {
             Path::WebSocket => &self.websocket,

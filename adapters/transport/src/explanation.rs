@@ -19,10 +19,10 @@ use core::fmt::{self, Write as _};
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
-/// What stands where a secret was.
+/// Written in the place of a secret.
 const MASK: &str = "***";
 
-/// What stands where the rest was.
+/// Written in the place of what was cut off.
 const REST: &str = "…";
 
 /// As much of a foreign text is looked at, in bytes: more than is kept, so that a secret that begins before the end of what
@@ -33,7 +33,7 @@ const LOOKED_AT: usize = 1024;
 const SECRETS: [&str; 9] =
     ["authorization", "token", "password", "passwd", "secret", "signature", "api_key", "api-key", "cookie"];
 
-/// A word of so many hexadecimal digits is a signature, or as good as one: those of sr25519 have 128.
+/// A word of this many hexadecimal digits or more is masked: a signature of sr25519 has 128.
 const HEX_SECRET: usize = 100;
 
 /// A shorter secret is not looked for: it would be found in every other word.
@@ -110,7 +110,7 @@ impl fmt::Debug for Excerpt {
     }
 }
 
-/// One line: white space becomes single spaces, whatever else does not show itself is escaped.
+/// One line: white space becomes single spaces, and other characters that cannot be seen are escaped.
 fn escaped(text: &[u8]) -> String {
     let mut line = String::with_capacity(text.len());
     let mut space = false;

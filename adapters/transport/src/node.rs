@@ -95,7 +95,7 @@ impl NodeEvent {
     }
 }
 
-/// What one path has to say of itself.
+/// The condition of one path: its last failure, its next attempt, and since when it has carried nothing.
 ///
 /// ```
 /// # use bowline_transport::{Node, Setup};
@@ -171,7 +171,7 @@ impl fmt::Display for Refused {
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SendError {
-    /// Why.
+    /// Why it was not accepted.
     pub why: Refused,
     /// The message.
     pub json: Bytes,
@@ -404,9 +404,9 @@ pub struct Status {
     pub backlog: usize,
     /// Messages at the application.
     pub held: usize,
-    /// What the WebSocket has to say of itself.
+    /// The condition of the WebSocket.
     pub websocket: PathReport,
-    /// What HTTP has to say of itself.
+    /// The condition of HTTP.
     pub http: PathReport,
     /// Counters since the start.
     pub stats: Stats,
@@ -615,16 +615,16 @@ impl<W: Wire> Node<W> {
         }
     }
 
-    /// Tries now: a waiting attempt begins at once on either path, also after a failure, and what was learned is void (P5). The
-    /// one word for a network that has changed, for new credentials, and for a user who does not want to wait.
+    /// Tries now: a waiting attempt begins at once on either path, also after a failure, and what was learned is void (P5).
+    /// For a network that has changed, for new credentials, and for a user who does not want to wait.
     pub fn retry_now(&self) {
         self.with(Engine::retry_now);
     }
 
-    /// The application knows whether the peer has data to send from now on, such as whether proof of compute runs at an ML
-    /// node: if it has, a connection that brings no word of the peer's for the profile's limit (Gonka's API node: 60 s) is
-    /// closed and made anew; if not, an idle one stays. Until it says so, the first data of each connection decides
-    /// (rule L10). Profiles without such a limit ignore it.
+    /// Tells the session whether the peer has data to send from now on, such as whether proof of compute runs at an ML node.
+    /// If it has, a connection that brings no word of the peer's for the profile's limit (Gonka's API node: 60 s) is closed
+    /// and dialled again; if it has not, an idle connection stays. Before the first call the first data of each connection
+    /// decides (rule L10). Profiles without such a limit ignore the call.
     pub fn expect_data(&self, yes: bool) {
         self.with(|engine| engine.expect_data(yes));
     }

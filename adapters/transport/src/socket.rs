@@ -19,8 +19,8 @@ use tungstenite::{Error, Message, Utf8Bytes, WebSocket};
 /// Read and cleared on every read call, so small; four of Ethernet's packets.
 const READ_BUFFER: usize = 8 * 1024;
 
-/// Of a message that is not whole yet each so many bytes are told: less than a second of the slowest link, more than any
-/// control frame has.
+/// Bytes of a message that is not whole yet after which it is told that some have come: less than a second of the slowest
+/// link, more than any control frame has.
 const PART: u64 = 16 * 1024;
 
 /// Written at once when so much is queued; a batch of small frames leaves together (corked).
@@ -39,7 +39,7 @@ pub(crate) enum Incoming {
     Binary,
     Ping,
     Pong,
-    /// Nothing whole, but so much of a message that it is told ([`PART`]).
+    /// No whole message, but another part of one ([`PART`]).
     Part,
     /// Nothing more at the moment.
     Nothing,

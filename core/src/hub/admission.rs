@@ -243,8 +243,8 @@ impl<P, M: Memory<P>> Hub<P, M> {
         taken.map_err(|after| Denied { why: CloseReason::Rate, retry_after: after })
     }
 
-    /// Whoever finds a place may come; while the hub goes down, only as long as a session owes its peer something: that
-    /// one may be it (L13).
+    /// Lets a connection in if there is a place; while the hub goes down, only as long as a session owes its peer something,
+    /// because it may be that peer's (L13).
     fn may_come(&mut self, place: bool) -> Result<(), Denied> {
         if self.drain.is_some() && self.owing == 0 {
             return Err(self.going_down());
@@ -252,7 +252,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
         if place { Ok(()) } else { Err(self.denied(CloseReason::Full)) }
     }
 
-    /// The refusal of who is owed nothing while the hub goes down, with a time within the announced window.
+    /// The refusal of a peer that is owed nothing while the hub goes down, with a time within the announced window.
     pub(super) fn going_down(&mut self) -> Denied {
         let (now, rate) = (self.now, self.config.get().handshakes);
         let window = self.drain.as_ref().map_or(Duration::ZERO, |drain| drain.window);
@@ -268,7 +268,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
         self.peers.find(identity.hash(), owes).is_some()
     }
 
-    /// The last session is gone: nobody else is waited for.
+    /// The last session is gone: no other peer is waited for.
     pub(super) fn drain_sooner(&mut self) {
         if self.peers.len() == 0
             && let Some(drain) = self.drain.as_mut().filter(|drain| drain.step.is_armed())

@@ -390,7 +390,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
     fn session_closes(&mut self, key: Key, link: LinkId, ending: Ending) {
         let Some(peer) = self.peers.get_mut(key) else { return };
         let leaving = peer.leaving;
-        // Whoever knocked may have had the place for that one moment.
+        // The second connection may have had the place for that one moment.
         let knocking = peer.knocking.take_if(|(knocking, _)| *knocking <= link);
         let has = peer.conn.is_some_and(|(current, _)| current <= link);
         let holder = if has { self.untie(key) } else { None };
@@ -409,7 +409,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
         }
     }
 
-    /// Whoever knocked has the place as soon as the session says so: its holder is gone, or did not answer.
+    /// Gives the place to the second connection as soon as the session says so: its holder is gone, or did not answer.
     pub(super) fn promote(&mut self, key: Key) {
         let Some(peer) = self.peers.get_mut(key) else { return };
         let connection = peer.session.connection();

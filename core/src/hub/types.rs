@@ -247,7 +247,7 @@ impl fmt::Display for CloseReason {
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Denied {
-    /// Why.
+    /// The reason.
     pub why: CloseReason,
     /// For `Retry-After`; zero: no advice.
     pub retry_after: Duration,
@@ -356,7 +356,7 @@ impl Publish {
 pub enum HubOutput<'a, P> {
     /// Find out whether this connection is who it says it is, and report by [`Hub::verified`](super::Hub::verified).
     Verify {
-        /// Which.
+        /// The connection.
         conn: ConnId,
         /// Who it says it is.
         identity: Identity,
@@ -374,7 +374,7 @@ pub enum HubOutput<'a, P> {
     },
     /// Send a close frame and report when the connection has ended.
     Close {
-        /// Which.
+        /// The connection.
         conn: ConnId,
         /// Why; the code is [`CloseReason::code`].
         why: CloseReason,
@@ -383,7 +383,7 @@ pub enum HubOutput<'a, P> {
     },
     /// Drop this connection now; nothing more is to be reported about it.
     Drop {
-        /// Which.
+        /// The connection.
         conn: ConnId,
     },
     /// Send a frame.
@@ -392,23 +392,23 @@ pub enum HubOutput<'a, P> {
         conn: ConnId,
         /// Of this session.
         session: SessionId,
-        /// What.
+        /// The frame.
         frame: Frame<'a, P>,
     },
     /// Put a frame into the answer to this poll; [`Answer::Polled`] says that it is complete.
     Carry {
         /// Of this session.
         session: SessionId,
-        /// Which.
+        /// The peer's request.
         request: RequestId,
-        /// What.
+        /// The frame.
         frame: Frame<'a, P>,
     },
     /// Send a broadcast: the same for everyone, so it can be encoded once.
     Broadcast {
         /// On this connection.
         conn: ConnId,
-        /// What.
+        /// The payload.
         payload: &'a P,
     },
     /// Send an item of a topic: the same for every subscriber, so it can be encoded once.
@@ -421,7 +421,7 @@ pub enum HubOutput<'a, P> {
         topic: &'a TopicName,
         /// Its place there.
         position: Position,
-        /// What.
+        /// The payload.
         payload: &'a P,
     },
     /// Tell a subscriber what it has missed, before what follows.
@@ -443,9 +443,9 @@ pub enum HubOutput<'a, P> {
     Respond {
         /// Of this session.
         session: SessionId,
-        /// Which.
+        /// The peer's request.
         request: RequestId,
-        /// How.
+        /// The answer.
         answer: Answer,
     },
     /// Post a message by HTTP and report by [`Hub::posted`](super::Hub::posted).
@@ -476,39 +476,39 @@ pub enum HubOutput<'a, P> {
 pub enum HubEvent {
     /// Something of one session.
     Session {
-        /// Which.
+        /// The session.
         session: SessionId,
-        /// What.
+        /// What happened to it.
         event: Event,
     },
     /// Broadcasts were lost to one that reads too slowly, or whose connection ended while they waited for it; or a topic
     /// began that it has a filter for, and no subscription was free: it misses that topic until it subscribes again. (What
     /// a subscriber misses of a topic, it is told itself, in its place: [`HubOutput::Gap`].)
     Lost {
-        /// Which.
+        /// The session.
         session: SessionId,
         /// How many.
         count: u32,
     },
     /// Two places fight for one identity; for a while nobody else may take it over.
     War {
-        /// Which.
+        /// The session.
         session: SessionId,
     },
     /// A session has ended; its messages were settled before.
     Ended {
-        /// Which.
+        /// The session.
         session: SessionId,
-        /// Whose.
+        /// Its identity.
         identity: Identity,
-        /// Why.
+        /// The reason.
         why: CloseReason,
     },
     /// A session is subscribed to a topic now, or not any more; only if the settings ask for it. One that is away stays
     /// subscribed. What was taken back before it was told is not told; what a topic that was forgotten in between began
     /// with is told again.
     Presence {
-        /// Which.
+        /// The session.
         session: SessionId,
         /// To this one.
         topic: TopicName,

@@ -221,7 +221,7 @@ fn b8_an_outage_begins_with_the_end_of_the_connection() {
     assert_eq!(link.outage.at(), Some(at(1120)));
 }
 
-/// As often as a test tries; longer than any number of tries that was the end once.
+/// The tries of a test: more than any number that once was the end.
 #[test]
 fn b10_no_refusal_is_the_end_by_itself() {
     let closed = [1002, 1003, 1007, 1008, 1010, 3500, 4401, 4999].map(Reason::Closed);
@@ -232,7 +232,7 @@ fn b10_no_refusal_is_the_end_by_itself() {
     }
 }
 
-/// The failures that the back-off has counted, and the time that has passed, after so many refusals in a row.
+/// The failures that the back-off has counted, and the time that has passed, after this number of refusals in a row.
 fn refuse(link: &mut Link, now: Instant, times: u32, rng: &mut SplitMix64) -> Instant {
     let mut now = now;
     for _ in 0..times {

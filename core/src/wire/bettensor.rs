@@ -165,7 +165,7 @@ pub enum Frame<'a> {
     },
     /// The validator refused a frame, unsigned: most often [`BAD_MESSAGE`].
     Error {
-        /// Why.
+        /// The words of the validator.
         message: Cow<'a, str>,
     },
     /// Any other JSON object: another dialect's, or nobody's. A validator answers it with [`BAD_MESSAGE`].

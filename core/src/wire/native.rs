@@ -117,7 +117,7 @@ pub enum Frame<'a> {
     },
     /// A message is to be sent again, or never.
     Nack {
-        /// Which.
+        /// The number of the message.
         seq: Seq,
         /// What is to become of it.
         nack: Nack,

@@ -93,7 +93,7 @@ impl Word {
 /// An input, with ages for numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Act {
-    /// So many milliseconds pass.
+    /// Time passes, in milliseconds.
     Pass(u32),
     /// [`Input::Start`].
     Start,
@@ -115,7 +115,7 @@ pub(super) enum Act {
     Send(u8),
     /// [`Input::Complete`].
     Complete(Age),
-    /// [`Input::Close`], with a drain of so many seconds.
+    /// [`Input::Close`], with a drain in seconds.
     Close(u16),
 }
 

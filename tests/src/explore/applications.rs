@@ -108,7 +108,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Whoever waited for an answer of this process's will have none.
+    /// The requests that wait for an answer of this process get none.
     pub(super) fn forget_requests(&mut self, side: usize, tell: bool) -> Result {
         for call in 0..self.state.calls.len() {
             if let Some(Call { message, stage: Stage::Waiting(request), .. }) = self.state.calls[call]

@@ -9,9 +9,9 @@ use core::fmt;
 /// A promise that was broken, and how.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Broken {
-    /// Which.
+    /// The promise.
     pub promise: &'static str,
-    /// How.
+    /// How it was broken.
     pub what: String,
 }
 

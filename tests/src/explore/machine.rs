@@ -27,23 +27,24 @@ pub(super) type Session = InlineSession<u8, 2, 2>;
 /// When a session begins: late enough that the past of everything lies behind zero.
 const BEGIN: Instant = Instant::from_micros(3_600_000_000);
 
-/// So many sessions are kept at once; at 3 KB each.
+/// The most sessions that are kept at once, of 3 KB each.
 const KEPT: usize = 400_000;
 
-/// In so many situations two sessions are kept, and compared at every step: that one can stand for all is no belief.
+/// The number of situations in which two sessions are kept and compared at every step: so it is tested that one can stand
+/// for all.
 const TWINS: u32 = 100_000;
 
 /// No drain is longer: more would be a hot loop.
 const MOST_OUTPUTS: usize = 16;
 
-/// What an [`Act`] leads to.
+/// The result of an [`Act`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Step {
     /// The next situation.
     pub(super) to: u32,
-    /// So many connections were numbered: all ages grow.
+    /// How many connections were numbered in this step: all ages grow by it.
     pub(super) links: u8,
-    /// So many deliveries were.
+    /// How many deliveries were numbered in this step.
     pub(super) deliveries: u8,
     /// The answer.
     pub(super) said: Said,

@@ -14,7 +14,7 @@ use super::state::State;
 use super::world::World;
 use core::fmt;
 
-/// So many moves without time passing would be a hot loop.
+/// More moves than these without time passing are a hot loop.
 const MOST_AT_ONCE: u32 = 200;
 
 /// In milliseconds: how exactly the time to the end is kept.
@@ -26,7 +26,7 @@ const MOST_LINES: usize = 40;
 /// What an exploration came to.
 #[derive(Debug)]
 pub struct Report {
-    /// Whose.
+    /// The name of the exploration.
     pub name: &'static str,
     /// Nothing is left to visit.
     pub whole: bool,
@@ -68,7 +68,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// Explores up to so many transitions.
+/// Explores up to `most` transitions.
 #[must_use]
 pub fn explore(setup: &Setup, most: u64) -> Report {
     let mut search = Search {
@@ -131,7 +131,7 @@ impl Search<'_> {
             let state = self.reach(at);
             depth = depth.max(self.path.len() - 1);
             let world = World { setup: self.setup, machines: &mut self.machines, state };
-            // Whoever is left alone by a close knocks and posts for ever.
+            // A side whose peer has closed dials and posts for ever.
             if !(state.closing.contains(&true) && world.is_settled()) {
                 world.moves(&mut moves);
                 for what in moves.iter().copied() {

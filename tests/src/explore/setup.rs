@@ -29,9 +29,9 @@ pub struct Setup {
     pub portal: Option<u16>,
     /// Which sides have an address to post to.
     pub http: [bool; 2],
-    /// In seconds: everything ends so soon after the last thing that goes wrong.
+    /// In seconds: the longest time from the last thing that goes wrong until everything has ended.
     pub bound: u32,
-    /// In seconds: a closing side finishes what is under way for so long at most.
+    /// In seconds: the longest time in which a closing side finishes what is under way.
     pub drain: u16,
     /// In milliseconds: how long an application works on each message, one after the other; nothing goes twice then, if
     /// nothing goes wrong. Zero: it completes them in any order, and promptly.

@@ -26,7 +26,7 @@ pub enum Change {
     Mute(bool),
     /// Larger data frames are answered with 1009.
     Largest(u32),
-    /// So many bytes a second go each way.
+    /// The rate in each direction, in bytes a second.
     Rate(u32),
     /// A party's program dies on the connections there are: its library answers pings and closes there, and nothing else is
     /// said.

@@ -116,7 +116,7 @@ pub struct Entry {
     pub at: Instant,
     /// Which party's.
     pub party: usize,
-    /// What.
+    /// The effect.
     pub effect: Effect,
 }
 

@@ -808,7 +808,7 @@ fn events_say_who_came_and_went() {
     }
 }
 
-/// Whoever is turned away is counted, and told up to a limit, with the address and the name it gave.
+/// Every connection that is turned away is counted, and told up to a limit, with its address and the name it gave.
 #[test]
 fn e4_the_application_is_told_whom_the_hub_turned_away_and_why() {
     let (hub, _) = hub_with(|setup| setup.authorize(|_| Admission::unregistered()));

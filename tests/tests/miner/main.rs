@@ -492,7 +492,7 @@ mod with_a_validator {
         miner.stop();
     }
 
-    /// Whoever greets with another key is another validator: nothing would come of that connection.
+    /// A peer that greets with another key is another validator: the attempt ends.
     fn e1_a_validator_with_another_key_is_told_by_its_address(adapter: Adapter) {
         let (mut validator, miner) = world(adapter);
         let mut visitor = validator.visitor();

@@ -41,7 +41,7 @@ fn listens(tls: &Tls) -> (Node, SocketAddr) {
     (node, address)
 }
 
-/// Whoever connects is told this.
+/// A listener that answers every connection with this.
 fn says(answer: &'static [u8]) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

@@ -84,7 +84,7 @@ pub struct Post<'a> {
     pub headers: &'a [(&'static str, String)],
     /// The JSON, sent as it is.
     pub body: Bytes,
-    /// So many bytes of the answer's body may hold the peer's word; at least 512 are read.
+    /// The most bytes of the answer's body that are read; at least 512.
     pub read: usize,
     /// How long it may take (rule H10).
     pub timeouts: HttpTimeouts,
@@ -325,7 +325,7 @@ where
             let error = failure.and_then(Result::err).map(hyper::client::conn::TrySendError::into_error);
             let why = no_answer(&connection.into_parts().io, failed.as_ref().or(error.as_ref()));
             let reason = match why.reason {
-                // Whoever answers so has processed nothing.
+                // A TLS server has processed nothing.
                 Reason::SpeaksTls => return Posted::Unreached(why),
                 Reason::Timeout if asked.load(Ordering::Relaxed) => Reason::Timeout,
                 Reason::Timeout => Reason::Stalled,

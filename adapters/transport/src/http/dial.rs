@@ -10,7 +10,7 @@
 //!
 //! Decided here: that we offer no extension and at most one subprotocol, and take an answer that chooses what was not
 //! offered for none (RFC 6455, section 4.1). A server that does not choose the one that was is no server of ours: it is
-//! tried seldom, and HTTP carries (F5). Whoever refuses has a second to say why.
+//! tried seldom, and HTTP carries (F5). The body of a refusal is read for one second at most.
 //! Invariants as for the whole folder; the deadline is the socket's.
 //! Rules: E1, E2.
 
@@ -34,7 +34,7 @@ use hyper::{Request, StatusCode};
 use std::io;
 use tungstenite::handshake::{client::generate_key, derive_accept_key};
 
-/// So long the body of a refusal may take: it is for people, and the next attempt waits for it.
+/// The longest time for reading the body of a refusal: it is for people, and the next attempt waits for it.
 const REFUSAL: Duration = Duration::from_secs(1);
 
 /// How an attempt ended, and what the server said about coming back.

@@ -43,7 +43,7 @@ use core::task::{Context, Poll};
 use core::time::Duration;
 use hyper::body::{Body, Frame, SizeHint};
 
-/// The time that so many bytes take on the slowest link that is served (rule H10).
+/// The time that this many bytes take on the slowest link that is served (rule H10).
 fn slowest(bytes: usize) -> Duration {
     Duration::from_micros(u64::try_from(bytes).unwrap_or(u64::MAX).saturating_mul(1_000_000) / LOWEST_RATE)
 }

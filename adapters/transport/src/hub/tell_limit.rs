@@ -1,11 +1,11 @@
-//! How often the application is told of what strangers can cause as often as they like.
+//! A limit on the events that strangers can cause: how often the application is told of them.
 //!
 //! Invariant: what is not told is counted, and the next that is told says how many there were. Rule: E4.
 
 use bowline::Instant;
 use bowline::hub::{Gcra, Rate};
 
-/// So many at once as a person reads, then one a second.
+/// Sixteen at once, which a person can read, then one a second.
 const TOLD: Rate = Rate { per_second: 1, burst: 16 };
 
 /// A limit of what is told.

@@ -26,7 +26,7 @@ use std::sync::Arc;
 pub enum Action<W: HubWire> {
     /// Run this to its end, or until this time is over.
     Run {
-        /// What.
+        /// The work.
         job: Pin<Box<dyn Future<Output = ()> + Send>>,
         /// How long at most.
         limit: Option<Duration>,
@@ -64,30 +64,30 @@ pub enum Action<W: HubWire> {
 pub enum Event<P> {
     /// A peer is connected and authenticated.
     Connected {
-        /// Which.
+        /// The peer.
         peer: P,
         /// Its session was there before.
         resumed: bool,
     },
     /// A peer's connection has ended; its session goes on.
     Disconnected {
-        /// Which.
+        /// The peer.
         peer: P,
-        /// Why.
+        /// Why it ended.
         reason: Reason,
         /// What its close frame or the system said.
         text: Option<Excerpt>,
     },
     /// Broadcasts were lost to one that reads too slowly.
     Lost {
-        /// Which.
+        /// The peer.
         peer: P,
         /// How many.
         count: u32,
     },
     /// Numbered messages of a native peer that will never come: they ended there, or its memory of them is lost.
     Gap {
-        /// Whose.
+        /// The peer.
         peer: P,
         /// The first.
         from: u64,
@@ -96,19 +96,19 @@ pub enum Event<P> {
     },
     /// Two places fight for one name; for a while nobody else may take it over.
     War {
-        /// Which.
+        /// The peer.
         peer: P,
     },
     /// A session has ended; its messages were settled before.
     Ended {
-        /// Whose.
+        /// The peer.
         peer: P,
-        /// Why.
+        /// The reason.
         why: CloseReason,
     },
     /// A peer is subscribed to a topic now, or not any more; only told if `topics.presence` is set.
     Presence {
-        /// Which.
+        /// The peer.
         peer: P,
         /// To what.
         topic: TopicName,
@@ -124,11 +124,11 @@ pub enum Event<P> {
         address: Option<IpAddr>,
         /// Who it said it was, if it came so far; nothing proves it.
         peer: Option<P>,
-        /// Why.
+        /// The reason.
         why: CloseReason,
         /// What the application said of it.
         text: Option<Excerpt>,
-        /// So many more were turned away and not told since the last that was.
+        /// How many more were turned away, without an event, since the last event.
         untold: u64,
     },
     /// So few are connected that those who are not are served by HTTP; or enough again (rule P8).
@@ -218,7 +218,7 @@ impl Receipt {
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SessionInfo<P> {
-    /// Whose.
+    /// The peer.
     pub peer: P,
     /// Whether it has a connection.
     pub connected: bool,

@@ -211,7 +211,7 @@ pub trait HubWire: Debug + Send + Sync + Sized + 'static {
         None
     }
 
-    /// What is said beside the WebSocket's own ping when it is asked whether the peer is there.
+    /// Application-level ping frame, sent in addition to the WebSocket ping.
     fn ping(&self, peer: &Self::Peer) -> Option<Text> {
         let _ = peer;
         None
@@ -240,7 +240,7 @@ pub trait HubWire: Debug + Send + Sync + Sized + 'static {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Claim<W: HubWire> {
-    /// Who.
+    /// The peer.
     pub peer: W::Peer,
     /// What it shows for it.
     pub proof: W::Proof,
@@ -257,7 +257,7 @@ pub struct Claim<W: HubWire> {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Heard {
-    /// What.
+    /// What the frame says.
     pub said: Said,
     /// When, if the wire has protection against replays.
     pub stamp: Option<Stamp>,
@@ -307,7 +307,7 @@ pub enum Said {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Wish {
-    /// Which.
+    /// The filter.
     pub filter: TopicFilter,
     /// From where on, for a subscriber who keeps account of where it is: from now on all it gets is
     /// [`placed`](HubWire::placed), and it is told of every [`gap`](HubWire::gap). `None`: it takes what comes.
@@ -367,7 +367,7 @@ pub struct Content {
 pub struct Letter<P> {
     /// Who: that is proved.
     pub peer: P,
-    /// What.
+    /// What the frame says.
     pub heard: Heard,
 }
 

@@ -136,7 +136,7 @@ enum Trust {
     Unsigned,
     /// Somebody else's, or nobody's.
     Foreign,
-    /// Somebody else has signed it, and one validator alone is listened to.
+    /// Another than the configured validator has signed it.
     Stranger(Hotkey),
     /// Its signature does not hold.
     Forged,
@@ -391,7 +391,7 @@ impl Node<Bettensor> {
     }
 }
 
-/// The confirmation in the answer to a POST, by whomever.
+/// The confirmation in the answer to a POST; its signer is not looked at.
 fn answered(answer: &HttpAnswer) -> Option<(Envelope<'_>, Confirmation<'_>)> {
     let Ok(bettensor::Frame::Envelope(envelope)) = bettensor::decode(&answer.body) else { return None };
     let is_one = answer.whole && envelope.kind == Kind::Confirmation;

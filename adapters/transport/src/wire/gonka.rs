@@ -22,7 +22,7 @@ const ENVELOPE: usize = 80;
 /// So many spellings are kept: far more than batches may be at the application, for whoever raises that limit.
 const SPELLED: usize = 1 << 16;
 
-/// So much of the answer to a batch is read; an original's error has a line.
+/// The most bytes that are read of the answer to a batch; an original's error is one line.
 const LONGEST_ANSWER: usize = 4096;
 
 /// Who sends batches; who dials is another question ([`Role`](bowline::Role)).

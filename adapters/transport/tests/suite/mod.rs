@@ -1293,7 +1293,7 @@ pub(crate) fn every_refusal_of_a_dial_has_its_cause<D: Driver>() {
         assert_eq!((why.reason, why.text.as_ref().map_or("", Excerpt::as_str)), refusal);
         peer.join().unwrap();
     }
-    // Who refuses and does not end its body is not waited for.
+    // A refusal whose body does not end is not waited for.
     let begun = Instant::now();
     let (socket, peer) = peer(|far, _| {
         far.write_all(b"HTTP/1.1 403 No\r\nContent-Length: 9\r\n\r\nno").unwrap();

@@ -105,7 +105,7 @@ impl core::error::Error for TopicsFull {}
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct TopicHealth {
-    /// Which.
+    /// The topic's name.
     pub name: TopicName,
     /// Sessions subscribed, connected or not.
     pub subscribers: u32,

@@ -115,7 +115,7 @@ pub enum Event<'a> {
     },
     /// A training has begun.
     TrainingStarted {
-        /// Which.
+        /// The name of the training.
         #[serde(default, deserialize_with = "lenient")]
         session_id: Cow<'a, str>,
         /// As they were given.
@@ -130,7 +130,7 @@ pub enum Event<'a> {
     },
     /// A training goes on.
     TrainingProgress {
-        /// Which.
+        /// The name of the training.
         #[serde(default, deserialize_with = "lenient")]
         session_id: Cow<'a, str>,
         /// 0 to 1.
@@ -151,7 +151,7 @@ pub enum Event<'a> {
     },
     /// A training is done.
     TrainingCompleted {
-        /// Which.
+        /// The name of the training.
         #[serde(default, deserialize_with = "lenient")]
         session_id: Cow<'a, str>,
         /// All there is to say.
@@ -166,46 +166,46 @@ pub enum Event<'a> {
     },
     /// A training has failed.
     TrainingError {
-        /// Which.
+        /// The name of the training.
         #[serde(default, deserialize_with = "lenient")]
         session_id: Cow<'a, str>,
-        /// Why.
+        /// What went wrong.
         #[serde(default, deserialize_with = "lenient")]
         error: Cow<'a, str>,
-        /// Where.
+        /// Where it went wrong.
         #[serde(default, deserialize_with = "lenient")]
         traceback: Option<Cow<'a, str>>,
     },
     /// There is a new model.
     ModelCreated {
-        /// Which.
+        /// The name of the model.
         #[serde(default, deserialize_with = "lenient")]
         model_id: Cow<'a, str>,
         /// What is known of it.
         #[serde(default)]
         model_info: Json<'a>,
-        /// When.
+        /// When it was created.
         #[serde(default, deserialize_with = "lenient")]
         created_at: Cow<'a, str>,
     },
     /// Something about a model has changed.
     ModelUpdated {
-        /// Which.
+        /// The name of the model.
         #[serde(default, deserialize_with = "lenient")]
         model_id: Cow<'a, str>,
-        /// What.
+        /// What has changed.
         #[serde(default)]
         updates: Json<'a>,
-        /// When.
+        /// When it was changed.
         #[serde(default, deserialize_with = "lenient")]
         updated_at: Cow<'a, str>,
     },
     /// A model is gone.
     ModelDeleted {
-        /// Which.
+        /// The name of the model.
         #[serde(default, deserialize_with = "lenient")]
         model_id: Cow<'a, str>,
-        /// When.
+        /// When it was deleted.
         #[serde(default, deserialize_with = "lenient")]
         deleted_at: Cow<'a, str>,
     },
@@ -223,7 +223,7 @@ pub enum Event<'a> {
     },
     /// The hub makes nothing of a frame: [`INVALID_JSON`](super::INVALID_JSON). The siblings say `message`.
     Error {
-        /// Why.
+        /// What went wrong.
         #[serde(default, deserialize_with = "lenient", alias = "message")]
         error: Cow<'a, str>,
     },
