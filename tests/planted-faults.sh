@@ -152,7 +152,7 @@ plant U1 "a session of its own is told as resumed" $admission 's/self\.made == m
 plant U2 "war from one's own address" $admission 's/ \&\& peer\.address != address//' $model
 plant U2 "whoever knocked is not looked at before the next poll" core/src/hub/mod.rs \
     's/^        self\.promote\(key\);//' $model
-plant U2 "a newcomer pays for its predecessor" core/src/session.rs '/what its predecessor owed/{n;d}' $model
+plant U2 "a newcomer pays for its predecessor" core/src/session.rs '/the deadlines of the first one are not its own/{n;d}' $model
 plant U3 "a frame of the peer's that is too long rejects ours" $admission \
     's/if why == CloseReason::TooLarge \{ Reason::Violation \}/if false { Reason::Violation }/' $model
 plant U5 "newcomers get the last broadcast twice" core/src/hub/traffic.rs \
@@ -340,7 +340,7 @@ plant H8 "an empty page is taken for the original's answer" $client \
 plant F4 "413 on the way is posted again and again" core/src/outbox.rs \
     's/self\.refused_post = self\.refused_post\.min\(size\);/let _ = size;/' $unit f4_
 plant F4 "what HTTP refused never goes over the connection" core/src/outbox.rs \
-    's/slot\.by_http = slot\.size > limit \|\| slot\.answer == Answer::Late/slot.by_http = true/' $unit f4_
+    's/\|slot\| slot\.by_http = slot\.size > limit\)/|slot| slot.by_http = true)/' $unit f4_
 plant F4 "what both paths refuse is kept for ever" core/src/session.rs \
     's/if outcome\.class\(\) == HttpClass::TooLarge \{/if false {/' $unit f4_
 sockets='cargo test -q -p bowline-transport --test http_smol h10_'
