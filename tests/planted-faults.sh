@@ -281,8 +281,10 @@ plant S13 "places are freed from the head only" core/src/outbox.rs \
     $every
 plant H8 "a go-between's 200 is a delivery" core/src/reason.rs 's/\(200\.\.=299, true\) =>/(200..=299, _) =>/' $every
 plant B10 "refused twice is refused for ever" core/src/link.rs 's/^        if self\.gives_up\(\) \{/        if self.refusals > 1 {/' $every
-plant B11 "a path that fails is asked in a loop" core/src/route.rs \
-    's/self\.config\.http \&\& !self\.http_waits\(\) \&\& underway/self.config.http \&\& underway/' $every
+# Either alone stops the loop.
+plant B11 "a path that fails is asked in a loop, without H9" core/src/route.rs \
+    's/self\.config\.http \&\& !self\.http_waits\(\) \&\& underway/self.config.http \&\& underway/; s/^        !self\.repeat\.is_armed\(\)$/        true/' \
+    $every
 plant L10 "the program is not asked" core/src/heartbeat.rs 's/self\.word\.ask\(now, limit.*;//' $every
 plant T8 "all waits begin at once" core/src/outbox.rs \
     's/\&\& slot\.turn\(\) <= last$//; s/if self\.awaited == 1 \{/if true {/' $every

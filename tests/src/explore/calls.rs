@@ -2,6 +2,7 @@
 
 use super::act::{Act, Said, Word};
 use super::check::broken;
+use super::moves::Move;
 use super::state::{Asker, Call, Stage};
 use super::world::{Result, World};
 
@@ -38,6 +39,12 @@ impl World<'_> {
             said => unreachable!("{said:?} to a Request"),
         }
         self.carry_out(side, &step)
+    }
+
+    /// The message with which this move is an answered request.
+    pub(super) fn asks(&self, what: Move) -> Option<usize> {
+        let Move::Answered(call) = what else { return None };
+        Some(self.call(call.into())).filter(Call::waits).map(|call| call.message.into())
     }
 
     pub(super) fn respond(&mut self, side: usize, request: u8, word: Word) -> Result {

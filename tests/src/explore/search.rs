@@ -10,7 +10,7 @@ use super::machine::Machines;
 use super::moves::Move;
 use super::relative::digest;
 use super::setup::Setup;
-use super::state::State;
+use super::state::{MESSAGES, State};
 use super::world::World;
 use core::fmt;
 
@@ -186,7 +186,7 @@ impl Search<'_> {
     fn ends(&mut self, state: State) -> Result<(), (Broken, Vec<Move>)> {
         let mut state = state.fair();
         let (mut way, mut script, mut moves) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut time, mut at_once) = (0, 0);
+        let (mut time, mut at_once, mut asked) = (0, 0, [false; MESSAGES]);
         let rest = loop {
             let digest = digest(&state);
             if let Some(rest) = self.ends.get(digest) {
@@ -207,11 +207,17 @@ impl Search<'_> {
             if what == Move::Pass {
                 time += world.deadline().expect("somebody waits");
                 at_once = 0;
+                asked = [false; MESSAGES];
             }
             at_once += 1;
             script.push(what);
             if at_once > MOST_AT_ONCE {
                 return Err((broken("no hot loop", format!("{MOST_AT_ONCE} moves and no time passes")), script));
+            }
+            if let Some(message) = world.asks(what)
+                && core::mem::replace(&mut asked[message], true)
+            {
+                return Err((broken("no hot loop", format!("message {message} is posted twice at one time")), script));
             }
             if time > self.setup.bound * 1000 {
                 let what = format!("nothing goes wrong for {} s, and something is not settled", self.setup.bound);

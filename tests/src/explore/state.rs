@@ -10,8 +10,8 @@ use super::act::{Age, Name, Word};
 pub(super) const MESSAGES: usize = 5;
 /// Most connections at once: one that carries, one that knocks, and those that one side has not noticed are over.
 pub(super) const WIRES: usize = 5;
-/// Most requests at once: two of each side, and copies.
-pub(super) const CALLS: usize = 6;
+/// Most requests at once: two of each side, copies, and those that outlive who asked.
+pub(super) const CALLS: usize = 12;
 const CELLS: usize = 12;
 
 /// What may still go wrong, and what may still be asked for; each is spent by its move.
