@@ -102,6 +102,10 @@ plant T8 "a wait that is over begins no other" core/src/outbox.rs \
     's/self\.begin_waits\(now, last\);//' $unit outbox
 plant T2 "a burst answered at once lowers the mean" core/src/rtt.rs \
     's/mean\.min\(most\)\.max\(least\)/least/' $unit t2_
+plant P3 "messages that the receiver has passed over move the others" core/src/session.rs \
+    's/self\.outbox\.is_silent\(\) \&\& self\.route\.unanswered/self.route.unanswered/' $unit p3_two_messages
+plant B11 "a message that hangs has the failing path for itself" core/src/route.rs \
+    's/if self\.http_failing\(\) \{ 2 \}/if self.http_failing() { 1 }/' $unit b11_h7_
 plant P3 "a pong brings traffic back to a mute peer" core/src/route.rs \
     's/let stable = if self\.mute \{/let stable = if false {/' $unit route
 plant I1 "by HTTP a message has another id" core/src/session.rs \

@@ -298,6 +298,9 @@ struct Wait {
     due: Timer,
     /// The time it takes says something: it was never sent before, and no stall came between (T5).
     clean: bool,
+    /// Another one was acknowledged since it began, or one that was sent after it: that this one is not says nothing about
+    /// the peer (P3).
+    passed: bool,
 }
 
 /// The place of a message among those sent on one connection.
@@ -308,6 +311,8 @@ enum Posting {
     Never,
     Underway {
         attempt: u32,
+        /// Whether it was posted before.
+        again: bool,
     },
     /// Tried before; not again before this.
     Again {
@@ -345,6 +350,11 @@ impl<P> Slot<P> {
 
     const fn underway(&self) -> bool {
         matches!(self.post, Posting::Underway { .. })
+    }
+
+    /// Whether this request of it is under way.
+    fn posts(&self, this: u32) -> bool {
+        matches!(self.post, Posting::Underway { attempt, .. } if attempt == this)
     }
 
     /// Nothing holds its place any more.
@@ -406,6 +416,8 @@ pub struct Outbox<P, S: Slots<Slot<P>> + ?Sized = [Option<Slot<P>>]> {
     wake: Timer,
     /// When the first stuck message has had its patience.
     patience: Timer,
+    /// The last wait that ran out had seen no acknowledgement at all.
+    silent: bool,
     /// No slot before these offsets can be sent or posted; lowered whenever one may have become ready.
     frame_from: usize,
     post_from: usize,
@@ -439,6 +451,7 @@ impl<P, S: Slots<Slot<P>>> Outbox<P, S> {
             rtt: Rtt::new(config.ack_wait),
             wake: Timer::disarmed(),
             patience: Timer::disarmed(),
+            silent: false,
             frame_from: 0,
             post_from: 0,
             unsettled: 0,
@@ -516,7 +529,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
             let seq = slot.seq;
             // Sent on a connection before: its acknowledgement may be for that copy, and is no sample (T5).
             let clean = slot.sent_on == LinkId::NONE;
-            let wait = Wait { sent: now, begun: now, due: Timer::disarmed(), clean };
+            let wait = Wait { sent: now, begun: now, due: Timer::disarmed(), clean, passed: false };
             self.change(offset, |slot| {
                 slot.sent_on = link;
                 slot.asked = false;
@@ -561,12 +574,13 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         let (_, offset) = found?;
         let attempt = self.posts.saturating_add(1);
         let slot = self.ring.get_mut(offset)?;
-        let before = core::mem::replace(&mut slot.post, Posting::Underway { attempt });
+        let again = slot.post != Posting::Never;
+        slot.post = Posting::Underway { attempt, again };
         let seq = slot.seq;
         self.posts = attempt;
         self.posting = self.posting.saturating_add(1);
         self.unsent = self.unsent.max(seq.next());
-        Some((PostId { seq, attempt }, before != Posting::Never))
+        Some((PostId { seq, attempt }, again))
     }
 
     /// An acknowledgement by `id` came in on `link`.
@@ -599,7 +613,11 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         let sample = here
             .filter(|wait| wait.clean && wait.due.is_armed() && slot.post == Posting::Never)
             .map(|wait| (wait.sent, wait.begun));
+        let spoke = slot.sent_on == link;
         self.settle(now, offset, outcome);
+        if spoke {
+            self.pass(turn);
+        }
         match sample {
             // Nothing was before it: this is what the peer's application took (T2).
             Some((sent, begun)) if begun == sent => self.rtt.sample(now.since(begun)),
@@ -608,6 +626,19 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         }
         self.begin_waits(now, turn);
         Ack::Settled
+    }
+
+    /// The peer has acknowledged the one at this turn, or one that was late: whose waits have begun, and what was sent before
+    /// it, is not unanswered because nobody is there.
+    fn pass(&mut self, turn: Option<Turn>) {
+        for offset in 0..self.ring.len() {
+            if let Some(slot) = self.ring.get_mut(offset)
+                && let before = slot.turn() < turn
+                && let Answer::Awaited(wait) = &mut slot.answer
+            {
+                wait.passed |= before || wait.due.is_armed();
+            }
+        }
     }
 
     /// What a word about a message means that is not held.
@@ -624,9 +655,8 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         delays: &BackoffConfig,
         rng: &mut SplitMix64,
     ) -> bool {
-        let underway = Posting::Underway { attempt: post.attempt };
         let Some(offset) = self.offset(post.seq) else { return false };
-        let Some(slot) = self.ring.get_mut(offset).filter(|slot| slot.post == underway) else { return false };
+        let Some(slot) = self.ring.get_mut(offset).filter(|slot| slot.posts(post.attempt)) else { return false };
         self.posting = self.posting.saturating_sub(1);
         slot.post = Posting::Again { due: now };
         if !slot.open() {
@@ -841,6 +871,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         self.end_where(now, |slot| slot.expires.fire(now).then_some(Outcome::Expired));
         let mut late = 0_u32;
         let mut last = None;
+        let mut silent = false;
         for offset in 0..self.ring.len() {
             let Some(slot) = self.ring.get_mut(offset) else { continue };
             let turn = slot.turn();
@@ -848,11 +879,13 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
                 && wait.due.fire(now)
             {
                 late = late.saturating_add(1);
+                silent |= !wait.passed;
                 last = last.max(turn);
                 self.change(offset, Slot::give_up_wait);
             }
         }
         if late > 0 {
+            self.silent = silent;
             self.rtt.late();
             self.begin_waits(now, last);
         }
@@ -875,6 +908,13 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         self.wake = next;
         self.rescan();
         late
+    }
+
+    /// Whether, of the waits that ran out last, one had seen nothing acknowledged, neither while it lasted nor of what was sent
+    /// after its message: a sign that the peer's program is not there (P3).
+    #[must_use]
+    pub const fn is_silent(&self) -> bool {
+        self.silent
     }
 
     /// The peer answers nothing at all (P3): what is still awaited on the connection is late at once.
@@ -989,6 +1029,12 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
     #[must_use]
     pub const fn posting(&self) -> usize {
         self.posting
+    }
+
+    /// Whether a first request of a message is under way.
+    #[must_use]
+    pub fn posting_first(&self) -> bool {
+        self.posting > 0 && self.ring.iter().any(|slot| matches!(slot.post, Posting::Underway { again: false, .. }))
     }
 
     /// Whether a message can be accepted.

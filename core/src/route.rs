@@ -80,7 +80,7 @@ pub struct RouteConfig {
     pub flap: Duration,
     /// Least stay on HTTP, unless it fails. Default 10 s (P4).
     pub stay: Duration,
-    /// Requests under way at once. Default 4; one while HTTP fails.
+    /// Requests under way at once. Default 4; one while HTTP fails, and a message's first one beside a repetition.
     pub posts: usize,
     /// Default [`Hedge::Budget`].
     pub hedge: Hedge,
@@ -465,16 +465,17 @@ impl Route {
         }
     }
 
-    /// Whether a request may leave now, with so many under way.
+    /// Whether a request may leave now, with so many under way. While HTTP fails there is one at a time, and the first try of
+    /// a message beside a repetition: that may be of one which its receiver never answers, and must not hold up the others.
     #[must_use]
     pub fn may_post(&self, underway: usize) -> bool {
-        self.config.http && !self.http_waits() && underway < if self.http_failing() { 1 } else { self.config.posts }
+        self.config.http && !self.http_waits() && underway < if self.http_failing() { 2 } else { self.config.posts }
     }
 
-    /// Whether, of those that may leave, one that is not the first try of a message may (H9).
+    /// Whether, of those that may leave, one that is not the first try of a message may, with so many under way (H9, B11).
     #[must_use]
-    pub fn may_repeat(&self) -> bool {
-        !self.repeat.is_armed()
+    pub fn may_repeat(&self, underway: usize) -> bool {
+        !self.repeat.is_armed() && (underway == 0 || !self.http_failing())
     }
 
     /// When the next request may leave, while the path waits.

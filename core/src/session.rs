@@ -945,8 +945,10 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         }
         if self.native.as_ref().is_none_or(Native::greeted)
             && self.route.may_post(self.outbox.posting())
+            && !(self.route.http_failing() && self.outbox.posting_first())
             && let all = self.route.path() == Path::Http
-            && let Some((post, again)) = self.outbox.take_post(self.now, all, self.route.may_repeat())
+            && let Some((post, again)) =
+                self.outbox.take_post(self.now, all, self.route.may_repeat(self.outbox.posting()))
         {
             if again {
                 self.route.repeats(self.now);
@@ -1215,12 +1217,12 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             Some(_) | None => {}
         }
         self.now = now;
-        let open = (self.route.path(), self.route.may_repeat());
+        let open = (self.route.path(), self.route.may_repeat(self.outbox.posting()));
         let answer = apply(self);
         self.fire();
         self.settle();
         // Whatever changed it, the input or a timer: what was passed over on the old path is looked at again.
-        if (self.route.path(), self.route.may_repeat()) != open {
+        if (self.route.path(), self.route.may_repeat(self.outbox.posting())) != open {
             self.outbox.rescan();
         }
         self.drained = false;
@@ -1690,7 +1692,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             } else {
                 live.beat.probe(now, self.outbox.unanswered());
             }
-            if self.route.unanswered(now) {
+            if self.outbox.is_silent() && self.route.unanswered(now) {
                 self.outbox.give_up_waits();
             }
         }

@@ -1027,7 +1027,7 @@ proptest! {
         // What is still under way ends by its result, whatever it is.
         for offset in (0..outbox.ring.len()).rev() {
             let slot = outbox.ring.get(offset).unwrap();
-            if let Posting::Underway { attempt } = slot.post {
+            if let Posting::Underway { attempt, .. } = slot.post {
                 let post = PostId { seq: slot.seq, attempt };
                 prop_assert!(on_posted(&mut outbox, at(now), post, HttpOutcome::Unknown(Reason::Timeout)));
             }

@@ -152,7 +152,8 @@ fn h_acked_in_progress_and_rejected_are_answers_the_path_is_good() {
         let (mut route, mut rng) = (on_http(), rng());
         route.posted(at(200), RequestKind::Message, HttpOutcome::Unreached(Reason::PortClosed), &mut rng);
         run(&mut route, at(300));
-        assert!(route.may_post(0) && !route.may_post(1), "one request at a time, until it is proven");
+        assert!(route.may_repeat(0) && !route.may_repeat(1), "one request at a time, until it is proven");
+        assert!(route.may_post(1) && !route.may_post(2), "H7: but for a first try");
         route.posted(at(300), RequestKind::Message, outcome, &mut rng);
         assert!(!route.http_failing() && route.may_post(3) && !route.may_post(4), "{outcome:?}");
     }
@@ -194,7 +195,7 @@ fn h_the_time_that_a_busy_peer_asks_for_is_a_lower_bound_whatever_the_other_requ
     assert!(!route.may_post(0));
     run(&mut route, at(260));
     assert!(route.may_post(0));
-    assert!(!route.may_post(1), "and then one at a time");
+    assert!(!route.may_repeat(1), "and then one at a time");
 }
 
 /// As the WebSocket's: see `b10_no_refusal_is_the_end_by_itself` there.
@@ -272,7 +273,7 @@ fn b11_the_success_of_another_kind_clears_nothing() {
     for kind in [RequestKind::Poll, RequestKind::Greeting] {
         route.posted(now, kind, HttpOutcome::status(200), &mut rng());
         assert_eq!((route.backoff.failures(), route.http_failing(), route.blocked_since()), (5, true, Some(at(200))));
-        assert!(!route.may_post(1), "one at a time");
+        assert!(!route.may_repeat(1), "one at a time");
     }
     route.posted(now, RequestKind::Message, HttpOutcome::status(404), &mut rng());
     assert_eq!((route.backoff.failures(), route.http_failing(), route.blocked_since()), (0, false, None));
@@ -296,7 +297,7 @@ fn h9_repetitions_leave_at_a_limited_rate() {
     let mut route = on_http();
     let repeat = |route: &mut Route, now| {
         let mut left = 0;
-        while route.may_repeat() {
+        while route.may_repeat(0) {
             route.repeats(now);
             left += 1;
         }
@@ -313,7 +314,7 @@ fn h9_repetitions_leave_at_a_limited_rate() {
     route.tick(at(400));
     assert_eq!(repeat(&mut route, at(400)), 8, "and no more than at first, however long it rested");
     route.retry_now(at(400));
-    assert!(route.may_repeat() && route.earliest().is_none());
+    assert!(route.may_repeat(0) && route.earliest().is_none());
 }
 
 #[test]
@@ -535,7 +536,7 @@ fn l8_stopped_it_moves_nothing_and_leaves_no_deadline() {
     waiting.link_down(at(100));
     let mut spent = up(config());
     while spent.hedge(at(0)) {}
-    while spent.may_repeat() {
+    while spent.may_repeat(0) {
         spent.repeats(at(0));
     }
     for mut route in [probing, failing, waiting, spent, up(config()), started(config())] {

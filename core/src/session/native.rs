@@ -548,7 +548,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             return None;
         }
         let greet = !native.greeted;
-        if (greet || self.route.http_failing()) && !self.route.may_repeat() {
+        if (greet || self.route.http_failing()) && !self.route.may_repeat(0) {
             return None;
         }
         if again {

@@ -777,6 +777,46 @@ fn f2_a_message_that_is_never_answered_ends_connections_ever_more_rarely() {
     }
 }
 
+/// Two that are never answered, and the receiver is at work on others: no sign of a mute peer.
+#[test]
+fn p3_two_messages_that_are_never_answered_move_no_other() {
+    let mut config = config();
+    config.outbox.ack_wait = AckWait::Fixed(45 * SECOND);
+    config.link.role = Role::Acceptor;
+    let (mut session, link) = up(config);
+    for n in 1..=3 {
+        let _ = session.send(at(0), n, if n == 2 { 90 } else { 10 }, Policy::DEFAULT);
+    }
+    let _ = drain(&mut session);
+    let _ = session.received(at(1), link, Head::Ack { id: id(3) });
+    let _ = run_until(&mut session, at(44), false);
+    let _ = send(&mut session, at(44), 4);
+    let did = run_until(&mut session, at(60), false);
+    let posted = posts(&did).iter().map(|post| post.seq.get()).collect::<Vec<_>>();
+    assert_eq!((posted, session.path()), (vec![1, 2], Path::WebSocket), "both late, by HTTP besides; the fourth waits");
+}
+
+/// By HTTP alone: a message that hangs is asked for again and again, and has the failing path's only slot each time.
+#[test]
+fn b11_h7_a_message_that_hangs_by_http_does_not_hold_up_the_others() {
+    let mut session = session(config());
+    let _ = send(&mut session, at(0), 1);
+    let did = run_until(&mut session, at(2), false);
+    let [hangs] = posts(&did)[..] else { panic!("{did:?}") };
+    session.posted(at(32), hangs, HttpOutcome::Unknown(Reason::Timeout));
+    let did = run_until(&mut session, at(40), false);
+    let [again] = posts(&did)[..] else { panic!("{did:?}") };
+    assert_eq!(again.seq, hangs.seq);
+    for n in 2..=3 {
+        let _ = send(&mut session, at(41), n);
+    }
+    let did = drain(&mut session);
+    let [second] = posts(&did)[..] else { panic!("one of them, beside the one that hangs: {did:?}") };
+    session.posted(at(42), second, HttpOutcome::status(200));
+    let did = drain(&mut session);
+    assert_eq!((ends(&did), posts(&did).len()), (vec![(2, BY_HTTP)], 1), "the path is good: {did:?}");
+}
+
 /// A miner without HTTP, and its ping the wire's own.
 fn miner() -> Config {
     let mut config = only_websocket();
@@ -1605,7 +1645,7 @@ fn a_session_prints_readably() {
 #[test]
 #[cfg(target_pointer_width = "64")]
 fn u13_sizes_stay_what_they_are() {
-    assert!(size_of::<InlineSession<u32, 8>>() <= 12_224, "{}", size_of::<InlineSession<u32, 8>>());
+    assert!(size_of::<InlineSession<u32, 8>>() <= 12_232, "{}", size_of::<InlineSession<u32, 8>>());
     assert!(size_of::<Slot<u32>>() <= 152, "{}", size_of::<Slot<u32>>());
     assert!(size_of::<Seen>() <= 136, "{}", size_of::<Seen>());
     assert!(size_of::<Output<'_, u32>>() <= 80, "{}", size_of::<Output<'_, u32>>());
