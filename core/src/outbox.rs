@@ -416,7 +416,9 @@ pub struct Outbox<P, S: Slots<Slot<P>> + ?Sized = [Option<Slot<P>>]> {
     wake: Timer,
     /// When the first stuck message has had its patience.
     patience: Timer,
-    /// The last wait that ran out had seen no acknowledgement at all.
+    /// One has had it.
+    spent: bool,
+    /// The last wait that ran out had seen no acknowledgement at all, and there has been none since.
     silent: bool,
     /// No slot before these offsets can be sent or posted; lowered whenever one may have become ready.
     frame_from: usize,
@@ -451,6 +453,7 @@ impl<P, S: Slots<Slot<P>>> Outbox<P, S> {
             rtt: Rtt::new(config.ack_wait),
             wake: Timer::disarmed(),
             patience: Timer::disarmed(),
+            spent: false,
             silent: false,
             frame_from: 0,
             post_from: 0,
@@ -631,6 +634,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
     /// The peer has acknowledged the one at this turn, or one that was late: whose waits have begun, and what was sent before
     /// it, is not unanswered because nobody is there.
     fn pass(&mut self, turn: Option<Turn>) {
+        self.silent = false;
         for offset in 0..self.ring.len() {
             if let Some(slot) = self.ring.get_mut(offset)
                 && let before = slot.turn() < turn
@@ -741,6 +745,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         }
         self.rtt.link_down();
         self.patience.disarm();
+        (self.spent, self.silent) = (false, false);
         let limit = self.frame_limit();
         for offset in 0..self.ring.len() {
             self.change(offset, |slot| {
@@ -816,9 +821,6 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
 
     /// The process stood still: answers may lie unread, so nothing awaited is late before `until` (L5, T5).
     pub fn stalled(&mut self, until: Instant) {
-        if let Some(at) = self.patience.at() {
-            self.patience.arm(at.max(until));
-        }
         for offset in 0..self.ring.len() {
             if let Some(slot) = self.ring.get_mut(offset)
                 && let Answer::Awaited(Wait { due, clean, .. }) = &mut slot.answer
@@ -911,7 +913,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
     }
 
     /// Whether, of the waits that ran out last, one had seen nothing acknowledged, neither while it lasted nor of what was sent
-    /// after its message: a sign that the peer's program is not there (P3).
+    /// after its message, and nothing has been since: a sign that the peer's program is not there (P3).
     #[must_use]
     pub const fn is_silent(&self) -> bool {
         self.silent
@@ -949,11 +951,12 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
     /// (`http` is false), or the message is too large for it. Each is given a patience of two minutes, doubled for each
     /// connection that has ended while it was stuck, to 64 at most; what becomes of others changes nothing about it (F2).
     pub fn find_stuck(&mut self, now: Instant, http: bool) {
-        if self.late == 0 && !self.patience.is_armed() {
+        self.spent = false;
+        self.patience.disarm();
+        if self.late == 0 {
             return;
         }
         let limit = self.post_limit();
-        self.patience.disarm();
         for offset in 0..self.ring.len() {
             let Some(slot) = self.ring.get_mut(offset).filter(|slot| slot.open()) else { continue };
             let Answer::Late { patience } = &mut slot.answer else { continue };
@@ -962,16 +965,19 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
             } else if !patience.is_armed() {
                 patience.arm(now.after(PATIENCE.saturating_mul(1 << u32::from(slot.stuck.min(DOUBLINGS)))));
             }
-            if let Some(at) = patience.at() {
-                self.patience.arm_by(at);
+            match patience.at() {
+                Some(at) if at <= now => self.spent = true,
+                Some(at) => self.patience.arm_by(at),
+                None => {}
             }
         }
     }
 
     /// Whether a stuck message has had its patience: the connection is to be ended, and the message goes again on the next.
+    /// Until then nothing more is sent on it.
     #[must_use]
-    pub fn out_of_patience(&mut self, now: Instant) -> bool {
-        self.patience.fire(now)
+    pub const fn out_of_patience(&self) -> bool {
+        self.spent
     }
 
     /// Anything may have become ready: the path changed.

@@ -44,12 +44,13 @@ pub enum AckWait {
 }
 
 impl AckWait {
-    /// For a peer that acknowledges completion: first 45 s, then 3 s to 120 s (rule T7). The first is longer than the work
-    /// of any receiver we met (30 s) and shorter than the read deadline of the original Go client (60 s); the least
-    /// outlasts a receiver whose process pauses; the most is a long outage.
+    /// For a peer that acknowledges completion: first 45 s, then 35 s to 120 s (rule T7). The first is longer than the work
+    /// of any receiver we met (30 s) and shorter than the read deadline of the original Go client (60 s); so is the
+    /// least, for quick answers do not say that the next one is quick, and a receiver may not know a copy; the most is a long
+    /// outage.
     pub const ADAPTIVE: Self = Self::Adaptive {
         first: Duration::from_secs(45),
-        least: Duration::from_secs(3),
+        least: Duration::from_secs(35),
         most: Duration::from_secs(120),
     };
 

@@ -1669,13 +1669,11 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         if let Some(live) = &mut self.live {
             let dead = live.beat.tick(now, &mut self.rng);
             let stalled = live.stall.fire(now);
-            let stuck = self.outbox.out_of_patience(now);
-            let reason = match (dead, stalled, stuck) {
-                (Some(Dead::Transport), ..) => Some(Reason::Dead),
-                (_, true, _) => Some(Reason::Stalled),
-                (Some(Dead::Program), ..) => Some(Reason::Mute),
-                (None, false, true) => Some(Reason::Unanswered),
-                (None, false, false) => None,
+            let reason = match (dead, stalled) {
+                (Some(Dead::Transport), _) => Some(Reason::Dead),
+                (_, true) => Some(Reason::Stalled),
+                (Some(Dead::Program), _) => Some(Reason::Mute),
+                (None, false) => None,
             };
             if let Some(reason) = reason {
                 self.mute = reason == Reason::Mute;
@@ -1769,6 +1767,11 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             self.stats.hedges = self.stats.hedges.saturating_add(1);
         }
         self.outbox.find_stuck(now, self.route.has_http() && !self.route.http_failing());
+        // What is awaited would arrive twice: it is waited for, unless nobody answers.
+        if self.outbox.out_of_patience() && (!self.outbox.awaiting() || self.outbox.is_silent()) {
+            self.link.abort(now, Reason::Unanswered, &mut self.rng);
+            self.align();
+        }
         if self.failed() {
             self.outbox.abandon(now);
         }
@@ -1922,6 +1925,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         // What killed the program once must not do it again: the next message leaves when the last is answered or late, and
         // the program has shown that it lives.
         let holds = live.alternates && (live.beat.asking_program() || self.outbox.awaiting());
+        let holds = holds || self.outbox.out_of_patience();
         if (self.route.may_frame() || self.route.may_try())
             && !holds
             && let Some(seq) = self.outbox.take_frame(now, live.link)

@@ -6,8 +6,8 @@
 //! Rules: S13, H7, F6, P3, T2, T7, T8.
 
 use bowline::{
-    Accepted, Event, GONKA_ML_NODE, Head, HttpOutcome, Input, LinkId, MessageId, Origin, Outcome, Policy, PostId,
-    Reason, Reply, Seq,
+    Accepted, BETTENSOR_MINER, Config, Event, GONKA_ML_NODE, Head, HttpOutcome, Input, LinkId, MessageId, Origin,
+    Outcome, Path, Policy, PostId, Reason, Reply, RetryHint, RouteConfig, Seq,
 };
 use bowline_tests::sim::{Agenda, Driver, Effect, at, ms, s};
 use core::time::Duration;
@@ -21,13 +21,40 @@ struct Receiver {
     /// Bytes per second of the way there, in each connection; zero: as many as come.
     rate: u64,
     websocket: bool,
-    /// This payload is never acknowledged, and answered so by HTTP.
-    poison: Option<(u32, u16)>,
+    /// These payloads are never acknowledged, and answered so by HTTP; 0: not at all.
+    poison: (&'static [u32], u16),
+    /// How long it works on these.
+    slow: (&'static [u32], Duration),
+    sender: Config,
     /// Each acknowledgement of this many is lost; zero: none.
     loses: u32,
 }
 
-const GOOD: Receiver = Receiver { work: ms(200), rate: 0, websocket: true, poison: None, loses: 0 };
+const GOOD: Receiver = Receiver {
+    work: ms(200),
+    rate: 0,
+    websocket: true,
+    poison: (&[], 0),
+    slow: (&[], Duration::ZERO),
+    sender: GONKA_ML_NODE,
+    loses: 0,
+};
+
+/// What these send with, on the connection of an ML node: the waits and the path of their profile.
+const fn sends_as(profile: Config) -> Config {
+    Config {
+        link: GONKA_ML_NODE.link,
+        heartbeat: GONKA_ML_NODE.heartbeat,
+        route: RouteConfig { http: true, ..profile.route },
+        ..profile
+    }
+}
+
+const SENDERS: [(&str, Config); 3] = [
+    ("a Gonka ML node", GONKA_ML_NODE),
+    ("a plain peer", sends_as(Config::DEFAULT)),
+    ("a Bettensor miner", sends_as(BETTENSOR_MINER)),
+];
 
 #[derive(Clone, Copy, Debug)]
 enum Job {
@@ -68,7 +95,7 @@ impl World {
     fn new(receiver: Receiver) -> Self {
         let mut world = Self {
             receiver,
-            driver: Driver::new(GONKA_ML_NODE, 1, Origin::new(3, 1), at(Duration::ZERO)),
+            driver: Driver::new(receiver.sender, 1, Origin::new(3, 1), at(Duration::ZERO)),
             agenda: Agenda::new(),
             crossed: [Duration::ZERO; 2],
             queue: VecDeque::new(),
@@ -94,10 +121,15 @@ impl World {
     fn offers(receiver: Receiver, count: u32, size: u32) -> Self {
         let mut world = Self::new(receiver);
         world.size = size;
-        world.waiting.extend(1..=count);
-        world.offered = count;
-        world.send();
+        world.offer(count);
         world
+    }
+
+    /// And so many more.
+    fn offer(&mut self, count: u32) {
+        self.waiting.extend(self.offered + 1..=self.offered + count);
+        self.offered += count;
+        self.send();
     }
 
     fn now(&self) -> Duration {
@@ -151,6 +183,12 @@ impl World {
                     assert_eq!(before, None, "G1");
                 }
                 Effect::Event(_) | Effect::Keepalive(_) => {}
+                // A stuck message has had its patience (F2): the client comes again.
+                Effect::Close(link, _) => {
+                    let input = Input::LinkDown { link, reason: Reason::Ours, hint: RetryHint::NONE };
+                    self.agenda.put_in(WAY, Happening::Told(input));
+                    self.agenda.put_in(s(3), Happening::Told(Input::Accept));
+                }
                 other => panic!("nothing else is to be done: {other:?}"),
             }
         }
@@ -166,7 +204,8 @@ impl World {
             Happening::Worked(job) => {
                 self.busy = false;
                 let (Job::Frame(_, _, payload) | Job::Request(_, payload)) = job;
-                let poison = self.receiver.poison.filter(|(poison, _)| *poison == payload);
+                let (poison, status) = self.receiver.poison;
+                let poison = poison.contains(&payload).then_some(status);
                 if poison.is_none() {
                     *self.taken.entry(payload).or_default() += 1;
                 }
@@ -181,8 +220,9 @@ impl World {
                         }
                     }
                     Job::Frame(..) => {}
+                    Job::Request(..) if poison == Some(0) => {}
                     Job::Request(post, _) => {
-                        let outcome = HttpOutcome::status(poison.map_or(200, |(_, status)| status));
+                        let outcome = HttpOutcome::status(poison.unwrap_or(200));
                         self.agenda.put_in(WAY, Happening::Told(Input::Posted { post, outcome }));
                     }
                 }
@@ -192,7 +232,10 @@ impl World {
             && let Some(job) = self.queue.pop_front()
         {
             self.busy = true;
-            self.agenda.put_in(self.receiver.work, Happening::Worked(job));
+            let (Job::Frame(_, _, payload) | Job::Request(_, payload)) = job;
+            let (slow, work) = self.receiver.slow;
+            let work = if slow.contains(&payload) { work } else { self.receiver.work };
+            self.agenda.put_in(work, Happening::Worked(job));
         }
         self.send();
     }
@@ -216,7 +259,7 @@ impl World {
     /// All but the poison are delivered, and nothing twice unless its acknowledgement was lost. The largest delay.
     #[track_caller]
     fn all_delivered(&self, name: &str, bound: Duration) -> Duration {
-        let good = (1..=self.offered).filter(|n| self.receiver.poison.is_none_or(|(poison, _)| poison != *n));
+        let good = (1..=self.offered).filter(|n| !self.receiver.poison.0.contains(n));
         let mut largest = Duration::ZERO;
         for payload in good {
             let Some((Outcome::Delivered { .. }, took)) = self.ended.get(&payload) else {
@@ -270,6 +313,63 @@ fn t7_ten_of_thirty_seconds() {
     serial(s(30), 10, s(301));
 }
 
+/// What quick ones have taught says nothing about the next.
+#[test]
+fn t7_after_twenty_quick_ones_three_of_twelve_seconds_and_one_of_thirty() {
+    for (who, sender) in SENDERS {
+        for (slow, work) in [(&[21, 22, 23][..], s(12)), (&[21][..], s(30))] {
+            let mut world = World::offers(Receiver { sender, slow: (slow, work), ..GOOD }, 20, 1000);
+            world.run(s(30));
+            world.offer(3);
+            world.run(s(120));
+            world.all_delivered(&format!("{who}: 200 ms × 20, then {work:?} × {}", slow.len()), s(37));
+            assert!(world.posted.is_empty(), "{:?}", world.posted);
+        }
+    }
+}
+
+/// Two that are never answered are no sign of a mute peer.
+#[test]
+fn p3_two_poison_messages_and_a_serial_receiver() {
+    for (who, sender) in SENDERS {
+        for status in [500, 0] {
+            let receiver = Receiver { work: s(1), poison: (&[1, 2], status), sender, ..GOOD };
+            let mut world = World::offers(receiver, 3, 1000);
+            // Each time that a wait of theirs may run out, others are under way.
+            for second in 1..300 {
+                world.run(s(second));
+                if second % 3 == 0 {
+                    world.offer(1);
+                }
+            }
+            world.run(s(320));
+            world.all_delivered(&format!("{who}: two poison of {}, answered {status}", world.offered), s(8));
+            // Where they hang by HTTP, too, they are stuck, and end a connection (F2): what comes within the stay (P4) goes by HTTP.
+            let others = world.posted.keys().filter(|payload| ![1, 2].contains(*payload)).count();
+            assert!(others <= if status == 0 { 10 } else { 0 }, "{who}, {status}: {:?}", world.posted);
+            assert_eq!(world.driver.session().path(), Path::WebSocket);
+        }
+    }
+}
+
+/// By HTTP alone, while one of them hangs for the thinking time, again and again.
+#[test]
+fn b11_h7_by_http_alone_one_that_hangs_delays_no_other() {
+    for (who, sender) in SENDERS {
+        let receiver = Receiver { work: ms(20), websocket: false, poison: (&[1], 0), sender, ..GOOD };
+        let mut world = World::offers(receiver, 1, 1000);
+        for second in 1..600 {
+            world.run(s(second));
+            if second % 7 == 0 {
+                world.offer(1);
+            }
+        }
+        world.run(s(700));
+        world.all_delivered(&format!("{who}: {} by HTTP alone, the first hangs", world.offered), s(35));
+        assert!(world.posted[&1] > 3, "it is tried for as long as it lives");
+    }
+}
+
 #[test]
 fn t7_three_megabytes_at_200_kilobytes_a_second() {
     for websocket in [true, false] {
@@ -284,7 +384,7 @@ fn t7_three_megabytes_at_200_kilobytes_a_second() {
 #[test]
 fn s13_a_poison_message_and_a_serial_receiver() {
     for (websocket, bound) in [(true, s(15)), (false, s(20))] {
-        let receiver = Receiver { poison: Some((1, 500)), websocket, ..GOOD };
+        let receiver = Receiver { poison: (&[1], 500), websocket, ..GOOD };
         let mut world = World::offers(receiver, 64, 1000);
         world.run(s(300));
         let by = if websocket { "WebSocket" } else { "HTTP alone" };
@@ -297,7 +397,7 @@ fn s13_a_poison_message_and_a_serial_receiver() {
 fn t8_a_tenth_of_the_acknowledgements_lost_and_a_serial_receiver() {
     let mut world = World::offers(Receiver { loses: 10, ..GOOD }, 64, 1000);
     world.run(s(300));
-    world.all_delivered("a tenth of the acknowledgements lost, 64 of 200 ms", s(25));
+    world.all_delivered("a tenth of the acknowledgements lost, 64 of 200 ms", s(50));
     assert_eq!(world.unacked.len(), 6);
     assert!(world.unacked.iter().all(|lost| world.posted[lost] == 1), "each of these by HTTP, once");
     assert_eq!(world.posted.len(), 6, "and no other");
@@ -305,7 +405,7 @@ fn t8_a_tenth_of_the_acknowledgements_lost_and_a_serial_receiver() {
 
 #[test]
 fn s13_of_two_hundred_with_one_poison_199_are_delivered() {
-    let receiver = Receiver { work: ms(20), poison: Some((1, 500)), ..GOOD };
+    let receiver = Receiver { work: ms(20), poison: (&[1], 500), ..GOOD };
     let mut world = World::offers(receiver, 200, 1000);
     world.run(s(600));
     assert!(world.waiting.is_empty(), "send never waits for ever");
@@ -316,7 +416,7 @@ fn s13_of_two_hundred_with_one_poison_199_are_delivered() {
 #[test]
 fn h7_by_http_alone_one_that_is_refused_for_ever_delays_no_other() {
     for status in [500, 404] {
-        let receiver = Receiver { work: ms(20), websocket: false, poison: Some((1, status)), ..GOOD };
+        let receiver = Receiver { work: ms(20), websocket: false, poison: (&[1], status), ..GOOD };
         let mut world = World::offers(receiver, 20, 1000);
         world.run(s(60));
         world.all_delivered(&format!("20 by HTTP alone, the first answered {status}"), s(10));
