@@ -180,7 +180,9 @@ plant L13 "a listener that closes turns its own peer away" core/src/session.rs \
     's/if self\.finished\(\) \{ Accepted::Refused \}/if self.closing { Accepted::Refused }/' $unit l13
 plant L13 "who closes takes what is new" core/src/session.rs \
     '/^    fn on_close/,/^    \}/s/self\.inbox\.close\(\);//' $unit l13
-plant L13 "the word about a request is not waited for" core/src/inbox.rs 's/ \|\| self\.untold > 0//' $unit l13
+plant L13 "the word about a request is not waited for" core/src/inbox.rs 's/ \|\| \(self\.closed\(\) && self\.untold > 0\)//' $unit l13
+plant L13 "a result that was known before the close is told to nobody" core/src/inbox.rs \
+    '/^    pub fn tick/,/^    \}/s/saturating_add\(seen\.comes_again\(\)\)/saturating_add(0)/' $unit l13
 plant L13 "a request's answer leaves its acknowledgement owed" core/src/inbox.rs \
     's/self\.acks = self\.acks\.saturating_sub\(owed\);//' $unit l13
 plant L13 "a hub that goes down lets nobody back" $admission \
@@ -249,9 +251,14 @@ plant L10 "a library's pong is the program's word" core/src/session.rs \
 plant L10 "a dead program is dropped without a close" core/src/link.rs \
     's/\} else if reason == Reason::Mute \{/} else if false {/' $unit l10
 plant L10 "an idle connection is cut before data was seen" core/src/heartbeat.rs \
-    's/\(word == Word::Data && self\.expected\.is_none\(\)\)/true/' $unit l10
+    's/self\.expected\.unwrap_or\(self\.seen\)/self.expected.unwrap_or(true)/' $unit l10
+plant L10 "data that was seen is forgotten with its connection" core/src/session.rs \
+    's/self\.watch = live\.beat\.data_watch\(\);//' $unit l10
+plant L10 "an idle connection is cut as often as one that brings data" core/src/heartbeat.rs 's/1 << cuts/1/' $unit l10
+plant L1 "a peer that is at work is dead after an ordinary silence" core/src/heartbeat.rs \
+    's/self\.config\.dead\.max\(work\)/self.config.dead/' $unit l1_
 plant L10 "the application's word about data is not heard" core/src/heartbeat.rs \
-    's/self\.expected\.replace\(data\) == Some\(data\)/true/' $unit l10
+    's/self\.watch\.expected != Some\(data\)/false/' $unit l10
 plant L10 "the data deadline is not announced" core/src/heartbeat.rs 's/see\(Wake::Program, &self\.data\);//' \
     cargo test -q -p bowline-tests --test sim_scenarios l10
 plant L3 "a doubt asks the program alone" core/src/heartbeat.rs \
@@ -333,11 +340,24 @@ plant E2 "a peer writes into the terminal" $explanation 's/if c\.is_control\(\) 
 plant E2 "a text has any length" $explanation 's/let most = Excerpt::LONGEST - REST\.len\(\);/let most = line.len();/' $told e2_
 plant E2 "the beginning of a secret is left at the cut" $explanation \
     's/if let Some\(kept\) = text\.strip_suffix\(REST\)/if let Some(kept) = None::<\&str>/' $told e2_
+plant E3 "a message of a native client that is turned away is not told" core/src/session.rs \
+    '/outcome\.turned_away\(\) \&\& self\.native/,/self\.forgotten/s/self\.request_ended\(Some\(post\.seq\), outcome\);//' $unit e3_
+plant E3 "the text of a success hides that of the failure" adapters/transport/src/engine.rs \
+    '/fn posted/,/^    \}/s/        \} else \{/        } {/' $told e3_
+plant E3 "failures are told together" adapters/transport/src/engine.rs \
+    '/fn posted/,/^    \}/s/self\.drain\(\);//' $told e3_
+plant P5 "the word to try now is lost while a connection closes" core/src/link.rs \
+    's/_ if core::mem::take\(\&mut self\.urged\) =>/_ if false =>/' $unit p5_
 plant E3 "what was said is not told" adapters/transport/src/engine.rs \
     's/Event::Down \{ reason, \.\. \} => self\.websocket\.failed\(reason\)/Event::Down { .. } => None/' $told e3_
 plant E4 "whom nobody was told of is forgotten" adapters/transport/src/hub/tell_limit.rs \
     's/self\.untold = self\.untold\.saturating_add\(1\);//' $told e4_
 
+plant E4 "one address hides all others" adapters/transport/src/hub/tell_limit.rs \
+    's/share\.take\(now, ADDRESS, COST\)\.is_ok\(\)/{ let _ = share; true }/' cargo test -q -p bowline-transport --features hub --lib tell_limit
+plant E4 "one reason hides all others" adapters/transport/src/hub/tell_limit.rs \
+    's/\*\*reason == why/true/' cargo test -q -p bowline-transport --features hub --lib tell_limit
+plant U8 "the parts of a frame cost messages" core/src/hub/traffic.rs 's/if head == Head::Part \{/if false {/' $unit u8_
 # Only the peer's own word (H8), too large on one path alone (F4), time for bytes and for thinking (H10).
 client=adapters/transport/src/http/client.rs
 asked='cargo test -q -p bowline-transport --lib http::client'
@@ -345,8 +365,11 @@ plant H8 "a portal's 200 delivers" core/src/reason.rs \
     's/\(200\.\.=299, true\) => HttpClass::Delivered/(200..=299, _) => HttpClass::Delivered/' $unit reason
 plant H8 "a proxy's 422 rejects" core/src/reason.rs \
     's/\(400 \| 410 \| 413 \| 422, true\) => HttpClass::Rejected/(400 | 410 | 413 | 422, _) => HttpClass::Rejected/' $unit reason
-plant H8 "a page is taken for a program's answer" $client \
-    's/200\.\.=299 => said\.is_some\(\) \&\& !has\("error"\),/200..=299 => true,/' $asked
+plant H8 "a page is taken for a program's answer" $client 's/200\.\.=299 => self\.is_marked\(\),/200..=299 => true,/' $asked
+plant H8 "another program's JSON is taken for the original's answer" $client \
+    's/200\.\.=299 => self\.is_marked\(\),/200..=299 => self.json().is_some(),/' $asked
+plant H8 "a gateway's JSON is taken for the original's error" $client \
+    's/said\.len\(\) == 1 \&\& said\.contains_key\("error"\)/!said.is_empty()/' $asked
 plant H8 "an empty page is taken for the original's answer" $client \
     's/self\.whole \&\& self\.is_said_to_be_json\(\),/self.whole,/' $asked
 plant F4 "413 on the way is posted again and again" core/src/outbox.rs \

@@ -20,10 +20,13 @@
 //!
 //! Invariants: dead is declared only while a ping is unanswered or data is overdue; while nothing can be written no
 //! answer is overdue; after a stall of the process a ping is asked first (rule L5); one machine lives as long as one
-//! connection, so no timer runs across a reconnect.
+//! connection, so no timer runs across a reconnect. What is known of the peer's data ([`DataWatch`]) lives as long as the
+//! session.
 //! Field bugs: heartbeat counted although the socket was not writable (healthy links cut); heartbeat suppressed by other
 //! outbound traffic; own sends taken for life (the stale check that can never fire); interval running across reconnects;
-//! a library's pongs taken for life of a program whose sender had died; a slow upload cut because the ping waited behind it.
+//! a library's pongs taken for life of a program whose sender had died; a slow upload cut because the ping waited behind it;
+//! a connection left mute a second time, on which no data had come yet; a peer that answers no ping while it works cut at
+//! its work.
 //! Rules: L1, L2, L4, L5, L10, L11.
 
 use crate::rng::SplitMix64;
@@ -46,8 +49,8 @@ const UNSEEN: u64 = 10 << 20;
 pub struct HeartbeatConfig {
     /// Time between pings, ± 10 %, the first at a random point of it; zero: never. Default 20 s (L1).
     pub interval: Duration,
-    /// Silence after which the transport is dead, counted from the last thing heard; at least twice the interval. Default
-    /// 45 s (L1).
+    /// Silence after which the transport is dead, counted from the last thing heard; at least twice the interval. While an
+    /// acknowledgement of a plain peer is awaited it is at least twice the wait for one. Default 45 s (L1).
     pub dead: Duration,
     /// A data frame leaves at least this often, for peers whose read deadline pings do not extend; zero: never.
     /// Default never; Gonka 25 s against a deadline of 60 s (L4).
@@ -83,9 +86,48 @@ pub enum ProgramLife {
     Unwatched,
     /// The profile's ping is a message of the wire's own, and each asks for a word of the wire within this time.
     Answers(Duration),
-    /// The wire has no ping: a word of the wire comes at least this often, from the first data of the connection on, or as
-    /// the application says ([`Input::ExpectData`](crate::Input)).
+    /// The wire has no ping: a word of the wire comes at least this often, from the first data of the session on, or as the
+    /// application says ([`Input::ExpectData`](crate::Input)). After each cut on which no data followed the time doubles,
+    /// to four times this at most, unless the application expects data.
     Data(Duration),
+}
+
+/// How often the time for data doubles: four times the first. An idle node is not cut each minute, and one that went mute
+/// while it was idle is found within minutes.
+const DOUBLINGS: u8 = 2;
+
+/// What is known over all connections of a session about the data that the peer has ([`ProgramLife::Data`]).
+///
+/// ```
+/// use bowline::{DataWatch, Heartbeat, HeartbeatConfig, Instant, ProgramLife, SplitMix64, Word};
+/// use core::time::Duration;
+/// let config = HeartbeatConfig { program: ProgramLife::Data(Duration::from_secs(60)), ..HeartbeatConfig::DEFAULT };
+/// let mut rng = SplitMix64::new(1);
+/// let mut beat = Heartbeat::start(config, DataWatch::default(), Instant::ZERO, &mut rng);
+/// beat.spoke(Instant::ZERO, Word::Data);
+/// assert_ne!(beat.data_watch(), DataWatch::default(), "data was seen, and the next connection is watched too");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct DataWatch {
+    /// Data came on some connection.
+    seen: bool,
+    /// Whether data comes, if the application has said so.
+    expected: Option<bool>,
+    /// Cuts since data came last, at most [`DOUBLINGS`].
+    cuts: u8,
+}
+
+impl DataWatch {
+    /// Records what the application says about data from now on.
+    pub const fn expect(&mut self, data: bool) {
+        self.expected = Some(data);
+    }
+
+    /// How long the next word may take if `limit` is the profile's time; none: no word is overdue.
+    fn limit(self, limit: Duration) -> Option<Duration> {
+        let cuts = if self.expected.is_some() { 0 } else { self.cuts };
+        self.expected.unwrap_or(self.seen).then(|| Duration::from_micros(micros(limit).saturating_mul(1 << cuts)))
+    }
 }
 
 /// What was found dead.
@@ -166,15 +208,15 @@ impl Question {
 /// Asks, listens, and tells when the peer is dead; one per connection.
 ///
 /// ```
-/// use bowline::{Dead, Heartbeat, HeartbeatConfig, Instant, SplitMix64, Timers};
+/// use bowline::{DataWatch, Dead, Heartbeat, HeartbeatConfig, Instant, SplitMix64, Timers};
 /// use core::time::Duration;
 /// let mut rng = SplitMix64::new(1);
-/// let mut beat = Heartbeat::start(HeartbeatConfig::DEFAULT, Instant::ZERO, &mut rng);
+/// let mut beat = Heartbeat::start(HeartbeatConfig::DEFAULT, DataWatch::default(), Instant::ZERO, &mut rng);
 /// let (due, _) = beat.earliest().unwrap();
 /// assert!(due <= Instant::ZERO.after(Duration::from_secs(20)), "the first is desynchronised");
 /// assert_eq!(beat.tick(due, &mut rng), None, "alive");
 /// assert!(beat.ping_due());
-/// beat.ping_taken(due, 0);
+/// beat.ping_taken(due, 0, Duration::ZERO);
 /// let late = due.after(Duration::from_secs(60));
 /// assert_eq!(beat.tick(late, &mut rng), Some(Dead::Transport), "never answered");
 /// ```
@@ -187,8 +229,7 @@ pub struct Heartbeat {
     word: Question,
     /// The next word of the wire ([`ProgramLife::Data`]).
     data: Timer,
-    /// Whether data comes, if the application has said so.
-    expected: Option<bool>,
+    watch: DataWatch,
     keepalive: Timer,
     ping: Option<Ask>,
     /// A ping of the transport's own is due, or out, beside the wire's ([`ProgramLife::Answers`]).
@@ -207,16 +248,17 @@ enum Ask {
 }
 
 impl Heartbeat {
-    /// Begins with a connection; the first ping falls at a random point of the interval.
+    /// Begins with a connection; the first ping falls at a random point of the interval. `watch` is what earlier connections
+    /// have shown ([`data_watch`](Self::data_watch)).
     #[must_use]
-    pub fn start(config: HeartbeatConfig, now: Instant, rng: &mut SplitMix64) -> Self {
+    pub fn start(config: HeartbeatConfig, watch: DataWatch, now: Instant, rng: &mut SplitMix64) -> Self {
         let mut beat = Self {
             config,
             next: Timer::disarmed(),
             answer: Question::NONE,
             word: Question::NONE,
             data: Timer::disarmed(),
-            expected: None,
+            watch,
             keepalive: Timer::disarmed(),
             ping: None,
             probe_due: false,
@@ -229,7 +271,23 @@ impl Heartbeat {
             beat.next.arm(now.after(Duration::from_micros(first)));
         }
         beat.data_sent(now);
+        beat.await_data(now);
         beat
+    }
+
+    /// What this connection and those before it have shown of the peer's data: the next one starts with it.
+    #[must_use]
+    pub const fn data_watch(&self) -> DataWatch {
+        self.watch
+    }
+
+    /// The next word of the wire has its time from now on, if one is awaited.
+    fn await_data(&mut self, now: Instant) {
+        let ProgramLife::Data(limit) = self.config.program else { return };
+        match self.watch.limit(limit) {
+            Some(limit) => self.data.arm(now.after(limit)),
+            None => self.data.disarm(),
+        }
     }
 
     /// Fires what is due and returns what is dead.
@@ -246,7 +304,11 @@ impl Heartbeat {
             self.keepalive_due = true;
         }
         let transport = self.answer.due.fire(now);
-        let program = self.word.due.fire(now) | self.data.fire(now);
+        let mute = self.data.fire(now);
+        if mute {
+            self.watch.cuts = self.watch.cuts.saturating_add(1).min(DOUBLINGS);
+        }
+        let program = self.word.due.fire(now) || mute;
         if transport { Some(Dead::Transport) } else { program.then_some(Dead::Program) }
     }
 
@@ -260,23 +322,24 @@ impl Heartbeat {
     /// The peer's program said a word of the wire's own (L10).
     pub fn spoke(&mut self, now: Instant, word: Word) {
         self.word.answered();
-        if let ProgramLife::Data(limit) = self.config.program
-            && (self.data.is_armed() || (word == Word::Data && self.expected.is_none()))
-        {
-            self.data.arm(now.after(limit));
+        if word == Word::Data {
+            self.watch.seen = true;
+            self.watch.cuts = 0;
         }
+        self.await_data(now);
     }
 
     /// The application says whether data comes from now on ([`ProgramLife::Data`]); before it has, the first data of the
-    /// connection decides.
+    /// session decides.
     pub fn expect_data(&mut self, now: Instant, data: bool) {
-        if self.expected.replace(data) == Some(data) {
-            return;
-        }
-        if !data {
-            self.data.disarm();
-        } else if let ProgramLife::Data(limit) = self.config.program {
-            self.data.arm_by(now.after(limit));
+        if self.watch.expected != Some(data) {
+            let due = self.data.at();
+            self.watch.expect(data);
+            self.await_data(now);
+            // What is overdue soon stays so.
+            if let Some(due) = due.filter(|_| data) {
+                self.data.arm_by(due);
+            }
         }
     }
 
@@ -354,12 +417,13 @@ impl Heartbeat {
     }
 
     /// The adapter took the ping: its deadline starts now, and allows for the `ahead` bytes that were sent before and are
-    /// unanswered (L11).
-    pub fn ping_taken(&mut self, now: Instant, ahead: u64) {
+    /// unanswered (L11). The silence of an ordinary ping is no death before `work` has passed: so long the peer may be at
+    /// work on what was sent before, and answer no ping (L1).
+    pub fn ping_taken(&mut self, now: Instant, ahead: u64, work: Duration) {
         let travel = transfer_time(ahead.min(UNSEEN));
         let soonest = now.after(self.config.probe.saturating_add(travel));
         let until = match self.ping.take() {
-            Some(Ask::Beat) => soonest.max(self.last.after(self.config.dead)),
+            Some(Ask::Beat) => soonest.max(self.last.after(self.config.dead.max(work))),
             Some(Ask::Probe) => soonest,
             None => return,
         };
@@ -409,6 +473,7 @@ impl Timers for Heartbeat {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::vec::Vec;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -420,14 +485,17 @@ mod tests {
         let mut rng = SplitMix64::new(5);
         let config =
             HeartbeatConfig { keepalive: SECOND * u32::try_from(keepalive).unwrap(), ..HeartbeatConfig::DEFAULT };
-        (Heartbeat::start(config, Instant::ZERO, &mut rng), rng)
+        (Heartbeat::start(config, DataWatch::default(), Instant::ZERO, &mut rng), rng)
     }
 
     #[test]
     fn l1_first_beat_is_spread_over_the_interval() {
         let first = |seed| {
             let mut rng = SplitMix64::new(seed);
-            Heartbeat::start(HeartbeatConfig::DEFAULT, Instant::ZERO, &mut rng).earliest().unwrap().0
+            Heartbeat::start(HeartbeatConfig::DEFAULT, DataWatch::default(), Instant::ZERO, &mut rng)
+                .earliest()
+                .unwrap()
+                .0
         };
         let seconds: std::collections::BTreeSet<_> = (0..400).map(|s| first(s).as_micros() / 1_000_000).collect();
         assert!(seconds.len() >= 19, "{seconds:?}");
@@ -457,7 +525,7 @@ mod tests {
                 break;
             }
             if beat.ping_due() {
-                beat.ping_taken(at(second), 0);
+                beat.ping_taken(at(second), 0, Duration::ZERO);
             }
         }
         let dead = dead.expect("a mute peer is found");
@@ -470,7 +538,7 @@ mod tests {
         for second in 0..1000 {
             assert_eq!(beat.tick(at(second), &mut rng), None);
             if beat.ping_due() {
-                beat.ping_taken(at(second), 0);
+                beat.ping_taken(at(second), 0, Duration::ZERO);
             }
             beat.heard(at(second));
         }
@@ -478,7 +546,7 @@ mod tests {
         for second in 1000..1060 {
             died |= beat.tick(at(second), &mut rng) == Some(Dead::Transport);
             if beat.ping_due() {
-                beat.ping_taken(at(second), 0);
+                beat.ping_taken(at(second), 0, Duration::ZERO);
             }
             beat.data_sent(at(second));
         }
@@ -502,7 +570,7 @@ mod tests {
             let _ = beat.tick(at(second), &mut rng);
             beat.data_sent(at(second));
             if beat.ping_due() {
-                beat.ping_taken(at(second), 0);
+                beat.ping_taken(at(second), 0, Duration::ZERO);
                 beat.heard(at(second));
                 pings += 1;
             }
@@ -530,11 +598,11 @@ mod tests {
     fn l5_after_a_stall_the_question_is_asked_anew() {
         let (mut beat, mut rng) = beat(0);
         beat.probe(at(1), 0);
-        beat.ping_taken(at(1), 0);
+        beat.ping_taken(at(1), 0, Duration::ZERO);
         beat.stalled(at(1));
         assert_eq!(beat.tick(at(4000), &mut rng), None, "no verdict from that gap");
         assert!(beat.ping_due());
-        beat.ping_taken(at(4000), 0);
+        beat.ping_taken(at(4000), 0, Duration::ZERO);
         assert_eq!(beat.tick(at(4002), &mut rng), None);
         assert_eq!(beat.tick(at(4003), &mut rng), Some(Dead::Transport), "one probe of 3 s, then the verdict");
     }
@@ -543,7 +611,7 @@ mod tests {
     fn a_probe_shortens_the_wait_and_an_asked_question_is_not_repeated() {
         let (mut beat, mut rng) = beat(0);
         beat.probe(at(1), 0);
-        beat.ping_taken(at(1), 0);
+        beat.ping_taken(at(1), 0, Duration::ZERO);
         beat.probe(at(1), 0);
         assert!(!beat.ping_due());
         assert!(beat.asking());
@@ -552,7 +620,15 @@ mod tests {
 
     fn watched(program: ProgramLife) -> (Heartbeat, SplitMix64) {
         let mut rng = SplitMix64::new(5);
-        (Heartbeat::start(HeartbeatConfig { program, ..HeartbeatConfig::DEFAULT }, Instant::ZERO, &mut rng), rng)
+        (
+            Heartbeat::start(
+                HeartbeatConfig { program, ..HeartbeatConfig::DEFAULT },
+                DataWatch::default(),
+                Instant::ZERO,
+                &mut rng,
+            ),
+            rng,
+        )
     }
 
     /// The second at which it is found dead, if frames that are no words come all the time; `words` are said before.
@@ -560,7 +636,7 @@ mod tests {
         (0..until).find(|second| {
             let dead = beat.tick(at(*second), rng);
             if beat.ping_due() {
-                beat.ping_taken(at(*second), 0);
+                beat.ping_taken(at(*second), 0, Duration::ZERO);
             }
             beat.heard(at(*second));
             if *second <= words {
@@ -600,6 +676,46 @@ mod tests {
     }
 
     #[test]
+    fn l10_what_was_seen_belongs_to_the_session_and_each_idle_cut_doubles_the_time_for_data() {
+        let config = HeartbeatConfig { program: ProgramLife::Data(60 * SECOND), ..HeartbeatConfig::DEFAULT };
+        let mut rng = SplitMix64::new(5);
+        let mut watch = DataWatch::default();
+        let mut lives = |watch: &mut DataWatch, words: Option<u64>| {
+            let mut beat = Heartbeat::start(config, *watch, Instant::ZERO, &mut rng);
+            let dead = match words {
+                Some(words) => found(&mut beat, &mut rng, words, 3600),
+                None => (1..3600).find(|second| beat.tick(at(*second), &mut rng) == Some(Dead::Program)),
+            };
+            *watch = beat.data_watch();
+            dead
+        };
+        assert_eq!(lives(&mut watch, None), None, "nothing was ever seen");
+        for epoch in 0..3 {
+            assert_eq!(lives(&mut watch, Some(10)), Some(70), "epoch {epoch}: the first cut after data");
+            let idle: Vec<_> = (0..4).map(|_| lives(&mut watch, None)).collect();
+            assert_eq!(idle, [Some(120), Some(240), Some(240), Some(240)], "epoch {epoch}");
+        }
+        watch.expect(true);
+        assert_eq!(lives(&mut watch, None), Some(60), "data is expected: no cut makes that longer");
+        watch.expect(false);
+        assert_eq!(lives(&mut watch, Some(10)), None, "the application knows better");
+    }
+
+    #[test]
+    fn l1_a_peer_at_work_answers_no_ping_and_has_the_time_of_its_work() {
+        let (mut beat, mut rng) = beat(0);
+        beat.heard(at(10));
+        beat.ask();
+        beat.ping_taken(at(20), 0, 120 * SECOND);
+        assert_eq!(beat.tick(at(129), &mut rng), None, "longer than 45 s");
+        assert_eq!(beat.tick(at(130), &mut rng), Some(Dead::Transport), "from the last thing heard");
+        // A probe is asked where there is no time, and of a peer without work the silence is 45 s.
+        beat.probe(at(140), 0);
+        beat.ping_taken(at(140), 0, 120 * SECOND);
+        assert_eq!(beat.tick(at(143), &mut rng), Some(Dead::Transport));
+    }
+
+    #[test]
     fn l10_another_word_is_a_sign_of_life_too() {
         let (mut beat, mut rng) = watched(ProgramLife::Data(60 * SECOND));
         beat.spoke(at(0), Word::Data);
@@ -615,7 +731,7 @@ mod tests {
     fn l11_the_deadline_stands_still_while_nothing_can_be_written() {
         let (mut beat, mut rng) = beat(0);
         beat.probe(at(0), 0);
-        beat.ping_taken(at(0), 0);
+        beat.ping_taken(at(0), 0, Duration::ZERO);
         beat.writable(at(1), false);
         for second in 1..100 {
             assert_eq!(beat.tick(at(second), &mut rng), None, "it has not left");
@@ -636,13 +752,13 @@ mod tests {
     fn l11_a_ping_behind_many_bytes_has_the_time_that_they_need() {
         let (mut beat, mut rng) = beat(0);
         beat.probe(at(0), 0);
-        beat.ping_taken(at(0), 900_000);
+        beat.ping_taken(at(0), 900_000, Duration::ZERO);
         assert_eq!(beat.tick(at(17), &mut rng), None, "900 KB at 64 KB/s are 14.1 s");
         assert_eq!(beat.tick(at(18), &mut rng), Some(Dead::Transport));
         // What cannot be under way any more is no excuse.
         let (mut beat, mut rng) = self::beat(0);
         beat.probe(at(0), 0);
-        beat.ping_taken(at(0), u64::MAX);
+        beat.ping_taken(at(0), u64::MAX, Duration::ZERO);
         assert_eq!(beat.tick(at(170), &mut rng), Some(Dead::Transport));
     }
 }

@@ -190,11 +190,16 @@ pub struct Seen {
     waits: bool,
     /// Its sender began anew: what comes under its number from now on is another message.
     stray: bool,
-    /// Of a closed inbox: nobody waited for its result, or somebody was told to come again for it (L13).
+    /// Its sender asked for its result by a request, has not been told, and asks again (L13).
     untold: bool,
 }
 
 impl Seen {
+    /// Its sender was told to come again, or went without an answer; returns how many more are untold by that.
+    fn comes_again(&mut self) -> usize {
+        usize::from(!core::mem::replace(&mut self.untold, true))
+    }
+
     /// How many acknowledgements wait to be sent for it.
     fn owed(&self) -> usize {
         self.ids.iter().flatten().filter(|known| known.ack_due).count()
@@ -337,20 +342,20 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
                     self.note(at, known);
                 }
                 self.told(at);
-                let closed = self.closed();
                 let Some(seen) = self.seen_mut(at) else { return Arrival::Duplicate };
                 match seen.stage {
                     Stage::Done { rejected, .. } => Arrival::Answer(result(rejected, on_reject)),
                     // One request waits at a time; a second copy of the same message is told to come again.
                     Stage::Held if seen.waiter.is_some() => {
-                        if closed && !core::mem::replace(&mut seen.untold, true) {
-                            self.untold = self.untold.saturating_add(1);
-                        }
+                        let untold = seen.comes_again();
+                        self.untold = self.untold.saturating_add(untold);
                         Arrival::Answer(Answer::Busy { after: SOON })
                     }
                     Stage::Held | Stage::Released => {
                         let at = waiter.until.at();
                         seen.waiter = Some(waiter);
+                        let untold = usize::from(core::mem::take(&mut seen.untold));
+                        self.untold = self.untold.saturating_sub(untold);
                         if let Some(at) = at {
                             self.wake.arm_by(at);
                         }
@@ -365,7 +370,6 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
     pub fn complete(&mut self, now: Instant, delivery: DeliveryId, verdict: Verdict) -> bool {
         let forget = now.after(self.config.horizon);
         let on_reject = self.config.on_reject;
-        let closed = self.closed();
         let held = |seen: &&mut Seen| seen.delivery == delivery && seen.stage == Stage::Held;
         let Some(seen) = self.slots.as_mut().iter_mut().flatten().find(held) else { return false };
         let was_untold = seen.untold;
@@ -399,11 +403,10 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
         if let Some(waiter) = seen.waiter.as_mut().filter(|waiter| waiter.answer.is_none()) {
             waiter.answer = Some(answer);
             self.answers = self.answers.saturating_add(1);
-        } else {
-            seen.untold |= closed && !seen.ids.iter().flatten().any(|known| known.framed);
         }
-        // What is given back has no result.
-        seen.untold &= matches!(seen.stage, Stage::Done { .. });
+        // What is given back has no result, and what came by a frame is acknowledged.
+        let framed = seen.ids.iter().flatten().any(|known| known.framed);
+        seen.untold &= matches!(seen.stage, Stage::Done { .. }) && !framed;
         self.untold = self.untold.saturating_sub(usize::from(was_untold)).saturating_add(usize::from(seen.untold));
         self.held = self.held.saturating_sub(1);
         true
@@ -416,15 +419,19 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
         if seen.waiter.take().is_some_and(|waiter| waiter.answer.is_some()) {
             self.answers = self.answers.saturating_sub(1);
         }
+        if seen.stage != Stage::Released {
+            self.untold = self.untold.saturating_add(seen.comes_again());
+        }
         true
     }
 
     /// The session ends: whoever waits is told to come again.
     pub fn release_waiters(&mut self) {
-        for waiter in self.slots.as_mut().iter_mut().flatten().filter_map(|seen| seen.waiter.as_mut()) {
-            if waiter.answer.is_none() {
+        for seen in self.slots.as_mut().iter_mut().flatten() {
+            if let Some(waiter) = seen.waiter.as_mut().filter(|waiter| waiter.answer.is_none()) {
                 waiter.answer = Some(Answer::Busy { after: SOON });
                 self.answers = self.answers.saturating_add(1);
+                self.untold = self.untold.saturating_add(seen.comes_again());
             }
         }
         self.wake.disarm();
@@ -504,14 +511,15 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
     /// A sender is told a result by the answer to its request; once the inbox is closed that is all that is owed to it.
     fn told(&mut self, at: usize) {
         let closed = self.closed();
-        let Some(seen) = self.seen_mut(at).filter(|seen| closed && matches!(seen.stage, Stage::Done { .. })) else {
-            return;
-        };
-        let owed = seen.owed();
-        for known in seen.ids.iter_mut().flatten() {
-            known.ack_due = false;
-        }
+        let Some(seen) = self.seen_mut(at).filter(|seen| matches!(seen.stage, Stage::Done { .. })) else { return };
         let untold = usize::from(core::mem::take(&mut seen.untold));
+        let mut owed = 0;
+        if closed {
+            owed = seen.owed();
+            for known in seen.ids.iter_mut().flatten() {
+                known.ack_due = false;
+            }
+        }
         self.acks = self.acks.saturating_sub(owed);
         self.untold = self.untold.saturating_sub(untold);
     }
@@ -521,13 +529,12 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
         if !self.wake.fire(now) {
             return;
         }
-        for waiter in self.slots.as_mut().iter_mut().flatten().filter_map(|seen| seen.waiter.as_mut()) {
-            if waiter.answer.is_some() {
-                continue;
-            }
+        for seen in self.slots.as_mut().iter_mut().flatten() {
+            let Some(waiter) = seen.waiter.as_mut().filter(|waiter| waiter.answer.is_none()) else { continue };
             if waiter.until.fire(now) {
                 waiter.answer = Some(Answer::Busy { after: SOON });
                 self.answers = self.answers.saturating_add(1);
+                self.untold = self.untold.saturating_add(seen.comes_again());
             } else if let Some(at) = waiter.until.at() {
                 self.wake.arm_by(at);
             }
@@ -578,11 +585,11 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
         self.held
     }
 
-    /// Whether a sender has still to hear of a result: an answer or an acknowledgement waits to be sent, or a result that
-    /// was known after [`close`](Self::close) waits to be asked for.
+    /// Whether a sender has still to hear of a result: an answer or an acknowledgement waits to be sent, or, after
+    /// [`close`](Self::close), a result waits to be asked for by a sender that was told to come again, before or after.
     #[must_use]
     pub const fn owes(&self) -> bool {
-        self.acks > 0 || self.answers > 0 || self.untold > 0
+        self.acks > 0 || self.answers > 0 || (self.closed() && self.untold > 0)
     }
 
     /// How often a message was forgotten before its time: the memory is too small for the horizon (S12).
@@ -713,7 +720,9 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
         let seen = Seen { ids, key, delivery, stage, waiter, report, waits, stray, untold };
         if let Some(slot) = self.slots.as_mut().get_mut(at) {
             let forgotten = slot.replace(seen);
-            self.acks = self.acks.saturating_sub(forgotten.map_or(0, |seen| seen.owed()));
+            let (owed, untold) = forgotten.map_or((0, 0), |seen| (seen.owed(), usize::from(seen.untold)));
+            self.acks = self.acks.saturating_sub(owed);
+            self.untold = self.untold.saturating_sub(untold);
         }
         self.held = self.held.saturating_add(1);
         Arrival::Deliver { delivery, maybe_dup: now < self.doubt }

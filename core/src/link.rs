@@ -260,6 +260,8 @@ pub struct Link {
     ended: Option<(LinkId, Reason)>,
     outage: Timer,
     suspended: bool,
+    /// The next attempt follows the end of this connection at once: the application said so while it closes (P5).
+    urged: bool,
     /// Since when the path is blocked, how many refusals that were, and when it is given up.
     blocked: Option<Instant>,
     refusals: u32,
@@ -285,6 +287,7 @@ impl Link {
             ended: None,
             outage: Timer::disarmed(),
             suspended: false,
+            urged: false,
             blocked: None,
             refusals: 0,
             give_up: Timer::disarmed(),
@@ -465,8 +468,11 @@ impl Link {
     /// Try now: what was learned is void, and waiting ends, also after a failure (P5).
     pub fn retry_now(&mut self, now: Instant) {
         self.forget_failures(now);
-        if matches!(self.phase, Phase::Waiting { .. } | Phase::Failed) {
-            self.connect(now);
+        match self.phase {
+            Phase::Waiting { .. } | Phase::Failed => self.connect(now),
+            // The next attempt waits for this connection's end, and for nothing else.
+            Phase::Closing { .. } => self.urged = self.config.role == Role::Dialer,
+            Phase::Idle | Phase::Connecting { .. } | Phase::Handshaking { .. } | Phase::Up { .. } | Phase::Closed => {}
         }
     }
 
@@ -725,6 +731,7 @@ impl Link {
             return self.fail();
         }
         let delay = match class {
+            _ if core::mem::take(&mut self.urged) => Duration::ZERO,
             RetryClass::Terminal | RetryClass::Replaced => return self.fail(),
             RetryClass::Wait | RetryClass::PerMessage => self.backoff.wait(hint, rng),
             RetryClass::Retry | RetryClass::Spread | RetryClass::Slow | RetryClass::Refused => {

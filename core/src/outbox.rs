@@ -780,6 +780,19 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         self.ring.iter().filter(waits).map(|slot| u64::from(slot.size)).fold(0, u64::saturating_add)
     }
 
+    /// How long the peer may be at work and hear nothing meanwhile, if it reads a message, works and acknowledges, one after
+    /// the other: twice the present wait, at most the longest. A wait that was passed has doubled by that (`late`). Zero for
+    /// one that answers at arrival.
+    #[must_use]
+    pub fn work(&self, late: bool) -> Duration {
+        let wait = match self.config.proof {
+            Proof::Acknowledgement => self.rtt.wait(),
+            Proof::Pong => Duration::ZERO,
+        };
+        let twice = if late { wait } else { wait.saturating_add(wait) };
+        twice.min(self.config.ack_wait.longest())
+    }
+
     /// What proves that a message arrived.
     #[must_use]
     pub const fn proof(&self) -> Proof {

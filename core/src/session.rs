@@ -30,7 +30,7 @@
 //! Rules: S7, S8, F0–F7, L3, L5, L10–L13, R7, T4, T5, B8; those of numbered peers in `native.rs`.
 
 use crate::config::Checked;
-use crate::heartbeat::{Dead, Heartbeat, HeartbeatConfig, ProgramLife, Word};
+use crate::heartbeat::{DataWatch, Dead, Heartbeat, HeartbeatConfig, ProgramLife, Word};
 use crate::ids::{ContentKey, DeliveryId, LinkId, MessageId, Origin, PostId, RequestId, Seq};
 use crate::inbox::{Answer, Arrival, Inbox, Seen, Verdict};
 use crate::link::{Accepted, Ending, Link, LinkState};
@@ -276,7 +276,7 @@ pub enum Input<P> {
         yes: bool,
     },
     /// The application knows whether the peer has data to send from now on, on this connection and later ones; until it
-    /// says so, the first data of each connection decides ([`ProgramLife::Data`]).
+    /// says so, the first data of the session decides ([`ProgramLife::Data`]).
     ExpectData {
         /// Whether it has.
         yes: bool,
@@ -695,8 +695,8 @@ impl Live {
     /// A ping leaves, and its answer will prove what was sent before. Where it is a proof, a second one never follows an
     /// unanswered first: a peer may answer the last of several alone (RFC 6455, 5.5.3), and nobody could tell which that
     /// was. The answer that is still due serves the second's question too.
-    fn ping<P, S: Slots<Slot<P>>>(&mut self, now: Instant, outbox: &mut Outbox<P, S>) -> Option<Next> {
-        self.beat.ping_taken(now, outbox.unanswered());
+    fn ping<P, S: Slots<Slot<P>>>(&mut self, now: Instant, work: Duration, outbox: &mut Outbox<P, S>) -> Option<Next> {
+        self.beat.ping_taken(now, outbox.unanswered(), work);
         if self.asked && outbox.proof() == Proof::Pong {
             return None;
         }
@@ -814,8 +814,8 @@ pub struct Session<P, O: Slots<Slot<P>>, I: Slots<Seen>> {
     now: Instant,
     link: Link,
     live: Option<Live>,
-    /// Whether the peer has data to send, if the application has said so.
-    expects: Option<bool>,
+    /// What is known of the peer's data while there is no connection; one that is live has its own.
+    watch: DataWatch,
     /// The peer's program died on the last connection (L12).
     mute: bool,
     /// A connection that takes no frames although it is still greeting.
@@ -873,7 +873,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             now,
             link: Link::new(settings.link),
             live: None,
-            expects: None,
+            watch: DataWatch::default(),
             mute: false,
             full: None,
             route: Route::new(settings.route),
@@ -1319,6 +1319,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             let outcome = HttpOutcome::Unreached(outcome.reason());
             let taken = self.outbox_posted(post, outcome);
             if taken {
+                self.request_ended(Some(post.seq), outcome);
                 self.forgotten();
                 self.route.posted(self.now, RequestKind::Message, outcome, &mut self.rng);
             }
@@ -1404,7 +1405,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     }
 
     fn on_expect_data(&mut self, yes: bool) {
-        self.expects = Some(yes);
+        self.watch.expect(yes);
         if let Some(live) = &mut self.live {
             live.beat.expect_data(self.now, yes);
         }
@@ -1684,8 +1685,10 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             && let Some(live) = &mut self.live
         {
             live.suspect = true;
-            // A plain peer that reads in order may be at work on another one, and answers a ping after that.
-            if self.native.is_none() && self.outbox.awaiting() {
+            // A plain peer that reads in order may be at work on another one, or on this one for longer than its silence is
+            // no death, and answers a ping after that.
+            let longer = self.outbox.work(true) > self.heartbeat.dead;
+            if self.native.is_none() && (self.outbox.awaiting() || longer) {
                 live.beat.doubt(now, self.outbox.unanswered());
             } else {
                 live.beat.probe(now, self.outbox.unanswered());
@@ -1713,6 +1716,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         {
             let reason = self.link.ended().filter(|(ended, _)| *ended == live.link).map(|(_, reason)| reason);
             let silence = now.since(live.heard);
+            self.watch = live.beat.data_watch();
             self.live = None;
             self.learn(reason, silence);
             self.outbox.on_link_down(reason);
@@ -1722,10 +1726,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         if let Some(link) = current
             && self.live.is_none()
         {
-            let mut beat = Heartbeat::start(self.heartbeat, now, &mut self.rng);
-            if let Some(yes) = self.expects {
-                beat.expect_data(now, yes);
-            }
+            let mut beat = Heartbeat::start(self.heartbeat, self.watch, now, &mut self.rng);
             self.outbox.on_link_up(now);
             if self.route.link_up(now) {
                 beat.probe(now, 0);
@@ -1912,13 +1913,17 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         if let Some(next) = self.next_native() {
             return Some((link, next));
         }
+        // A native peer reads on while its application works.
+        let works = self.native.is_none();
         let live = self.live.as_mut()?;
         if live.beat.probe_due() {
             live.beat.probe_taken(now, self.outbox.unanswered());
             return Some((link, Next::Probe));
         }
+        let works = works && (live.suspect || self.outbox.awaiting());
+        let work = if works { self.outbox.work(live.suspect) } else { Duration::ZERO };
         if live.beat.ping_due()
-            && let Some(ping) = live.ping(now, &mut self.outbox)
+            && let Some(ping) = live.ping(now, work, &mut self.outbox)
         {
             return Some((link, self.next_beat().unwrap_or(ping)));
         }
@@ -1939,7 +1944,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         // One ping asks about all that was sent before it.
         if live.unasked && !live.asked {
             live.beat.ask();
-            return live.ping(now, &mut self.outbox).map(|ping| (live.link, ping));
+            return live.ping(now, work, &mut self.outbox).map(|ping| (live.link, ping));
         }
         if live.beat.keepalive_due() {
             live.beat.data_sent(now);

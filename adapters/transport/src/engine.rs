@@ -406,12 +406,15 @@ impl<W: Wire> Engine<W> {
         };
         if matches!(outcome.class(), HttpClass::Delivered | HttpClass::Rejected) {
             self.http.failing_since = None;
+        } else {
+            self.http.said = Some(self.shown(Explanation { reason: outcome.reason(), text: posted.text() }));
         }
-        self.http.said = Some(self.shown(Explanation { reason: outcome.reason(), text: posted.text() }));
         match call {
             Call::Message(post) => self.session.posted(self.clock.now(), post, outcome),
             Call::Talk(talk) => self.session.talked(self.clock.now(), talk, outcome),
         }
+        // Each failure is told before the next, with its own text.
+        self.drain();
     }
 
     /// The same explanation without secrets.

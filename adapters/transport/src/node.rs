@@ -740,6 +740,8 @@ impl<W: Wire> Drop for Gone<'_, W> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Excerpt;
+    use crate::http::HttpAnswer;
 
     #[test]
     fn e3_what_was_said_comes_with_the_event_and_stays_in_the_status() {
@@ -776,5 +778,39 @@ mod tests {
         node.close(Duration::ZERO);
         node.turn(&mut actions);
         assert_eq!(receipt.wait().reason, Some(Reason::NoSuchName));
+    }
+
+    #[test]
+    fn e3_each_failed_request_is_told_with_its_own_text_and_no_success_takes_that_away() {
+        let setup = Setup::ml_node("127.0.0.1:0").unwrap().fallback("http://127.0.0.1:1").unwrap();
+        let setup = setup.configure(|config| {
+            config.route.grace = Duration::ZERO;
+            config.route.posts = 4;
+        });
+        let node = Node::new(&setup, || ()).unwrap();
+        for n in 0..4 {
+            node.try_send(&Kind::Generated, format!(r#"{{"node_id":{n}}}"#), Policy::DEFAULT).unwrap();
+        }
+        let mut actions = Vec::new();
+        while actions.len() < 4 {
+            node.turn(&mut actions);
+        }
+        let mut calls = actions.drain(..).map(|action| {
+            let Action::Post { call, .. } = action else { panic!("it posts") };
+            call
+        });
+        let answer = |status, body: &str| Posted::Answered(HttpAnswer::new(status, body.to_owned()));
+        // All within one turn: two with the same status, and a success between and behind.
+        for (status, body) in [(403, "the first"), (200, ""), (403, "the second"), (200, "")] {
+            node.posted(calls.next().unwrap(), &answer(status, body));
+        }
+        node.turn(&mut Vec::new());
+        let told: Vec<_> = core::iter::from_fn(|| node.events().try_recv().ok())
+            .filter(|told| matches!(told.event, Event::RequestFailed { .. }))
+            .map(|told| told.explanation().unwrap())
+            .collect();
+        let texts: Vec<_> = told.iter().filter_map(|why| why.text.as_ref()).map(Excerpt::as_str).collect();
+        assert_eq!(texts, ["the first", "the second"]);
+        assert_eq!((told.len(), node.status().http.last.as_ref()), (2, told.last()));
     }
 }

@@ -632,6 +632,25 @@ fn u8_who_sends_too_much_is_told_and_then_closed() {
 }
 
 #[test]
+fn u8_the_parts_of_a_frame_cost_no_message_and_are_life() {
+    let mut rig = Rig::new(|config| config.per_identity.messages = Rate { per_second: 1, burst: 10 });
+    let (conn, _) = rig.join(1);
+    for _ in 0..1024 {
+        assert_eq!(rig.hub.received(rig.now, 0, conn, Head::Part, 0, None), Heard::Noted);
+    }
+    for n in 0..10 {
+        assert!(matches!(rig.predict(conn, n), Heard::Arrival(..)), "{n}");
+    }
+    // Nor do they hide that too much was said.
+    for n in 10..26 {
+        assert_eq!(rig.predict(conn, n), Heard::Limited);
+        let _ = rig.hub.received(rig.now, 0, conn, Head::Part, 0, None);
+    }
+    assert!(rig.drain().contains(&Said::Close(conn, CloseReason::Flood, Duration::ZERO)));
+    assert_eq!((rig.hub.stats().delivered, rig.hub.stats().limited), (10, 16));
+}
+
+#[test]
 fn u8_a_word_counts_once_and_in_its_time() {
     let mut rig = Rig::new(|_| {});
     let wall = 1_800_000_000_000_000;

@@ -227,6 +227,12 @@ impl<P, M: Memory<P>> Hub<P, M> {
             self.activity.enter(span);
         }
         let Some(peer) = self.peers.get_mut(peer_key) else { return Heard::Stale };
+        // What is not whole yet is life, and no message: its bytes are charged when it is.
+        if head == Head::Part {
+            let _ = peer.session.received(now, link, head);
+            self.touched(peer_key);
+            return Heard::Noted;
+        }
         let mut allowed = peer.messages.take(now, config.per_identity.messages, 1).is_ok()
             && peer.bytes.take(now, config.per_identity.bytes, bytes).is_ok();
         if allowed && let Some(address) = self.addresses.get_mut(address) {

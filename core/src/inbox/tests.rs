@@ -56,6 +56,7 @@ fn check(inbox: &Box3) {
     assert_eq!(inbox.acks, seen().flat_map(|seen| seen.ids.iter().flatten()).filter(|known| known.ack_due).count());
     assert_eq!(inbox.answers, waiters().filter(|waiter| waiter.answer.is_some()).count(), "answers");
     assert_eq!(inbox.reports, seen().filter(|seen| seen.report).count(), "reports");
+    assert_eq!(inbox.untold, seen().filter(|seen| seen.untold).count(), "untold");
     for waiter in waiters().filter(|waiter| waiter.answer.is_none()) {
         let until = waiter.until.at().expect("whoever waits has a limit");
         assert!(inbox.wake.at().is_some_and(|wake| wake <= until), "a limit without a wake-up");
@@ -187,6 +188,62 @@ fn s8_retry_tells_a_waiting_request_when_to_come_again() {
         assert_eq!(answers(&mut inbox), [(2, Answer::Done)]);
         check(&inbox);
     }
+}
+
+#[test]
+fn l13_a_result_that_was_known_just_before_the_close_is_told_when_it_is_asked_for() {
+    for closed_first in [false, true] {
+        let mut inbox = inbox(InboxConfig::DEFAULT);
+        let delivery = delivered(inbox.on_request(at(0), RequestId(1), None, key(1)));
+        inbox.tick(at(4));
+        assert_eq!(answers(&mut inbox), [(1, SOON_BUSY)]);
+        if closed_first {
+            inbox.close();
+        }
+        assert!(inbox.complete(at(4), delivery, Verdict::Done));
+        assert_eq!(inbox.owes(), closed_first, "an open inbox waits for nobody");
+        inbox.close();
+        check(&inbox);
+        assert!(inbox.owes());
+        assert_eq!(inbox.on_request(at(5), RequestId(2), None, key(1)), Arrival::Answer(Answer::Done));
+        assert!(!inbox.owes());
+        check(&inbox);
+    }
+}
+
+#[test]
+fn l13_nobody_is_waited_for_who_was_told_or_has_an_acknowledgement_due() {
+    // It was told to come again, came, waits, and is answered.
+    let mut inbox = inbox(InboxConfig::DEFAULT);
+    let delivery = delivered(inbox.on_request(at(0), RequestId(1), id(1), key(1)));
+    inbox.tick(at(4));
+    assert_eq!(answers(&mut inbox), [(1, SOON_BUSY)]);
+    assert_eq!(inbox.on_request(at(5), RequestId(2), id(1), key(1)), Arrival::Duplicate);
+    assert!(inbox.complete(at(6), delivery, Verdict::Done));
+    inbox.close();
+    assert_eq!(answers(&mut inbox), [(2, Answer::Done)]);
+    assert!(!inbox.owes());
+    check(&inbox);
+    // It asked by a request, then came by a frame, and its acknowledgement is taken.
+    let mut inbox = self::inbox(InboxConfig::DEFAULT);
+    let delivery = delivered(inbox.on_request(at(0), RequestId(1), id(1), key(1)));
+    inbox.tick(at(4));
+    assert_eq!(answers(&mut inbox), [(1, SOON_BUSY)]);
+    assert_eq!(inbox.on_frame(at(5), id(1), key(1)), Arrival::Duplicate);
+    assert!(inbox.complete(at(6), delivery, Verdict::Done));
+    inbox.close();
+    assert!(inbox.owes());
+    assert_eq!(acks(&mut inbox), [1]);
+    assert!(!inbox.owes());
+    check(&inbox);
+    // What was given back has no result.
+    let mut inbox = self::inbox(InboxConfig::DEFAULT);
+    let delivery = delivered(inbox.on_request(at(0), RequestId(1), id(1), key(1)));
+    assert!(inbox.request_gone(RequestId(1)));
+    assert!(inbox.complete(at(1), delivery, Verdict::Retry { after: SECOND }));
+    inbox.close();
+    assert!(!inbox.owes());
+    check(&inbox);
 }
 
 #[test]

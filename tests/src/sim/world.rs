@@ -18,8 +18,8 @@ use crate::sim::plan::{Change, Plan};
 use bowline::{
     Accepted, Answer, Arrival, BETTENSOR_MINER, Config, ContentKey, DeliveryId, Ending, Event, GONKA_API_NODE,
     GONKA_ML_NODE, Head, HttpOutcome, HttpTimeouts, Input, Instant, LinkId, MessageId, OnReject, Origin, Outcome,
-    Policy, PostId, ProgramLife, Ready, Reason, Refusal, Reply, RequestId, RetryHint, Role, Seq, SplitMix64, State,
-    Verdict,
+    Policy, PostId, ProgramLife, Proof, Ready, Reason, Refusal, Reply, RequestId, RetryHint, Role, Seq, SplitMix64,
+    State, Verdict,
 };
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -1157,7 +1157,10 @@ impl World {
             if let Some(wire) = who.current.and_then(|link| who.sockets.get(&link)).map(|wire| &self.wires[*wire]) {
                 let up = matches!(session.state(), State::Up | State::Suspect);
                 let quiet = now.since(wire.heard[party].max(who.woke));
-                let found = who.config.heartbeat.dead + s(8);
+                // A plain peer may be at work for as long as an acknowledgement takes at most.
+                let plain = who.config.native.is_none() && outbox.proof == Proof::Acknowledgement;
+                let work = if plain { outbox.ack_wait.longest() } else { Duration::ZERO };
+                let found = who.config.heartbeat.dead.max(work) + s(8);
                 assert!(!up || who.asleep.is_some() || quiet <= found, "G5: silent for {quiet:?} and not found");
             }
         }

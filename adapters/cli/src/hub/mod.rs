@@ -35,8 +35,9 @@ What goes out (each event is one line; they are broken here to be read):
   {\"event\":\"disconnected\",\"hotkey\":\"5…\",\"reason\":\"closed with 1001\",
    \"by\":\"peer\",\"said\":\"…\"}
   {\"event\":\"turned_away\",\"address\":\"192.0.2.7\",\"hotkey\":\"5…\" or null,
-   \"reason\":\"nobody known\",\"said\":\"…\",\"untold\":0}      sixteen at once, then
-      one a second; untold: how many more there were since the last
+   \"reason\":\"nobody known\",\"said\":\"…\",\"untold\":0}      sixteen at once of
+      one reason, then one a second, four from one address, then one in 16 s;
+      untold: how many more there were since the last
   {\"event\":\"lost\",\"hotkey\":\"5…\",\"count\":3}      broadcasts, to a slow reader
   {\"event\":\"war\",\"hotkey\":\"5…\"}                 two places fight for one key
   {\"event\":\"ended\",\"hotkey\":\"5…\",\"why\":\"…\"}     a session is forgotten

@@ -161,19 +161,20 @@ impl HttpAnswer {
         self.json().is_some_and(|json| json.get(MARK).is_some())
     }
 
-    /// Whether it is what the interface of a program answers, for peers that neither sign nor mark their answers. 2xx: the
-    /// body is empty, or JSON without a member `error`. Any other status but a redirect: a JSON object with a member `error`
-    /// or `message`. And the content type says nothing else. A page for people is none of this, and that is what portals,
-    /// proxies and wrong addresses answer with; a proxy in front of the peer passes on what the peer said.
+    /// Whether it is what Gonka's original answers, which neither signs nor marks its answers, or what a Bowline in its
+    /// place does. 2xx: the body is empty, or bears the mark of a Bowline ([`is_marked`](Self::is_marked)). Any other status
+    /// but a redirect: a JSON object whose only member is `error`. And the content type says nothing else. A page for people
+    /// is none of this, and neither is another program's JSON: portals, gateways and wrong addresses answer so. A proxy in
+    /// front of the peer passes on what the peer said.
     #[must_use]
     pub fn is_api_answer(&self) -> bool {
-        let said = self.json();
-        let has = |member| said.as_ref().is_some_and(|said| said.get(member).is_some());
         match self.status {
             200..=299 if self.body.is_empty() => self.whole && self.is_said_to_be_json(),
-            200..=299 => said.is_some() && !has("error"),
+            200..=299 => self.is_marked(),
             300..=399 => false,
-            _ => has("error") || has("message"),
+            _ => self
+                .json()
+                .is_some_and(|said| said.as_object().is_some_and(|said| said.len() == 1 && said.contains_key("error"))),
         }
     }
 
@@ -590,24 +591,45 @@ mod tests {
     }
 
     #[test]
-    fn h8_an_interface_of_a_program_answers_with_json_or_nothing() {
+    fn h8_the_original_answers_with_nothing_or_with_an_error_and_no_gateway_does() {
         let json = Some("application/json");
         for (status, kind, body, is) in [
-            // The original: nothing at all, and Echo's errors.
+            // The original and our own.
             (200, None, "", true),
-            (400, json, r#"{"error":"code=400, message=Syntax error"}"#, true),
-            (413, json, r#"{"message":"Request Entity Too Large"}"#, true),
-            (500, json, r#"{"error":"chain"}"#, true),
+            (204, None, "", true),
             (200, json, "", true),
-            (200, json, r#"{"status":"OK"}"#, true),
-            (200, Some("application/problem+json"), "{}", true),
+            (200, json, r#"{"bowline":"done"}"#, true),
+            (400, json, r#"{"error":"code=400, message=Syntax error"}"#, true),
+            (410, json, r#"{"error":"too late"}"#, true),
+            (413, json, r#"{"error":"too large"}"#, true),
+            (422, json, r#"{"error":"no"}"#, true),
+            (500, json, r#"{"error":"chain"}"#, true),
+            (500, Some("application/problem+json"), r#"{"error":"chain"}"#, true),
+            // Another program at that address, such as the ML node's own interface.
+            (200, json, r#"{"status":"OK"}"#, false),
+            (200, json, r#"{"status":"OK","pow_status":{"status":"GENERATING"}}"#, false),
+            (200, json, "{}", false),
+            (200, json, "[]", false),
+            (200, json, r#""ok""#, false),
+            (200, json, "null", false),
+            (200, json, "true", false),
             (200, json, r#"{"error":"no such service"}"#, false),
+            // A gateway that speaks JSON: Kong's, APISIX's and AWS's words.
+            (400, json, r#"{"message":"Bad request"}"#, false),
+            (413, json, r#"{"message":"Request Entity Too Large"}"#, false),
+            (413, json, r#"{"message":"Request size limit exceeded","request_id":"5e1b"}"#, false),
+            (422, json, r#"{"detail":"Unprocessable Entity"}"#, false),
+            (400, json, r#"{"timestamp":1,"status":400,"error":"Bad Request","path":"/generated"}"#, false),
+            (413, json, r#"{"error_msg":"too large"}"#, false),
+            (400, json, r#"["error"]"#, false),
+            (400, json, r#""error""#, false),
+            // Pages, and what is no JSON.
             (200, json, "<html>", false),
             (200, None, "OK", false),
             (200, Some("text/html"), "", false),
             (200, Some("application/octet-stream"), "", false),
             (302, None, "", false),
-            (302, json, r#"{"message":"elsewhere"}"#, false),
+            (302, json, r#"{"error":"elsewhere"}"#, false),
             (400, None, "", false),
             (400, json, "{}", false),
             (413, Some("text/html"), "<html>", false),

@@ -306,7 +306,7 @@ impl<W: HubWire> Engine<W> {
         text: Option<Excerpt>,
     ) {
         self.counters.refuse(why);
-        if let Some(untold) = self.told.next(self.clock.now()) {
+        if let Some(untold) = self.told.next(self.clock.now(), address, why) {
             let event = Event::TurnedAway { address, peer: peer.cloned(), why, text, untold };
             self.effects.push(Effect::Tell(event));
         }
@@ -371,6 +371,9 @@ impl<W: HubWire> Engine<W> {
                 Item::Hello { stamp } => self.hello(line, stamp),
                 Item::Stranger => self.machine.refuse(now, conn, CloseReason::Impostor),
                 Item::Heard(heard) => self.heard(line, heard, wall),
+                Item::Part => {
+                    let _ = self.machine.received(now, wall, conn, bowline::Head::Part, 0, None);
+                }
                 Item::Native { heard, bytes, takes } => self.native_heard(line, heard, bytes, takes, wall),
                 Item::Broken { too_large } => {
                     let why = if too_large { CloseReason::TooLarge } else { CloseReason::Violation };

@@ -133,6 +133,8 @@ pub(super) enum Item {
     /// The first frame is none of that.
     Stranger,
     Heard(Frame),
+    /// More of a frame has come, and it is not whole.
+    Part,
     /// A frame of a native peer; `takes`: somebody takes messages of its type.
     Native {
         heard: native::Heard,
@@ -329,6 +331,7 @@ impl<W: HubWire> Line<W> {
                     None => Item::Stranger,
                 },
                 Pulled::Other(said) => Item::Heard(Frame { heard: Heard { said, ..Heard::OTHER }, bytes: 0, id: None }),
+                Pulled::Part => Item::Part,
                 Pulled::Broken { too_large } => Item::Broken { too_large },
                 Pulled::Ended(reason) => Item::Ended(reason),
             });
@@ -341,6 +344,7 @@ enum Pulled {
     First(Text),
     Text(Text),
     Other(Said),
+    Part,
     Broken { too_large: bool },
     Ended(Explanation),
 }
@@ -382,7 +386,7 @@ impl<W: HubWire> State<W> {
                     return self.enough(pulled);
                 }
                 Incoming::Part => {
-                    pulled.push(Pulled::Other(Said::Other));
+                    pulled.push(Pulled::Part);
                     return Reading::Empty;
                 }
                 Incoming::Nothing => return Reading::Empty,

@@ -117,8 +117,8 @@ pub enum Event<P> {
         /// How many are.
         subscribers: u32,
     },
-    /// A connection or a request was turned away. Sixteen at once are told, then one a second; each is counted by
-    /// its reason in [`Counters`](super::Counters) (rule E4).
+    /// A connection or a request was turned away. Of one reason sixteen at once are told, then one a second; of one address
+    /// four at once, then one in 16 s; each is counted by its reason in [`Counters`](super::Counters) (rule E4).
     TurnedAway {
         /// Where it came from, if that is known.
         address: Option<IpAddr>,

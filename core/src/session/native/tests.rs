@@ -332,3 +332,23 @@ fn g10_absurd_greetings() {
         }
     }
 }
+
+/// A message's request that is turned away is a failed request like any other.
+#[test]
+fn e3_a_message_that_is_turned_away_is_told_and_counted() {
+    for status in [401, 403, 404, 410] {
+        let (mut client, talk, _) = degraded();
+        let now = client.now();
+        client.carried(now, Head::Welcome { greeting: greeting(THEIRS, 1, 1), refused: None });
+        client.talked(now, talk, HttpOutcome::status(200));
+        let _ = client.send(now, 1, 10, Policy::DEFAULT).unwrap();
+        let Some(Did::Post(post)) = drain(&mut client).into_iter().find(|did| matches!(did, Did::Post(_))) else {
+            panic!()
+        };
+        let before = client.stats().requests_failed;
+        client.posted(now, post, HttpOutcome::status(status));
+        let failed = Event::RequestFailed { seq: Some(post.seq), reason: Reason::Status(status) };
+        assert!(drain(&mut client).contains(&Did::Event(failed)), "{status}");
+        assert_eq!(client.stats().requests_failed, before + 1, "{status}");
+    }
+}
