@@ -148,9 +148,8 @@ pub(crate) struct Args {
     /// Ends when it has been refused for so long [default: never]
     ///
     /// A refusal is an answer that does not let us in, such as 401, or a
-    /// certificate that does not fit; that nobody answers is none. Without this
-    /// it is tried ever more slowly (as gonka-api-node every 3 to 5 s), for as
-    /// long as the program runs.
+    /// certificate that does not fit; no answer is no refusal. Without it
+    /// attempts go on ever more slowly (gonka-api-node: every 3 to 5 s).
     #[arg(long, value_name = "SECONDS", value_parser = seconds, verbatim_doc_comment)]
     give_up_after: Option<Duration>,
 
