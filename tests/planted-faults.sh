@@ -76,7 +76,7 @@ plant G10 "a way to panic" core/src/inbox.rs \
 
 echo
 plant G1 "what waited on the other path is not looked at again" core/src/session.rs \
-    's/if \(self\.route\.path\(\), self\.route\.may_repeat\(\)\) != open/if false/' $unit session
+    's/if \(self\.route\.path\(\), self\.route\.may_repeat\(self\.outbox\.posting\(\)\)\) != open/if false/' $unit session
 plant G1 "an empty hedge budget stays empty" core/src/route.rs \
     's/self\.budget = self\.budget\.max\(HEDGE_FLOOR\.saturating_add\(1\)\);//' $unit route
 plant S13 "places are freed from the oldest on alone" core/src/outbox.rs \
@@ -212,7 +212,7 @@ plant R3 "resume is inferred: a client asks for what it never had" $native \
 plant H3 "what a poll carried is forgotten when it is written" $window \
     's/^( *)slot\.polled = polls;/\1slot.polled = polls; slot.answer = Answer::Arrived;/' $unit window
 plant F2 "who is at work on another message has 3 s for a ping" core/src/session.rs \
-    's/if self\.native\.is_none\(\) && self\.outbox\.awaiting\(\)/if false/' $unit f2
+    's/if self\.native\.is_none\(\) && \(self\.outbox\.awaiting\(\) \|\| longer\)/if false/' $unit f2
 plant F2 "resent on a live connection" core/src/outbox.rs \
     's/ \|\| waits \|\| slot\.sent_on == link/ || waits/' $unit window
 plant I1 "a new id for every attempt" core/src/ids.rs \
@@ -290,7 +290,7 @@ plant B11 "a go-between's answer proves the path" core/src/route.rs \
     's/if outcome\.by_peer\(\) && !self\.http_waits\(\)/if !self.http_waits()/' $unit route
 plant H9 "repetitions cost nothing" core/src/route.rs 's/self\.repeat\.arm\(now\.after\(next\)\);//' $hour
 plant P5 "what has failed is not revived" core/src/link.rs \
-    's/if matches!\(self\.phase, Phase::Waiting \{ \.\. \} \| Phase::Failed\)/if matches!(self.phase, Phase::Waiting { .. })/' $unit session
+    's/Phase::Waiting \{ \.\. \} \| Phase::Failed => self\.connect\(now\),/Phase::Waiting { .. } => self.connect(now), Phase::Failed => {}/' $unit session
 
 # One for each of the ways in which the field has stopped us.
 plant S13 "places are freed from the head only" core/src/outbox.rs \
@@ -341,7 +341,7 @@ plant E2 "a text has any length" $explanation 's/let most = Excerpt::LONGEST - R
 plant E2 "the beginning of a secret is left at the cut" $explanation \
     's/if let Some\(kept\) = text\.strip_suffix\(REST\)/if let Some(kept) = None::<\&str>/' $told e2_
 plant E3 "a message of a native client that is turned away is not told" core/src/session.rs \
-    '/outcome\.turned_away\(\) \&\& self\.native/,/self\.forgotten/s/self\.request_ended\(Some\(post\.seq\), outcome\);//' $unit e3_
+    '/outcome\.needs_handshake\(\) \&\& self\.native/,/self\.forgotten/s/self\.request_ended\(Some\(post\.seq\), outcome\);//' $unit e3_
 plant E3 "the text of a success hides that of the failure" adapters/transport/src/engine.rs \
     '/fn posted/,/^    \}/s/        \} else \{/        } {/' $told e3_
 plant E3 "failures are told together" adapters/transport/src/engine.rs \
