@@ -383,5 +383,7 @@ plant H10 "one deadline over the whole upload" $client \
     's/self\.deadline\.restart_until\(self\.timeouts\.progress, self\.until\);//' $sockets
 plant H10 "the peer may think no longer than a byte may take" $client \
     's/self\.deadline\.restart\(self\.timeouts\.thinking.*;/self.deadline.restart(self.timeouts.progress);/' $sockets
+plant H10 "a body that moves at 20 kB/s is given up" adapters/transport/src/http/mod.rs \
+    's/SLOWEST_BODY: u64 = 16_000/SLOWEST_BODY: u64 = 64_000/' $sockets
 
 [ $missed = 0 ] && echo "all caught" || { echo "$missed not caught"; exit 1; }

@@ -401,6 +401,8 @@ fn the_table_of_waits_is_the_codes() {
     let told = table(&["wait of", "first", "least", "most"]);
     assert_eq!(told.iter().map(|row| row[1..4].to_vec()).collect::<Vec<_>>(), code.map(Vec::from));
     assert!(PAGE.contains(&format!("{} kB/s, which a working link has", bowline::LOWEST_RATE / 1000)));
+    let slowest = bowline_transport::http::SLOWEST_BODY / 1000;
+    assert!(PAGE.contains(&format!("a body by HTTP has the time of {slowest} kB/s (H10)")));
 }
 
 #[test]

@@ -233,7 +233,7 @@ impl Posted {
 /// `deadline` is the one that `io` obeys. It is moved here as bytes move (rule H10): each byte that leaves gives
 /// `timeouts.progress` anew, the last one gives `timeouts.thinking` for the head of the answer, and that 2 s for the first
 /// bytes of its body. All of it ends in time: sending takes at most `progress` and what the body takes at
-/// [`LOWEST_RATE`](bowline::LOWEST_RATE), and so on for what the system's own buffer may hold and for the body of the answer.
+/// [`SLOWEST_BODY`](super::SLOWEST_BODY), and so on for what the system's own buffer may hold and for the body of the answer.
 /// Dropping the future closes the connection and leaves it unknown what became of the request.
 ///
 /// ```

@@ -36,16 +36,20 @@ pub use hyper::body::Bytes;
 pub use server::{Answer, Callback, GONKA_CALLBACKS, Limits, Routes, Served, serve};
 pub use target::{Target, TargetError};
 
-use bowline::LOWEST_RATE;
 use core::convert::Infallible;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 use core::time::Duration;
 use hyper::body::{Body, Frame, SizeHint};
 
-/// The time that this many bytes take on the slowest link that is served (rule H10).
+/// The rate above which the body of a request is not too slow as a whole, as long as its bytes move: 16 kB/s, in bytes a
+/// second (rule H10). A quarter of [`LOWEST_RATE`](bowline::LOWEST_RATE), because a request that is given up sends all of
+/// its body anew: 3 MB may take three minutes, and a sender of single bytes is found all the same.
+pub const SLOWEST_BODY: u64 = 16_000;
+
+/// The time that this many bytes take at [`SLOWEST_BODY`].
 fn slowest(bytes: usize) -> Duration {
-    Duration::from_micros(u64::try_from(bytes).unwrap_or(u64::MAX).saturating_mul(1_000_000) / LOWEST_RATE)
+    Duration::from_micros(u64::try_from(bytes).unwrap_or(u64::MAX).saturating_mul(1_000_000) / SLOWEST_BODY)
 }
 
 /// A body that is already there, sent in one piece.

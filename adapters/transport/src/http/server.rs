@@ -74,7 +74,7 @@ pub struct Limits {
     /// unauthenticated connection may live (rule L9).
     pub head: Duration,
     /// From the end of the head to the end of the body, and the time that the bytes which have come need at
-    /// [`LOWEST_RATE`](bowline::LOWEST_RATE) (rule H10): so a large body on a slow link arrives, and one that stops does not
+    /// [`SLOWEST_BODY`](super::SLOWEST_BODY) (rule H10): so a large body on a slow link arrives, and one that stops does not
     /// hold its place. 30 s.
     pub body: Duration,
     /// From the last answer to the end of the connection, for peers that are still sending. 2 s, as long as a close
