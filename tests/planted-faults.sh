@@ -93,6 +93,10 @@ plant F2 "what is awaited on a connection that ends for a stuck message comes tw
 plant T7 "quick answers shorten the wait below ordinary work" core/src/profile.rs \
     's/least: seconds\(35\), most: seconds\(120\)/least: seconds(10), most: seconds(120)/' \
     cargo test -q -p bowline-tests --test slow_receivers
+plant F4 "what was once too large for HTTP is so for ever" core/src/outbox.rs \
+    's/self\.refused_until\.fire\(now\)/false/' $unit f4_what
+plant F4 "a larger one that passes says nothing" core/src/outbox.rs \
+    's/slot\.size >= self\.refused_post\)/slot.size > u32::MAX - 1)/' $unit f4_a_larger
 plant L11 "what is late is still under way" core/src/outbox.rs \
     's/slot\.open\(\) \&\& slot\.wait\(\)\.is_some\(\);/slot.open() \&\& slot.sent_on != LinkId::NONE;/' $unit l11_
 plant T1 "the doubling outlives the connection" core/src/outbox.rs 's/self\.rtt\.link_down\(\);//' $unit t1_

@@ -240,6 +240,10 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// It doubles this often, to 64 minutes: a message that its receiver never answers must not end a connection every two.
 const DOUBLINGS: u8 = 5;
 
+/// What something on the way of HTTP calls too large is tried again so much later (F4): the ceiling of the delays of a path
+/// that is refused (B10).
+const REFUSED_SIZE: Duration = Duration::from_secs(600);
+
 /// One message under way; what storage for an [`Outbox`] is made of.
 ///
 /// ```
@@ -437,8 +441,9 @@ pub struct Outbox<P, S: Slots<Slot<P>> + ?Sized = [Option<Slot<P>>]> {
     polls: u32,
     /// The smallest payload for which a connection was closed with 1009 (F4).
     refused_size: u32,
-    /// The smallest payload that something on the way of HTTP called too large (F4).
+    /// The smallest payload that something on the way of HTTP called too large (F4), and until when that is believed.
     refused_post: u32,
+    refused_until: Timer,
     ring: Ring<Slot<P>, S>,
 }
 
@@ -468,6 +473,7 @@ impl<P, S: Slots<Slot<P>>> Outbox<P, S> {
             polls: 0,
             refused_size: u32::MAX,
             refused_post: u32::MAX,
+            refused_until: Timer::disarmed(),
             ring: Ring::new(slots),
         }
     }
@@ -689,7 +695,12 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         }
         self.rescan();
         match class {
-            HttpClass::Delivered => self.settle(now, offset, Outcome::Delivered { path: Path::Http }),
+            HttpClass::Delivered => {
+                if self.ring.get(offset).is_some_and(|slot| slot.size >= self.refused_post) {
+                    self.forget_refused_post();
+                }
+                self.settle(now, offset, Outcome::Delivered { path: Path::Http });
+            }
             HttpClass::Rejected => {
                 let why = if let HttpOutcome::Answered { status, .. } = outcome {
                     Rejection::Status(status)
@@ -698,7 +709,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
                 };
                 self.settle(now, offset, Outcome::Rejected(why));
             }
-            HttpClass::TooLarge => self.refused_by_http(offset),
+            HttpClass::TooLarge => self.refused_by_http(now, offset),
             HttpClass::DelayMessage | HttpClass::DelayPath => {}
         }
         true
@@ -706,16 +717,35 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
 
     /// Something on the way of HTTP does not carry this message: it, and every later one of its size or above, goes over
     /// the connection, this one over the next if it is on the present one already (F4).
-    fn refused_by_http(&mut self, offset: usize) {
+    fn refused_by_http(&mut self, now: Instant, offset: usize) {
         let limit = self.frame_limit();
         self.change(offset, |slot| slot.by_http = slot.size > limit);
         let size = self.ring.get(offset).map_or(u32::MAX, |slot| slot.size);
         self.refused_post = self.refused_post.min(size);
+        self.refused_until.arm(now.after(REFUSED_SIZE));
+    }
+
+    /// Nothing is known of the way of HTTP any more: it may lead elsewhere, or its limit was no limit of size (F4).
+    pub const fn forget_refused_post(&mut self) {
+        self.refused_post = u32::MAX;
+        self.refused_until.disarm();
+        self.rescan();
+    }
+
+    /// The smallest payload that this path has called too large, if it is believed still: it, and what is larger, goes by the
+    /// other one (F4).
+    #[must_use]
+    pub fn refused_size(&self, path: Path) -> Option<u32> {
+        let size = match path {
+            Path::WebSocket => self.refused_size,
+            Path::Http => self.refused_post,
+        };
+        (size < u32::MAX).then_some(size)
     }
 
     /// Try now (P5): every message may be posted at once, and what was on the way of HTTP may be there no more.
     pub fn retry_now(&mut self, now: Instant) {
-        self.refused_post = u32::MAX;
+        self.forget_refused_post();
         for offset in 0..self.ring.len() {
             if let Some(slot) = self.ring.get_mut(offset) {
                 slot.failures = 0;
@@ -855,7 +885,9 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
     /// Ends everything unfinished.
     pub fn abandon(&mut self, now: Instant) {
         self.end_where(now, |_| Some(Outcome::Abandoned));
-        self.wake.disarm();
+        for timer in [&mut self.wake, &mut self.patience, &mut self.refused_until] {
+            timer.disarm();
+        }
     }
 
     /// Ends what no path carries, as far as is known now, with HTTP or without (F4, H5).
@@ -880,6 +912,9 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
     /// HTTP, if [`hedge`](Self::hedge) says so.
     #[must_use]
     pub fn tick(&mut self, now: Instant) -> u32 {
+        if self.refused_until.fire(now) {
+            self.forget_refused_post();
+        }
         if !self.wake.fire(now) {
             return 0;
         }
@@ -1167,6 +1202,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Timers for Outbox<P, S> {
     fn timers(&self, see: &mut dyn FnMut(Wake, &Timer)) {
         see(Wake::Message, &self.wake);
         see(Wake::Message, &self.patience);
+        see(Wake::Http, &self.refused_until);
     }
 }
 

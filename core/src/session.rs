@@ -734,6 +734,9 @@ pub struct PathStatus {
     /// Since when the path is blocked: refused by the peer or by something on the way, with nothing useful since (F5, B10);
     /// `None` if it is not.
     pub blocked_since: Option<Instant>,
+    /// The smallest payload that the path has called too large, in bytes: it, and what is larger, goes by the other one (F4);
+    /// `None` if there is none, or if it is believed no more.
+    pub refused_size: Option<u32>,
 }
 
 /// A write that does not move for this long ends the connection (section 4.14: send deadline, 5 s in every profile).
@@ -1150,11 +1153,13 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
                 reason: self.link.ended().map(|(_, reason)| reason),
                 next_attempt: self.link.next_attempt(),
                 blocked_since: self.link.blocked_since(),
+                refused_size: self.outbox.refused_size(path),
             },
             Path::Http => PathStatus {
                 reason: self.http_reason,
                 next_attempt: self.route.next_attempt(),
                 blocked_since: self.route.blocked_since(),
+                refused_size: self.outbox.refused_size(path),
             },
         }
     }
@@ -1397,7 +1402,10 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
 
     fn on_http(&mut self, yes: bool) {
         self.route.set_http(self.now, yes);
-        if !yes {
+        if yes {
+            // Perhaps under another URL, of which nothing is known.
+            self.outbox.forget_refused_post();
+        } else {
             self.outbox.http_gone();
             self.outbox.reject_oversize(self.now, false);
         }

@@ -949,6 +949,7 @@ impl<W: Wire> Engine<W> {
             next_attempt: status.next_attempt.and_then(|at| self.clock.system(at)),
             failing_since: record.failing_since.filter(|_| !works),
             blocked_since: status.blocked_since.and_then(|at| self.clock.system(at)),
+            refused_size: status.refused_size,
         }
     }
 }

@@ -113,6 +113,8 @@ pub struct PathReport {
     pub failing_since: Option<std::time::Instant>,
     /// Since when it is refused, by the peer or by something on the way (rules F5, B10); `None` if it is not.
     pub blocked_since: Option<std::time::Instant>,
+    /// The smallest payload that it has called too large, in bytes: it, and what is larger, goes by the other path (rule F4).
+    pub refused_size: Option<u32>,
 }
 
 /// Why a message was not accepted.

@@ -377,6 +377,36 @@ fn f4_what_something_on_the_way_calls_too_large_goes_over_the_connection() {
     check(&outbox);
 }
 
+/// Field bug: a filter that says 413 to a small message for another reason, and nothing goes by HTTP any more.
+#[test]
+fn f4_what_something_on_the_way_calls_too_large_is_tried_again_after_ten_minutes() {
+    let mut outbox = outbox(config());
+    outbox.push(at(0), 1, 90, Policy::DEFAULT).unwrap();
+    let post = take_post(&mut outbox, at(0), true).unwrap();
+    assert!(on_posted(&mut outbox, at(1), post, HttpOutcome::foreign(413)));
+    assert_eq!((outbox.refused_size(Path::Http), outbox.refused_size(Path::WebSocket)), (Some(90), None));
+    let _ = outbox.tick(at(600));
+    assert_eq!(posts(&mut outbox, at(600), true), []);
+    assert!(outbox.earliest().is_some_and(|(when, _)| when <= at(601)), "{:?}", outbox.earliest());
+    let _ = outbox.tick(at(601));
+    assert_eq!((posts(&mut outbox, at(601), true).len(), outbox.refused_size(Path::Http)), (1, None));
+    check(&outbox);
+}
+
+#[test]
+fn f4_a_larger_one_that_passes_shows_that_size_was_not_the_reason() {
+    let mut outbox = outbox(config());
+    for size in [90, 10, 95] {
+        outbox.push(at(0), size, size, Policy::DEFAULT).unwrap();
+    }
+    let [first, second, third] = posts(&mut outbox, at(0), true)[..] else { panic!() };
+    assert!(on_posted(&mut outbox, at(1), first, HttpOutcome::foreign(413)));
+    assert!(on_posted(&mut outbox, at(1), second, HttpOutcome::status(200)));
+    assert_eq!((posts(&mut outbox, at(10), true), outbox.refused_size(Path::Http)), (vec![], Some(90)));
+    assert!(on_posted(&mut outbox, at(10), third, HttpOutcome::status(200)));
+    assert_eq!((posts(&mut outbox, at(10), true).len(), outbox.refused_size(Path::Http)), (1, None));
+}
+
 /// The first message, posted, and what became of it with this outcome.
 fn answered(outcome: HttpOutcome) -> (Box4, PostId) {
     let mut outbox = holding(1);
