@@ -346,8 +346,6 @@ plant E2 "the beginning of a secret is left at the cut" $explanation \
     's/if let Some\(kept\) = text\.strip_suffix\(REST\)/if let Some(kept) = None::<\&str>/' $told e2_
 plant E3 "a message of a native client that is turned away is not told" core/src/session.rs \
     '/outcome\.needs_handshake\(\) \&\& self\.native/,/self\.forgotten/s/self\.request_ended\(Some\(post\.seq\), outcome\);//' $unit e3_
-plant E3 "the text of a success hides that of the failure" adapters/transport/src/engine.rs \
-    '/fn posted/,/^    \}/s/        \} else \{/        } {/' $told e3_
 plant E3 "failures are told together" adapters/transport/src/engine.rs \
     '/fn posted/,/^    \}/s/self\.drain\(\);//' $told e3_
 plant P5 "the word to try now is lost while a connection closes" core/src/link.rs \
