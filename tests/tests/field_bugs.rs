@@ -446,21 +446,28 @@ fn l2_a_ping_that_could_not_be_written_accuses_nobody() {
 /// server cut the link; elsewhere, own sends kept the dead alive.
 #[test]
 fn l1_outbound_traffic_postpones_no_ping() {
-    let mut config = Config::DEFAULT;
-    config.outbox.capacity = 2_000;
-    config.outbox.ack_wait = AckWait::Fixed(s(3_600));
+    let sending = |wait, answers: fn(Effect) -> Vec<(Duration, Input<u32>)>| {
+        let mut config = Config::DEFAULT;
+        config.outbox.capacity = 2_000;
+        config.outbox.ack_wait = AckWait::Fixed(wait);
+        let mut rig = Rig::new(config, answers);
+        for n in 1..1_500_u32 {
+            rig.agenda.put(at(ms(500) * n), Input::Send { payload: n, size: 10, policy: Policy::DEFAULT });
+        }
+        rig
+    };
     // Nothing is heard but the answers to pings.
     let only_pongs = |effect| if let Effect::Data(..) = effect { Vec::new() } else { healthy(effect) };
-    let mut rig = Rig::new(config, only_pongs);
-    for n in 1..1_500_u32 {
-        rig.agenda.put(at(ms(500) * n), Input::Send { payload: n, size: 10, policy: Policy::DEFAULT });
-    }
+    let mut rig = sending(s(3_600), only_pongs);
     rig.run(s(600));
     let pings = rig.times(ping);
     let late: Vec<_> = pings.windows(2).filter(|two| two[1] - two[0] > s(22)).collect();
     assert!(pings[0] <= s(21) && pings[pings.len() - 1] >= s(578) && late.is_empty(), "{pings:?}");
     assert_eq!(rig.times(|effect| ended(effect).is_some()), []);
 
+    // While an acknowledgement is awaited, silence is death after twice its wait at the earliest.
+    let mut rig = sending(s(20), healthy);
+    rig.run(s(600));
     rig.others = Box::new(mute);
     let frames = rig.run(s(660));
     assert!(times(&frames, |effect| matches!(effect, Effect::Data(..))).len() > 80, "it was sending all the time");
