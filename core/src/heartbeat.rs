@@ -119,7 +119,7 @@ pub struct DataWatch {
 
 impl DataWatch {
     /// Records what the application says about data from now on.
-    pub const fn expect(&mut self, data: bool) {
+    pub const fn expect_data(&mut self, data: bool) {
         self.expected = Some(data);
     }
 
@@ -334,7 +334,7 @@ impl Heartbeat {
     pub fn expect_data(&mut self, now: Instant, data: bool) {
         if self.watch.expected != Some(data) {
             let due = self.data.at();
-            self.watch.expect(data);
+            self.watch.expect_data(data);
             self.await_data(now);
             // What is overdue soon stays so.
             if let Some(due) = due.filter(|_| data) {
@@ -695,9 +695,9 @@ mod tests {
             let idle: Vec<_> = (0..4).map(|_| lives(&mut watch, None)).collect();
             assert_eq!(idle, [Some(120), Some(240), Some(240), Some(240)], "epoch {epoch}");
         }
-        watch.expect(true);
+        watch.expect_data(true);
         assert_eq!(lives(&mut watch, None), Some(60), "data is expected: no cut makes that longer");
-        watch.expect(false);
+        watch.expect_data(false);
         assert_eq!(lives(&mut watch, Some(10)), None, "the application knows better");
     }
 

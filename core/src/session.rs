@@ -1413,7 +1413,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     }
 
     fn on_expect_data(&mut self, yes: bool) {
-        self.watch.expect(yes);
+        self.watch.expect_data(yes);
         if let Some(live) = &mut self.live {
             live.beat.expect_data(self.now, yes);
         }
