@@ -12,7 +12,7 @@ use bowline::{
 use core::hint::black_box;
 use core::time::Duration;
 
-type Small = Hub<Payload, Inline<2, 2, 4, 4, 4, 2, 4, 3>>;
+type Small = Hub<Payload, Inline<2, 2, 2, 2, 2, 2, 3, 2>>;
 
 /// What the last outputs named, of each kind one.
 struct Seen {
