@@ -94,7 +94,7 @@ pub enum ProgramLife {
 
 /// How often the time for data doubles: four times the first. An idle node is not cut each minute, and one that went mute
 /// while it was idle is found within minutes.
-const DOUBLINGS: u8 = 2;
+const DATA_DOUBLINGS: u8 = 2;
 
 /// What is known over all connections of a session about the data that the peer has ([`ProgramLife::Data`]).
 ///
@@ -113,7 +113,7 @@ pub struct DataWatch {
     seen: bool,
     /// Whether data comes, if the application has said so.
     expected: Option<bool>,
-    /// Cuts since data came last, at most [`DOUBLINGS`].
+    /// Cuts since data came last, at most [`DATA_DOUBLINGS`].
     cuts: u8,
 }
 
@@ -306,7 +306,7 @@ impl Heartbeat {
         let transport = self.answer.due.fire(now);
         let mute = self.data.fire(now);
         if mute {
-            self.watch.cuts = self.watch.cuts.saturating_add(1).min(DOUBLINGS);
+            self.watch.cuts = self.watch.cuts.saturating_add(1).min(DATA_DOUBLINGS);
         }
         let program = self.word.due.fire(now) || mute;
         if transport { Some(Dead::Transport) } else { program.then_some(Dead::Program) }

@@ -710,6 +710,7 @@ impl Link {
             return;
         }
         self.outage_begins(now);
+        let urged = core::mem::take(&mut self.urged);
         let class = retry_class(self.config.rows, reason);
         let opened = matches!(self.phase, Phase::Handshaking { .. } | Phase::Up { .. });
         let earned = matches!(&self.phase, Phase::Up { stable, useful, .. } if *useful || !stable.is_armed());
@@ -731,7 +732,7 @@ impl Link {
             return self.fail();
         }
         let delay = match class {
-            _ if core::mem::take(&mut self.urged) => Duration::ZERO,
+            _ if urged => Duration::ZERO,
             RetryClass::Terminal | RetryClass::Replaced => return self.fail(),
             RetryClass::Wait | RetryClass::PerMessage => self.backoff.wait(hint, rng),
             RetryClass::Retry | RetryClass::Spread | RetryClass::Slow | RetryClass::Refused => {

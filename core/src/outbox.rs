@@ -233,12 +233,12 @@ impl OutboxConfig {
     };
 }
 
-/// A stuck message ends its connection so much later, or a peer that gave it back in silence would never see it again. As long
-/// as a long outage.
+/// A stuck message ends its connection so much later, or a peer that gave it back in silence would never see it again. As
+/// long as a long outage.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// It doubles this often, to 64 minutes: a message that its receiver never answers must not end a connection every two.
-const DOUBLINGS: u8 = 5;
+const PATIENCE_DOUBLINGS: u8 = 5;
 
 /// What something on the way of HTTP calls too large is tried again so much later (F4): the ceiling of the delays of a path
 /// that is refused (B10).
@@ -783,7 +783,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
                     && let Answer::Late { patience } = &slot.answer
                     && patience.is_armed()
                 {
-                    slot.stuck = slot.stuck.saturating_add(1).min(DOUBLINGS);
+                    slot.stuck = slot.stuck.saturating_add(1).min(PATIENCE_DOUBLINGS);
                 }
                 if matches!(slot.answer, Answer::Awaited(_) | Answer::Late { .. }) {
                     slot.answer = Answer::None;
@@ -960,8 +960,8 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         late
     }
 
-    /// Whether, of the waits that ran out last, one had seen nothing acknowledged, neither while it lasted nor of what was sent
-    /// after its message, and nothing has been since: a sign that the peer's program is not there (P3).
+    /// Whether, of the waits that ran out last, one had seen nothing acknowledged, neither while it lasted nor of what was
+    /// sent after its message, and nothing has been since: a sign that the peer's program is not there (P3).
     #[must_use]
     pub const fn is_silent(&self) -> bool {
         self.silent
@@ -1011,7 +1011,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
             if http && slot.size <= limit {
                 patience.disarm();
             } else if !patience.is_armed() {
-                patience.arm(now.after(PATIENCE.saturating_mul(1 << u32::from(slot.stuck.min(DOUBLINGS)))));
+                patience.arm(now.after(PATIENCE.saturating_mul(1 << u32::from(slot.stuck.min(PATIENCE_DOUBLINGS)))));
             }
             match patience.at() {
                 Some(at) if at <= now => self.spent = true,

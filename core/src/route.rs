@@ -135,8 +135,8 @@ const REFILL: Duration = Duration::from_secs(10);
 /// So many waits in a row without an answer on a connection, and traffic goes elsewhere (P3).
 const SOFT_FAILURES: u8 = 2;
 
-/// The most repetitions that may leave at once: two rounds of the requests that may be under way together, so that an answer that
-/// was lost with each of them is asked for again without delay.
+/// The most repetitions that may leave at once: two rounds of the requests that may be under way together, so that an
+/// answer that was lost with each of them is asked for again without delay.
 const REPEATS: u32 = 8;
 
 /// And one more each second: as often as one message by itself is tried at most. So a session whose messages all fail makes
@@ -196,7 +196,7 @@ pub struct Route {
     flaps: u8,
     soft: u8,
     /// Traffic left this connection because it acknowledged nothing, and it has acknowledged nothing since.
-    mute: bool,
+    silent: bool,
     /// One message may be tried on it.
     trial: bool,
     budget: u8,
@@ -227,7 +227,7 @@ impl Route {
             promote: Timer::disarmed(),
             flaps: 0,
             soft: 0,
-            mute: false,
+            silent: false,
             trial: false,
             budget: BUDGET,
             refill: Timer::disarmed(),
@@ -271,7 +271,7 @@ impl Route {
     pub fn link_up(&mut self, now: Instant) -> bool {
         self.grace.disarm();
         self.soft = 0;
-        (self.mute, self.trial) = (false, false);
+        (self.silent, self.trial) = (false, false);
         if self.path == Path::WebSocket || !self.used || self.http_waits() {
             self.promoted(now);
             return false;
@@ -312,7 +312,7 @@ impl Route {
     pub fn spoken(&mut self, now: Instant) {
         self.soft = 0;
         self.trial = false;
-        if core::mem::take(&mut self.mute)
+        if core::mem::take(&mut self.silent)
             && let Side::Probing { heard } = self.side
         {
             self.begin_probing(now);
@@ -328,7 +328,7 @@ impl Route {
         if leaves {
             self.count_flap(now);
             self.demoted(now);
-            self.mute = true;
+            self.silent = true;
             self.begin_probing(now);
         }
         leaves
@@ -469,7 +469,9 @@ impl Route {
     /// a message beside a repetition: that may be of one which its receiver never answers, and must not hold up the others.
     #[must_use]
     pub fn may_post(&self, underway: usize) -> bool {
-        self.config.http && !self.http_waits() && underway < if self.http_failing() { 2 } else { self.config.posts }
+        self.config.http
+            && !self.http_waits()
+            && underway < if self.http_failing() { self.config.posts.min(2) } else { self.config.posts }
     }
 
     /// Whether, of those that may leave, one that is not the first try of a message may, with so many under way (H9, B11).
@@ -553,7 +555,7 @@ impl Route {
         self.side = Side::Probing { heard: false };
         let doublings = u32::from(self.flaps.min(16));
         let grown = self.config.stable.saturating_mul(1_u32 << doublings).min(self.config.stable_most);
-        let stable = if self.mute { self.config.stable_most } else { grown };
+        let stable = if self.silent { self.config.stable_most } else { grown };
         let stable = stable.max(Duration::from_millis(1));
         self.promote.arm(now.after(stable).max(self.entered.after(self.config.stay)));
     }
@@ -573,12 +575,12 @@ impl Route {
         self.side = Side::Good;
         self.used = true;
         self.soft = 0;
-        (self.mute, self.trial) = (false, false);
+        (self.silent, self.trial) = (false, false);
     }
 
     /// The connection was heard and is stable.
     fn proven(&mut self, now: Instant) {
-        if self.mute {
+        if self.silent {
             self.trial = true;
         } else {
             self.promoted(now);

@@ -1318,8 +1318,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     }
 
     fn on_posted(&mut self, post: PostId, outcome: HttpOutcome) -> bool {
-        // A native peer that does not know us is greeted first, but not in a loop (B11); on a
-        // connection it has been greeted.
+        // A native peer that does not know us is greeted first, but not in a loop (B11); on a connection it has been greeted.
         if outcome.needs_handshake() && self.native.is_some() && self.live.is_none() {
             let outcome = HttpOutcome::Unreached(outcome.reason());
             let taken = self.outbox_posted(post, outcome);
@@ -1832,8 +1831,8 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         self.closing || self.failed()
     }
 
-    /// The connection was given up (B10), or another one has its place (R8): then a plain session goes on by HTTP; a native one
-    /// would take the session from that other one.
+    /// The connection was given up (B10), or another one has its place (R8): then a plain session goes on by HTTP; a native
+    /// one would take the session from that other one.
     fn failed(&self) -> bool {
         let goes_on = self.route.has_http() && self.native.is_none() && self.link.replaced();
         self.link.state() == LinkState::Failed && !goes_on
@@ -1921,14 +1920,13 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         if let Some(next) = self.next_native() {
             return Some((link, next));
         }
-        // A native peer reads on while its application works.
-        let works = self.native.is_none();
         let live = self.live.as_mut()?;
         if live.beat.probe_due() {
             live.beat.probe_taken(now, self.outbox.unanswered());
             return Some((link, Next::Probe));
         }
-        let works = works && (live.suspect || self.outbox.awaiting());
+        // A native peer reads on while its application works.
+        let works = self.native.is_none() && (live.suspect || self.outbox.awaiting());
         let work = if works { self.outbox.work(live.suspect) } else { Duration::ZERO };
         if live.beat.ping_due()
             && let Some(ping) = live.ping(now, work, &mut self.outbox)

@@ -1,8 +1,9 @@
 //! Numbers that a machine only compares: how their hashes let two equal situations be recognised.
 //!
 //! Two sessions that differ by a constant in all their instants, or in all their connection numbers, behave alike. A search
-//! that visits each situation once, or a cache of results, needs a hash that is the same for both. `Session: Hash` visits every field; the types that only count say what they are before they say their number, so
-//! that a [`Hasher`] can replace the number by its distance to the present one. Other hashers see one byte more.
+//! that visits each situation once, or a cache of results, needs a hash that is the same for both. `Session: Hash` visits
+//! every field; the types that only count say what they are before they say their number, so that a [`Hasher`] can replace
+//! the number by its distance to the present one. Other hashers see one byte more.
 //!
 //! ```text
 //! Instant, LinkId, DeliveryId, SplitMix64 ──hash──▶ write_i8(tag) · write_u64(number)

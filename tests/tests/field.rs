@@ -1,7 +1,7 @@
 //! What the field does to a sender of batches, with peers and go-betweens of Python over real sockets and with both adapters:
 //! an API node that works as Gonka's Go client does (one batch after the other, and even a ping waits for that), a portal, a
-//! login proxy, a link with a rate, a peer that comes back while we close. The waits are a tenth of the shipped ones where the
-//! work is a tenth of what was seen in the field; what is asserted are counts, the largest delay is printed.
+//! login proxy, a link with a rate, a peer that comes back while we close. The waits are a tenth of the shipped ones where
+//! the work is a tenth of what was seen in the field; what is asserted are counts, the largest delay is printed.
 
 mod real;
 

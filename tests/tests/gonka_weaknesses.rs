@@ -172,7 +172,8 @@ const BY_HTTP: Outcome = Outcome::Delivered { path: Path::Http };
 const BY_WEBSOCKET: Outcome = Outcome::Delivered { path: Path::WebSocket };
 
 /// The original: a new id for every try and none over HTTP, so a chain call slower than 3 s always made a second
-/// record. Here nothing is sent again within the 45 s that a call may take (T7), and a batch has one id on every path (I1) and a content key (I4), and both paths share one memory (H2).
+/// record. Here nothing is sent again within the 45 s that a call may take (T7), and a batch has one id on every path (I1)
+/// and a content key (I4), and both paths share one memory (H2).
 #[test]
 fn w1_a_slow_chain_call_doubles_no_batch() {
     let mut world = World::started(Setup::GONKA);

@@ -344,7 +344,8 @@ fn p3_two_poison_messages_and_a_serial_receiver() {
             }
             world.run(s(320));
             world.all_delivered(&format!("{who}: two poison of {}, answered {status}", world.offered), s(8));
-            // Where they hang by HTTP, too, they are stuck, and end a connection (F2): what comes within the stay (P4) goes by HTTP.
+            // Where they hang by HTTP, too, they are stuck, and end a connection (F2): what comes within the stay (P4) goes
+            // by HTTP.
             let others = world.posted.keys().filter(|payload| ![1, 2].contains(*payload)).count();
             assert!(others <= if status == 0 { 10 } else { 0 }, "{who}, {status}: {:?}", world.posted);
             assert_eq!(world.driver.session().path(), Path::WebSocket);

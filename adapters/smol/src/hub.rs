@@ -51,7 +51,7 @@ use crate::io::{Io, Socket};
 use crate::turn::{self, BREATH, lock};
 use bowline::hub::ConnId;
 use bowline_transport::http::{self, Answer, Callback, Deadline, Post, Served, Timed};
-use bowline_transport::hub::{Action, Hub as Shared, Line, Reading, Visit};
+use bowline_transport::hub::{self, Action, Line, Reading, Visit};
 use core::borrow::Borrow;
 use core::future::pending;
 use core::net::SocketAddr;
@@ -116,7 +116,7 @@ const OF_ONE: usize = 256;
 /// ```
 #[derive(Debug)]
 pub struct Hub<W: HubWire> {
-    shared: Arc<Shared<W>>,
+    shared: Arc<hub::Hub<W>>,
     world: Arc<World<W>>,
     address: SocketAddr,
     tasks: Vec<Task<()>>,
@@ -133,7 +133,7 @@ impl<W: HubWire> Hub<W> {
         let listener = Async::try_from(listener)?;
         let world = Arc::new(World::new());
         let acting = Arc::clone(&world);
-        let shared = Shared::new(setup, move |action| acting.act(action))?;
+        let shared = hub::Hub::new(setup, move |action| acting.act(action))?;
         let _ = world.hub.set(Arc::downgrade(&shared));
         let listening = listen(Arc::clone(&shared), Arc::clone(&world), listener);
         let turning = turn(Arc::clone(&shared), Arc::clone(&world));
@@ -346,7 +346,7 @@ struct Wired {
 
 /// The tasks and sockets of a hub.
 struct World<W: HubWire> {
-    hub: OnceLock<Weak<Shared<W>>>,
+    hub: OnceLock<Weak<hub::Hub<W>>>,
     /// Its time has changed.
     called: event_listener::Event,
     /// By place.
@@ -416,7 +416,7 @@ impl<W: HubWire> World<W> {
         }
     }
 
-    fn hub(&self) -> Option<Arc<Shared<W>>> {
+    fn hub(&self) -> Option<Arc<hub::Hub<W>>> {
         self.hub.get()?.upgrade()
     }
 
@@ -446,7 +446,7 @@ async fn late(limit: Option<Duration>) {
     }
 }
 
-async fn turn<W: HubWire>(hub: Arc<Shared<W>>, world: Arc<World<W>>) {
+async fn turn<W: HubWire>(hub: Arc<hub::Hub<W>>, world: Arc<World<W>>) {
     loop {
         // Before the turn, or a call between the turn and the wait would be missed.
         let call = world.called.listen();
@@ -461,7 +461,7 @@ async fn turn<W: HubWire>(hub: Arc<Shared<W>>, world: Arc<World<W>>) {
     }
 }
 
-async fn listen<W: HubWire>(hub: Arc<Shared<W>>, world: Arc<World<W>>, listener: Async<TcpListener>) {
+async fn listen<W: HubWire>(hub: Arc<hub::Hub<W>>, world: Arc<World<W>>, listener: Async<TcpListener>) {
     loop {
         match listener.accept().await {
             Ok((socket, from)) => {
@@ -509,7 +509,7 @@ impl<W: HubWire> Drop for Visitor<W> {
     }
 }
 
-async fn serve<W: HubWire>(hub: Arc<Shared<W>>, visitor: Visitor<W>, socket: Socket) {
+async fn serve<W: HubWire>(hub: Arc<hub::Hub<W>>, visitor: Visitor<W>, socket: Socket) {
     let limits = hub.limits();
     let deadline = Deadline::after(limits.head);
     if socket.get_ref().set_nodelay(true).is_err() {
@@ -519,7 +519,7 @@ async fn serve<W: HubWire>(hub: Arc<Shared<W>>, visitor: Visitor<W>, socket: Soc
     let visit = &visitor.visit;
     let io = Timed::new(FuturesIo::new(io), SmolTimer::new(), deadline.clone());
     let answer = |callback: Callback| {
-        let patience = Shared::<W>::patience(callback.path);
+        let patience = hub::Hub::<W>::patience(callback.path);
         let busy = async move {
             Timer::after(patience).await;
             Answer { retry_after: Some(Duration::from_secs(5)), ..Answer::error(503, "it takes too long") }
@@ -539,7 +539,7 @@ async fn serve<W: HubWire>(hub: Arc<Shared<W>>, visitor: Visitor<W>, socket: Soc
 }
 
 /// From now on this line has a task that reads it.
-fn wire<W: HubWire>(hub: &Arc<Shared<W>>, world: &World<W>, line: Arc<Line<W>>, socket: Socket) {
+fn wire<W: HubWire>(hub: &Arc<hub::Hub<W>>, world: &World<W>, line: Arc<Line<W>>, socket: Socket) {
     let conn = line.conn();
     let mut wired = lock(&world.wired);
     if wired.len() <= conn.place() {
@@ -551,7 +551,7 @@ fn wire<W: HubWire>(hub: &Arc<Shared<W>>, world: &World<W>, line: Arc<Line<W>>, 
     }
 }
 
-async fn read<W: HubWire>(hub: Arc<Shared<W>>, line: Arc<Line<W>>, socket: Socket) {
+async fn read<W: HubWire>(hub: Arc<hub::Hub<W>>, line: Arc<Line<W>>, socket: Socket) {
     loop {
         match hub.readable(&line) {
             // An error is found when it is read again.
@@ -563,7 +563,7 @@ async fn read<W: HubWire>(hub: Arc<Shared<W>>, line: Arc<Line<W>>, socket: Socke
     }
 }
 
-async fn watch<W: HubWire>(hub: Arc<Shared<W>>, line: Arc<Line<W>>, socket: Socket) {
+async fn watch<W: HubWire>(hub: Arc<hub::Hub<W>>, line: Arc<Line<W>>, socket: Socket) {
     loop {
         drop(socket.writable().await);
         if !hub.writable(&line) {

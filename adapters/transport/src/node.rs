@@ -625,7 +625,7 @@ impl<W: Wire> Node<W> {
 
     /// Tells the session whether the peer has data to send from now on, such as whether proof of compute runs at an ML node.
     /// If it has, a connection that brings no word of the peer's for the profile's limit (Gonka's API node: 60 s) is closed
-    /// and dialled again; if it has not, an idle connection stays. Before the first call the first data of each connection
+    /// and dialled again; if it has not, an idle connection stays. Before the first call the first data of the session
     /// decides (rule L10). Profiles without such a limit ignore the call.
     pub fn expect_data(&self, yes: bool) {
         self.with(|engine| engine.expect_data(yes));

@@ -20,7 +20,8 @@
 //!
 //! Invariants: a connection carries at most one session and a session at most one connection; nothing is looked up by
 //! identity in order to end it; every table has a limit; only [`Hub::publish`] and the end of a drain look at all
-//! connections, and a drain, batch by batch, at all sessions; the counts of [`Hub::health`] change where a connection is tied to a session or untied, and nowhere else.
+//! connections, and a drain, batch by batch, at all sessions; the counts of [`Hub::health`] change where a connection is
+//! tied to a session or untied, and nowhere else.
 //! Field bugs: a reconnect whose predecessor's clean-up removes it (wire facts 2.10, 3); confirmations that wait for the
 //! next heartbeat (1) or kill the sender (2); messages that die with their connection (4); a newcomer who gets no game
 //! update (5); nonces forgotten too soon (7); a herd after a restart (9); a broadcast that waits for its slowest reader (11).

@@ -24,8 +24,8 @@ use crate::route::HttpTimeouts;
 use crate::session::{Event, Frame, Output};
 use core::time::Duration;
 
-/// Outputs of one session before the others get their turn, and what many get (broadcasts, items of topics) after them: reliable traffic goes before bulk,
-/// four to one, but never instead of it.
+/// Outputs of one session before the others get their turn, and what many get (broadcasts, items of topics) after them:
+/// reliable traffic goes before bulk, four to one, but never instead of it.
 const OUTPUTS: u8 = 16;
 const BROADCASTS: u8 = 4;
 

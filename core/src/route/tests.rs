@@ -280,6 +280,15 @@ fn b11_the_success_of_another_kind_clears_nothing() {
 }
 
 #[test]
+fn b11_no_more_leave_while_http_fails_than_at_any_other_time() {
+    let mut route = Route::new(RouteConfig { http: true, posts: 1, ..RouteConfig::DEFAULT });
+    assert!(route.may_post(0) && !route.may_post(1));
+    route.posted(at(1), RequestKind::Message, BUSY, &mut rng());
+    route.tick(route.earliest().unwrap().0);
+    assert!(route.may_post(0) && !route.may_post(1));
+}
+
+#[test]
 fn b11_a_go_betweens_answer_proves_nothing() {
     for status in [400, 404, 409, 410, 413, 422, 500] {
         let mut route = on_http();

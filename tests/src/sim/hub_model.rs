@@ -1045,7 +1045,8 @@ fn purge(conn: &mut Conn, log: &[(u64, u32, u32, Option<u64>)]) -> u32 {
     u32::try_from(before - conn.waiting.len()).unwrap()
 }
 
-/// Whether a stamp is neither too old, nor from before the hub or a memory that was lost, nor ahead, nor used; from now on it is.
+/// Whether a stamp is neither too old, nor from before the hub or a memory that was lost, nor ahead, nor used; from now on
+/// it is.
 fn fresh(s: &mut Session, began: i64, wall: i64, tolerance: Duration, stamp: Stamp) -> bool {
     let lag = 5_000_000;
     s.heard_from = s.heard_from.min(wall);

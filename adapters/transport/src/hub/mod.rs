@@ -12,11 +12,11 @@
 //!                                         └─▶ Actions: Run, Watch, Post, Drop, Wake    after the lock is gone
 //! ```
 //!
-//! Frames are read and what is signed in them is verified with the line's lock alone, and what they say is applied in one step for
-//! all that one read brought; what has to be written to one line leaves in one write. A broadcast is encoded once and
-//! written to every line by whoever publishes; only a line that is full gets somebody who waits for it. What frames say is
-//! the affair of a [`HubWire`]: [`Validator`](HubSetup::validator) is Bettensor's, with the feature `sr25519`;
-//! [`Village`](HubSetup::village) is AI Village's.
+//! Frames are read and what is signed in them is verified with the line's lock alone, and what they say is applied in one
+//! step for all that one read brought; what has to be written to one line leaves in one write. A broadcast is encoded
+//! once and written to every line by whoever publishes; only a line that is full gets somebody who waits for it. What
+//! frames say is the affair of a [`HubWire`]: [`Validator`](HubSetup::validator) is Bettensor's, with the feature
+//! `sr25519`; [`Village`](HubSetup::village) is AI Village's.
 //!
 //! Invariants: the engine's lock is taken before a line's, and neither while anything of the application's runs; an
 //! unauthenticated line is not read beyond its first frame; nothing waits without a limit; every request that was taken is
