@@ -18,7 +18,7 @@
 //! again for ever. Here a write that finds the peer deaf is not the end: the answer is still looked for. One deadline over
 //! a whole upload: three megabytes over a slow link never arrive. A slow body that delays the status before it.
 
-use super::answer::{self, Recorded};
+use super::answer::{FIRST, HttpAnswer, Recorded};
 use super::deadline::from_now;
 use super::dial::no_answer;
 use super::{Bytes, Deadline, Target, Whole, slowest};
@@ -30,38 +30,25 @@ use core::pin::{Pin, pin};
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::{Context, Poll};
 use core::time::Duration;
-use hyper::body::Body as _;
 use hyper::client::conn::http1;
-use hyper::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, LOCATION, RETRY_AFTER, USER_AGENT,
-};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, USER_AGENT};
 use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper::{Method, Request, Response};
-use serde_json::Value;
+use hyper::{Method, Request};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 /// An answer's head must fit in this many bytes; one that does not is *Unknown*.
 const ANSWER_HEAD: usize = 64 * 1024;
 
-/// As many bytes of an answer's body are kept for people, where the wire wants none or fewer.
-const ANSWER_BODY: usize = 512;
-
 /// For the body of an answer whose head is there, beside the time that its bytes need ([`slowest`]).
 const ANSWER_REST: Duration = Duration::from_secs(2);
-
-/// As many characters of a content type or of a redirect's target are kept.
-const LONGEST_HEADER: usize = 200;
 
 /// The longest write to a socket at once, so that a slow one is seen to move.
 const PIECE: usize = 64 * 1024;
 
 /// As many bytes may still lie in the system's buffer when the last one has left this process: Linux's default limit.
 const SYSTEM_BUFFER: usize = 4 << 20;
-
-/// What a server can ask for at most with `Retry-After`; the core cuts it further (rule B4).
-const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 3600);
 
 /// One HTTP request of this side's.
 ///
@@ -96,95 +83,6 @@ impl fmt::Debug for Post<'_> {
         f.debug_struct("Post").field("target", &self.target).field("body", &self.body.len()).finish_non_exhaustive()
     }
 }
-
-/// The answer to one of this side's requests, as far as it was looked at. Whether it is the peer's own word, its wire
-/// decides: [`Wire::is_peers`](crate::Wire::is_peers).
-///
-/// ```
-/// use bowline_transport::http::HttpAnswer;
-/// let page = HttpAnswer { content_type: Some("text/html".into()), ..HttpAnswer::new(200, "<html>Log in</html>") };
-/// assert!(!page.is_marked() && !page.is_api_answer());
-/// assert!(HttpAnswer::new(200, r#"{"bowline":"done"}"#).is_marked());
-/// assert!(HttpAnswer::new(200, "").is_api_answer());
-/// ```
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct HttpAnswer {
-    /// Its HTTP status.
-    pub status: u16,
-    /// Its `Retry-After`, zero if there was none.
-    pub after: Duration,
-    /// Its `Content-Type` in lower case, without parameters such as the character set; at most 200 characters.
-    pub content_type: Option<String>,
-    /// Its `Location`, at most 200 characters: where a redirect leads to, which is never followed.
-    pub location: Option<String>,
-    /// The first bytes of its body: as many as were wanted, at least 512.
-    pub body: Bytes,
-    /// There is no more of the body than that.
-    pub whole: bool,
-}
-
-impl HttpAnswer {
-    /// An answer with this whole body, and without headers.
-    #[must_use]
-    pub fn new(status: u16, body: impl Into<Bytes>) -> Self {
-        let body = body.into();
-        Self { status, after: Duration::ZERO, content_type: None, location: None, body, whole: true }
-    }
-
-    /// Its outcome, for the core. `by_peer`: it is the peer's own word. If it is not, and says that plain HTTP came to a TLS
-    /// port, nobody was reached.
-    #[must_use]
-    pub fn outcome(&self, by_peer: bool) -> HttpOutcome {
-        if !by_peer && answer::is_of_a_tls_port(&self.body) {
-            return HttpOutcome::Unreached(Reason::SpeaksTls);
-        }
-        HttpOutcome::Answered { status: self.status, after: self.after, by_peer }
-    }
-
-    /// What it says for people: where it sends us, of which type it is, and how it begins.
-    #[must_use]
-    pub fn excerpt(&self) -> Option<Excerpt> {
-        let location = self.location.as_ref().map(String::as_bytes);
-        answer::excerpt(location, self.content_type.as_deref(), self.body.get(..answer::FIRST).unwrap_or(&self.body))
-    }
-
-    /// Its body, if that is whole and JSON, and is not said to be anything else.
-    #[must_use]
-    pub fn json(&self) -> Option<Value> {
-        if self.whole && self.is_said_to_be_json() { serde_json::from_slice(&self.body).ok() } else { None }
-    }
-
-    /// Whether it bears the mark of another Bowline: a JSON body with the member `bowline`, as the default of
-    /// [`Wire::answer`](crate::Wire::answer) makes it.
-    #[must_use]
-    pub fn is_marked(&self) -> bool {
-        self.json().is_some_and(|json| json.get(MARK).is_some())
-    }
-
-    /// Whether it is what Gonka's original answers, which neither signs nor marks its answers, or what a Bowline in its
-    /// place does. 2xx: the body is empty, or bears the mark of a Bowline ([`is_marked`](Self::is_marked)). Any other status
-    /// but a redirect: a JSON object whose only member is `error`. And the content type says nothing else. A page for people
-    /// is none of this, and neither is another program's JSON: portals, gateways and wrong addresses answer so. A proxy in
-    /// front of the peer passes on what the peer said.
-    #[must_use]
-    pub fn is_api_answer(&self) -> bool {
-        match self.status {
-            200..=299 if self.body.is_empty() => self.whole && self.is_said_to_be_json(),
-            200..=299 => self.is_marked(),
-            300..=399 => false,
-            _ => self
-                .json()
-                .is_some_and(|said| said.as_object().is_some_and(|said| said.len() == 1 && said.contains_key("error"))),
-        }
-    }
-
-    fn is_said_to_be_json(&self) -> bool {
-        self.content_type.as_deref().is_none_or(|kind| kind == "application/json" || kind.ends_with("+json"))
-    }
-}
-
-/// The member by which an answer of Bowline's is known.
-pub(super) const MARK: &str = "bowline";
 
 /// What came of a [`Post`].
 ///
@@ -336,79 +234,14 @@ where
             return Posted::Unknown(Explanation { reason, ..why });
         }
     };
-    let mut answered = answer_of(&answer);
-    let longest = read.max(ANSWER_BODY);
+    let longest = read.max(FIRST);
     let until = from_now(ANSWER_REST.saturating_add(slowest(longest)));
-    let mut body = answer.into_body();
-    let mut read = Vec::new();
-    deadline.restart_until(timeouts.progress, until);
-    answered.whole = poll_fn(|cx| {
-        if open {
-            open = Pin::new(&mut connection).poll(cx).is_pending();
-        }
-        loop {
-            match Pin::new(&mut body).poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => {
-                    deadline.restart_until(timeouts.progress, until);
-                    let data = frame.into_data().unwrap_or_default();
-                    let fits = longest.saturating_sub(read.len());
-                    read.extend(data.iter().take(fits));
-                    if data.len() > fits {
-                        return Poll::Ready(false);
-                    }
-                }
-                Poll::Ready(Some(Err(_))) => return Poll::Ready(false),
-                Poll::Ready(None) => return Poll::Ready(true),
-                Poll::Pending => return if open { Poll::Pending } else { Poll::Ready(false) },
-            }
-        }
-    })
-    .await;
-    Posted::Answered(HttpAnswer { body: read.into(), ..answered })
-}
-
-/// What the head of an answer says.
-fn answer_of<B>(answer: &Response<B>) -> HttpAnswer {
-    let headers = answer.headers();
-    let after = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(retry_after);
-    let content_type = text(headers, &CONTENT_TYPE).map(|kind| {
-        let kind = kind.split(';').next().unwrap_or_default();
-        kind.trim().to_ascii_lowercase()
-    });
-    HttpAnswer {
-        after: after.unwrap_or_default(),
-        content_type,
-        location: text(headers, &LOCATION),
-        ..HttpAnswer::new(answer.status().as_u16(), Bytes::new())
-    }
-}
-
-/// The beginning of a header's value.
-fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    let value = String::from_utf8_lossy(headers.get(name)?.as_bytes());
-    Some(value.chars().take(LONGEST_HEADER).collect())
-}
-
-/// The value of a `Retry-After` header as a span from now, at most a day: seconds or a date (RFC 9110, section 10.2.3).
-/// A date in the past is zero; anything else that is not a number of seconds, such as a negative one, is `None`.
-///
-/// ```
-/// use bowline_transport::http::retry_after;
-/// use core::time::Duration;
-/// assert_eq!(retry_after("120"), Some(Duration::from_secs(120)));
-/// assert_eq!(retry_after("Fri, 31 Dec 1999 23:59:59 GMT"), Some(Duration::ZERO));
-/// assert_eq!(retry_after("-1"), None);
-/// ```
-#[must_use]
-pub fn retry_after(value: &str) -> Option<Duration> {
-    let value = value.trim();
-    let after = if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More digits than a number holds are still "very long".
-        Duration::from_secs(value.parse().unwrap_or(u64::MAX))
-    } else {
-        httpdate::parse_http_date(value).ok()?.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO)
+    let moved = || deadline.restart_until(timeouts.progress, until);
+    let drive = |cx: &mut Context<'_>| {
+        open = open && Pin::new(&mut connection).poll(cx).is_pending();
+        open
     };
-    Some(after.min(LONGEST_PAUSE))
+    Posted::Answered(HttpAnswer::read(answer, longest, moved, drive).await)
 }
 
 /// A socket on which a request leaves: it moves the deadline as bytes move, and where the peer stops reading, what is
@@ -588,83 +421,5 @@ mod tests {
             assert_eq!(posted, Posted::Answered(seen), "{answer:?}, {read}");
             peer.join().unwrap();
         }
-    }
-
-    #[test]
-    fn h8_the_original_answers_with_nothing_or_with_an_error_and_no_gateway_does() {
-        let json = Some("application/json");
-        for (status, kind, body, is) in [
-            // The original and our own.
-            (200, None, "", true),
-            (204, None, "", true),
-            (200, json, "", true),
-            (200, json, r#"{"bowline":"done"}"#, true),
-            (400, json, r#"{"error":"code=400, message=Syntax error"}"#, true),
-            (410, json, r#"{"error":"too late"}"#, true),
-            (413, json, r#"{"error":"too large"}"#, true),
-            (422, json, r#"{"error":"no"}"#, true),
-            (500, json, r#"{"error":"chain"}"#, true),
-            (500, Some("application/problem+json"), r#"{"error":"chain"}"#, true),
-            // Another program at that address, such as the ML node's own interface.
-            (200, json, r#"{"status":"OK"}"#, false),
-            (200, json, r#"{"status":"OK","pow_status":{"status":"GENERATING"}}"#, false),
-            (200, json, "{}", false),
-            (200, json, "[]", false),
-            (200, json, r#""ok""#, false),
-            (200, json, "null", false),
-            (200, json, "true", false),
-            (200, json, r#"{"error":"no such service"}"#, false),
-            // A gateway that speaks JSON: Kong's, APISIX's and AWS's words.
-            (400, json, r#"{"message":"Bad request"}"#, false),
-            (413, json, r#"{"message":"Request Entity Too Large"}"#, false),
-            (413, json, r#"{"message":"Request size limit exceeded","request_id":"5e1b"}"#, false),
-            (422, json, r#"{"detail":"Unprocessable Entity"}"#, false),
-            (400, json, r#"{"timestamp":1,"status":400,"error":"Bad Request","path":"/generated"}"#, false),
-            (413, json, r#"{"error_msg":"too large"}"#, false),
-            (400, json, r#"["error"]"#, false),
-            (400, json, r#""error""#, false),
-            // Pages, and what is no JSON.
-            (200, json, "<html>", false),
-            (200, None, "OK", false),
-            (200, Some("text/html"), "", false),
-            (200, Some("application/octet-stream"), "", false),
-            (302, None, "", false),
-            (302, json, r#"{"error":"elsewhere"}"#, false),
-            (400, None, "", false),
-            (400, json, "{}", false),
-            (413, Some("text/html"), "<html>", false),
-        ] {
-            let answer = HttpAnswer { content_type: kind.map(Into::into), ..HttpAnswer::new(status, body) };
-            assert_eq!(answer.is_api_answer(), is, "{answer:?}");
-            let cut = HttpAnswer { whole: false, ..answer };
-            assert!(!cut.is_api_answer(), "{cut:?}");
-        }
-    }
-
-    #[test]
-    fn b4_retry_after_in_seconds() {
-        for (value, seconds) in [
-            ("0", Some(0)),
-            ("7", Some(7)),
-            (" 7 ", Some(7)),
-            ("86401", Some(86400)),
-            ("99999999999999999999", Some(86400)),
-        ] {
-            assert_eq!(retry_after(value), seconds.map(Duration::from_secs), "{value}");
-        }
-        for value in ["", " ", "-1", "+1", "1.5", "1s", "1,2", "soon", "0x10", "١"] {
-            assert_eq!(retry_after(value), None, "{value}");
-        }
-    }
-
-    #[test]
-    fn b4_retry_after_as_a_date() {
-        let soon = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(90));
-        let after = retry_after(&soon).unwrap();
-        assert!((Duration::from_secs(80)..=Duration::from_secs(90)).contains(&after), "{after:?}");
-        assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
-        assert_eq!(retry_after("Sunday, 06-Nov-94 08:49:37 GMT"), Some(Duration::ZERO));
-        assert_eq!(retry_after("Fri, 31 Dec 9999 23:59:59 GMT"), Some(LONGEST_PAUSE));
-        assert_eq!(retry_after("Fri, 99 Dec 9999 23:59:59 GMT"), None);
     }
 }

@@ -14,20 +14,20 @@
 //! Invariants as for the whole folder; the deadline is the socket's.
 //! Rules: E1, E2.
 
-use super::answer::{self, Recorded};
-use super::{Deadline, Target, Whole, client::retry_after};
+use super::answer::{FIRST, HttpAnswer, Recorded};
+use super::{Deadline, Target, Whole};
 use crate::explanation::Explanation;
 use bowline::{Reason, RetryHint};
 use core::error::Error;
 use core::future::poll_fn;
 use core::pin::pin;
-use core::task::Poll;
+use core::task::{Context, Poll};
 use core::time::Duration;
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper::header::{
-    CONNECTION, HOST, HeaderMap, LOCATION, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS,
-    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE, USER_AGENT,
+    CONNECTION, HOST, HeaderMap, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE, USER_AGENT,
 };
 use hyper::rt::{Read, Write};
 use hyper::{Request, StatusCode};
@@ -93,23 +93,19 @@ where
         Ok(answer) => answer,
         Err(error) => return Err((no_answer(&connection.into_parts().io, error.as_ref()), RetryHint::NONE)),
     };
-    let (head, body) = answer.into_parts();
-    let headers = &head.headers;
-    if head.status != StatusCode::SWITCHING_PROTOCOLS {
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         if deadline.left() > REFUSAL {
             deadline.restart(REFUSAL);
         }
-        let first = answer::beginning(body, |cx| {
+        let drive = |cx: &mut Context<'_>| {
             open = open && connection.poll_without_shutdown(cx).is_pending();
             open
-        })
-        .await;
-        let reason = answer::reason(head.status.as_u16(), headers, &first);
-        let hint = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(retry_after);
-        let location = headers.get(LOCATION).map(hyper::header::HeaderValue::as_bytes);
-        let explanation = Explanation { reason, text: answer::excerpt(location, answer::kind(headers), &first) };
-        return Err((explanation, hint.map_or(RetryHint::NONE, RetryHint::after)));
+        };
+        let answer = HttpAnswer::read(answer, FIRST, || (), drive).await;
+        let explanation = Explanation { reason: answer.reason(), text: answer.excerpt() };
+        return Err((explanation, RetryHint::after(answer.after)));
     }
+    let headers = answer.headers();
     if let Err(what) = agreed(headers, &key) {
         return Err((Explanation::with(Reason::NotWebSocket, what), RetryHint::NONE));
     }

@@ -28,7 +28,8 @@ mod dial;
 mod server;
 mod target;
 
-pub use client::{HttpAnswer, Post, Posted, post, retry_after};
+pub use answer::{HttpAnswer, retry_after};
+pub use client::{Post, Posted, post};
 pub use deadline::{Deadline, Timed};
 pub use dial::dial;
 /// The bytes of bodies: cheap to clone, so a message can be posted again without a copy.

@@ -20,7 +20,7 @@
 //! reset, RFC 9112, section 9.6); memory reserved for the length that a head only claims; `Expect: 100-continue` left
 //! unanswered; an idempotency key that fills a log.
 
-use super::client::{HttpAnswer, MARK};
+use super::answer::{HttpAnswer, MARK};
 use super::slowest;
 use super::{Bytes, Deadline, Whole};
 use bowline::wire::native::CLIENT;
