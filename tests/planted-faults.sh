@@ -336,10 +336,11 @@ plant G9 "the age of what topics hold is not announced" core/src/hub/mod.rs 's/,
 # What is told of an ending is decided beside the core.
 told='cargo test -q -p bowline-transport --features hub --lib'
 explanation=adapters/transport/src/explanation.rs
+answer=adapters/transport/src/http/answer.rs
 plant E1 "a resolver that is silent is taken for one that says no" $explanation \
     's/if for_now \{ Reason::LookupFailed \}/if false { Reason::LookupFailed }/' $told e1_
-plant E1 "an answer of a go-between is the peer's" adapters/transport/src/http/answer.rs \
-    's/\} else if of_a_go_between\(status, headers\) \{/} else if false {/' $told e1_
+plant E1 "an answer of a go-between is the peer's" $answer \
+    's/\} else if self\.is_of_a_go_between\(\) \{/} else if false {/' $told e1_
 plant E2 "a peer writes into the terminal" $explanation 's/if c\.is_control\(\) \|\| is_invisible\(c\)/if false/' $told e2_
 plant E2 "a text has any length" $explanation 's/let most = Excerpt::LONGEST - REST\.len\(\);/let most = line.len();/' $told e2_
 plant E2 "the beginning of a secret is left at the cut" $explanation \
@@ -349,30 +350,30 @@ plant E3 "a message of a native client that is turned away is not told" core/src
 plant E3 "failures are told together" adapters/transport/src/engine.rs \
     '/fn posted/,/^    \}/s/self\.drain\(\);//' $told e3_
 plant P5 "the word to try now is lost while a connection closes" core/src/link.rs \
-    's/_ if core::mem::take\(\&mut self\.urged\) =>/_ if false =>/' $unit p5_
+    's/_ if urged =>/_ if false =>/' $unit p5_
 plant E3 "what was said is not told" adapters/transport/src/engine.rs \
     's/Event::Down \{ reason, \.\. \} => self\.websocket\.failed\(reason\)/Event::Down { .. } => None/' $told e3_
 plant E4 "whom nobody was told of is forgotten" adapters/transport/src/hub/tell_limit.rs \
     's/self\.untold = self\.untold\.saturating_add\(1\);//' $told e4_
-
 plant E4 "one address hides all others" adapters/transport/src/hub/tell_limit.rs \
-    's/share\.take\(now, ADDRESS, COST\)\.is_ok\(\)/{ let _ = share; true }/' cargo test -q -p bowline-transport --features hub --lib tell_limit
+    's/share\.take\(now, ADDRESS, COST\)\.is_ok\(\)/{ let _ = share; true }/' $told tell_limit
 plant E4 "one reason hides all others" adapters/transport/src/hub/tell_limit.rs \
-    's/\*\*reason == why/true/' cargo test -q -p bowline-transport --features hub --lib tell_limit
+    's/\*\*reason == why/true/' $told tell_limit
 plant U8 "the parts of a frame cost messages" core/src/hub/traffic.rs 's/if head == Head::Part \{/if false {/' $unit u8_
+
 # Only the peer's own word (H8), too large on one path alone (F4), time for bytes and for thinking (H10).
 client=adapters/transport/src/http/client.rs
-asked='cargo test -q -p bowline-transport --lib http::client'
+asked='cargo test -q -p bowline-transport --lib http::answer'
 plant H8 "a portal's 200 delivers" core/src/reason.rs \
     's/\(200\.\.=299, true\) => HttpClass::Delivered/(200..=299, _) => HttpClass::Delivered/' $unit reason
 plant H8 "a proxy's 422 rejects" core/src/reason.rs \
     's/\(400 \| 410 \| 413 \| 422, true\) => HttpClass::Rejected/(400 | 410 | 413 | 422, _) => HttpClass::Rejected/' $unit reason
-plant H8 "a page is taken for a program's answer" $client 's/200\.\.=299 => self\.is_marked\(\),/200..=299 => true,/' $asked
-plant H8 "another program's JSON is taken for the original's answer" $client \
+plant H8 "a page is taken for a program's answer" $answer 's/200\.\.=299 => self\.is_marked\(\),/200..=299 => true,/' $asked
+plant H8 "another program's JSON is taken for the original's answer" $answer \
     's/200\.\.=299 => self\.is_marked\(\),/200..=299 => self.json().is_some(),/' $asked
-plant H8 "a gateway's JSON is taken for the original's error" $client \
+plant H8 "a gateway's JSON is taken for the original's error" $answer \
     's/said\.len\(\) == 1 \&\& said\.contains_key\("error"\)/!said.is_empty()/' $asked
-plant H8 "an empty page is taken for the original's answer" $client \
+plant H8 "an empty page is taken for the original's answer" $answer \
     's/self\.whole \&\& self\.is_said_to_be_json\(\),/self.whole,/' $asked
 plant F4 "413 on the way is posted again and again" core/src/outbox.rs \
     's/self\.refused_post = self\.refused_post\.min\(size\);/let _ = size;/' $unit f4_
