@@ -469,9 +469,8 @@ impl Route {
     /// a message beside a repetition: that may be of one which its receiver never answers, and must not hold up the others.
     #[must_use]
     pub fn may_post(&self, underway: usize) -> bool {
-        self.config.http
-            && !self.http_waits()
-            && underway < if self.http_failing() { self.config.posts.min(2) } else { self.config.posts }
+        let most = if self.http_failing() { self.config.posts.min(2) } else { self.config.posts };
+        self.config.http && !self.http_waits() && underway < most
     }
 
     /// Whether, of those that may leave, one that is not the first try of a message may, with so many under way (H9, B11).
