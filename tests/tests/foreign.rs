@@ -518,6 +518,8 @@ mod callbacks {
             assert_eq!(said.status, status, "{arguments:?}");
             assert!(parsed(&said.body)["error"].is_string(), "{arguments:?}: {}", said.body);
         }
+        let said = peer::curl(&["--data-binary", r#"{"node_id":-1}"#, &url]);
+        assert_eq!(parsed(&said.body)["error"], "node_id is missing or wrong", "E4: the member by its name");
         assert_eq!((node.stats().delivered, node.status().held), (0, 0));
         node.stop();
     }

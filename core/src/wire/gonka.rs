@@ -196,6 +196,19 @@ pub fn decode_body(kind: Kind, body: &[u8]) -> Result<&str, Malformed> {
     batch(kind, object(body)?)
 }
 
+/// Returns the first member of a batch that the receiver's types refuse, for the answer to a body that [`decode_body`] calls
+/// [`Malformed::Batch`]; `None` if it is no object, or has a member twice.
+///
+/// ```
+/// use bowline::wire::gonka::{Kind, wrong_member};
+/// assert_eq!(wrong_member(Kind::Generated, br#"{"block_height":1,"node_id":-1}"#), Some("node_id"));
+/// assert_eq!(wrong_member(Kind::Generated, br#"{"n_invalid":"0"}"#), None, "it belongs to the other kind");
+/// ```
+#[must_use]
+pub fn wrong_member(kind: Kind, body: &[u8]) -> Option<&'static str> {
+    object::<Fields<'_>>(body).ok()?.wrong(kind)
+}
+
 /// A frame with a batch, spelt as the original's; `batch` is a text that [`decode_body`] gave.
 ///
 /// ```
@@ -290,24 +303,32 @@ fn id(raw: Raw<'_>) -> Result<Option<Cow<'_, str>>, Malformed> {
 /// The batch as it came, if the API node's types take it.
 fn batch(kind: Kind, raw: &RawValue) -> Result<&str, Malformed> {
     let json = raw.get();
-    let f: Fields<'_> = object(json.as_bytes()).map_err(|_| Malformed::Batch)?;
-    let proof = is(f.public_key, string)
-        && is(f.block_hash, string)
-        && is(f.block_height, integer)
-        && is(f.nonces, |json| list(json, integer))
-        && is(f.dist, |json| list(json, float))
-        && is(f.node_id, unsigned);
-    let verdict = is(f.received_dist, |json| list(json, float))
-        && is(f.r_target, float)
-        && is(f.fraud_threshold, float)
-        && is(f.n_invalid, integer)
-        && is(f.probability_honest, float)
-        && is(f.fraud_detected, boolean);
-    let taken = match kind {
-        Kind::Generated => proof,
-        Kind::Validated => proof && verdict,
-    };
-    taken.then_some(json).ok_or(Malformed::Batch)
+    let fields: Fields<'_> = object(json.as_bytes()).map_err(|_| Malformed::Batch)?;
+    if fields.wrong(kind).is_none() { Ok(json) } else { Err(Malformed::Batch) }
+}
+
+impl Fields<'_> {
+    /// The first field that the API node's types do not take.
+    fn wrong(&self, kind: Kind) -> Option<&'static str> {
+        let proof = [
+            ("public_key", is(self.public_key, string)),
+            ("block_hash", is(self.block_hash, string)),
+            ("block_height", is(self.block_height, integer)),
+            ("nonces", is(self.nonces, |json| list(json, integer))),
+            ("dist", is(self.dist, |json| list(json, float))),
+            ("node_id", is(self.node_id, unsigned)),
+        ];
+        let verdict = [
+            ("received_dist", is(self.received_dist, |json| list(json, float))),
+            ("r_target", is(self.r_target, float)),
+            ("fraud_threshold", is(self.fraud_threshold, float)),
+            ("n_invalid", is(self.n_invalid, integer)),
+            ("probability_honest", is(self.probability_honest, float)),
+            ("fraud_detected", is(self.fraud_detected, boolean)),
+        ];
+        let verdict = verdict.into_iter().filter(|_| kind == Kind::Validated);
+        proof.into_iter().chain(verdict).find(|(_, taken)| !taken).map(|(name, _)| name)
+    }
 }
 
 /// Whether a field, if it is there at all, has this type. What follows are Go's types, told from valid JSON.
@@ -422,6 +443,8 @@ mod tests {
             r#""fraud_detected":0"#,
         ] {
             assert_eq!(taken(field), (true, false), "{field}");
+            let wrong = wrong_member(Kind::Validated, format!("{{{field}}}").as_bytes());
+            assert_eq!(wrong, field.split('"').nth(1), "E4: the member by its name");
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::http::{Answer, Bytes, Callback, GONKA_CALLBACKS, HttpAnswer, Routes, 
 use crate::node::Refused;
 use bowline::wire::KeyedHash;
 use bowline::wire::gonka::{self, Kind, Malformed};
-use bowline::{Frame, Head, MessageId, Seq};
+use bowline::{Frame, Head, MessageId, Reason, Seq};
 use std::collections::BTreeMap;
 
 /// Bytes of the envelope around a batch: `{"type":"generated","batch":` … `,"id":"` 36 `"}`.
@@ -159,8 +159,11 @@ impl Wire for Gonka {
         if self.direction != Direction::Receive {
             return Err(Answer::error(404, "this node sends"));
         }
-        let body =
-            gonka::decode_body(kind, &callback.body).map_err(|malformed| Answer::error(400, malformed.to_string()))?;
+        let body = gonka::decode_body(kind, &callback.body).map_err(|malformed| {
+            let member = gonka::wrong_member(kind, &callback.body);
+            let why = member.map_or_else(|| malformed.to_string(), |member| Reason::Member(member).to_string());
+            Answer::error(400, why)
+        })?;
         let key = names.content(kind.as_str(), body);
         let id = callback.idempotency_key.as_deref().map(|id| names.id(id));
         let batch = Batch { kind, id: callback.idempotency_key.clone(), json: callback.body.clone() };
