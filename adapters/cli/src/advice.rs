@@ -30,7 +30,7 @@ impl Advice {
         Self { url: url.split(['?', '#']).next().unwrap_or_default().to_owned(), told: BTreeMap::new() }
     }
 
-    /// Writes an explanation once, if it has advice or a text.
+    /// Writes an explanation, unless it is an ordinary end or was written lately.
     pub(crate) fn give(&mut self, why: Option<Explanation>) {
         if let Some(line) = why.and_then(|why| self.line(&why, Instant::now())) {
             eprintln!("bowline: {line}");

@@ -40,7 +40,7 @@ the API node's HTTP callbacks, and break what runs through them:
   reset         the WebSocket is cut; HTTP carries until a new one has proven
                 itself
   silence       the WebSocket is open, but acknowledgements are held back
-  healed        traffic returns to the WebSocket
+  healed        they arrive, and the WebSocket carries on
   slow          the WebSocket takes half of what is sent
   turned-away   it is accepted, then closed: 1008, PoW is not running
   refused       nobody listens at the WebSocket: HTTP alone
@@ -49,7 +49,7 @@ the API node's HTTP callbacks, and break what runs through them:
   all-back      the backlog drains, the WebSocket returns
 
 The application that receives works on each batch for a moment, on some for
-longer than the sender waits, and hands some back once, to have them again. The
+longer than an original waits, and hands some back once, to have them again. The
 ledger at the end says what became of every batch. On a terminal you see a
 picture; on a pipe a line for each phase and each change.
 
