@@ -91,7 +91,7 @@ Exit status:
 
 Examples:
   bowline demo                                     half a minute
-  bowline demo --time-scale 1                      Gonka's own pace: two and a half minutes
+  bowline demo --time-scale 1                      Gonka's own pace: 2.5 minutes
   bowline demo --adapter blocking --seed 7         threads, and other chances
   bowline demo --time-scale 0.05 --json | tail -1  the ledger, for a script
   bowline demo --scene miners                      a validator and 200 miners
