@@ -213,7 +213,9 @@ fn the_newer_of_two_clients_of_one_name_stays(adapter: Adapter) {
     let new = Client::start(adapter, plain(&house.url()).identity("other").epoch(1));
     up(&new);
     eventually("the older has failed", || old.status().state == State::Failed);
-    assert_eq!(old.count(|event| matches!(event, Event::Down { reason: Reason::Closed(4003), .. })), 1);
+    eventually("it is told", || {
+        old.count(|event| matches!(event, Event::Down { reason: Reason::Closed(4003), .. })) == 1
+    });
     for i in 1..=20 {
         assert_eq!(outcome(&send(&new, "up", i)), BY_FRAME);
     }
