@@ -34,7 +34,7 @@ pub enum Reason {
     NoSuchName,
     /// The resolver gave no answer.
     LookupFailed,
-    /// Nothing listens at the address: the connection was refused or reset before anything was said.
+    /// Nothing listens at the address: the connection was refused.
     PortClosed,
     /// There is no route to the address.
     Unreachable,
@@ -51,7 +51,7 @@ pub enum Reason {
     /// A deadline passed: of the attempt (rule B7), or of a request (rule H6).
     Timeout,
     /// A close frame with this code, or 1005 without one, or 1006 for a connection that ended without a close frame
-    /// (RFC 6455, section 7.4.1).
+    /// (RFC 6455, section 7.4.1), before an answer too.
     Closed(u16),
     /// This HTTP status, in answer to an upgrade or a request.
     Status(u16),

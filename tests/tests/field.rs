@@ -1,7 +1,8 @@
 //! What the field does to a sender of batches, with peers and go-betweens of Python over real sockets and with both adapters:
 //! an API node that works as Gonka's Go client does (one batch after the other, and even a ping waits for that), a portal, a
 //! login proxy, a link with a rate, a peer that comes back while we close. The waits are a tenth of the shipped ones where
-//! the work is a tenth of what was seen in the field; what is asserted are counts, the largest delay is printed.
+//! the work is a tenth of what was seen in the field; what is asserted are counts, the largest delay is printed. With
+//! `BOWLINE_SLOW=1` the link with a rate is met at its full size, too, and with the shipped waits.
 
 mod real;
 
@@ -377,6 +378,49 @@ mod go_between {
         books.assert_once(1..=3);
         assert_eq!(books.came(1), ["websocket"]);
         field.stop_on_one_connection();
+    }
+
+    /// As long as three megabytes may take, which need 15 s.
+    const LONGEST: Duration = Duration::from_secs(90);
+
+    /// At full size and with the shipped waits. Field bug: never, as a whole upload had 10 s by HTTP, and the WebSocket was
+    /// cut after 5 s.
+    #[test]
+    fn l11_h10_three_megabytes_at_200_kilobytes_a_second() {
+        let Some(()) = peer::need_time("a quarter of a minute") else { return };
+        let both = |scenario: fn(Adapter)| BOTH.map(|adapter| begin("three megabytes", move || scenario(adapter)));
+        for scenario in [both(three_megabytes_by_websocket), both(three_megabytes_by_http)].into_iter().flatten() {
+            scenario.wait_for(LONGEST);
+        }
+    }
+
+    fn three_megabytes_by_websocket(adapter: Adapter) {
+        let Some(mut field) = Field::new("3 MB at 200 kB/s", adapter, value!({}), |_| {}) else { return };
+        let mut between = start(field.node.address().port().into());
+        is_now(&mut between, "rate 200000");
+        let port = between.port("listening");
+        field.dial(port);
+        three_megabytes_arrive(&mut field, "websocket");
+        field.stop_on_one_connection();
+    }
+
+    fn three_megabytes_by_http(adapter: Adapter) {
+        let (mut between, shipped) = (None, |_: &mut Config| {});
+        let field = Field::through("3 MB at 200 kB/s by HTTP", adapter, value!({}), shipped, |callbacks| {
+            between.insert(start(callbacks)).port("listening")
+        });
+        let (Some(mut field), Some(mut between)) = (field, between) else { return };
+        is_now(&mut between, "rate 200000");
+        three_megabytes_arrive(&mut field, "http");
+        assert_eq!((field.node.stats().posts, between.count("passed")), (1, 1));
+        field.node.stop();
+    }
+
+    #[track_caller]
+    fn three_megabytes_arrive(field: &mut Field, path: &str) {
+        field.receipts.insert(1, field.node.send(big_batch(1, 3_000_000)));
+        field.receiver.saw_within(path, LONGEST);
+        assert_eq!(field.all_delivered().came(1), [path]);
     }
 }
 

@@ -187,10 +187,7 @@ mod ml_node {
 
     #[test]
     fn has_a_read_deadline_of_a_minute() {
-        if std::env::var_os("BOWLINE_SLOW").is_none_or(|slow| slow != "1") {
-            eprintln!("skipped: it takes more than a minute; BOWLINE_SLOW=1 runs it");
-            return;
-        }
+        let Some(()) = peer::need_time("more than a minute") else { return };
         let both = BOTH.map(|adapter| begin("a minute", move || idle(adapter, |_| {}, 60)));
         for adapter in both {
             adapter.wait_for(Duration::from_secs(100));

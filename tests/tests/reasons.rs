@@ -1,14 +1,15 @@
 //! Why a peer is not reached, over real sockets and with both adapters: each cause by a reason of its own, in the events, in
-//! the status and with what was said. The ninth, a validator with another key, is in `miner/`; the program's lines are in
-//! `adapters/cli/tests/processes`.
+//! the status and with what was said; by servers of the tests' own, and by servers of Python in [`with_pythons`]. The ninth, a
+//! validator with another key, is in `miner/`; the program's lines are in `adapters/cli/tests/processes`.
 
 #[macro_use]
 mod real;
 
 use bowline::{Party, Reason, TlsFault};
-use bowline_smol::{Explanation, Setup, Tls};
-use core::net::SocketAddr;
-use real::ca::{Authority, serve, trust};
+use bowline_smol::{Excerpt, Explanation, Setup, Tls};
+use core::net::{Ipv4Addr, SocketAddr};
+use real::ca::{Authority, Certified, File, serve, trust};
+use real::peer::{self, Peer};
 use real::*;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -39,7 +40,8 @@ fn dial(adapter: Adapter, url: &str, tls: &Tls, reason: Reason) -> String {
     eventually("it has failed twice", || node.explanations().len() >= 2);
     let said = check(&node.explanations(), reason);
     let status = node.status();
-    assert_eq!(status.websocket.last.map(|last| last.reason), Some(reason));
+    let last = check(&[status.websocket.last.expect("it has failed")], reason);
+    assert_eq!(last.is_empty(), said.is_empty(), "the status says it, too");
     assert!(status.websocket.failing_since.is_some(), "since the first failure");
     assert_eq!(status.http.last, None, "nothing was asked by HTTP");
     node.stop();
@@ -55,17 +57,20 @@ fn post_to(adapter: Adapter, url: &str, tls: &Tls, reason: Reason) -> String {
     eventually("it has failed twice", || node.explanations().len() >= 2);
     let said = check(&node.explanations(), reason);
     let status = node.status();
-    assert_eq!(status.http.last.map(|last| last.reason), Some(reason));
+    let last = check(&[status.http.last.expect("it has failed")], reason);
+    assert_eq!(last.is_empty(), said.is_empty(), "the status says it, too");
     assert!(status.http.failing_since.is_some(), "since the first failure");
     node.stop();
     assert!(settled(receipt).reason.is_some(), "a message that was abandoned says why");
     said
 }
 
+/// Each is for this reason, and short. What the first one says.
 #[track_caller]
 fn check(explanations: &[Explanation], reason: Reason) -> String {
     for explanation in explanations {
         assert_eq!(explanation.reason, reason, "{explanation}");
+        assert!(explanation.text.as_ref().is_none_or(|text| text.as_str().len() <= Excerpt::LONGEST), "{explanation}");
     }
     explanations.first().and_then(|first| first.text.as_ref()).map(ToString::to_string).unwrap_or_default()
 }
@@ -237,4 +242,117 @@ fn e3_a_path_that_works_again_is_not_blocked(adapter: Adapter) {
     assert_eq!(websocket.last.map(|last| last.reason), Some(Reason::PortClosed), "the last reason stays");
     node.stop();
     listener.stop();
+}
+
+mod with_pythons {
+    //! The same at servers of Python, by the library `websockets`, whose TLS is asyncio's, and by `http.server`. A closed port
+    //! and a name that is not there need no peer: they are above.
+
+    use super::*;
+
+    with_both! {
+        e1_an_expired_certificate,
+        e1_an_unknown_issuer,
+        e1_plain_text_to_a_tls_port,
+        e1_tls_to_a_plain_port,
+        e2_a_close_frame_s_text,
+        e2_the_body_of_a_refusal,
+    }
+
+    /// Both servers, as long as this lives.
+    struct Refuser {
+        websockets: SocketAddr,
+        http_server: SocketAddr,
+        _peer: Peer,
+    }
+
+    impl Refuser {
+        fn plain() -> Option<Self> {
+            Self::start(&["plain"])
+        }
+
+        fn tls(shown: &Certified) -> Option<Self> {
+            let (certificate, key) = (File::new(&shown.certificate), File::new(&shown.key));
+            Self::start(&["tls", certificate.path(), key.path()])
+        }
+
+        fn start(arguments: &[&str]) -> Option<Self> {
+            let mut peer = peer::python_as("refuser.py", arguments, &[])?;
+            let mut address = |server: &str| {
+                let port = peer.port(server).try_into().unwrap();
+                SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+            };
+            let (websockets, http_server) = (address("websockets"), address("http.server"));
+            Some(Self { websockets, http_server, _peer: peer })
+        }
+    }
+
+    /// Neither server is reached by a WebSocket or a request, because of TLS.
+    #[track_caller]
+    fn both_fail(adapter: Adapter, refuser: &Refuser, tls: &Tls, fault: TlsFault, word: &str) {
+        let reason = Reason::Tls(fault);
+        assert_eq!(reason.by(), Party::Tls);
+        for server in [refuser.websockets, refuser.http_server] {
+            for said in both_ways(adapter, true, server, tls, reason) {
+                assert!(said.contains(word), "{said}");
+            }
+        }
+    }
+
+    fn e1_an_expired_certificate(adapter: Adapter) {
+        let authority = Authority::new();
+        let old = authority.certify(&["localhost"], |params| params.not_after = rcgen::date_time_ymd(2001, 1, 1));
+        let Some(refuser) = Refuser::tls(&old) else { return };
+        both_fail(adapter, &refuser, &trust(&authority), TlsFault::Expired, "expired");
+    }
+
+    fn e1_an_unknown_issuer(adapter: Adapter) {
+        let authority = Authority::new();
+        let Some(refuser) = Refuser::tls(&authority.here()) else { return };
+        both_fail(adapter, &refuser, &trust(&Authority::new()), TlsFault::UnknownIssuer, "UnknownIssuer");
+        // It is that alone: to one who trusts it, it talks.
+        let url = format!("wss://localhost:{}", refuser.http_server.port());
+        dial(adapter, &url, &trust(&authority), Reason::Status(403));
+    }
+
+    /// No alert and no words: one ends the connection without a byte, the other resets it. So it is not told that they speak
+    /// TLS, but how it ended.
+    fn e1_plain_text_to_a_tls_port(adapter: Adapter) {
+        let Some(refuser) = Refuser::tls(&Authority::new().here()) else { return };
+        for (server, word) in [(refuser.websockets, "without an answer"), (refuser.http_server, "reset")] {
+            for said in both_ways(adapter, false, server, &Tls::new(), Reason::Closed(1006)) {
+                assert!(said.contains(word), "{said}");
+            }
+        }
+    }
+
+    /// `websockets` gives no byte either, and no byte is no proof that it speaks no TLS.
+    fn e1_tls_to_a_plain_port(adapter: Adapter) {
+        let Some(refuser) = Refuser::plain() else { return };
+        let tls = trust(&Authority::new());
+        for said in both_ways(adapter, true, refuser.websockets, &tls, Reason::Tls(TlsFault::Other)) {
+            assert!(said.starts_with("no answer to the handshake"), "{said}");
+        }
+        for said in both_ways(adapter, true, refuser.http_server, &tls, Reason::Tls(TlsFault::NotTls)) {
+            assert!(said.contains("corrupt"), "{said}");
+        }
+    }
+
+    fn e2_a_close_frame_s_text(adapter: Adapter) {
+        let Some(refuser) = Refuser::plain() else { return };
+        let reason = Reason::Closed(1008);
+        assert_eq!(reason.by(), Party::Peer);
+        let url = format!("ws://{}", refuser.websockets);
+        assert_eq!(dial(adapter, &url, &Tls::new(), reason), "PoW läuft nicht");
+    }
+
+    fn e2_the_body_of_a_refusal(adapter: Adapter) {
+        let Some(refuser) = Refuser::plain() else { return };
+        let reason = Reason::Status(403);
+        assert_eq!((reason.by(), reason.advice()), (Party::Peer, Some("check the credentials")));
+        for said in both_ways(adapter, false, refuser.http_server, &Tls::new(), reason) {
+            assert!(said.starts_with(r#"application/json: {"error": "not while PoC is off, so so"#), "{said}");
+            assert!(said.ends_with('…') && said.len() > Excerpt::LONGEST - 8, "{said}");
+        }
+    }
 }

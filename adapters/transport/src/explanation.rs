@@ -228,12 +228,12 @@ impl Explanation {
             return Self::with(Reason::Tls(fault), error.to_string());
         }
         let reason = match error.kind() {
-            ErrorKind::ConnectionRefused
-            | ErrorKind::ConnectionReset
+            ErrorKind::ConnectionRefused => Reason::PortClosed,
+            ErrorKind::ConnectionReset
             | ErrorKind::ConnectionAborted
             | ErrorKind::BrokenPipe
             | ErrorKind::NotConnected
-            | ErrorKind::UnexpectedEof => Reason::PortClosed,
+            | ErrorKind::UnexpectedEof => Reason::Closed(1006),
             ErrorKind::HostUnreachable
             | ErrorKind::NetworkUnreachable
             | ErrorKind::NetworkDown
@@ -249,7 +249,7 @@ impl Explanation {
     pub fn of_handshake(error: &io::Error) -> Self {
         let explanation = Self::of_connection(error);
         match explanation.reason {
-            Reason::PortClosed => {
+            Reason::Closed(_) => {
                 Self::with(Reason::Tls(TlsFault::Other), format!("no answer to the handshake: {error}"))
             }
             _ => explanation,
@@ -357,7 +357,8 @@ mod tests {
     fn e1_an_error_of_the_system_has_a_reason_of_its_own() {
         for (kind, reason) in [
             (ErrorKind::ConnectionRefused, Reason::PortClosed),
-            (ErrorKind::ConnectionReset, Reason::PortClosed),
+            (ErrorKind::ConnectionReset, Reason::Closed(1006)),
+            (ErrorKind::UnexpectedEof, Reason::Closed(1006)),
             (ErrorKind::HostUnreachable, Reason::Unreachable),
             (ErrorKind::NetworkUnreachable, Reason::Unreachable),
             (ErrorKind::TimedOut, Reason::Timeout),

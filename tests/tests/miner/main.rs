@@ -6,7 +6,7 @@
 mod real;
 mod validator;
 
-use bowline::{Config, Event, Head, Outcome, Path, ProgramLife, Reason, Rejection, State};
+use bowline::{Config, Event, Head, Outcome, Party, Path, ProgramLife, Reason, Rejection, State};
 use bowline_smol::{Receipt, Reply, SendError, Settings, Setup, Status};
 use bowline_transport::{Bettensor, Complaints, Message, Refused, http::Bytes};
 use core::net::SocketAddr;
@@ -664,6 +664,7 @@ mod with_pythons {
         works_with_it_as_it_is,
         predicts_again_after_a_loss,
         is_not_registered,
+        e1_has_another_key,
         l12_finds_a_dead_sender_and_does_not_kill_the_next,
         b10_outlives_a_login_proxy_and_gets_its_updates_again,
     }
@@ -819,6 +820,25 @@ mod with_pythons {
         assert_eq!((peer.count("dead"), peer.count("complaint")), (1, 0), "a resend does not kill it again");
         let last = miner.stop();
         assert_eq!((last.stats.attempts, last.stats.violations), (2, 0));
+    }
+
+    /// Dialled by one who expects another: each attempt ends with the address of whoever greeted.
+    fn e1_has_another_key(adapter: Adapter) {
+        let Some(mut peer) = peer::signing_python("validator.py", "as it is") else { return };
+        let listening = peer.saw("listening");
+        let setup = Setup::miner(&format!("ws://127.0.0.1:{}", listening["port"]), keys("07")).unwrap();
+        let setup = setup.validator(keys("0c").hotkey()).drain(DRAIN).configure(patient);
+        let miner = Miner::start(adapter, setup);
+        let receipt = miner.predict(scored("a", 3));
+        for _ in 0..2 {
+            peer.saw("closed");
+        }
+        miner.until_down(Reason::Signer);
+        let last = miner.status().websocket.last.unwrap();
+        assert_eq!((last.reason, last.reason.by()), (Reason::Signer, Party::Peer));
+        assert_eq!(last.text.unwrap().as_str(), listening["address"]);
+        assert_eq!((receipt.try_settled(), peer.count("prediction")), (None, 0), "it is told nothing");
+        miner.stop();
     }
 
     fn is_not_registered(adapter: Adapter) {

@@ -24,6 +24,15 @@ pub(crate) fn missing<T>(what: impl fmt::Display) -> Option<T> {
     None
 }
 
+/// `None`: nobody said that tests may take so long, with `BOWLINE_SLOW=1`.
+pub(crate) fn need_time(how_long: &str) -> Option<()> {
+    if env::var_os("BOWLINE_SLOW").is_some_and(|slow| slow == "1") {
+        return Some(());
+    }
+    eprintln!("skipped: it takes {how_long}; BOWLINE_SLOW=1 runs it");
+    None
+}
+
 /// Whether this command succeeds; asked once.
 pub(crate) fn works(known: &OnceLock<bool>, command: &mut Command) -> bool {
     *known.get_or_init(|| command.stdin(Stdio::null()).output().is_ok_and(|output| output.status.success()))

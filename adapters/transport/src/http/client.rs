@@ -226,10 +226,9 @@ where
             let reason = match why.reason {
                 // A TLS server has processed nothing.
                 Reason::SpeaksTls => return Posted::Unreached(why),
-                Reason::Timeout if asked.load(Ordering::Relaxed) => Reason::Timeout,
-                Reason::Timeout => Reason::Stalled,
+                Reason::Timeout if !asked.load(Ordering::Relaxed) => Reason::Stalled,
                 Reason::NotWebSocket => Reason::Violation,
-                _ => Reason::Closed(1006),
+                reason => reason,
             };
             return Posted::Unknown(Explanation { reason, ..why });
         }
@@ -378,7 +377,7 @@ mod tests {
     fn h_what_was_never_written_is_unreached() {
         let (target, deadline) = (Target::http("http://api/").unwrap(), Deadline::after(Duration::from_secs(10)));
         let posted = smol::block_on(post(Gone, &deadline, request(&target, 9)));
-        assert_eq!(posted.outcome(false), HttpOutcome::Unreached(Reason::PortClosed));
+        assert_eq!(posted.outcome(false), HttpOutcome::Unreached(Reason::Closed(1006)));
     }
 
     #[test]

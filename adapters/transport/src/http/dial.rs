@@ -138,7 +138,7 @@ pub(super) fn no_answer<I>(io: &Recorded<I>, error: Option<&hyper::Error>) -> Ex
     }
     match error {
         Some(error) if error.is_parse() => Explanation::with(Reason::NotWebSocket, error.to_string()),
-        _ => Explanation::with(Reason::PortClosed, "the connection ended without an answer"),
+        _ => Explanation::with(Reason::Closed(1006), "the connection ended without an answer"),
     }
 }
 

@@ -1267,7 +1267,7 @@ pub(crate) fn every_refusal_of_a_dial_has_its_cause<D: Driver>() {
             not_websocket(no_upgrade),
         ),
         ("101 Switching".to_owned(), {
-            (Reason::PortClosed, "the connection ended without an answer", RetryHint::NONE)
+            (Reason::Closed(1006), "the connection ended without an answer", RetryHint::NONE)
         }),
         ("999999 What\r\n\r\n".to_owned(), not_websocket("invalid HTTP status-code parsed")),
     ] {
@@ -1287,7 +1287,7 @@ pub(crate) fn every_refusal_of_a_dial_has_its_cause<D: Driver>() {
     for (answer, refusal) in [
         (&b"\x15\x03\x01\x00\x02\x02\x46"[..], (Reason::SpeaksTls, "")),
         (b"SSH-2.0-OpenSSH\r\n", (Reason::NotWebSocket, "SSH-2.0-OpenSSH")),
-        (b"", (Reason::PortClosed, "the connection ended without an answer")),
+        (b"", (Reason::Closed(1006), "the connection ended without an answer")),
     ] {
         let (socket, peer) = peer(|far, _| far.write_all(answer).unwrap());
         let (why, _) = dial::<D>(socket).unwrap_err();
