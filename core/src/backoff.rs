@@ -245,6 +245,26 @@ mod tests {
         assert!(delay >= LONGEST_HINT && delay <= LONGEST_HINT + Duration::from_secs(1));
     }
 
+    /// The larger of both would do for each client, and bring all of them back in one moment.
+    #[test]
+    fn b4_the_draw_comes_on_top_of_the_hint() {
+        let fleet = |hint: RetryHint, failures: u32| {
+            let back = (0..200).map(|seed| {
+                let mut backoff = Backoff::new(BackoffConfig::DEFAULT);
+                backoff.penalize(failures);
+                (backoff.next(hint, &mut SplitMix64::new(seed)) - hint.after).as_millis() / 100
+            });
+            back.collect::<std::collections::BTreeSet<_>>()
+        };
+        for after in [1, 7, 60, 600] {
+            let hint = RetryHint::after(Duration::from_secs(after));
+            assert_eq!(fleet(hint, 0).len(), 10, "the first draw is up to 1 s, after {after} s");
+            assert!(fleet(hint, 5).len() > 100, "a later one up to 30 s, after {after} s");
+            let spread = RetryHint { window: Duration::from_secs(30), ..hint };
+            assert!(fleet(spread, 0).len() > 100, "B2: the window begins when the hint is over, after {after} s");
+        }
+    }
+
     #[test]
     fn b6_gonkas_range_never_grows() {
         let range = BackoffConfig::range(Duration::from_secs(3), Duration::from_secs(5));

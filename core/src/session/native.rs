@@ -47,7 +47,7 @@ impl NativeConfig {
 /// Below the first number.
 const NOTHING: Seq = Seq::from_number(0);
 
-/// After a question by HTTP that failed, the next one.
+/// After a question by HTTP that failed, or that brought nothing at once, the next one.
 const REST: Duration = Duration::from_secs(1);
 
 /// A greeting is under way no longer than this (B7): what came by HTTP meanwhile may be younger than what it says.
@@ -464,9 +464,9 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         let kind = if greet { RequestKind::Greeting } else { RequestKind::Poll };
         let live = self.live.is_some();
         native.talk = Talk::Ready;
-        let mut rest = |after: Duration| {
+        let mut rest = || {
             let mut until = Timer::disarmed();
-            until.arm(now.after(after.clamp(REST, Duration::from_secs(600))));
+            until.arm(now.after(REST));
             native.talk = Talk::Rest { until };
         };
         match outcome {
@@ -474,13 +474,12 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             // alive: asked again at once, it would be a loop.
             HttpOutcome::Answered { status: 200..=299, by_peer: true, .. } => {
                 if !known {
-                    rest(REST);
+                    rest();
                 }
             }
             HttpOutcome::Answered { .. } if outcome.needs_handshake() && !greet && !live => native.greeted = false,
-            HttpOutcome::Answered { .. } | HttpOutcome::Unreached(_) | HttpOutcome::Unknown(_) => {
-                rest(outcome.after().max(REST));
-            }
+            // Longer, if the answer says so, by the back-off of the path.
+            HttpOutcome::Answered { .. } | HttpOutcome::Unreached(_) | HttpOutcome::Unknown(_) => rest(),
         }
         self.request_ended(None, outcome);
         if !finished {
@@ -674,6 +673,9 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     pub(super) fn unlearn(&mut self, interval: Duration) {
         if let Some(native) = &mut self.native {
             native.silence = None;
+            if matches!(native.talk, Talk::Rest { .. }) {
+                native.talk = Talk::Ready;
+            }
             self.heartbeat.interval = interval;
         }
     }

@@ -8,7 +8,7 @@
 //!                      ├─ GET {websocket} ─ 101 ─▶ Served::Upgraded, with every byte that came early
 //!                      │      no upgrade 426 · wrong version 426 · wrong otherwise 400
 //!                      ├─ another method 405 · another path 404
-//!                      └─ too slow 408 · too large 431 · not HTTP 400
+//!                      └─ too slow 408 · too large 431 · not HTTP, two Hosts 400
 //!                                   ▼ after the last answer
 //!                  hang up: end our half, throw away what still comes, Limits::linger
 //! ```
@@ -18,7 +18,8 @@
 //!
 //! Field bugs guarded against: an answer lost because the socket was closed with unread bytes in it (the peer sees a
 //! reset, RFC 9112, section 9.6); memory reserved for the length that a head only claims; `Expect: 100-continue` left
-//! unanswered; an idempotency key that fills a log.
+//! unanswered; an idempotency key that fills a log; two `Host` headers, of which a proxy reads one and the server the
+//! other (rule H11).
 
 use super::answer::{HttpAnswer, MARK};
 use super::slowest;
@@ -402,6 +403,10 @@ where
         // A refusal leaves the body unread, and then the connection cannot go on.
         let whole = request.body().is_end_stream();
         let refused = |response| if whole { response } else { last(response) };
+        // What is on the way may have read the other one: then nothing that follows is what it let through.
+        if request.headers().get_all(HOST).iter().nth(1).is_some() {
+            return last(refusal(StatusCode::BAD_REQUEST, "one Host is needed"));
+        }
         if let Some((path, segment)) = segment(self.routes.websockets, path) {
             if *request.method() != Method::GET {
                 return refused(with(refusal(StatusCode::METHOD_NOT_ALLOWED, "only GET, to upgrade"), ALLOW, "GET"));
@@ -696,6 +701,8 @@ fn error_body(why: &str) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::task::{Context, Poll};
+    use hyper::rt::ReadBufCursor;
 
     #[test]
     fn an_error_is_always_json() {
@@ -731,6 +738,76 @@ mod tests {
         assert!(is_nonce(b"dGhlIHNhbXBsZSBub25jZQ=="));
         for key in ["", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZSBub25jZQ=a", "dGhlIHNhbXBsZSBub25j-Q=="] {
             assert!(!is_nonce(key.as_bytes()), "{key}");
+        }
+    }
+
+    /// A socket in memory: what comes in, how much of it was read, and what went out.
+    struct Socket {
+        comes: Vec<u8>,
+        read: usize,
+        said: Vec<u8>,
+    }
+
+    impl Socket {
+        const fn new(comes: Vec<u8>) -> Self {
+            Self { comes, read: 0, said: Vec::new() }
+        }
+    }
+
+    impl Read for Socket {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            mut buf: ReadBufCursor<'_>,
+        ) -> Poll<io::Result<()>> {
+            let end = self.comes.len().min(self.read.saturating_add(buf.remaining()));
+            buf.put_slice(&self.comes[self.read..end]);
+            self.read = end;
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl Write for Socket {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            self.said.extend_from_slice(buf);
+            Poll::Ready(Ok(buf.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// What comes after the last answer is thrown away, but not without end.
+    #[test]
+    fn h6_a_flood_after_the_last_answer_has_an_end() {
+        let mut flood = Socket::new(vec![0; 2 * FLOOD]);
+        smol::block_on(hang_up(&mut flood)).unwrap();
+        assert!(flood.read.abs_diff(FLOOD) <= 4096, "{} bytes were read", flood.read);
+    }
+
+    #[test]
+    fn h11_two_hosts_are_one_too_many() {
+        let answered = |hosts: &str| {
+            let request = format!("POST /batch HTTP/1.1\r\n{hosts}Connection: close\r\nContent-Length: 2\r\n\r\n{{}}");
+            let mut socket = Socket::new(request.into());
+            let routes = Routes { callbacks: &["/batch"], ..Routes::NONE };
+            let (limits, deadline) = (Limits::DEFAULT, Deadline::after(Limits::DEFAULT.head));
+            smol::block_on(serve(&mut socket, &deadline, &limits, &routes, async |_| Answer::OK));
+            socket.said.get(9..12).map(|status| String::from_utf8_lossy(status).into_owned())
+        };
+        for (hosts, status) in [
+            ("", "200"),
+            ("Host: a\r\n", "200"),
+            ("Host: a\r\nHost: b\r\n", "400"),
+            ("Host: a\r\nhOST: a\r\n", "400"),
+            ("Host: a\r\nHost: \r\nHost: a\r\n", "400"),
+        ] {
+            assert_eq!(answered(hosts).as_deref(), Some(status), "{hosts:?}");
         }
     }
 

@@ -58,6 +58,7 @@ macro_rules! run_with {
             one_connection_carries_many_requests
             every_answer_of_the_handler
             what_is_refused_and_how
+            h11_two_hosts_are_refused
             what_is_no_handshake
             an_upgrade_keeps_every_byte
             an_upgrade_can_come_second
@@ -395,6 +396,27 @@ pub(crate) fn what_is_refused_and_how<D: Driver>() {
         server.send(request);
         assert_eq!(server.answer().status(), 404);
         server.done();
+    }
+}
+
+/// On every path, before anything else is looked at; and the connection ends, for what follows may be another's.
+pub(crate) fn h11_two_hosts_are_refused<D: Driver>() {
+    let twice = |request: &str| request.replacen("Host: ", "Host: other\r\nHost: ", 1);
+    let same = |request: &str| request.replacen("Host: ", "Host: node\r\nhost: ", 1);
+    let posted = post_head(GENERATED, 2, "") + "{}";
+    let page = "GET /nothing HTTP/1.1\r\nHost: node\r\n\r\n".to_owned();
+    for request in [UPGRADE.to_owned(), posted, page] {
+        for request in [twice(&request), same(&request)] {
+            assert!(request.to_lowercase().matches("host: ").count() == 2, "{request}");
+            let mut server = serve::<D>(brisk());
+            server.send(&request);
+            let reply = server.answer();
+            assert_eq!((reply.status(), reply.header("connection")), (400, Some("close")), "{request}");
+            assert_eq!(reply.body, r#"{"error":"one Host is needed"}"#);
+            assert_eq!(read_to_end(&mut server.peer), "");
+            assert!(server.seen.try_recv().is_err(), "nobody was asked");
+            server.done();
+        }
     }
 }
 

@@ -153,6 +153,57 @@ fn h3_of_many_polls_at_once_each_is_answered() {
     assert_eq!(drain(&mut hub), [Did::Carry(5), Did::Respond(5, Answer::Polled)]);
 }
 
+/// However long a client says that it can wait, the hub answers in time.
+#[test]
+fn h3_a_poll_waits_no_longer_than_the_hub_says() {
+    for (asked, answered) in [(1, 1_000), (25, 25_000), (26, 25_000), (3_600, 25_000), (u64::MAX / 2, 25_000)] {
+        let mut hub = session(NATIVE_PEER);
+        let _ = hub.greeted(at(0), &greeting(THEIRS, 1, 1), None, true);
+        let wait = Duration::from_secs(asked);
+        assert!(hub.polled(at(0), RequestId(1), wait, &Report::nothing(64), Seq::FIRST));
+        assert_eq!(drain(&mut hub), []);
+        hub.tick(at(answered - 1));
+        assert_eq!(drain(&mut hub), [], "{asked} s");
+        hub.tick(at(answered));
+        assert_eq!(drain(&mut hub), [Did::Carry(1), Did::Respond(1, Answer::Polled)], "{asked} s");
+    }
+}
+
+/// A hub that says when to come back, to a greeting or to a poll, is not asked before, unless the application says so (P5).
+#[test]
+fn b4_the_answer_to_a_question_says_when_to_ask_again() {
+    let asks = |client: &mut Small| {
+        drain(client).into_iter().find_map(|did| match did {
+            Did::Greet(talk) | Did::Poll(talk) => Some(talk),
+            _ => None,
+        })
+    };
+    for (status, after, rests) in [(503, 7, 7), (429, 90, 90), (409, 7, 7), (500, 0, 1), (503, 7_200, 600)] {
+        for greets in [true, false] {
+            let (mut client, mut talk, _) = degraded();
+            if !greets {
+                let now = client.now();
+                client.carried(now, Head::Welcome { greeting: greeting(THEIRS, 1, 1), refused: None });
+                client.talked(now, talk, HttpOutcome::status(200));
+                talk = asks(&mut client).unwrap();
+            }
+            let answered = client.now();
+            client.talked(answered, talk, HttpOutcome::status(status).with_after(after * SECOND));
+            let mut urged = client.clone();
+            assert_eq!(asks(&mut urged), None);
+            urged.retry_now(answered);
+            assert!(asks(&mut urged).is_some(), "P5: {status}, {after} s");
+            let mut again = asks(&mut client);
+            while again.is_none() {
+                client.tick(client.deadline().unwrap());
+                again = asks(&mut client);
+            }
+            let rested = client.now().since(answered);
+            assert!(rested >= Duration::from_secs(rests), "{status}, {after} s: after {rested:?}");
+        }
+    }
+}
+
 /// An answer without a word, as while the hub holds a dead connection for alive, is no reason to ask at once.
 #[test]
 fn h3_empty_answers_are_no_loop() {

@@ -89,6 +89,41 @@ fn r8_who_was_replaced_by_one_without_its_token_is_not_heard_by_http() {
     assert_eq!((poll(&resumed), poll(&other)), (401, 200));
 }
 
+/// A request that says two numbers is no message, and neither of the two counts as arrived.
+#[test]
+fn h1_a_key_and_a_number_that_disagree_are_refused() {
+    let hub = village(|_| Admission::accept());
+    let messages = hub.messages();
+    let origin = Origin::new(7, 1);
+    let (_, welcome) = hello(&hub, greeting(origin), None);
+    let token = ticket(&welcome).token.into_owned();
+    let post = |seq: u64, key: Option<String>| {
+        let seq = Seq::from_number(seq);
+        let body = Frame::Data { seq, una: Seq::FIRST, kind: "load".into(), data: "[1]" }.encode();
+        let asked = Callback {
+            body: body.into(),
+            path: native::MESSAGES,
+            idempotency_key: key,
+            bearer: Some(token.clone()),
+            client: Some("sensor-7".into()),
+            ..Callback::empty("messages")
+        };
+        // One that is taken waits for the application.
+        smol::block_on(smol::future::poll_once(hub.request(&visit(), asked))).map(|answer| answer.status)
+    };
+    let id = |origin: Origin, seq: u64| Some(origin.message(Seq::from_number(seq)).to_string());
+    assert_eq!(post(1, id(origin, 2)), Some(400));
+    assert_eq!(post(2, id(origin, 1)), Some(400));
+    assert_eq!(post(1, id(Origin::new(7, 2), 1)), Some(404), "another self of its");
+    assert_eq!(post(1, id(Origin::new(8, 1), 1)), Some(404), "another client");
+    for none in [None, Some("1".into()), Some(String::new())] {
+        assert_eq!(post(1, none), Some(400));
+    }
+    assert!(messages.try_recv().is_err(), "nothing was handed over");
+    assert_eq!(post(1, id(origin, 1)), None);
+    assert!(messages.try_recv().is_ok());
+}
+
 #[test]
 fn what_waits_for_its_turn_is_let_go_of_when_its_sender_begins_anew() {
     let hub = village(|_| Admission::accept());

@@ -55,6 +55,25 @@ fn r9_the_ticket_is_the_last_welcomes_or_the_last_token() {
     assert!(!format!("{wire:?}").contains("t9"), "logs are no place for a token");
 }
 
+/// Only its own welcome makes a connection ready, and one by HTTP takes nothing back.
+#[test]
+fn r9_a_welcome_by_http_is_none_of_the_connections() {
+    for ready in [false, true] {
+        let mut wire = Native::client("c");
+        assert!(wire.subscribe("a", None).is_some() && wire.hello(&greeting(true)).is_some());
+        if ready {
+            let _ = hear(&mut wire, WELCOME);
+        }
+        let _ = wire.carried(&WELCOME.into());
+        assert_eq!(wire.ready, ready);
+        assert!(event(&mut wire, 2).message.is_some(), "and there is no room for it");
+        assert_eq!(wire.room().is_empty(), !ready, "what is asked for leaves on a connection that is ready");
+        let heard = hear(&mut wire, WELCOME);
+        assert_eq!(matches!(heard.head, Some(Head::Welcome { .. })), !ready, "one welcome a connection");
+        assert_eq!(heard.say.is_empty(), ready, "with it all filters are asked for");
+    }
+}
+
 #[test]
 fn h5_what_is_longer_than_the_hub_takes_is_refused_at_once() {
     let mut wire = welcomed();
