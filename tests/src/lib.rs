@@ -8,13 +8,17 @@
 //! sim::world     two parties, their applications and the network between them
 //! sim::plan      what happens in a world, from random bytes
 //! sim::hub_model the hub's decisions once more, written apart from it
+//! sim::hub_rig   the hub beside that model, driven by choices
+//! sim::choices   what decides in a script: a seed or bytes
 //! sim::fleet     a hub, a thousand sessions that dial it, and the network between them
 //! sim::native    two native sessions, their applications and the network between them
 //! sim::script    what happens to one session, as bytes: one format for the fuzzer, for proptest and for a recording
+//! fuzz           the fuzz targets: the list of them, what each does, and how a failing input is shown
 //! explore        every situation that two plain sessions can come into, within a budget of faults
 //! ```
 //!
 //! Everything is deterministic: a world and a seed, or a script, *is* the execution.
 
 pub mod explore;
+pub mod fuzz;
 pub mod sim;

@@ -1,15 +1,16 @@
 //! One native session and a peer that says anything at any time, as bytes; and two in a world that is made of bytes.
 //!
 //! ```text
-//! script  = format (3) · settings · seed · step*      one native session, all by itself
-//!         | format (4) · settings · change*           two native sessions and the network between them ([`World`])
+//! script  = odd · settings · seed · step*      one native session, all by itself
+//!         | even · settings · change*          two native sessions and the network between them ([`World`])
 //! step    = opcode · time to pass · arguments · polls
 //! change  = kind · time to pass · argument
 //! ```
 //!
-//! The encoding is that of [`script`](super::script), whose corpus it shares. Checked are the rules of the surface, and
+//! The encoding is that of [`script`](super::script). Checked are the rules of the surface, and
 //! what one side can see: G1, G2, S9, F2, I1, H3; in the world, its books.
 
+use crate::fuzz::trace;
 use crate::sim::clock::ms;
 use crate::sim::native::{CLIENT, HUB, Setup, World};
 use crate::sim::script::Bytes;
@@ -38,26 +39,29 @@ pub(super) fn alone(script: &[u8]) -> u64 {
 pub(super) fn pair(script: &[u8]) -> u64 {
     let mut bytes = Bytes(script);
     let (kind, apps, seed) = (bytes.next(), bytes.next(), u64::from(bytes.next()));
-    let mut world = World::new(
-        seed,
-        Setup {
-            order: kind & 1 == 0,
-            held: if kind & 2 == 0 { 64 } else { 1 + usize::from(kind >> 6) },
-            lossy: if kind & 4 == 0 { 0 } else { 20 },
-            lag: if kind & 8 == 0 { ms(20) } else { ms(3000) },
-            work: if kind & 16 == 0 { ms(30) } else { ms(2000) },
-            give_back: if apps & 1 == 0 { 0 } else { 15 },
-            reject: if apps & 2 == 0 { 0 } else { 15 },
-            mortal: if apps & 4 == 0 { 0 } else { 25 },
-            spurious: apps & 8 != 0,
-        },
-    );
+    let setup = Setup {
+        order: kind & 1 == 0,
+        held: if kind & 2 == 0 { 64 } else { 1 + usize::from(kind >> 6) },
+        lossy: if kind & 4 == 0 { 0 } else { 20 },
+        lag: if kind & 8 == 0 { ms(20) } else { ms(3000) },
+        work: if kind & 16 == 0 { ms(30) } else { ms(2000) },
+        give_back: if apps & 1 == 0 { 0 } else { 15 },
+        reject: if apps & 2 == 0 { 0 } else { 15 },
+        mortal: if apps & 4 == 0 { 0 } else { 25 },
+        spurious: apps & 8 != 0,
+    };
+    trace(|| format!("seed {seed} {setup:?}"));
+    let mut world = World::new(seed, setup);
     for _ in 0..60 {
         if bytes.0.is_empty() {
             break;
         }
         let (kind, span, arg) = (bytes.next(), bytes.span().min(ms(20_000)), bytes.next());
         let party = if arg & 1 == 0 { CLIENT } else { HUB };
+        trace(|| {
+            let what = ["cut", "block", "restart", "sleep", "send"][usize::from(kind % 8).min(4)];
+            format!("{what} {party}, after {span:?}, argument {arg}; waited for: {}", kind & 8 != 0)
+        });
         match kind % 8 {
             0 => world.cut_after(span),
             1 => world.block_after(span, ms(u64::from(arg) * 50)),
@@ -336,6 +340,7 @@ impl<'a> Run<'a> {
     }
 
     fn input_at(&mut self, at: Instant, input: Input<u32>) {
+        trace(|| format!("{at:?} {input:?}"));
         match &input {
             Input::RequestGone { request } => {
                 self.waiting.remove(request);
@@ -349,6 +354,7 @@ impl<'a> Run<'a> {
         let mut unmoved = self.session.clone();
         let stale = self.session.stats().stale;
         let reply = self.session.handle(at, input.clone());
+        trace(|| format!("    {reply:?}"));
         if reply == Reply::Stale {
             let nothing = unmoved.handle(at, Input::LinkUp { link: LinkId::NONE });
             assert_eq!(nothing, Reply::Stale, "nobody ever dialled that");
@@ -420,6 +426,7 @@ impl<'a> Run<'a> {
                 return self.tick_for_nothing();
             };
             output.hash(&mut self.digest);
+            trace(|| format!("    {output:?}"));
             match output {
                 Output::Connect { link } => self.newest_link = link.get(),
                 Output::Event(Event::Settled { seq, .. }) => {

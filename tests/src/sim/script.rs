@@ -1,24 +1,22 @@
 //! What happens to one session, as bytes: one format for the fuzzer, for proptest and for a recording.
 //!
 //! ```text
-//! script  = format (1) · settings · seed · step*      one session, all by itself
-//!         | format (2) · plan                         two sessions and the network between them ([`Plan::decode`])
-//!         | format (3 or 4) · …                       native ones ([`hostile`](super::hostile))
+//! script  = settings · seed · step*      one plain session, all by itself
 //! step    = opcode · time to pass · arguments · polls
 //! ```
+//!
+//! Those of native sessions are in [`hostile`](super::hostile), those of two plain ones are [`Plan`](super::Plan)s.
 //!
 //! Every byte string means a script: a missing byte is zero, an unknown number is taken modulo what there is. What is
 //! referred to (a connection, a request, a message) is named by its distance from the newest, so most references hit and
 //! some are stale, of the future, or nonsense, as rule 1 of the surface allows. The encoding is spelled out here byte by
-//! byte, and [`FORMAT`] changes with it, so that a committed corpus keeps its meaning.
+//! byte, so that a committed input keeps its meaning.
 //!
-//! [`run`] drives the shipped [`InlineSession`] and checks after every step what must hold whatever happens: the six rules
+//! [`plain`] drives the shipped [`InlineSession`] and checks after every step what must hold whatever happens: the six rules
 //! of the surface, and the promises that one side can see (G1, G2, G3, G4, G6, G8, G9).
 
-use crate::sim::driver::Style;
+use crate::fuzz::trace;
 use crate::sim::hostile;
-use crate::sim::plan::Plan;
-use crate::sim::world::World;
 use bowline::{
     Accepted, Arrival, Config, ContentKey, DeliveryId, Event, Frame, GONKA_API_NODE, GONKA_ML_NODE, Head, HttpOutcome,
     InlineSession, Input, Instant, LinkId, MessageId, OnNewLink, OnReject, Origin, Outcome, Output, Path, Policy,
@@ -29,18 +27,6 @@ use core::time::Duration;
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The version of the encoding for one session; a script that begins with an unknown number is not run.
-pub const FORMAT: u8 = 1;
-
-/// The version of the encoding for two sessions.
-pub const PAIR: u8 = 2;
-
-/// The version of the encoding for one native session.
-pub const NATIVE: u8 = 3;
-
-/// The version of the encoding for two native sessions.
-pub const NATIVE_PAIR: u8 = 4;
-
 /// Longer scripts are cut: the fuzzer gains nothing from them.
 const STEPS: usize = 600;
 
@@ -49,33 +35,32 @@ const REMEMBERED: usize = 4;
 
 type Subject = InlineSession<u32, MESSAGES, REMEMBERED>;
 
-/// Runs the script twice and returns a digest of everything the session said.
+/// Runs the script of a plain session twice and returns a digest of everything the session said.
 ///
 /// # Panics
 /// If something that must hold does not.
 #[must_use]
-pub fn run(script: &[u8]) -> u64 {
-    if let [PAIR, plan @ ..] = script {
-        return pair(&Plan::decode(plan));
-    }
-    if let [format @ (NATIVE | NATIVE_PAIR), rest @ ..] = script {
-        let play = if *format == NATIVE { hostile::alone } else { hostile::pair };
-        let digest = play(rest);
-        assert_eq!(digest, play(rest), "G8: the same inputs gave other outputs");
-        return digest;
-    }
-    let digest = Run::new(script).play();
-    assert_eq!(digest, Run::new(script).play(), "G8: the same inputs gave other outputs");
-    digest
+pub fn plain(script: &[u8]) -> u64 {
+    twice(|| Run::new(script).play())
 }
 
-/// Plays a plan until everything is settled; the world keeps its own books.
-fn pair(plan: &Plan) -> u64 {
-    let mut world = World::play(plan, Style::Exact);
-    world.finish();
-    let mut digest = DefaultHasher::new();
-    world.log.hash(&mut digest);
-    digest.finish()
+/// The same of native ones: of one if the first byte is odd, of two in a world if it is even.
+///
+/// # Panics
+/// If something that must hold does not.
+#[must_use]
+pub fn native(script: &[u8]) -> u64 {
+    match script {
+        [kind, rest @ ..] if kind % 2 == 0 => twice(|| hostile::pair(rest)),
+        [_, rest @ ..] => twice(|| hostile::alone(rest)),
+        [] => 0,
+    }
+}
+
+fn twice(play: impl Fn() -> u64) -> u64 {
+    let digest = play();
+    assert_eq!(digest, play(), "G8: the same inputs gave other outputs");
+    digest
 }
 
 pub(super) struct Bytes<'a>(pub(super) &'a [u8]);
@@ -106,7 +91,6 @@ struct Inbound {
 
 struct Run<'a> {
     bytes: Bytes<'a>,
-    known: bool,
     config: Config,
     origin: Origin,
     session: Subject,
@@ -131,7 +115,6 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(script: &'a [u8]) -> Self {
         let mut bytes = Bytes(script);
-        let known = bytes.next() == FORMAT;
         let settings = bytes.next();
         let seed = u64::from(bytes.next());
         let mut config = match settings & 3 {
@@ -161,7 +144,6 @@ impl<'a> Run<'a> {
         let session = Subject::inline(config.check().expect("all of these make sense"), seed, origin, now);
         Self {
             bytes,
-            known,
             config,
             origin,
             session,
@@ -184,9 +166,6 @@ impl<'a> Run<'a> {
     }
 
     fn play(mut self) -> u64 {
-        if !self.known {
-            return 0;
-        }
         for _ in 0..STEPS {
             if self.bytes.0.is_empty() {
                 break;
@@ -340,6 +319,7 @@ impl<'a> Run<'a> {
     }
 
     fn input_at(&mut self, at: Instant, input: Input<u32>) {
+        trace(|| format!("{at:?} {input:?}"));
         match &input {
             Input::Received { head: Head::Ack { id }, link } if Some(*link) == self.session.connection() => {
                 self.acked.extend(self.origin.seq_of(*id));
@@ -360,6 +340,7 @@ impl<'a> Run<'a> {
         let mut unmoved = self.session.clone();
         let name = name(&input);
         let reply = self.session.handle(at, input.clone());
+        trace(|| format!("    {reply:?}"));
         if reply == Reply::Stale {
             let nothing = unmoved.handle(at, Input::LinkUp { link: LinkId::NONE });
             assert_eq!(nothing, Reply::Stale, "nobody ever dialled that");
@@ -435,6 +416,7 @@ impl<'a> Run<'a> {
                 return self.tick_for_nothing();
             };
             output.hash(&mut self.digest);
+            trace(|| format!("    {output:?}"));
             match output {
                 Output::Connect { link } => {
                     assert!(link.get() > self.newest_link, "R7: a generation was given twice");

@@ -255,7 +255,7 @@ impl World {
             wires: Vec::new(),
             calls: Vec::new(),
             log: Vec::new(),
-            show: std::env::var_os("SHOW").is_some(),
+            show: crate::fuzz::is_traced(),
             ledger: Ledger::default(),
             tries: SplitMix64::new(!setup.seed),
             sends: 0,
@@ -572,7 +572,7 @@ impl World {
         for effect in effects {
             self.log.push(Entry { at: self.now(), party, effect });
             if self.show {
-                println!("{:>14?} {party} {effect:?}", self.now());
+                eprintln!("{:>14?} {party} {effect:?}", self.now());
             }
             match effect {
                 Effect::Close(link, ending) => self.close(party, link, ending),

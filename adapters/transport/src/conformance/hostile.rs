@@ -218,7 +218,7 @@ fn end<W: Wire>(wire: &W, names: &KeyedHash, frames: &[String], seed: u64, repor
     }
 }
 
-fn acknowledgement<W: Wire>(wire: &mut W, head: Head) -> Option<String> {
+pub(super) fn acknowledgement<W: Wire>(wire: &mut W, head: Head) -> Option<String> {
     match head {
         Head::Data { id: Some(id), .. } => wire.write(Frame::Ack { id }),
         _ => None,
@@ -229,7 +229,7 @@ pub(super) const fn most(bytes: usize) -> usize {
     bytes.saturating_mul(WEIGHT.0).saturating_add(WEIGHT.1)
 }
 
-fn weight<W: Wire>(heard: &Heard<W::Incoming>, bytes: usize) -> Result<(), String> {
+pub(super) fn weight<W: Wire>(heard: &Heard<W::Incoming>, bytes: usize) -> Result<(), String> {
     let weight = heard.message.as_ref().map_or(0, |message| W::describe(message).1);
     fits(weight <= most(bytes), || format!("{bytes} bytes of a peer's became a message of {weight}"))?;
     let said: usize = heard.say.iter().map(String::len).sum();
@@ -237,7 +237,7 @@ fn weight<W: Wire>(heard: &Heard<W::Incoming>, bytes: usize) -> Result<(), Strin
 }
 
 /// How much the wire shows of itself.
-fn weigh(wire: &impl fmt::Debug) -> usize {
+pub(super) fn weigh(wire: &impl fmt::Debug) -> usize {
     struct Count(usize);
     impl fmt::Write for Count {
         fn write_str(&mut self, text: &str) -> fmt::Result {

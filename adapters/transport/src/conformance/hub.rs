@@ -10,7 +10,7 @@
 //! Invariants: as of the other checks. Its limit: what the two ends make of each other is seen on a connection alone.
 
 use super::hostile::{Damage, NO_MESSAGE, ROUNDS, garbage, most};
-use super::{fits, foreign, text};
+use super::{STEPS, fits, foreign, text};
 use crate::conformance::{Check, Report};
 use crate::http::Bytes;
 use crate::hub::{Heard, HubWire, Said};
@@ -73,13 +73,7 @@ impl<'a, W: HubWire> HubConformance<'a, W> {
         let mut report = Report::default();
         for (kind, data) in &self.samples {
             report.probe(Check::Prepare, data, || self.wire.encode(kind, data).map(drop).map_err(Into::into));
-            report.probe(Check::Size, data, || {
-                let encoded = self.wire.encode(kind, data)?;
-                self.sized(&encoded)?;
-                let topic = TopicName::new("topic").map_err(|bad| format!("{bad:?}"))?;
-                let at = Position { epoch: u32::MAX, offset: u64::MAX };
-                self.wire.placed(&encoded, &topic, at).map_or(Ok(()), |placed| self.sized(&placed))
-            });
+            report.probe(Check::Size, data, || self.encoded(&self.wire.encode(kind, data)?));
         }
         for (kind, data) in &self.refused {
             report.probe(Check::Prepare, data, || {
@@ -94,6 +88,47 @@ impl<'a, W: HubWire> HubConformance<'a, W> {
         }
         self.hostile(&mut report);
         report
+    }
+
+    /// Plays one input of a fuzzer, or a script that one has left: text, a step a line. A line `+ kind data` is published
+    /// by the hub's application, any other is a frame or a body of a peer's, which comes in by every way there is. A
+    /// vertical tab stands for a line break inside a line. Any bytes are an input.
+    ///
+    /// ```
+    /// use bowline_transport::conformance::HubConformance;
+    /// use bowline_transport::hub::HubSetup;
+    ///
+    /// let setup = HubSetup::village("127.0.0.1:0")?;
+    /// let kit = HubConformance::new(setup.wire(), "a viewer".parse()?);
+    /// kit.fuzz(b"{\"type\":\"subscribe\",\"topic\":\"training\"}\n+ custom {\"n\":1}\n{\"type\":");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Panics
+    /// Something does not hold; the message says what, and on which line.
+    pub fn fuzz(&self, input: &[u8]) {
+        for line in String::from_utf8_lossy(input).lines().take(STEPS) {
+            let line = line.replace('\u{b}', "\n");
+            let step = match line.strip_prefix('+') {
+                Some(said) => {
+                    let said = said.strip_prefix(' ').unwrap_or(said);
+                    let (kind, data) = said.split_once(' ').unwrap_or((said, "{}"));
+                    self.wire.encode(kind, data).map_or(Ok(()), |encoded| self.encoded(&encoded))
+                }
+                None => self.everything(&line),
+            };
+            if let Err(why) = step {
+                panic!("{why}\n    on: {line}");
+            }
+        }
+    }
+
+    /// By itself and with a place in a topic, a message fits its size.
+    fn encoded(&self, encoded: &W::Encoded) -> Result<(), String> {
+        self.sized(encoded)?;
+        let topic = TopicName::new("topic").map_err(|bad| format!("{bad:?}"))?;
+        let at = Position { epoch: u32::MAX, offset: u64::MAX };
+        self.wire.placed(encoded, &topic, at).map_or(Ok(()), |placed| self.sized(&placed))
     }
 
     fn read(&self, frame: &str) -> Heard {

@@ -12,9 +12,44 @@
 //! author. Invariants: every run is the same, bit for bit; a panic of the wire's is a failure that names the frame, and
 //! the checks go on; what a failure shows is bounded.
 //!
+//! # Fuzzing
+//!
+//! The same samples and the same two ends are a fuzz target as well: [`Conformance::fuzz`] plays an input, and
+//! `HubConformance::fuzz` does for a hub's side. With [cargo-fuzz](https://rust-fuzz.github.io/book/) it is three lines:
+//!
+//! ```ignore
+//! libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+//!     Conformance::pair(Thermometer, Thermometer, json).sample(&(), r#"{"sensor":4,"celsius":21.5}"#).fuzz(input);
+//! });
+//! ```
+//!
+//! An input is text, one step a line, so the file that the fuzzer leaves is a script to read; a test holds it as it is:
+//!
+//! ```
+//! use bowline::wire::gonka::Kind;
+//! use bowline_transport::Gonka;
+//! use bowline_transport::conformance::Conformance;
+//!
+//! Conformance::pair(Gonka::ML_NODE, Gonka::API_NODE, |batch| batch.json.to_vec())
+//!     .sample(&Kind::Generated, r#"{"nonces":[3,13],"node_id":3}"#)
+//!     .fallback("http://api/v1/poc-batches")
+//!     .fuzz(b"> {\"type\":\"generated\",\"id\":\"17\",\"nonces\":[]}\n+ 0\n= 502 text/html <h1>Bad Gateway</h1>\n- \n");
+//! ```
+//!
+//! | a line begins with | what happens |
+//! |---|---|
+//! | `>`, or anything else | the receiver, or the wire that is alone, reads the rest as a frame |
+//! | `<` | the sender reads it |
+//! | `+` | the sender's application sends: the number of a sample, whose kind it is, and JSON, or the sample itself |
+//! | `@` | a POST comes: the number of a path, its `Idempotency-Key`, its body |
+//! | `=` | the answer to the sender's last POST: status, content type, body |
+//! | `#` | the answer to a greeting or a poll of a native sender |
+//! | `~`, `.`, `-` | a connection begins; a ping is due, and the application has room; the sender's oldest message has ended |
+//!
 //! Its limits: memory is seen through the wire's `Debug`, so what that hides is not measured; a stack that overflows ends
 //! the process, as it would in service.
 
+mod fuzz;
 mod hostile;
 #[cfg(feature = "hub")]
 mod hub;
@@ -32,6 +67,9 @@ use bowline::wire::KeyedHash;
 use bowline::{Config, Frame, Head, MessageId, Origin, Seq};
 use core::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
+
+/// A fuzzer's longer scripts are cut.
+const STEPS: usize = 200;
 
 /// After so many answers to answers it is a loop.
 const ANSWERS: usize = 8;
