@@ -56,7 +56,7 @@ plant() {
 plant G1 "a new connection forgets what was under way" core/src/outbox.rs \
     's/slot\.on_new_link == OnNewLink::Drop/true/' $unit outbox
 plant G2 "the copy without an id is taken for new" core/src/inbox.rs \
-    's/if key\.is_some\(\) && seen\.key == key/if false/' $unit inbox
+    's/key\.is_some\(\) && seen\.key == key/false/' $unit inbox
 plant G3 "a copy is acknowledged before the application is done" core/src/inbox.rs \
     's/(Stage::Held \| Stage::Released) => false,/\1 => true,/' $unit inbox
 plant G4 "the configured capacity is ignored" core/src/outbox.rs \
@@ -79,6 +79,24 @@ plant G1 "what waited on the other path is not looked at again" core/src/session
     's/if \(self\.route\.path\(\), self\.route\.may_repeat\(self\.outbox\.posting\(\)\)\) != open/if false/' $unit session
 plant G1 "an empty hedge budget stays empty" core/src/route.rs \
     's/self\.budget = self\.budget\.max\(HEDGE_FLOOR\.saturating_add\(1\)\);//' $unit route
+own='cargo test -q -p bowline-tests --test hub_own'
+miner='cargo test -q -p bowline-transport --features sr25519 --lib wire::bettensor'
+plant I5 "a hub does not look at what a message says" adapters/transport/src/hub/line.rs \
+    's/key: Some\(self\.wire\(\)\.content\(.*\)\) \}/key: None }/' $own i5
+plant I5 "where ids count, equal contents are one message" core/src/inbox.rs \
+    's/self\.config\.dedup == DedupBy::IdOrContent \&\& key/key/' $unit i5
+plant I6 "another content under a known id is a copy" core/src/inbox.rs \
+    's/\(Self::IdAndContent, Some\(key\)\) => id\.with\(key\),/(Self::IdAndContent, Some(_)) => id,/' $unit i6
+plant I6 "a confirmation overtakes an earlier one of its id" core/src/inbox.rs \
+    's/Stage::Done \{ rejected, \.\. \} => !self\.behind \&\& /Stage::Done { rejected, .. } => /' $unit i6
+plant I6 "what is given back holds up all behind it" core/src/inbox.rs \
+    's/before\.follower = follower;//' $unit i6
+plant I7 "two messages of one id are under way" core/src/outbox.rs \
+    's/self\.open\(\) \&\& self\.after == Seq::NONE/self.open()/' $unit i7
+plant I7 "what ends while it waits lets others overtake" core/src/outbox.rs \
+    's/slot\.after = after;/slot.after = Seq::NONE;/' $unit i7
+plant I7 "a late confirmation ends another message of its id" adapters/transport/src/wire/bettensor.rs \
+    's/let here = .*;/let here = None;/' $miner
 plant S13 "places are freed from the oldest on alone" core/src/outbox.rs \
     's/if self\.ring\.get\(offset\)\.is_some_and\(Slot::over\)/if offset == 0 \&\& self.ring.get(0).is_some_and(Slot::over)/' $unit outbox
 plant F2 "HTTP that fails counts as a way for a late message" core/src/session.rs \

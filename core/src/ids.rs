@@ -71,6 +71,8 @@ impl fmt::Display for LinkId {
 pub struct Seq(u64);
 
 impl Seq {
+    /// Stands for "no message"; no outbox ever gives it out.
+    pub const NONE: Self = Self(0);
     /// The first number of every epoch.
     pub const FIRST: Self = Self(1);
     /// The last one: 48 bits fit the printed id; a new epoch starts before it is reached (rule I2).
@@ -139,6 +141,18 @@ impl MessageId {
         self.0.whole()
     }
 
+    /// The id of the message that its peer calls this and that has this content, for peers that use an id again (rule I6).
+    ///
+    /// ```
+    /// use bowline::{ContentKey, MessageId};
+    /// let id = MessageId::from_bits(7);
+    /// assert_ne!(id.with(ContentKey::from_bits(1)), id.with(ContentKey::from_bits(2)));
+    /// ```
+    #[must_use]
+    pub const fn with(self, key: ContentKey) -> Self {
+        Self::from_bits(self.bits() ^ key.bits() | VARIANT)
+    }
+
     /// Reads the canonical form, hyphenated and in lower case; anything else is `None`, because the id is echoed byte for
     /// byte and these 128 bits print in no other way.
     #[must_use]
@@ -181,6 +195,10 @@ impl fmt::Debug for MessageId {
         fmt::Display::fmt(self, f)
     }
 }
+
+/// The variant bits of a UUID (RFC 9562, section 4.1): all three set is "reserved", ours are `10x`. What is made of a keyed hash
+/// has them set, and so never passes for an id of ours (rule I2).
+pub(crate) const VARIANT: u128 = 0b111 << 61;
 
 /// A 128-bit key of what a message *says*, for types whose repetition means the same message (rule I4).
 ///
@@ -325,6 +343,9 @@ impl Hash for DeliveryId {
 }
 
 impl DeliveryId {
+    /// Stands for "no delivery"; no machine ever gives it out.
+    pub const NONE: Self = Self(0);
+
     /// The delivery with this number, for a recording that is played again.
     #[must_use]
     pub const fn from_number(number: u64) -> Self {

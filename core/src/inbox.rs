@@ -1,7 +1,7 @@
 //! What was seen before, what the application holds, and who waits for its answer.
 //!
-//! A message is the same if its id is known, or, for types declared idempotent, if its content key is; by whichever path
-//! it came. Completion is the application's word and nothing else's.
+//! A message is the same if its id is known, its content is, or both are ([`DedupBy`]), by whichever path it came. This is
+//! decided here and nowhere else. Completion is the application's word and nothing else's.
 //!
 //! ```text
 //!                 fresh                     complete(Done | Reject)             horizon over
@@ -11,14 +11,22 @@
 //!                            └────── complete(Retry) ──▶ forgotten: the next copy is delivered again
 //! ```
 //!
+//! Where a sender uses an id again for another message (I6), it is told of both by that id alone. So the acknowledgement of the
+//! later one waits until the earlier one is decided, and they leave in the order in which the messages came:
+//!
+//! ```text
+//!  x: A Held ◀─ follower ─ B Done, behind     complete(A)     x: A Done, B Done     ──▶ acknowledgement of A, then of B
+//! ```
+//!
 //! What a numbered sender's application has completed is remembered by its number ([`Marks`](crate::marks::Marks)), not here.
 //!
 //! Invariants: at most `capacity` entries and `held` deliveries; nothing held is ever forgotten; a copy is never delivered
 //! while its first is remembered and is always answered with the known result; an entry forgotten before its time is
 //! counted, and what arrives while that matters is marked `maybe_dup`.
 //! Field bugs: no dedupe key at all, so that a slow handler doubles every message; the id-less HTTP copy of a WebSocket
-//! message; duplicates not acknowledged again, so that the sender never stops; time windows that forget in silence.
-//! Rules: I4, I5, S3, S5, S6, S8, S11, S12, H2, L13; the answer to a poison message.
+//! message; duplicates not acknowledged again, so that the sender never stops; time windows that forget in silence; sixteen of
+//! twenty messages that vanish as copies because their sender counts seconds.
+//! Rules: I4, I5, I6, S3, S5, S6, S8, S11, S12, H2, L13; the answer to a poison message.
 
 use crate::ids::{ContentKey, DeliveryId, MessageId, RequestId};
 use crate::ring::Slots;
@@ -59,6 +67,34 @@ pub enum OnReject {
     Acknowledge,
     /// By silence on the connection and 422 on a request, for peers that give up by themselves.
     Silence,
+}
+
+/// What makes two messages of a plain peer the same one.
+///
+/// ```
+/// # use bowline::{DedupBy, InboxConfig};
+/// assert_eq!(InboxConfig::DEFAULT.dedup, DedupBy::IdOrContent);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum DedupBy {
+    /// Its id or its content key: the sender may draw a new id for every try (I4). A known id with another content is refused
+    /// (I5).
+    IdOrContent,
+    /// Its id: two equal messages may both be meant. A known id with another content is refused (I5).
+    Id,
+    /// Its id and its content key together: the sender may use an id again, and another content is another message (I6).
+    IdAndContent,
+}
+
+impl DedupBy {
+    /// Returns the id under which a message that came with `id` and `key` is known and acknowledged.
+    #[must_use]
+    pub const fn known_as(self, id: MessageId, key: Option<ContentKey>) -> MessageId {
+        match (self, key) {
+            (Self::IdAndContent, Some(key)) => id.with(key),
+            (Self::IdOrContent | Self::Id | Self::IdAndContent, _) => id,
+        }
+    }
 }
 
 /// The answer to a request of the peer's; the adapter writes it as a status.
@@ -111,6 +147,8 @@ pub struct InboxConfig {
     pub capacity: usize,
     /// How many may be at the application at once; further ones are refused. Default 64.
     pub held: usize,
+    /// What makes two messages the same. Default [`DedupBy::IdOrContent`]; in a hub [`DedupBy::Id`].
+    pub dedup: DedupBy,
     /// How long a completed message is remembered. Default 1 h.
     pub horizon: Duration,
     /// The longest span from a peer's first try of a message to its last; the horizon must cover it (S12). Default 1 h.
@@ -129,6 +167,7 @@ impl InboxConfig {
     pub const DEFAULT: Self = Self {
         capacity: 128,
         held: 64,
+        dedup: DedupBy::IdOrContent,
         horizon: Duration::from_secs(3600),
         peer_life: Duration::from_secs(3600),
         answer_wait: Duration::from_secs(4),
@@ -180,8 +219,11 @@ pub struct Seen {
     /// The id it first came with, and the latest other one: a peer that draws a new id for every try awaits an answer to
     /// the last, one that does not awaits it to the first.
     ids: [Option<Known>; 2],
+    /// Its content; where ids are used again, the id by which its sender calls it.
     key: Option<ContentKey>,
     delivery: DeliveryId,
+    /// The next message that its sender calls by the same id, if that one is behind it; none otherwise.
+    follower: DeliveryId,
     stage: Stage,
     waiter: Option<Waiter>,
     /// Rejected, acknowledged all the same, and not yet reported to the application (S8).
@@ -192,12 +234,33 @@ pub struct Seen {
     stray: bool,
     /// Its sender asked for its result by a request, has not been told, and asks again (L13).
     untold: bool,
+    /// An earlier message that its sender calls by the same id is undecided: its acknowledgement waits (I6).
+    behind: bool,
 }
 
 impl Seen {
+    /// Whether its sender may be told of it on a connection.
+    const fn answerable(&self, on_reject: OnReject) -> bool {
+        match self.stage {
+            Stage::Done { rejected, .. } => !self.behind && (!rejected || matches!(on_reject, OnReject::Acknowledge)),
+            Stage::Held | Stage::Released => false,
+        }
+    }
+
     /// Its sender was told to come again, or went without an answer; returns how many more are untold by that.
     fn comes_again(&mut self) -> usize {
         usize::from(!core::mem::replace(&mut self.untold, true))
+    }
+
+    /// What came by a frame is acknowledged, if that may be; returns how many more acknowledgements wait to be sent.
+    fn make_due(&mut self, on_reject: OnReject) -> usize {
+        let mut more = 0_usize;
+        let answerable = self.answerable(on_reject);
+        for known in self.ids.iter_mut().flatten().filter(|known| answerable && known.framed && !known.ack_due) {
+            known.ack_due = true;
+            more = more.saturating_add(1);
+        }
+        more
     }
 
     /// How many acknowledgements wait to be sent for it.
@@ -282,7 +345,7 @@ impl<S: Slots<Seen>> Inbox<S> {
         }
         Self {
             config,
-            last: DeliveryId::from_number(0),
+            last: DeliveryId::NONE,
             doubt: if config.after_loss { now.after(config.horizon) } else { Instant::ZERO },
             wake: Timer::disarmed(),
             held: 0,
@@ -301,6 +364,7 @@ impl<S: Slots<Seen>> Inbox<S> {
 impl<S: Slots<Seen> + ?Sized> Inbox<S> {
     /// A message came by a frame. Without an id it cannot be acknowledged, without a key only its id tells it from others.
     pub fn on_frame(&mut self, now: Instant, id: Option<MessageId>, key: Option<ContentKey>) -> Arrival {
+        let (id, key) = self.identify(id, key);
         let known = id.map(|id| Known { id, framed: true, ack_due: false });
         match self.find(id, key) {
             Find::Reused => Arrival::Reused,
@@ -322,6 +386,7 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
         id: Option<MessageId>,
         key: Option<ContentKey>,
     ) -> Arrival {
+        let (id, key) = self.identify(id, key);
         let known = id.map(|id| Known { id, framed: false, ack_due: false });
         let mut until = Timer::disarmed();
         until.arm(now.after(self.config.answer_wait));
@@ -373,10 +438,10 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
         let held = |seen: &&mut Seen| seen.delivery == delivery && seen.stage == Stage::Held;
         let Some(seen) = self.slots.as_mut().iter_mut().flatten().find(held) else { return false };
         let was_untold = seen.untold;
-        let (answer, acknowledge) = match verdict {
-            Verdict::Done => (Answer::Done, true),
-            Verdict::Reject => (result(true, on_reject), on_reject == OnReject::Acknowledge),
-            Verdict::Retry { after } => (Answer::Busy { after: if after.is_zero() { SOON } else { after } }, false),
+        let answer = match verdict {
+            Verdict::Done => Answer::Done,
+            Verdict::Reject => result(true, on_reject),
+            Verdict::Retry { after } => Answer::Busy { after: if after.is_zero() { SOON } else { after } },
         };
         // Without a name there is nothing to know it by: it takes no place in the memory.
         let nameless = self.numbered || (seen.key.is_none() && seen.ids.iter().all(Option::is_none));
@@ -390,13 +455,8 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
             seen.ids = [None, None];
             seen.key = None;
         }
-        if acknowledge {
-            for known in seen.ids.iter_mut().flatten().filter(|known| known.framed && !known.ack_due) {
-                known.ack_due = true;
-                self.acks = self.acks.saturating_add(1);
-            }
-        }
-        if verdict == Verdict::Reject && acknowledge {
+        self.acks = self.acks.saturating_add(seen.make_due(on_reject));
+        if verdict == Verdict::Reject && on_reject == OnReject::Acknowledge {
             seen.report = true;
             self.reports = self.reports.saturating_add(1);
         }
@@ -409,7 +469,35 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
         seen.untold &= matches!(seen.stage, Stage::Done { .. }) && !framed;
         self.untold = self.untold.saturating_sub(usize::from(was_untold)).saturating_add(usize::from(seen.untold));
         self.held = self.held.saturating_sub(1);
+        if !seen.behind {
+            let follower = core::mem::replace(&mut seen.follower, DeliveryId::NONE);
+            self.release(follower);
+        } else if seen.stage == Stage::Released {
+            // What is behind it is behind the one before it now.
+            seen.behind = false;
+            let follower = core::mem::replace(&mut seen.follower, DeliveryId::NONE);
+            let before = |seen: &&mut Seen| seen.follower == delivery;
+            if let Some(before) = self.slots.as_mut().iter_mut().flatten().find(before) {
+                before.follower = follower;
+            }
+        }
         true
+    }
+
+    /// The messages before this one that its sender calls by the same id are decided: it may be acknowledged, and so may those
+    /// behind it, up to the next that is undecided (I6).
+    fn release(&mut self, mut next: DeliveryId) {
+        let on_reject = self.config.on_reject;
+        while next != DeliveryId::NONE {
+            let is = |seen: &&mut Seen| seen.delivery == next;
+            let Some(seen) = self.slots.as_mut().iter_mut().flatten().find(is) else { return };
+            seen.behind = false;
+            self.acks = self.acks.saturating_add(seen.make_due(on_reject));
+            if seen.stage == Stage::Held {
+                return;
+            }
+            next = core::mem::replace(&mut seen.follower, DeliveryId::NONE);
+        }
     }
 
     /// The peer gave up its request; false: it did not wait.
@@ -541,13 +629,14 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
         }
     }
 
-    /// The next acknowledgement to send, once.
+    /// The next acknowledgement to send, once; in the order in which the messages came.
     pub fn take_ack(&mut self) -> Option<MessageId> {
         if self.acks == 0 {
             return None;
         }
-        let mut known = self.slots.as_mut().iter_mut().flatten().flat_map(|seen| seen.ids.iter_mut().flatten());
-        let due = known.find(|known| known.ack_due)?;
+        let owed = self.slots.as_mut().iter_mut().flatten().filter(|seen| seen.owed() > 0);
+        let first = owed.min_by_key(|seen| seen.delivery)?;
+        let due = first.ids.iter_mut().flatten().find(|known| known.ack_due)?;
         due.ack_due = false;
         self.acks = self.acks.saturating_sub(1);
         Some(due.id)
@@ -602,6 +691,26 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
         self.slots.as_mut().get_mut(at)?.as_mut()
     }
 
+    /// By what a message is known: where ids are used again, by its id and content together, and the key is the id by which its
+    /// sender calls it.
+    fn identify(&self, id: Option<MessageId>, key: Option<ContentKey>) -> (Option<MessageId>, Option<ContentKey>) {
+        let by = self.config.dedup;
+        let key_or_name = match by {
+            DedupBy::IdOrContent | DedupBy::Id => key,
+            DedupBy::IdAndContent => id.map(|id| ContentKey::from_bits(id.bits())),
+        };
+        (id.map(|id| by.known_as(id, key)), key_or_name)
+    }
+
+    /// Who was called this last, if it is undecided or behind one that is: the message with this delivery is behind it (I6).
+    fn follow(&mut self, name: ContentKey, delivery: DeliveryId) -> bool {
+        let called = self.slots.as_mut().iter_mut().flatten().filter(|seen| seen.key == Some(name));
+        let last = called.max_by_key(|seen| seen.delivery);
+        let Some(last) = last.filter(|last| last.stage == Stage::Held || last.behind) else { return false };
+        last.follower = delivery;
+        true
+    }
+
     fn find(&self, id: Option<MessageId>, key: Option<ContentKey>) -> Find {
         let mut by_key = Find::Nothing;
         for (at, slot) in self.slots.as_ref().iter().enumerate() {
@@ -613,7 +722,7 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
                     Find::At(at)
                 };
             }
-            if key.is_some() && seen.key == key {
+            if self.config.dedup == DedupBy::IdOrContent && key.is_some() && seen.key == key {
                 by_key = Find::At(at);
             }
         }
@@ -624,10 +733,7 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
     fn note(&mut self, at: usize, new: Known) {
         let on_reject = self.config.on_reject;
         let Some(seen) = self.seen_mut(at) else { return };
-        let answerable = match seen.stage {
-            Stage::Done { rejected, .. } => !rejected || on_reject == OnReject::Acknowledge,
-            Stage::Held | Stage::Released => false,
-        };
+        let answerable = seen.answerable(on_reject);
         let [first, second] = &mut seen.ids;
         let place = match (&first, &second) {
             (None, _) => first,
@@ -681,7 +787,7 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
             };
             // A frame can wait until what is owed on its connection was taken; a request comes because nobody takes it.
             let owed = seen.owed() > 0;
-            if seen.waiter.is_some() || seen.report || (owed && waiter.is_none()) {
+            if seen.waiter.is_some() || seen.report || seen.behind || (owed && waiter.is_none()) {
                 continue;
             }
             match seen.stage {
@@ -716,8 +822,21 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
         self.last = self.last.next();
         let delivery = self.last;
         let ids = [known, None];
+        let behind = self.config.dedup == DedupBy::IdAndContent && key.is_some_and(|name| self.follow(name, delivery));
         let (stage, report, waits, stray, untold) = (Stage::Held, false, false, false, false);
-        let seen = Seen { ids, key, delivery, stage, waiter, report, waits, stray, untold };
+        let seen = Seen {
+            ids,
+            key,
+            delivery,
+            follower: DeliveryId::NONE,
+            stage,
+            waiter,
+            report,
+            waits,
+            stray,
+            untold,
+            behind,
+        };
         if let Some(slot) = self.slots.as_mut().get_mut(at) {
             let forgotten = slot.replace(seen);
             let (owed, untold) = forgotten.map_or((0, 0), |seen| (seen.owed(), usize::from(seen.untold)));

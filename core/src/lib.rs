@@ -62,7 +62,7 @@ pub use backoff::{Backoff, BackoffConfig, Jitter};
 pub use config::{Checked, Config, ConfigError};
 pub use heartbeat::{DataWatch, Dead, Heartbeat, HeartbeatConfig, ProgramLife, Word};
 pub use ids::{ContentKey, DeliveryId, LinkId, MessageId, Origin, PostId, RequestId, Seq};
-pub use inbox::{Answer, Arrival, Inbox, InboxConfig, InlineInbox, OnReject, Seen, Verdict};
+pub use inbox::{Answer, Arrival, DedupBy, Inbox, InboxConfig, InlineInbox, OnReject, Seen, Verdict};
 pub use link::{Accepted, Ending, GiveUp, Link, LinkConfig, LinkState, Newcomer, REPLACED, Ready, Role};
 pub use marks::{Beat, Nack, Report};
 pub use outbox::{

@@ -26,7 +26,7 @@
 //! `pending.clear()` on reconnect; the oldest unacknowledged message dropped silently; resending on a live connection; one
 //! message that its receiver refuses for good fills the ring, or is the only one ever posted; the last of 64 is late
 //! because the receiver does one after the other.
-//! Rules: I1, S1, S2, S3, S7, S8, S13, F2, F4, H5, H7, T1–T8; those of numbered receivers, with their marks and credit, in
+//! Rules: I1, I7, S1, S2, S3, S7, S8, S13, F2, F4, H5, H7, T1–T8; those of numbered receivers, with their marks and credit, in
 //! `window.rs`.
 
 use crate::backoff::BackoffConfig;
@@ -90,11 +90,14 @@ pub struct Policy {
     pub life: Option<Duration>,
     /// Default [`OnNewLink::Keep`].
     pub on_new_link: OnNewLink,
+    /// The message that must have ended before this one is sent, by whatever path (I7); [`Seq::NONE`], the default, and one
+    /// that is not under way hold nothing back.
+    pub after: Seq,
 }
 
 impl Policy {
-    /// The session's life, kept across connections.
-    pub const DEFAULT: Self = Self { life: None, on_new_link: OnNewLink::Keep };
+    /// The session's life, kept across connections, after no other.
+    pub const DEFAULT: Self = Self { life: None, on_new_link: OnNewLink::Keep, after: Seq::NONE };
 }
 
 /// Why a message was rejected.
@@ -258,6 +261,8 @@ pub struct Slot<P> {
     accepted: Instant,
     expires: Timer,
     on_new_link: OnNewLink,
+    /// It waits for the end of this one (I7).
+    after: Seq,
     /// The last connection it was sent on; on that one it is never sent again (F2).
     sent_on: LinkId,
     answer: Answer,
@@ -327,6 +332,11 @@ enum Posting {
 impl<P> Slot<P> {
     fn open(&self) -> bool {
         self.end == End::Open
+    }
+
+    /// It has not ended, and waits for no other to end.
+    fn may_leave(&self) -> bool {
+        self.open() && self.after == Seq::NONE
     }
 
     /// Not acknowledged in time on the live connection, on which it is never sent again (F2).
@@ -424,6 +434,8 @@ pub struct Outbox<P, S: Slots<Slot<P>> + ?Sized = [Option<Slot<P>>]> {
     spent: bool,
     /// The last wait that ran out had seen no acknowledgement at all, and there has been none since.
     silent: bool,
+    /// A message waits for the end of another one.
+    follows: bool,
     /// No slot before these offsets can be sent or posted; lowered whenever one may have become ready.
     frame_from: usize,
     post_from: usize,
@@ -460,6 +472,7 @@ impl<P, S: Slots<Slot<P>>> Outbox<P, S> {
             patience: Timer::disarmed(),
             spent: false,
             silent: false,
+            follows: false,
             frame_from: 0,
             post_from: 0,
             unsettled: 0,
@@ -489,6 +502,8 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         if !self.has_room() || seq > Seq::LAST {
             return Err(payload);
         }
+        let after = self.offset(policy.after).and_then(|offset| self.ring.get(offset));
+        let after = after.filter(|slot| slot.open()).map_or(Seq::NONE, |slot| slot.seq);
         let mut expires = Timer::disarmed();
         if let Some(life) = policy.life.or(self.config.life) {
             expires.arm(now.after(life));
@@ -501,6 +516,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
             accepted: now,
             expires,
             on_new_link: policy.on_new_link,
+            after,
             sent_on: LinkId::NONE,
             answer: Answer::None,
             post: Posting::Never,
@@ -514,6 +530,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         };
         self.ring.make_room(self.config.capacity);
         self.ring.push(slot).map_err(|slot| slot.payload)?;
+        self.follows |= after != Seq::NONE;
         self.next = seq.next();
         self.bytes = self.bytes.saturating_add(u64::from(size));
         self.unsettled = self.unsettled.saturating_add(1);
@@ -532,7 +549,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
                 Answer::Asked { from } => from.at().is_some_and(|at| at > now),
                 Answer::None | Answer::Awaited(_) | Answer::Late { .. } => false,
             };
-            if !slot.open() || slot.by_http || slot.underway() || waits || slot.sent_on == link {
+            if !slot.may_leave() || slot.by_http || slot.underway() || waits || slot.sent_on == link {
                 continue;
             }
             let seq = slot.seq;
@@ -569,7 +586,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
             };
             let wanted = (all || slot.by_http) && (again || slot.post == Posting::Never);
             let wanted = wanted && slot.size <= limit;
-            let due = slot.post_due().filter(|due| slot.open() && !waits && wanted && *due <= now);
+            let due = slot.post_due().filter(|due| slot.may_leave() && !waits && wanted && *due <= now);
             match due {
                 Some(due) if found.is_none_or(|(first, _)| due < first) => {
                     // Nothing before the first one that may go could: there it is looked for the next.
@@ -1174,6 +1191,24 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         });
         self.unsettled = self.unsettled.saturating_sub(1);
         self.unreported = self.unreported.saturating_add(1);
+        self.let_follow(offset);
+    }
+
+    /// A message has ended: what waited for it may leave, or waits for the one that this one waited for (I7).
+    fn let_follow(&mut self, offset: usize) {
+        if !self.follows {
+            return;
+        }
+        let Some((ended, after)) = self.ring.get(offset).map(|slot| (slot.seq, slot.after)) else { return };
+        self.follows = false;
+        for offset in 0..self.ring.len() {
+            let Some(slot) = self.ring.get_mut(offset).filter(|slot| slot.open()) else { continue };
+            if slot.after == ended {
+                slot.after = after;
+            }
+            self.follows |= slot.after != Seq::NONE;
+        }
+        self.rescan();
     }
 
     /// Frees the place of a message whose end was reported and whose request has ended (S13).

@@ -145,9 +145,9 @@ pub const BETTENSOR_MINER: Config = Config {
     outbox: OutboxConfig {
         // The original's miner waits 60 s for a confirmation; its validator stores a copy a second time (wire facts 2.5).
         ack_wait: AckWait::Adaptive { first: seconds(60), least: seconds(35), most: seconds(90) },
-        // What the other side of this wire reads by its library's default; a prediction has half a kilobyte.
-        frame_limit: 1 << 20,
-        post_limit: 1 << 20,
+        // What a validator of ours reads, and no prediction needs: an original reads 16 MiB.
+        frame_limit: 64 << 10,
+        post_limit: 64 << 10,
         ..OutboxConfig::DEFAULT
     },
     inbox: InboxConfig { capacity: 1024, ..InboxConfig::DEFAULT },

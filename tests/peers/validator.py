@@ -114,7 +114,8 @@ class Validator:
             return await self.say(peer, error, pending)
         nonces.add(message.get("nonce"))
         kind, data = message["type"], message["data"]
-        tell(kind, data=data, nonce=message.get("nonce"))
+        # An id is all that a confirmation names: `open` are those that are owed one.
+        tell(kind, data=data, nonce=message.get("nonce"), open=[owed["prediction_id"] for owed in pending])
         if kind == "heartbeat":
             await self.say(peer, signed("heartbeat_ack", {}), pending)
         elif kind == "prediction":

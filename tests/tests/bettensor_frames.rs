@@ -1,6 +1,7 @@
 //! The rules of the Bettensor wire, one by one, and what is written read back. (What the original systems sent is in
 //! `bettensor_vectors`, and why its canonical form is right in `canonical`.)
 
+use bowline::ContentKey;
 use bowline::wire::MAX_ID;
 use bowline::wire::bettensor::{
     self, AUTH_LIMIT, Auth, Confirmation, Dialect, Envelope, Frame, Kind, Malformed, Seal, Stamp, Unsigned, decode,
@@ -196,12 +197,22 @@ fn a_confirmation_says_success_or_error_in_one_of_two_ways() {
     ] {
         assert_eq!(read(fields), Err(Malformed::Status), "{fields}");
     }
-    for id in ["", r#","prediction_id":7"#, r#","prediction_id":"""#, r#","prediction_id":null"#] {
-        assert_eq!(decode(format!(r#"{{"type":"confirmation","success":true{id}}}"#).as_bytes()), Err(Malformed::Id));
+    for (id, why) in [
+        ("", Malformed::Id),
+        (r#","prediction_id":"""#, Malformed::Id),
+        (r#","prediction_id":null"#, Malformed::Id),
+        (r#","prediction_id":7"#, Malformed::IdType),
+        (r#","prediction_id":["p"]"#, Malformed::IdType),
+        (r#","prediction_id":"\ud800""#, Malformed::IdType),
+    ] {
+        assert_eq!(decode(format!(r#"{{"type":"confirmation","success":true{id}}}"#).as_bytes()), Err(why), "{id}");
+        assert_eq!(why.member(), Some("prediction_id"));
     }
     let longest = format!(r#"{{"prediction_id":"{}"}}"#, "p".repeat(MAX_ID));
     assert_eq!(prediction_id(&longest).unwrap().len(), MAX_ID);
-    assert_eq!(prediction_id(&longest.replace(":\"", ":\"p")), Err(Malformed::Id));
+    assert_eq!(prediction_id(&longest.replace(":\"", ":\"p")), Err(Malformed::IdLong));
+    assert_eq!(prediction_id(&longest.replace(":\"", ":\"\\u0070")), Err(Malformed::IdLong));
+    assert_eq!(Malformed::IdLong.to_string(), "a prediction_id that is longer than 64 bytes");
     for data in ["", "[]", "null", "7", "{} {}", r#"["p"]"#] {
         assert_eq!(prediction_id(data), Err(Malformed::Json));
     }
@@ -274,8 +285,8 @@ fn what_is_no_json_is_not_signed() {
     }
     assert_eq!(Unsigned::game_update(stamp, r#"[],"sender":"w""#), Err(Uncanonical::Json));
     let stats = Some(r#"{"rank":1,"rank":2}"#);
-    let confirmation =
-        Confirmation { prediction_id: "p".into(), success: true, message: "".into(), miner_stats: stats };
+    let (prediction_id, message, content) = ("p".into(), "".into(), None);
+    let confirmation = Confirmation { prediction_id, success: true, message, miner_stats: stats, content };
     assert_eq!(Unsigned::confirmation(stamp, &confirmation), Err(Uncanonical::Twice));
 }
 
@@ -285,7 +296,9 @@ fn g10_what_we_sign_is_not_too_deep_for_whoever_verifies() {
     let list = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
     let with_stats = |stats: &str| {
         let (prediction_id, message) = ("p".into(), "".into());
-        Unsigned::confirmation(stamp, &Confirmation { prediction_id, success: true, message, miner_stats: Some(stats) })
+        let confirmation =
+            Confirmation { prediction_id, success: true, message, miner_stats: Some(stats), content: None };
+        Unsigned::confirmation(stamp, &confirmation)
     };
     let message = |levels| Unsigned::message(stamp, &Kind::Error, &format!(r#"{{"a":{}}}"#, list(levels)));
     let update = |levels| Unsigned::game_update(stamp, &list(levels));
@@ -355,12 +368,14 @@ proptest! {
         success in any::<bool>(),
         message in any::<String>(),
         stats in prop::option::of(any_data()),
+        content in prop::option::of(any::<u128>().prop_map(ContentKey::from_bits)),
     ) {
         let confirmation = Confirmation {
             prediction_id: (&id).into(),
             success,
             message: (&message).into(),
             miner_stats: stats.as_deref(),
+            content,
         };
         let stamp = Stamp { sender: "v", timestamp: Timestamp::from_unix_micros(0), nonce: "1" };
         let frame = Unsigned::confirmation(stamp, &confirmation).unwrap().signed(&[7; 64]);

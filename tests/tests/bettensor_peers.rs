@@ -8,12 +8,14 @@ mod hub;
 
 use bowline::Outcome;
 use bowline::Path;
-use bowline_smol::hub::{Duplicate, Event, HubConfig, Publish};
+use bowline_smol::hub::{Admission, Duplicate, Event, Hub, HubConfig, HubSetup, Publish};
 use core::time::Duration;
 use hub::{Miners, Validator, keys, outcome};
 use real::peer::Peer;
 use real::{eventually, limited, millis, peer};
 use serde_json::{Value, json as value};
+use smol::channel::bounded;
+use std::sync::{Arc, Mutex};
 
 /// The keys of the miner that most tests have.
 const MINER: u8 = 0x11;
@@ -152,6 +154,55 @@ fn a_message_by_post_is_answered_with_its_confirmation() {
         miners.collect("m");
         assert_eq!(validator.books.len(), 3);
         validator.books.assert_once_each();
+    });
+}
+
+/// Published miners call a prediction by the game and the second. Of 20 different ones 16 vanished, and were told success.
+#[test]
+fn i6_twenty_predictions_of_one_second_are_all_handed_over_and_confirmed_in_their_order() {
+    limited(|| {
+        for by_post in [false, true] {
+            let Some(mut miners) = Miners::start() else { return };
+            let seen = Arc::new(Mutex::new(Vec::new()));
+            let all = bounded::<()>(1);
+            let (scores, waits) = (Arc::clone(&seen), all.1);
+            let all = Mutex::new(Some(all.0));
+            let setup = HubSetup::validator("127.0.0.1:0", keys(0x0b)).unwrap().authorize(|_| Admission::accept());
+            let hub = Hub::start(setup.on("prediction", move |message| {
+                let score = message.json::<Value>().unwrap()["home_score"].as_u64().unwrap();
+                scores.lock().unwrap().push(score);
+                if scores.lock().unwrap().len() == 20 {
+                    all.lock().unwrap().take();
+                }
+                let waits = waits.clone();
+                async move {
+                    // The first of each game is done last.
+                    if score < 4 && !by_post {
+                        let _ = waits.recv().await;
+                    }
+                    if score == 7 { Err(format!("{score}")) } else { Ok(format!("{score}")) }
+                }
+            }))
+            .unwrap();
+            miners.add_connected("m", hub.address(), MINER, value!({}));
+            miners.tell("m", "rapid", value!({"n": 20, "games": 4, "by_post": by_post}));
+            if by_post {
+                for score in 0..20 {
+                    let posted = miners.saw("m", "posted");
+                    assert_eq!((&posted["status"], &posted["valid"]), (&value!(200), &value!(true)), "{posted}");
+                    assert_eq!(posted["frame"]["data"]["message"], score.to_string(), "its own confirmation");
+                }
+            }
+            let said = &miners.saw("m", "confirmed")["said"];
+            for game in 0..4 {
+                let its: Vec<_> = (0..5).map(|n| (game + 4 * n).to_string()).collect();
+                assert_eq!(said[format!("g{game}_1795213203")], value!(its));
+            }
+            let mut seen = seen.lock().unwrap().clone();
+            seen.sort_unstable();
+            assert_eq!(seen, (0..20).collect::<Vec<_>>(), "each once");
+            assert_eq!((hub.stats().delivered, hub.stats().duplicates), (20, 0));
+        }
     });
 }
 

@@ -262,6 +262,7 @@ fn every_recorded_message_is_taken_as_it_was_meant() {
                     success: true,
                     message: "".into(),
                     miner_stats: None,
+                    content: None,
                 };
                 assert_eq!((dialect, read), (Dialect::Docs, whole));
             }

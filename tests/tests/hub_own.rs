@@ -1,12 +1,17 @@
 //! A hub that speaks a protocol of one's own: lines of text, a name first.
 
+use bowline::ContentKey;
 use bowline::hub::HubConfig;
 use bowline::wire::KeyedHash;
 use bowline_smol::hub::{Admission, TopicFilter};
-use bowline_smol::hub::{Claim, Complaint, Content, Heard, Hub, HubSetup, HubWire, Publish, Said, Start, Text, Wish};
+use bowline_smol::hub::{
+    Claim, Complaint, Content, Event, Heard, Hub, HubSetup, HubWire, Letter, Misread, Publish, Said,
+};
+use bowline_smol::hub::{Start, Text, Wish};
 use bowline_transport::http::{Bytes, Routes};
 use core::time::Duration;
 use std::borrow::Cow;
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use tungstenite::{Message, WebSocket};
 
@@ -24,7 +29,7 @@ impl HubWire for Lines {
     const LONGEST_FRAME: usize = 4096;
 
     fn routes(&self) -> Routes<'static> {
-        Routes { websockets: &["/devices"], guarded: true, ..Routes::NONE }
+        Routes { websockets: &["/devices"], callbacks: &["/readings"], guarded: true, ..Routes::NONE }
     }
 
     fn claim(&self, _: &KeyedHash, text: &str) -> Option<Claim<Self>> {
@@ -56,6 +61,15 @@ impl HubWire for Lines {
         }
     }
 
+    /// A device that posts says its name first.
+    fn letter(&self, names: &KeyedHash, body: &Bytes) -> Result<Letter<String>, Misread> {
+        let text = core::str::from_utf8(body).unwrap();
+        let (peer, line) = text.split_once(' ').ok_or(Misread::Malformed("no name".into()))?;
+        let peer = peer.to_owned();
+        let heard = self.read(names, &peer, &body.slice_ref(line.as_bytes()));
+        Ok(Letter { peer, heard })
+    }
+
     fn encode(&self, kind: &str, data: &str) -> Result<String, Cow<'static, str>> {
         if data.contains('\n') { Err("more than one line".into()) } else { Ok(format!("{kind} {data}")) }
     }
@@ -72,7 +86,7 @@ impl HubWire for Lines {
         Some(format!("welcome {peer}, spread over {} s", window.as_secs()).into())
     }
 
-    fn confirmation(&self, id: &str, said: Result<&(), &str>) -> Option<Text> {
+    fn confirmation(&self, id: &str, _: ContentKey, said: Result<&(), &str>) -> Option<Text> {
         Some(said.map_or_else(|why| format!("refused {id}: {why}"), |()| format!("stored {id}")).into())
     }
 
@@ -159,4 +173,39 @@ fn a_wire_that_panics_costs_a_frame_and_no_line() {
     device.say("I am sensor-7").hears().unwrap();
     assert_eq!(device.say("measured").hears().unwrap(), "sensor-7: not understood");
     assert_eq!(device.say("measured m-1 20.5").hears().unwrap(), "stored m-1");
+}
+
+/// The status and the body of the answer to what a device posts.
+fn post(hub: &Hub<Lines>, body: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(hub.address()).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    let length = body.len();
+    let head = format!("POST /readings HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+    stream.write_all((head + body).as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+/// Whoever was told that its message is stored has had it handed over: also where an earlier one has its id.
+#[test]
+fn i5_an_id_that_names_another_message_is_refused_by_either_path_and_told() {
+    let hub = hub();
+    let events = hub.events();
+    let mut device = Device::open(&hub);
+    device.say("I am sensor-7").hears().unwrap();
+    assert_eq!(device.say("measured m-1 20.5").hears().unwrap(), "stored m-1");
+    assert_eq!(device.say("measured m-2 20.5").hears().unwrap(), "stored m-2", "both are meant");
+    let reused = "sensor-7: the id m-1 was used for another message";
+    assert_eq!(device.say("measured m-1 21.5").hears().unwrap(), reused);
+    let refused = (422, "refused m-1: this id was used for another message".to_owned());
+    assert_eq!(post(&hub, "sensor-7 measured m-1 22.5"), refused);
+    assert_eq!(post(&hub, "sensor-7 measured m-1 20.5"), (200, "stored m-1".into()), "a copy is none");
+    assert_eq!(post(&hub, "sensor-7 measured m-3 20.5"), (200, "stored m-3".into()));
+    assert_eq!(device.say("measured m-3 1").hears().unwrap(), "sensor-7: the id m-3 was used for another message");
+    assert_eq!(hub.stats().delivered, 3);
+    let mut events = smol::stream::block_on(events);
+    let told = |event: &Event<String>| matches!(event, Event::IdReused { peer, total: 3 } if peer == "sensor-7");
+    assert!(events.any(|event| told(&event)), "I5: the application is told each time");
 }

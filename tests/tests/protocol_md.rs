@@ -11,10 +11,10 @@ use bowline::wire::gonka::{self, Kind};
 use bowline::wire::native;
 use bowline::wire::timestamp::Timestamp;
 use bowline::{
-    AckWait, Answer, BETTENSOR_MINER, BackoffConfig, CloseMatch, CloseRule, Config, GONKA_API_NODE, GONKA_ML_NODE,
-    GiveUp, HeartbeatConfig, Hedge, HttpClass, HttpOutcome, InboxConfig, Jitter, LinkConfig, NATIVE, NATIVE_PEER,
-    NativeConfig, Newcomer, OnReject, OutboxConfig, ProgramLife, Proof, Ready, Reason, RetryClass, Role, RouteConfig,
-    TlsFault, VILLAGE_VIEWER, retry_class,
+    AckWait, Answer, BETTENSOR_MINER, BackoffConfig, CloseMatch, CloseRule, Config, DedupBy, GONKA_API_NODE,
+    GONKA_ML_NODE, GiveUp, HeartbeatConfig, Hedge, HttpClass, HttpOutcome, InboxConfig, Jitter, LinkConfig, NATIVE,
+    NATIVE_PEER, NativeConfig, Newcomer, OnReject, OutboxConfig, ProgramLife, Proof, Ready, Reason, RetryClass, Role,
+    RouteConfig, TlsFault, VILLAGE_VIEWER, retry_class,
 };
 use core::time::Duration;
 use serde_json::Value;
@@ -26,7 +26,7 @@ const NATIVE_VECTORS: &str = include_str!("../vectors/native.jsonl");
 /// The rules that hold today. R10, P7 and U11–U13 are later work.
 const RULES: &[(&str, &[u8])] = &[
     ("N", &[1, 2]),
-    ("I", &[1, 2, 3, 4, 5]),
+    ("I", &[1, 2, 3, 4, 5, 6, 7]),
     ("S", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]),
     ("R", &[1, 2, 3, 4, 5, 6, 7, 8, 9]),
     ("H", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]),
@@ -260,6 +260,14 @@ fn the_table_of_settings_is_the_codes() {
     assert_eq!(told, code, "the settings are in the order of the code");
 }
 
+const fn dedup_by(dedup: DedupBy) -> &'static str {
+    match dedup {
+        DedupBy::IdOrContent => "id or content",
+        DedupBy::Id => "id",
+        DedupBy::IdAndContent => "id and content",
+    }
+}
+
 /// Every field of a configuration as the page writes it. Taken apart by name, so that a new field cannot be forgotten.
 fn settings(config: Config) -> Vec<(&'static str, String)> {
     let Config { link, heartbeat, outbox, inbox, route, native } = config;
@@ -321,10 +329,11 @@ fn settings(config: Config) -> Vec<(&'static str, String)> {
         ("outbox.frame_limit", size(frame_limit)),
         ("outbox.post_limit", size(post_limit)),
     ]);
-    let InboxConfig { capacity, held, horizon, peer_life, answer_wait, on_reject, after_loss } = inbox;
+    let InboxConfig { capacity, held, dedup, horizon, peer_life, answer_wait, on_reject, after_loss } = inbox;
     all.extend([
         ("inbox.capacity", capacity.to_string()),
         ("inbox.held", held.to_string()),
+        ("inbox.dedup", dedup_by(dedup).to_owned()),
         ("inbox.horizon", span(horizon)),
         ("inbox.peer_life", span(peer_life)),
         ("inbox.answer_wait", span(answer_wait)),

@@ -159,9 +159,10 @@ struct Waiting<T> {
     message: T,
 }
 
-/// A message that was accepted: its id, and where its end and the peer's words will be.
+/// A message that was accepted: its id, that of the message it waits for, and where its end and the peer's words will be.
 pub(crate) struct Sent {
     pub(crate) id: MessageId,
+    pub(crate) after: Option<MessageId>,
     pub(crate) end: Receiver<Settlement>,
     pub(crate) reply: Arc<OnceLock<Reply>>,
 }
@@ -305,6 +306,8 @@ impl<W: Wire> Engine<W> {
             Err(why) => return Err((why, body)),
         };
         let size = u32::try_from(W::size(&outgoing)).unwrap_or(u32::MAX);
+        let after = self.wire.after(&outgoing);
+        let policy = Policy { after: after.and_then(|id| self.origin.seq_of(id)).unwrap_or(policy.after), ..policy };
         match self.session.send(self.clock.now(), outgoing, size, policy) {
             Ok(seq) => {
                 let (end, receiver) = async_channel::bounded(1);
@@ -314,7 +317,7 @@ impl<W: Wire> Engine<W> {
                 if let Some(outgoing) = self.session.outbox().payload(seq) {
                     self.wire.accepted(id, outgoing);
                 }
-                Ok(Sent { id, end: receiver, reply })
+                Ok(Sent { id, after, end: receiver, reply })
             }
             Err((why, _)) => Err((Refused::Session(why), body)),
         }

@@ -138,8 +138,6 @@ pub enum Refused {
     Uncanonical(Uncanonical),
     /// The type is one of the protocol's own, or no name.
     Kind,
-    /// A message with this `prediction_id` is under way: they could not be told apart.
-    Underway,
     /// It is nothing that this wire could send, for a reason of its own.
     Invalid(&'static str),
 }
@@ -153,7 +151,6 @@ impl fmt::Display for Refused {
             Self::Data(malformed) => malformed.fmt(f),
             Self::Uncanonical(why) => why.fmt(f),
             Self::Kind => f.write_str("a message type of the protocol's own, or none"),
-            Self::Underway => f.write_str("a message with this prediction_id is under way"),
             Self::Invalid(why) => f.write_str(why),
         }
     }
@@ -203,6 +200,7 @@ impl core::error::Error for SendError {}
 #[derive(Debug)]
 pub struct Receipt {
     id: MessageId,
+    after: Option<MessageId>,
     end: Receiver<Settlement>,
     known: OnceLock<Settlement>,
     reply: Arc<OnceLock<Reply>>,
@@ -213,6 +211,14 @@ impl Receipt {
     #[must_use]
     pub const fn id(&self) -> MessageId {
         self.id
+    }
+
+    /// The message that was under way when this one was accepted, and after whose end this one is sent; `None`: it waits for no
+    /// other. A miner's messages of one `prediction_id` go one after the other, because a confirmation names nothing else (rule
+    /// I7).
+    #[must_use]
+    pub const fn after(&self) -> Option<MessageId> {
+        self.after
     }
 
     /// Waits for the end without blocking the thread. Cancelling it loses nothing, and it may be asked again.
@@ -551,7 +557,7 @@ impl<W: Wire> Node<W> {
     /// Why not, and the message.
     pub fn try_send(&self, kind: &W::Kind, json: impl Into<Bytes>, policy: Policy) -> Result<Receipt, SendError> {
         let sent = self.with(|engine| engine.send(kind, json.into(), policy));
-        sent.map(|Sent { id, end, reply }| Receipt { id, end, known: OnceLock::new(), reply })
+        sent.map(|Sent { id, after, end, reply }| Receipt { id, after, end, known: OnceLock::new(), reply })
             .map_err(|(why, json)| SendError { why, json })
     }
 

@@ -6,7 +6,7 @@
 use super::limit::Rate;
 use super::log::LogConfig;
 use crate::config::{Checked, Config, ConfigError};
-use crate::inbox::InboxConfig;
+use crate::inbox::{DedupBy, InboxConfig};
 use crate::link::{LinkConfig, Newcomer, Ready, Role};
 use core::time::Duration;
 
@@ -205,6 +205,8 @@ impl HubConfig {
                 farewell: 1012,
                 ..LinkConfig::DEFAULT
             },
+            // A key comes with every id, and of two messages with equal contents both may be meant.
+            inbox: InboxConfig { dedup: DedupBy::Id, ..InboxConfig::DEFAULT },
             ..Config::DEFAULT
         },
         native: None,

@@ -3,7 +3,7 @@
 use super::config::{Duplicate, HubConfig, TopicsConfig};
 use crate::config::Config;
 use crate::heartbeat::HeartbeatConfig;
-use crate::inbox::InboxConfig;
+use crate::inbox::{DedupBy, InboxConfig};
 use crate::outbox::{OutboxConfig, Proof};
 use crate::rtt::AckWait;
 use core::time::Duration;
@@ -41,7 +41,14 @@ pub const BETTENSOR_HUB: HubConfig = HubConfig {
         },
         // A burst of a hundred predictions is ordinary.
         // What the hub before this one had completed may come again: its memory is lost, so that is said.
-        inbox: InboxConfig { capacity: 1024, held: 256, after_loss: true, ..InboxConfig::DEFAULT },
+        // An original miner calls its predictions by the game and the second, and an original validator takes them all.
+        inbox: InboxConfig {
+            capacity: 1024,
+            held: 256,
+            dedup: DedupBy::IdAndContent,
+            after_loss: true,
+            ..InboxConfig::DEFAULT
+        },
         ..HubConfig::DEFAULT.session
     },
     ..HubConfig::DEFAULT

@@ -63,6 +63,18 @@ fn check(inbox: &Box3) {
     }
     let ids: Vec<_> = seen().flat_map(|seen| seen.ids.iter().flatten()).map(|known| known.id).collect();
     assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "an id names one message");
+    let mut called = BTreeMap::new();
+    for seen in seen().filter(|_| inbox.config.dedup == DedupBy::IdAndContent) {
+        called.entry(seen.key).or_insert_with(Vec::new).push((seen.delivery, seen.stage == Stage::Held, seen.behind));
+    }
+    for (name, mut one) in called.into_iter().filter(|(name, _)| name.is_some()) {
+        one.sort_unstable();
+        let mut undecided = false;
+        for (delivery, held, behind) in one {
+            assert_eq!(behind, undecided, "I6: {name:?} {delivery:?}");
+            undecided |= held;
+        }
+    }
 }
 
 #[test]
@@ -119,6 +131,95 @@ fn i5_an_id_of_one_message_with_the_content_of_another_is_reuse_too() {
     let _ = delivered(inbox.on_frame(at(0), id(1), key(10)));
     let _ = delivered(inbox.on_frame(at(0), id(2), key(20)));
     assert_eq!(inbox.on_frame(at(0), id(2), key(10)), Arrival::Reused);
+    check(&inbox);
+}
+
+#[test]
+fn i5_where_ids_alone_count_equal_contents_are_two_messages_and_another_content_is_reuse() {
+    let mut inbox = inbox(InboxConfig { dedup: DedupBy::Id, ..InboxConfig::DEFAULT });
+    let first = delivered(inbox.on_frame(at(0), id(1), key(10)));
+    let _ = delivered(inbox.on_request(at(0), RequestId(1), id(2), key(10)));
+    assert_eq!(inbox.on_frame(at(0), id(1), key(10)), Arrival::Duplicate);
+    assert_eq!(inbox.on_frame(at(0), id(1), key(11)), Arrival::Reused);
+    assert!(inbox.complete(at(1), first, Verdict::Done));
+    assert_eq!(inbox.on_request(at(1), RequestId(2), id(1), key(11)), Arrival::Answer(Answer::Reused));
+    assert_eq!(acks(&mut inbox), [1]);
+    check(&inbox);
+}
+
+const BOTH: InboxConfig = InboxConfig { dedup: DedupBy::IdAndContent, ..InboxConfig::DEFAULT };
+
+/// Under which id the message is known that its sender calls `n` and that says `content`.
+fn known(n: u128, content: u128) -> u128 {
+    DedupBy::IdAndContent.known_as(MessageId::from_bits(n), key(content)).bits()
+}
+
+#[test]
+fn i6_an_id_that_is_used_again_names_another_message_and_both_are_delivered_and_acknowledged() {
+    let mut inbox = inbox(BOTH);
+    let first = delivered(inbox.on_frame(at(0), id(1), key(10)));
+    let second = delivered(inbox.on_frame(at(0), id(1), key(20)));
+    assert_ne!(first, second);
+    assert_eq!(inbox.on_frame(at(0), id(1), key(10)), Arrival::Duplicate, "the same content is a copy");
+    assert_eq!(inbox.on_request(at(0), RequestId(1), id(1), key(20)), Arrival::Duplicate, "by either path");
+    let third = delivered(inbox.on_frame(at(0), id(2), key(10)));
+    for delivery in [third, first, second] {
+        assert!(inbox.complete(at(1), delivery, Verdict::Done));
+        check(&inbox);
+    }
+    assert_eq!(acks(&mut inbox), [known(1, 10), known(1, 20), known(2, 10)], "in the order in which they came");
+    assert_eq!(answers(&mut inbox), [(1, Answer::Done)]);
+    assert_eq!(inbox.on_frame(at(2), id(1), key(20)), Arrival::Duplicate);
+    assert_eq!(acks(&mut inbox), [known(1, 20)], "a copy is answered for what it says");
+}
+
+#[test]
+fn i6_an_acknowledgement_waits_until_what_came_before_under_its_id_is_decided() {
+    for verdict in [Verdict::Done, Verdict::Reject, Verdict::Retry { after: SECOND }] {
+        let mut inbox = inbox(BOTH);
+        let [a, b, c] = [10, 20, 30].map(|content| delivered(inbox.on_frame(at(0), id(1), key(content))));
+        assert!(inbox.complete(at(1), b, Verdict::Done) && acks(&mut inbox).is_empty());
+        assert_eq!(inbox.on_frame(at(1), id(1), key(20)), Arrival::Duplicate);
+        assert!(acks(&mut inbox).is_empty(), "nor by a copy");
+        let request = inbox.on_request(at(1), RequestId(1), id(1), key(20));
+        assert_eq!(request, Arrival::Answer(Answer::Done), "an answer needs no order: it is nobody else's");
+        check(&inbox);
+        assert!(inbox.complete(at(2), a, verdict));
+        let first = (!matches!(verdict, Verdict::Retry { .. })).then(|| known(1, 10));
+        assert_eq!(acks(&mut inbox), first.into_iter().chain([known(1, 20)]).collect::<Vec<_>>());
+        assert!(inbox.complete(at(3), c, Verdict::Done));
+        assert_eq!(acks(&mut inbox), [known(1, 30)]);
+        check(&inbox);
+    }
+}
+
+#[test]
+fn i6_one_that_is_given_back_while_it_waits_lets_nobody_overtake() {
+    let mut inbox = inbox(BOTH);
+    let [a, b, c] = [10, 20, 30].map(|content| delivered(inbox.on_frame(at(0), id(1), key(content))));
+    assert!(inbox.complete(at(1), b, Verdict::Retry { after: SECOND }));
+    assert!(inbox.complete(at(1), c, Verdict::Done) && acks(&mut inbox).is_empty());
+    check(&inbox);
+    let again = delivered(inbox.on_frame(at(2), id(1), key(20)));
+    assert!(inbox.complete(at(2), again, Verdict::Done) && acks(&mut inbox).is_empty(), "it came last");
+    assert!(inbox.complete(at(3), a, Verdict::Done));
+    assert_eq!(acks(&mut inbox), [known(1, 10), known(1, 30), known(1, 20)]);
+    check(&inbox);
+}
+
+#[test]
+fn i6_what_waits_behind_another_is_not_forgotten() {
+    let mut inbox = inbox(BOTH);
+    let [a, b] = [10, 20].map(|content| delivered(inbox.on_frame(at(0), id(1), key(content))));
+    assert!(inbox.complete(at(0), b, Verdict::Done));
+    let other = delivered(inbox.on_frame(at(0), id(2), key(10)));
+    assert!(inbox.complete(at(1), other, Verdict::Done));
+    assert_eq!(acks(&mut inbox), [known(2, 10)]);
+    assert!(matches!(inbox.on_request(at(1), RequestId(1), id(3), key(10)), Arrival::Deliver { .. }));
+    assert_eq!(inbox.horizon_short(), 1, "the place of the other");
+    assert_eq!(inbox.on_request(at(1), RequestId(2), id(4), key(10)), Arrival::Answer(SOON_BUSY));
+    assert!(inbox.complete(at(2), a, Verdict::Done));
+    assert_eq!(acks(&mut inbox), [known(1, 10), known(1, 20)]);
     check(&inbox);
 }
 
@@ -491,6 +592,59 @@ fn step() -> impl Strategy<Value = Do> {
         2 => Just(Do::Acks),
         3 => Just(Do::Drain),
     ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// I6: nobody overtakes under one id, and nothing is delivered twice, whatever comes in whatever order.
+    #[test]
+    fn i6_acknowledgements_of_one_id_leave_in_the_order_of_arrival(steps in proptest::collection::vec(step(), 1..100)) {
+        let mut inbox = inbox(BOTH);
+        let (mut now, mut requests) = (0, 0);
+        let mut open = BTreeMap::new();
+        let mut came = BTreeMap::new();
+        for step in steps {
+            let arrived = match step {
+                Do::Frame { message, alias } => {
+                    Some((known(alias, message), inbox.on_frame(at(now), id(alias), key(message))))
+                }
+                Do::Request { message, .. } => {
+                    requests += 1;
+                    Some((known(0, message), inbox.on_request(at(now), RequestId(requests), id(0), key(message))))
+                }
+                Do::Complete { which, verdict } => {
+                    if let Some(delivery) = open.keys().nth(which).copied() {
+                        let verdict = if verdict == 0 { Verdict::Retry { after: SECOND } } else { Verdict::Done };
+                        prop_assert!(inbox.complete(at(now), delivery, verdict));
+                        open.remove(&delivery);
+                    }
+                    None
+                }
+                Do::Wait(seconds) => {
+                    now += seconds;
+                    inbox.tick(at(now));
+                    None
+                }
+                Do::Acks => {
+                    let order: Vec<DeliveryId> = acks(&mut inbox).iter().map(|ack| came[ack]).collect();
+                    prop_assert!(order.is_sorted(), "{:?}", order);
+                    None
+                }
+                Do::Drain => {
+                    let _ = answers(&mut inbox);
+                    None
+                }
+                Do::Gone(_) => None,
+            };
+            if let Some((name, Arrival::Deliver { delivery, .. })) = arrived {
+                prop_assert!(open.values().all(|open| *open != name), "twice at the application");
+                open.insert(delivery, name);
+                came.insert(name, delivery);
+            }
+            check(&inbox);
+        }
+    }
 }
 
 proptest! {

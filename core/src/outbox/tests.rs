@@ -88,6 +88,15 @@ fn check(outbox: &Box4) {
     assert_eq!(outbox.awaited, count(&|slot| slot.wait().is_some()), "awaited");
     assert_eq!(outbox.posting, count(&Slot::underway), "posting");
     assert_eq!(outbox.bytes, outbox.ring.iter().map(|slot| u64::from(slot.size)).sum::<u64>(), "bytes");
+    assert_eq!(outbox.follows, count(&|slot| slot.open() && slot.after != Seq::NONE) > 0, "follows");
+    for slot in outbox.ring.iter().filter(|slot| slot.open() && slot.after != Seq::NONE) {
+        let before = outbox.offset(slot.after).and_then(|offset| outbox.ring.get(offset));
+        assert!(
+            slot.after < slot.seq && before.is_some_and(Slot::open),
+            "I7: it waits for one that is under way: {slot:?}"
+        );
+        assert!(slot.sent_on == LinkId::NONE && slot.post == Posting::Never, "I7: and is not sent: {slot:?}");
+    }
     assert_eq!(
         count(&Slot::over),
         0,
@@ -901,12 +910,20 @@ fn e_the_end_of_a_message_says_what_went_wrong_last() {
 
 #[derive(Clone, Debug)]
 enum Do {
-    Push { size: u32, life: Option<u64>, tied: bool },
+    /// `after`: it waits for the end of the message so many before it; 0: for none.
+    Push {
+        size: u32,
+        life: Option<u64>,
+        tied: bool,
+        after: u64,
+    },
     Frame,
     Post,
     Ack(u64),
     Posted(usize, u8),
-    Down { too_large: bool },
+    Down {
+        too_large: bool,
+    },
     Up,
     Path,
     Hedge,
@@ -918,8 +935,8 @@ enum Do {
 
 fn step() -> impl Strategy<Value = Do> {
     prop_oneof![
-        4 => (0..130_u32, proptest::option::of(1..20_u64), proptest::bool::weighted(0.1))
-            .prop_map(|(size, life, tied)| Do::Push { size, life, tied }),
+        4 => (0..130_u32, proptest::option::of(1..20_u64), proptest::bool::weighted(0.1), prop_oneof![2 => Just(0), 1 => 1..4_u64])
+            .prop_map(|(size, life, tied, after)| Do::Push { size, life, tied, after }),
         4 => Just(Do::Frame),
         3 => Just(Do::Post),
         4 => (0..6_u64).prop_map(Do::Ack),
@@ -962,9 +979,10 @@ proptest! {
         let mut asked: Vec<PostId> = Vec::new();
         for step in steps {
             match step {
-                Do::Push { size, life, tied } => {
+                Do::Push { size, life, tied, after } => {
                     let on_new_link = if tied { OnNewLink::Drop } else { OnNewLink::Keep };
-                    let policy = Policy { life: life.map(Duration::from_secs), on_new_link };
+                    let after = seq((accepted + 1).saturating_sub(after));
+                    let policy = Policy { life: life.map(Duration::from_secs), on_new_link, after };
                     let room = outbox.has_room();
                     let pushed = outbox.push(at(now), 0, size, policy);
                     prop_assert_eq!(pushed.is_ok(), room);
@@ -1082,4 +1100,51 @@ fn s2_full_is_also_a_matter_of_bytes() {
         assert!(outbox.push(at(1), n, 25, Policy::DEFAULT).is_ok());
     }
     assert_eq!(outbox.push(at(1), 9, 1, Policy::DEFAULT), Err(9));
+}
+
+/// A message of ten bytes that waits for the end of this one.
+fn push_after(outbox: &mut Box4, after: u64) -> u64 {
+    let policy = Policy { after: seq(after), ..Policy::DEFAULT };
+    outbox.push(at(0), 0, 10, policy).unwrap().get()
+}
+
+#[test]
+fn i7_a_message_that_waits_for_another_is_sent_by_no_path_before_that_has_ended() {
+    let mut outbox = holding(1);
+    assert_eq!((push_after(&mut outbox, 1), push_after(&mut outbox, 2), push_after(&mut outbox, 0)), (2, 3, 4));
+    assert_eq!(frames(&mut outbox, at(0), ONE), [1, 4], "it stops nobody else");
+    assert!(posts(&mut outbox, at(0), true).is_empty());
+    check(&outbox);
+    assert_eq!(outbox.on_ack(at(1), ONE, id(1)), Ack::Settled);
+    assert_eq!(frames(&mut outbox, at(1), ONE), [2], "and the third waits for the second");
+    assert_eq!(outbox.on_reject(at(2), ONE, id(2)), Ack::Settled);
+    assert_eq!(posts(&mut outbox, at(2), true).iter().map(|post| post.seq.get()).collect::<Vec<_>>(), [3]);
+    check(&outbox);
+}
+
+#[test]
+fn i7_a_message_that_ends_while_it_waits_lets_nobody_overtake() {
+    let mut outbox = holding(1);
+    let policy = Policy { after: seq(1), life: Some(3 * SECOND), ..Policy::DEFAULT };
+    assert_eq!(outbox.push(at(0), 0, 10, policy), Ok(seq(2)));
+    assert_eq!(push_after(&mut outbox, 2), 3);
+    assert_eq!(frames(&mut outbox, at(0), ONE), [1]);
+    let _ = outbox.tick(at(3));
+    assert_eq!(ends(&mut outbox), [(2, Outcome::Expired)]);
+    check(&outbox);
+    assert!(frames(&mut outbox, at(3), ONE).is_empty(), "the first is still under way");
+    assert_eq!(outbox.on_ack(at(4), ONE, id(1)), Ack::Settled);
+    assert_eq!(frames(&mut outbox, at(4), ONE), [3]);
+}
+
+#[test]
+fn i7_what_has_ended_holds_nothing_back() {
+    let mut outbox = holding(1);
+    assert_eq!(frames(&mut outbox, at(0), ONE), [1]);
+    assert_eq!(outbox.on_ack(at(0), ONE, id(1)), Ack::Settled);
+    assert_eq!(push_after(&mut outbox, 1), 2);
+    assert_eq!(ends(&mut outbox), [(1, BY_WEBSOCKET)], "nor does it have to be told first");
+    assert_eq!(push_after(&mut outbox, 1), 3);
+    assert_eq!(push_after(&mut outbox, 9), 4);
+    assert_eq!(frames(&mut outbox, at(0), ONE), [2, 3, 4]);
 }

@@ -162,7 +162,7 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
                 Answer::Asked { from } => from.at().is_some_and(|at| at > now),
                 Answer::None | Answer::Late { .. } => false,
             };
-            if slot.open() && !waits && slot.polled != polls && slot.size <= limit {
+            if slot.may_leave() && !waits && slot.polled != polls && slot.size <= limit {
                 let left = left.min(limit).checked_sub(slot.size)?;
                 slot.polled = polls;
                 let seq = slot.seq;
@@ -183,7 +183,8 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
                 Answer::Asked { from } => from.at().is_some_and(|at| at > now),
                 Answer::None | Answer::Late { .. } => false,
             };
-            slot.seq <= allowed && slot.open() && !waits && slot.polled != self.polls && slot.size <= self.frame_limit()
+            let ready = slot.may_leave() && !waits && slot.polled != self.polls;
+            ready && slot.seq <= allowed && slot.size <= self.frame_limit()
         })
     }
 

@@ -38,8 +38,10 @@ mod encode;
 use alloc::borrow::Cow;
 use alloc::string::String;
 
+use super::KeyedHash;
 use super::canonical::{self, Uncanonical};
 use super::timestamp::Timestamp;
+use crate::ContentKey;
 
 pub use decode::{Malformed, decode, message, prediction_id};
 pub use encode::{Stamp, Unsigned, encode_error, encode_member_error, encode_refusal};
@@ -331,6 +333,26 @@ pub struct Confirmation<'a> {
     pub message: Cow<'a, str>,
     /// JSON as it came, if any did.
     pub miner_stats: Option<&'a str>,
+    /// What the message says that it is about ([`content_of`]), if the validator tells: a Bowline does, an original does not.
+    pub content: Option<ContentKey>,
+}
+
+/// Returns the digest of what a message says, by which a validator tells messages of one id apart (rule I6) and which its
+/// confirmation repeats: of the type and the data without the members that are new each time it is said (`timestamp`, `nonce`,
+/// `signature`), in the canonical form.
+///
+/// The hash has no secret key, since both sides compute it: a miner that makes two messages of one digest confuses its own.
+///
+/// ```
+/// use bowline::wire::bettensor::content_of;
+/// let first = content_of("prediction", r#"{"prediction_id":"game-1_17","score":1,"timestamp":"12:00"}"#);
+/// assert_eq!(content_of("prediction", r#"{"score": 1, "timestamp": "12:01", "prediction_id": "game-1_17"}"#), first);
+/// assert_ne!(content_of("prediction", r#"{"prediction_id":"game-1_17","score":2,"timestamp":"12:00"}"#), first);
+/// ```
+#[must_use]
+pub fn content_of(kind: &str, data: &str) -> ContentKey {
+    let said = canonical::without(data, &["timestamp", "nonce", "signature"]);
+    KeyedHash::new([0; 16]).content(kind, said.as_deref().unwrap_or(data))
 }
 
 impl<'a> Confirmation<'a> {

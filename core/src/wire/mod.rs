@@ -34,6 +34,7 @@ use core::hash::Hasher;
 use serde_json::value::RawValue;
 use siphasher::sip128::{Hasher128, SipHasher24};
 
+use crate::ids::VARIANT;
 use crate::{ContentKey, MessageId};
 
 /// The longest foreign id in bytes; a longer one is malformed (rule I2).
@@ -44,9 +45,6 @@ const WHITE: [char; 4] = [' ', '\t', '\n', '\r'];
 
 /// Ends a part of what is hashed, so that "a" of "bc" is not "ab" of "c": a byte that no UTF-8 text has.
 const END: u8 = 0xff;
-
-/// The variant bits of a UUID (RFC 9562, section 4.1): all three set is "reserved", ours are `10x`.
-const VARIANT: u128 = 0b111 << 61;
 
 /// Names foreign messages with a secret key, so that a peer cannot make two of them fall together.
 ///

@@ -366,7 +366,7 @@ fn any_input(rng: &mut SplitMix64, step: u32, seen: &Drained, delivery: Delivery
         18 => Input::RequestGone { request: seen.respond.map_or(request, |respond| respond.0) },
         19 | 20 => {
             let on_new_link = if small == 0 { OnNewLink::Drop } else { OnNewLink::Keep };
-            let policy = Policy { life: (small < 9).then_some(span), on_new_link };
+            let policy = Policy { life: (small < 9).then_some(span), on_new_link, ..Policy::DEFAULT };
             let size = if small == 1 { u32::MAX } else { 16 << small.min(24) };
             Input::Send { payload: [step.to_le_bytes()[0]; 16], size, policy }
         }

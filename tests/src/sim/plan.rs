@@ -158,7 +158,7 @@ const fn policy(arg: u8) -> Policy {
         _ => None,
     };
     let on_new_link = if arg == 2 { OnNewLink::Drop } else { OnNewLink::Keep };
-    Policy { life, on_new_link }
+    Policy { life, on_new_link, ..Policy::DEFAULT }
 }
 
 fn dial(arg: u8) -> Dial {

@@ -272,7 +272,7 @@ impl<'a> Run<'a> {
                 let bits = self.bytes.next();
                 let life = (bits & 1 != 0).then(|| self.bytes.span());
                 let on_new_link = if bits & 2 != 0 { OnNewLink::Drop } else { OnNewLink::Keep };
-                Input::Send { payload: u32::from(bits), size, policy: Policy { life, on_new_link } }
+                Input::Send { payload: u32::from(bits), size, policy: Policy { life, on_new_link, ..Policy::DEFAULT } }
             }
             11 => {
                 let back = usize::from(self.bytes.next() % 8);

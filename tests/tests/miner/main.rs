@@ -175,6 +175,8 @@ mod with_a_validator {
         speaks_only_when_it_was_greeted,
         hears_why_a_prediction_is_rejected,
         keeps_predictions_of_one_id_apart,
+        i7_takes_no_late_word_about_another_of_that_id,
+        h5_sends_nothing_that_a_validator_does_not_read,
         sends_again_what_a_lost_connection_carried,
         runs_on_http_alone,
         goes_by_http_when_it_is_not_answered,
@@ -243,29 +245,70 @@ mod with_a_validator {
         let (mut validator, miner) = world(adapter);
         let (mut visitor, _) = validator.welcome();
         let first = miner.predict(prediction("p"));
-        let refused = miner.try_send("prediction", r#"{"prediction_id": "\u0070", "home_score": 4}"#).unwrap_err();
-        assert_eq!(refused.why, Refused::Underway);
-        assert_eq!(&refused.json[..], br#"{"prediction_id": "\u0070", "home_score": 4}"#, "handed back");
+        let second = miner.try_send("prediction", r#"{"prediction_id": "\u0070", "home_score": 4}"#).unwrap();
+        let other = miner.predict(prediction("q"));
+        assert_eq!([&first, &second, &other].map(Receipt::after), [None, Some(first.id()), None], "I7: it says so");
+        let long = prediction(&"p".repeat(65));
         for (kind, data, why) in [
-            ("prediction", r#"{"game_id":"game-1"}"#, "a prediction id that is missing"),
+            ("prediction", r#"{"game_id":"game-1"}"#, "a prediction_id that is missing"),
+            ("prediction", r#"{"prediction_id":17}"#, "a prediction_id that is not a string"),
+            ("prediction", &long, "longer than 64 bytes"),
             ("prediction", "[]", "not one JSON object"),
             ("prediction", r#"{"prediction_id":"x","a":1,"a":2}"#, "occurs twice"),
             ("heartbeat", r#"{"prediction_id":"x"}"#, "the protocol's own"),
             ("", r#"{"prediction_id":"x"}"#, "the protocol's own"),
         ] {
-            let refused = miner.try_send(kind, data).unwrap_err();
+            let refused = miner.try_send(kind, data.to_owned()).unwrap_err();
             assert!(refused.to_string().contains(why), "{kind} {data}: {refused}");
         }
+        assert_eq!(visitor.next().data["home_score"], 3);
+        assert_eq!(visitor.next().prediction_id(), "q");
+        visitor.assert_quiet();
         // A word about what was never predicted, and one about what is: only that counts.
-        visitor.next();
-        visitor.confirm("q", "success", "");
+        visitor.confirm("r", "success", "");
         visitor.confirm("p", "success", "");
-        assert_eq!(ended(first).0, DELIVERED);
+        assert_eq!((ended(first).0, second.try_settled()), (DELIVERED, None));
+        assert_eq!(visitor.next().data["home_score"], 4);
+        visitor.confirm("q", "success", "");
+        visitor.confirm("p", "error", "Game over");
+        assert_eq!((ended(second), ended(other).0), ((REJECTED, says(false, "Game over")), DELIVERED));
         let again = miner.predict(prediction("p"));
         assert_eq!(visitor.next().prediction_id(), "p");
         visitor.confirm("p", "error", "twice");
         assert_eq!(ended(again).0, REJECTED);
         assert_eq!(miner.stop().stats.violations, 0);
+    }
+
+    /// The first goes by HTTP at last, and the word about it on the connection comes when the second is under way.
+    fn i7_takes_no_late_word_about_another_of_that_id(adapter: Adapter) {
+        let mut validator = Validator::start(keys("07").hotkey());
+        let miner = Miner::start(adapter, setup(&validator).configure(impatient));
+        let (mut visitor, _) = validator.welcome();
+        let first = miner.predict(prediction("p"));
+        let second = miner.predict(prediction("p").replace("3", "4"));
+        visitor.next();
+        let (post, _) = validator.post();
+        post.answer(200, "", &confirmation(&validator.keys, "p", "success", "by HTTP"));
+        assert_eq!(ended(first).0, BY_HTTP);
+        assert_eq!(visitor.next().data["home_score"], 4);
+        visitor.confirm("p", "success", "the first");
+        visitor.confirm("p", "error", "the second");
+        assert_eq!(ended(second), (REJECTED, says(false, "the second")));
+        miner.stop();
+    }
+
+    /// A validator of ours reads 64 KiB, and closes on more.
+    fn h5_sends_nothing_that_a_validator_does_not_read(adapter: Adapter) {
+        let (mut validator, miner) = world(adapter);
+        let (mut visitor, _) = validator.welcome();
+        let of = |length: usize| format!(r#"{{"prediction_id":"p","x":"{}"}}"#, "x".repeat(length));
+        let refused = miner.try_send("prediction", of(64 << 10)).unwrap_err();
+        assert_eq!(refused.why, Refused::Session(bowline::Refusal::TooLarge));
+        let longest = (0..64 << 10).rev().find_map(|length| miner.try_send("prediction", of(length)).ok()).unwrap();
+        assert!(visitor.next().length <= 64 << 10);
+        visitor.confirm("p", "success", "");
+        assert_eq!(ended(longest).0, DELIVERED);
+        miner.stop();
     }
 
     fn sends_again_what_a_lost_connection_carried(adapter: Adapter) {
@@ -662,6 +705,8 @@ mod with_pythons {
 
     with_both! {
         works_with_it_as_it_is,
+        i7_predicts_twenty_times_in_one_second,
+        i6_posts_twenty_predictions_of_one_second,
         predicts_again_after_a_loss,
         is_not_registered,
         e1_has_another_key,
@@ -692,6 +737,57 @@ mod with_pythons {
         format!(
             r#"{{"prediction_id":"{id}","game_id":"Zürich","home_score":{score},"away_score":1,"confidence":1e-7,"x":7.50}}"#
         )
+    }
+
+    /// As the published miners call them: by the game and the second. It confirms with its next heartbeat.
+    fn i7_predicts_twenty_times_in_one_second(adapter: Adapter) {
+        let Some((mut peer, miner)) = visiting(adapter, "as it is", patient) else { return };
+        let predict = |n: i32| miner.predict(scored(&format!("g{}_1795213203", n % 4), n));
+        let receipts: Vec<_> = (0..20).map(predict).collect();
+        let before: Vec<_> =
+            receipts.iter().map(|receipt| receipts.iter().position(|of| Some(of.id()) == receipt.after())).collect();
+        assert_eq!(before, (0..20).map(|n: usize| n.checked_sub(4)).collect::<Vec<_>>(), "whom it waits for");
+        let mut scores = Vec::new();
+        for _ in 0..20 {
+            let seen = peer.saw("prediction");
+            scores.push(seen["data"]["home_score"].as_i64().unwrap());
+            let open = seen["open"].as_array().unwrap();
+            assert!(!open.contains(&seen["data"]["prediction_id"]), "two open of one id: {seen}");
+        }
+        scores.sort_unstable();
+        assert_eq!(scores, (0..20).collect::<Vec<_>>());
+        for receipt in receipts {
+            assert_eq!(ended(receipt).0, DELIVERED);
+        }
+        let last = miner.stop();
+        assert_eq!((last.stats.frames, last.stats.posts), (20, 0));
+    }
+
+    /// The same by POST, to a validator of ours: each is handed over once, and each miner's receipt has its own words.
+    fn i6_posts_twenty_predictions_of_one_second(adapter: Adapter) {
+        let scores = Arc::new(Mutex::new(Vec::new()));
+        let stored = Arc::clone(&scores);
+        let hub = bowline_smol::hub::HubSetup::validator("127.0.0.1:0", keys("0b")).unwrap();
+        let hub = hub.authorize(|_| bowline_smol::hub::Admission::accept()).on("prediction", move |message| {
+            let score = message.json::<serde_json::Value>().unwrap()["home_score"].as_u64().unwrap();
+            stored.lock().unwrap().push(score);
+            async move { Ok::<_, String>(format!("{score}")) }
+        });
+        let hub = bowline_smol::hub::Hub::start(hub).unwrap();
+        let settings = Settings { enabled: false, ..Settings::default() };
+        let setup =
+            Setup::miner(&format!("ws://{}", hub.address()), keys("07")).unwrap().validator(keys("0b").hotkey());
+        let miner = Miner::start(adapter, setup.settings(&settings).unwrap().drain(DRAIN));
+        let predict = |n: i32| miner.predict(scored(&format!("g{}_1795213203", n % 4), n));
+        let receipts: Vec<_> = (0..20).map(predict).collect();
+        for (n, receipt) in receipts.into_iter().enumerate() {
+            let (outcome, reply) = ended(receipt);
+            assert_eq!((outcome, reply.unwrap().message), (BY_HTTP, n.to_string()));
+        }
+        miner.stop();
+        let mut scores = scores.lock().unwrap().clone();
+        scores.sort_unstable();
+        assert_eq!(scores, (0..20).collect::<Vec<_>>());
     }
 
     fn works_with_it_as_it_is(adapter: Adapter) {

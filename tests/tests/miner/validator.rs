@@ -51,6 +51,8 @@ pub(crate) struct Said {
     pub(crate) kind: String,
     pub(crate) data: Value,
     pub(crate) nonce: String,
+    /// Of its text, in bytes.
+    pub(crate) length: usize,
 }
 
 impl Said {
@@ -62,7 +64,7 @@ impl Said {
         assert!(miner.verify(envelope.signing_string().unwrap().as_bytes(), &seal.signature), "{text}");
         assert!(now().unix_micros().abs_diff(seal.timestamp.unix_micros()) < 60_000_000);
         let data = serde_json::from_str(data).unwrap();
-        Self { kind: kind.as_str().into(), data, nonce: seal.nonce.to_string() }
+        Self { kind: kind.as_str().into(), data, nonce: seal.nonce.to_string(), length: text.len() }
     }
 
     pub(crate) fn prediction_id(&self) -> &str {

@@ -255,6 +255,10 @@ impl<W: Speaks> Shared<W> {
             Err(why) => Err(Unwanted { prediction_id, why: why.into() }),
             Ok(receipt) => {
                 self.tally().accepted += 1;
+                if receipt.after().is_some() {
+                    let waits = Line::event("waits").field("line", number);
+                    self.out.write(waits.maybe("prediction_id", prediction_id.as_deref()));
+                }
                 let shared = Arc::clone(self);
                 smol::spawn(async move { shared.confirm(number, prediction_id, receipt).await }).detach();
                 Ok(())
@@ -396,10 +400,10 @@ impl<W: Speaks> Shared<W> {
                     self.out.write(words::explained(Line::event("request_failed"), reason, told.text.as_ref()));
                     advice.give(told.explanation());
                 }
+                Event::IdReused { total } => self.out.write(Line::event("id_reused").field("total", total)),
                 Event::Settled { .. }
                 | Event::RejectedButAcked { .. }
                 | Event::HorizonShort { .. }
-                | Event::IdReused { .. }
                 | Event::Turn { .. }
                 | Event::Resumed { .. }
                 | Event::Gap { .. } => {}

@@ -73,7 +73,16 @@ impl Scale {
             AckWait::Adaptive { first, least, most } => self.all([first, least, most]),
         }
         self.all(life);
-        let InboxConfig { capacity: _, held: _, horizon, peer_life, answer_wait, on_reject: _, after_loss: _ } = inbox;
+        let InboxConfig {
+            capacity: _,
+            held: _,
+            dedup: _,
+            horizon,
+            peer_life,
+            answer_wait,
+            on_reject: _,
+            after_loss: _,
+        } = inbox;
         self.all([horizon, peer_life, answer_wait]);
         let RouteConfig {
             http: _,

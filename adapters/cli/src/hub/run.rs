@@ -351,6 +351,7 @@ impl Shared {
                     words::explained(about("disconnected", hotkey), reason, text.as_ref())
                 }
                 Event::Lost { peer: hotkey, count } => about("lost", hotkey).field("count", count),
+                Event::IdReused { peer: hotkey, total } => about("id_reused", hotkey).field("total", total),
                 Event::War { peer: hotkey } => about("war", hotkey),
                 // Only native peers are numbered, and there are none here.
                 Event::Gap { .. } => continue,

@@ -470,7 +470,10 @@ where
         (path, segment): (&'static str, &'static str),
         request: Request<Incoming>,
     ) -> Response<Whole> {
-        let idempotency_key = idempotency_key(request.headers());
+        let idempotency_key = match idempotency_key(request.headers()) {
+            Ok(key) => key,
+            Err(why) => return reply(Answer::error(400, why)),
+        };
         let bearer =
             word(request.headers(), &AUTHORIZATION).and_then(|said| said.strip_prefix("Bearer ").map(Into::into));
         let client = word(request.headers(), &HeaderName::from_static(CLIENT)).map(Into::into);
@@ -602,11 +605,16 @@ enum Unread {
     Broken,
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Option<String> {
-    let value = only(headers, &HeaderName::from_static("idempotency-key"))?.to_str().ok()?;
-    let bare = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(value);
-    let fits = (1..=LONGEST_KEY).contains(&bare.len()) && bare.bytes().all(|byte| byte.is_ascii_graphic());
-    fits.then(|| bare.to_owned())
+/// The key, if there is one that can name a message.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, &'static str> {
+    let value = only(headers, &HeaderName::from_static("idempotency-key")).and_then(|value| value.to_str().ok());
+    let bare = value.map(|value| value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(value));
+    // Without it the message would be another one by each path.
+    if bare.is_some_and(|bare| bare.len() > LONGEST_KEY) {
+        return Err("an Idempotency-Key longer than 64 bytes");
+    }
+    let fits = |bare: &&str| !bare.is_empty() && bare.bytes().all(|byte| byte.is_ascii_graphic());
+    Ok(bare.filter(fits).map(str::to_owned))
 }
 
 /// The value of a header that occurs exactly once.
@@ -725,11 +733,12 @@ mod tests {
             }
             idempotency_key(&headers)
         };
-        assert_eq!(key(&[b"abc-1"]).as_deref(), Some("abc-1"));
-        assert_eq!(key(&[b"\"abc-1\""]).as_deref(), Some("abc-1"));
-        assert_eq!(key(&[&[b'x'; 64]]).map(|key| key.len()), Some(64));
-        for none in [&[] as &[&[u8]], &[b""], &[b"\"\""], &[&[b'x'; 65]], &[b"a b"], &[b"\xc3\xa9"], &[b"a", b"a"]] {
-            assert_eq!(key(none), None, "{none:?}");
+        assert_eq!(key(&[b"abc-1"]), Ok(Some("abc-1".into())));
+        assert_eq!(key(&[b"\"abc-1\""]), Ok(Some("abc-1".into())));
+        assert_eq!(key(&[&[b'x'; 64]]), Ok(Some("x".repeat(64))));
+        assert_eq!(key(&[&[b'x'; 65]]), Err("an Idempotency-Key longer than 64 bytes"));
+        for none in [&[] as &[&[u8]], &[b""], &[b"\"\""], &[b"a b"], &[b"\xc3\xa9"], &[b"a", b"a"]] {
+            assert_eq!(key(none), Ok(None), "{none:?}");
         }
     }
 

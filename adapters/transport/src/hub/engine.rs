@@ -35,7 +35,7 @@ use bowline::hub::{
 };
 use bowline::wire::KeyedHash;
 use bowline::wire::native::FRAME_LIMIT;
-use bowline::{DeliveryId, Instant, Origin, Policy, PostId, RequestId, Seq, Verdict};
+use bowline::{Arrival, DedupBy, DeliveryId, Instant, Origin, Policy, PostId, RequestId, Seq, Verdict};
 use core::net::IpAddr;
 use core::time::Duration;
 use std::borrow::Cow;
@@ -178,6 +178,7 @@ pub(super) struct Engine<W: HubWire> {
     held_bytes: usize,
     /// So many messages of a session are remembered.
     remembered: usize,
+    dedup: DedupBy,
     /// When the adapter will call by itself.
     armed: Option<Instant>,
     pub(super) drained: Option<u64>,
@@ -217,6 +218,7 @@ impl<W: HubWire> Engine<W> {
             takes,
             held_bytes: 0,
             remembered: config.get().session.inbox.capacity,
+            dedup: config.get().session.inbox.dedup,
             armed: None,
             drained: None,
             told: TellLimit::default(),
@@ -387,7 +389,7 @@ impl<W: HubWire> Engine<W> {
     fn heard(&mut self, line: &Arc<Line<W>>, frame: Frame, wall: i64) {
         let (now, conn) = (self.now(), line.conn());
         let mut head = frame.head();
-        let Frame { heard, bytes, id } = frame;
+        let Frame { heard, bytes, names } = frame;
         let text = bytes > 0;
         self.counters.frames_in = self.counters.frames_in.saturating_add(u64::from(text));
         let full = self.held_bytes > HELD_BYTES;
@@ -421,7 +423,10 @@ impl<W: HubWire> Engine<W> {
             Heard::Limited => self.complain(line, Complaint::TooMuch),
             Heard::Arrival(session, arrival) => {
                 if let Some(content) = content {
-                    self.arrived(session, arrival, content, id, bytes);
+                    if arrival == Arrival::Reused {
+                        self.complain(line, Complaint::Reused(content.id.as_deref().unwrap_or_default()));
+                    }
+                    self.arrived(session, arrival, content, names, bytes);
                 }
             }
             Heard::Stale => {}

@@ -18,7 +18,7 @@ use crate::node::Stream;
 use crate::socket::{Incoming, Socket};
 use bowline::hub::{ConnId, Stamp};
 use bowline::wire::native::{FRAME_LIMIT, Refusal, SUBPROTOCOL};
-use bowline::{Head, Reason};
+use bowline::{ContentKey, Head, MessageId, Reason};
 use core::net::IpAddr;
 use core::panic::AssertUnwindSafe;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -153,8 +153,14 @@ pub(super) struct Frame {
     pub(super) heard: Heard,
     /// Its length; 0: it was no text.
     pub(super) bytes: u32,
-    /// How its content is known again.
-    pub(super) id: Option<bowline::MessageId>,
+    pub(super) names: Names,
+}
+
+/// By what a message is known again (rules I4 to I6): its id, and, if it has one, what it says.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Names {
+    pub(super) id: Option<MessageId>,
+    pub(super) key: Option<ContentKey>,
 }
 
 impl<W: HubWire> Line<W> {
@@ -330,7 +336,9 @@ impl<W: HubWire> Line<W> {
                     Some(peer) => Item::Heard(hub.hear(text, peer)),
                     None => Item::Stranger,
                 },
-                Pulled::Other(said) => Item::Heard(Frame { heard: Heard { said, ..Heard::OTHER }, bytes: 0, id: None }),
+                Pulled::Other(said) => {
+                    Item::Heard(Frame { heard: Heard { said, ..Heard::OTHER }, bytes: 0, names: Names::default() })
+                }
                 Pulled::Part => Item::Part,
                 Pulled::Broken { too_large } => Item::Broken { too_large },
                 Pulled::Ended(reason) => Item::Ended(reason),
@@ -442,17 +450,21 @@ impl<W: HubWire> Hub<W> {
             heard.reply = self.wire().complain(peer, Complaint::Unhandled(&content.kind));
             heard.said = Said::Other;
         }
-        let id = match &heard.said {
-            Said::Message(content) => self.id(content),
+        let names = match &heard.said {
+            Said::Message(content) => self.names_of(content),
             Said::Other | Said::Malformed | Said::Pong | Said::Status | Said::Subscribe(_) | Said::Unsubscribe(_) => {
-                None
+                Names::default()
             }
         };
-        Frame { heard, bytes, id }
+        Frame { heard, bytes, names }
     }
 
-    pub(super) fn id(&self, content: &Content) -> Option<bowline::MessageId> {
-        content.id.as_ref().map(|id| self.names().id(id))
+    /// By what this message is known again, by whichever path it came.
+    pub(super) fn names_of(&self, content: &Content) -> Names {
+        let Some(id) = content.id.as_deref() else { return Names::default() };
+        // It was text as it came.
+        let data = core::str::from_utf8(&content.data).unwrap_or_default();
+        Names { id: Some(self.names().id(id)), key: Some(self.wire().content(self.names(), &content.kind, data)) }
     }
 }
 
@@ -463,7 +475,7 @@ impl Frame {
             Said::Other | Said::Status | Said::Subscribe(_) | Said::Unsubscribe(_) => Head::Other,
             Said::Malformed => Head::Malformed,
             Said::Pong => Head::Pong,
-            Said::Message(_) => Head::Data { id: self.id, key: None },
+            Said::Message(_) => Head::Data { id: self.names.id, key: self.names.key },
         }
     }
 }

@@ -9,7 +9,7 @@ use super::Hub;
 use super::wire::HubWire;
 use crate::http::Bytes;
 use bowline::hub::SessionId;
-use bowline::{DeliveryId, Instant, MessageId, Seq};
+use bowline::{ContentKey, DeliveryId, Instant, MessageId, Seq};
 use core::ops::Deref;
 use core::pin::Pin;
 use serde::Deserialize;
@@ -73,13 +73,20 @@ impl<P> Message<P> {
     }
 }
 
+/// By what a message is confirmed.
+#[derive(Clone, Debug)]
+pub(super) struct Name {
+    pub(super) id: Box<str>,
+    pub(super) content: ContentKey,
+}
+
 /// Names a message at the application, until its end.
 #[derive(Clone, Debug)]
 pub(super) struct Ticket {
     pub(super) session: SessionId,
     pub(super) delivery: DeliveryId,
-    /// The id it is confirmed by, if it has one.
-    pub(super) id: Option<(MessageId, Box<str>)>,
+    /// The id under which the machine knows it, and by what it is confirmed, if it has an id.
+    pub(super) id: Option<(MessageId, Name)>,
     /// Its number, if it has one.
     pub(super) seq: Option<Seq>,
     pub(super) bytes: usize,

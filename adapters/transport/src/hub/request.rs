@@ -162,7 +162,7 @@ impl<W: HubWire> Hub<W> {
             Said::Message(content) if self.takes(&content.kind) => content,
             Said::Message(content) => {
                 let why = Complaint::Unhandled(&content.kind).to_string();
-                return self.rejected(400, content.id.as_deref(), why);
+                return self.rejected(400, &content, why);
             }
             Said::Other | Said::Malformed | Said::Pong | Said::Status | Said::Subscribe(_) | Said::Unsubscribe(_) => {
                 return Answer::error(400, "not a message");
@@ -196,17 +196,18 @@ impl<W: HubWire> Hub<W> {
             }
             question = Some(asked);
         }
-        let id = content.id.clone();
+        let copy = content.clone();
         let answer = self.take(address, peer, receiver, question, content, callback.body.len(), heard.stamp).await;
         match answer.error {
-            Some(why) if answer.status == 422 => self.rejected(422, id.as_deref(), why),
+            Some(why) if answer.status == 422 => self.rejected(422, &copy, why),
             error => Answer { error, ..answer },
         }
     }
 
     /// A message that can never be taken: in the wire's own words, which alone end it (H8), if it has any.
-    fn rejected(&self, status: u16, id: Option<&str>, why: String) -> Answer {
-        match id.and_then(|id| self.wire().confirmation(id, Err(&why))) {
+    fn rejected(&self, status: u16, content: &super::Content, why: String) -> Answer {
+        let name = content.id.as_deref().zip(self.names_of(content).key);
+        match name.and_then(|(id, content)| self.wire().confirmation(id, content, Err(&why))) {
             Some(word) => Answer { body: Some(("application/json", word.into())), ..Answer::status(status) },
             None => Answer::error(status, why),
         }
@@ -223,13 +224,13 @@ impl<W: HubWire> Hub<W> {
         bytes: usize,
         stamp: Option<bowline::hub::Stamp>,
     ) -> Answer {
-        let (bytes, id) = (u32::try_from(bytes).unwrap_or(u32::MAX), self.id(&content));
+        let (bytes, names) = (u32::try_from(bytes).unwrap_or(u32::MAX), self.names_of(&content));
         let taken = self.with(|engine| {
             if question.as_ref().is_some_and(|question| !question.stands()) {
                 engine.turned_away(Some(address), Some(&peer), CloseReason::Dismissed, None);
                 return Err(denied(Denied { why: CloseReason::Dismissed, retry_after: Duration::ZERO }));
             }
-            engine.request(address, peer, receiver, content, (id, bytes), stamp)
+            engine.request(address, peer, receiver, content, (names, bytes), stamp)
         });
         // It is answered; the application may take as long as it likes.
         drop(question);

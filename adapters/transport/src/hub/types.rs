@@ -94,6 +94,13 @@ pub enum Event<P> {
         /// The last; nobody knows it if the peer began anew.
         to: Option<u64>,
     },
+    /// A peer has used the id of a message again for another one, which was not taken (rule I5).
+    IdReused {
+        /// The peer.
+        peer: P,
+        /// How many such messages its session has refused so far.
+        total: u64,
+    },
     /// Two places fight for one name; for a while nobody else may take it over.
     War {
         /// The peer.

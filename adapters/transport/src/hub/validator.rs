@@ -16,10 +16,11 @@ use super::{Admission, Hub};
 use crate::http::{Bytes, HttpAnswer, Routes};
 use crate::keys::{Hotkey, Keypair};
 use crate::setup::SetupError;
+use bowline::ContentKey;
 use bowline::hub::{BETTENSOR_HUB, CloseReason, Stamp};
 use bowline::wire::bettensor::{
     self, AUTH_LIMIT, BAD_MESSAGE, CLOSE_REPLACED, CLOSE_STOPPING, CLOSE_UNKNOWN, Envelope, Frame, Kind, MINER_LIMIT,
-    REFUSED, REFUSED_UNKNOWN, Seal, Unsigned,
+    Malformed, REFUSED, REFUSED_UNKNOWN, Seal, Unsigned,
 };
 use bowline::wire::{KeyedHash, timestamp::Timestamp};
 use core::time::Duration;
@@ -75,11 +76,13 @@ impl Validator {
     }
 
     /// The message in an envelope, or what is wrong with it.
-    fn content(envelope: &Envelope<'_>, whole: &Bytes) -> Result<Content, &'static str> {
-        let id = bettensor::prediction_id(envelope.data).ok();
-        if envelope.kind == Kind::Prediction && id.is_none() {
-            return Err("A prediction needs a prediction_id");
-        }
+    fn content_in(envelope: &Envelope<'_>, whole: &Bytes) -> Result<Content, Malformed> {
+        let id = match bettensor::prediction_id(envelope.data) {
+            Ok(id) => Some(id),
+            // A type without an id.
+            Err(Malformed::Id) if envelope.kind != Kind::Prediction => None,
+            Err(why) => return Err(why),
+        };
         let kind = match &envelope.kind {
             Kind::Prediction => Cow::Borrowed("prediction"),
             other => Cow::Owned(other.as_str().to_owned()),
@@ -138,9 +141,9 @@ impl HubWire for Validator {
             // Life, like a pong, but no proof that anything has arrived: it may be older than what was sent.
             Kind::HeartbeatResponse => heard,
             Kind::Confirmation | Kind::GameUpdate | Kind::HeartbeatAck | Kind::Welcome | Kind::Error => heard,
-            Kind::Prediction | Kind::Custom(_) => match Self::content(&envelope, text) {
+            Kind::Prediction | Kind::Custom(_) => match Self::content_in(&envelope, text) {
                 Ok(content) => Heard { said: Said::Message(content), ..heard },
-                Err(why) => Heard { reply: Some(self.error(why)), ..heard },
+                Err(why) => Heard { reply: Some(self.error(&format!("{BAD_MESSAGE}: {why}"))), ..heard },
             },
         }
     }
@@ -158,7 +161,7 @@ impl HubWire for Validator {
             return Err(Misread::Malformed("the sender is no hotkey".into()));
         };
         let stamp = sealed(&envelope, &peer, names).ok_or(Misread::Forged)?;
-        let content = Self::content(&envelope, body).map_err(|why| Misread::Malformed(why.into()))?;
+        let content = Self::content_in(&envelope, body).map_err(|why| Misread::Malformed(why.to_string().into()))?;
         let heard = Heard { said: Said::Message(content), stamp: Some(stamp), reply: None };
         Ok(Letter { peer, heard })
     }
@@ -187,15 +190,20 @@ impl HubWire for Validator {
         self.encode(Kind::Welcome.as_str(), &data).ok()
     }
 
+    /// As both sides of the wire compute it: a confirmation repeats it.
+    fn content(&self, _: &KeyedHash, kind: &str, data: &str) -> ContentKey {
+        bettensor::content_of(kind, data)
+    }
+
     /// Without the statistics if they cannot be signed.
-    fn confirmation(&self, id: &str, said: Result<&Confirmation, &str>) -> Option<Text> {
+    fn confirmation(&self, id: &str, content: ContentKey, said: Result<&Confirmation, &str>) -> Option<Text> {
         let (success, message, stats) = match said {
             Ok(said) => (true, &*said.message, said.miner_stats.as_deref()),
             Err(why) => (false, why, None),
         };
         let seal = |miner_stats| {
-            let said =
-                bettensor::Confirmation { prediction_id: id.into(), success, message: message.into(), miner_stats };
+            let (prediction_id, message, content) = (id.into(), message.into(), Some(content));
+            let said = bettensor::Confirmation { prediction_id, success, message, miner_stats, content };
             self.keys.try_seal(|stamp| Unsigned::confirmation(stamp, &said))
         };
         seal(stats).or_else(|_| seal(None)).ok().map(Into::into)
@@ -207,6 +215,10 @@ impl HubWire for Validator {
             Complaint::Malformed => bettensor::encode_error(BAD_MESSAGE, now()).into(),
             Complaint::Member { member, id } => {
                 bettensor::encode_member_error(BAD_MESSAGE, Some(member), id, now()).into()
+            }
+            // Not on this wire: another content under a known id is another message.
+            Complaint::Reused(id) => {
+                bettensor::encode_member_error(BAD_MESSAGE, Some("prediction_id"), Some(id), now()).into()
             }
             Complaint::TooMuch => bettensor::encode_error("Too many messages", now()).into(),
             Complaint::Unhandled("prediction") => self.error("No handler registered for predictions"),

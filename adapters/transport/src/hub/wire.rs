@@ -17,6 +17,7 @@
 
 use super::message::Ticket;
 use crate::http::{Bytes, HttpAnswer, Routes};
+use bowline::ContentKey;
 use bowline::hub::{CloseReason, Position, Stamp, Start, TopicFilter, TopicName};
 use bowline::wire::KeyedHash;
 use core::fmt::{Debug, Display};
@@ -199,9 +200,15 @@ pub trait HubWire: Debug + Send + Sync + Sized + 'static {
         None
     }
 
-    /// What a peer is told of its message of this id: that it was processed, or why it never can be.
-    fn confirmation(&self, id: &str, said: Result<&Self::Confirmation, &str>) -> Option<Text> {
-        let _ = (id, said);
+    /// What a message that has an id says, for the rules I5 and I6. Default: the keyed hash of its type and data.
+    fn content(&self, names: &KeyedHash, kind: &str, data: &str) -> ContentKey {
+        names.content(kind, data)
+    }
+
+    /// What a peer is told of its message of this id and [content](Self::content): that it was processed, or why it never can
+    /// be.
+    fn confirmation(&self, id: &str, content: ContentKey, said: Result<&Self::Confirmation, &str>) -> Option<Text> {
+        let _ = (id, content, said);
         None
     }
 
@@ -402,6 +409,8 @@ pub enum Complaint<'a> {
         /// The message's id, if it has one.
         id: Option<&'a str>,
     },
+    /// Its id, which is this, was used for another message before (rule I5).
+    Reused(&'a str),
     /// It is more than is allowed; it was not looked at.
     TooMuch,
     /// It is a message of a type that nobody takes.
@@ -414,6 +423,7 @@ impl Display for Complaint<'_> {
             Self::Malformed => f.write_str("not understood"),
             Self::Member { member, id: None } => write!(f, "{member} is missing or wrong"),
             Self::Member { member, id: Some(id) } => write!(f, "{member} of {id} is missing or wrong"),
+            Self::Reused(id) => write!(f, "the id {id} was used for another message"),
             Self::TooMuch => f.write_str("too much"),
             Self::Unhandled(kind) => write!(f, "nobody takes messages of type {kind}"),
         }
@@ -435,8 +445,8 @@ pub struct Farewell {
 }
 
 impl Ticket {
-    /// The id by which its message is confirmed.
-    pub(super) fn name(&self) -> Option<&str> {
-        self.id.as_ref().map(|(_, name)| &**name)
+    /// The id by which its message is confirmed, and what it says.
+    pub(super) fn name(&self) -> Option<(&str, ContentKey)> {
+        self.id.as_ref().map(|(_, name)| (&*name.id, name.content))
     }
 }

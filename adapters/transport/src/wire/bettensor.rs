@@ -15,8 +15,8 @@
 //! ```
 //!
 //! Invariants: every frame of ours has a timestamp, a nonce and a signature of its own, also when it carries the same
-//! prediction again; a nonce is used once in a process; two predictions of one id are never under way together; a
-//! prediction that was not sent yet cannot be confirmed.
+//! prediction again; a nonce is used once in a process; two predictions of one id are never under way together (rule I7); a
+//! prediction that was not sent yet cannot be confirmed, nor one by a word about another.
 //! Field bugs: a heartbeat that is answered with a heartbeat_response, and that with an error, every minute for ever; a
 //! signature that is verified only if there is one; a sender that is nobody's concern; nonces that collide under load.
 
@@ -29,10 +29,10 @@ use bowline::wire::bettensor::{
     self, Confirmation, Envelope, Kind, MINER_LIMIT, Seal, Stamp, Unsigned, VALIDATOR_LIMIT,
 };
 use bowline::wire::timestamp::Timestamp;
-use bowline::{Frame, Head, MessageId, Seq};
+use bowline::{ContentKey, Frame, Head, MessageId, Seq};
 use core::time::Duration;
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Where a receiver takes what a validator posts.
 const RECEIVER: &[&str] = &["/ws/messages"];
@@ -51,6 +51,10 @@ const CLOCKS: u64 = 300_000_000;
 
 /// The longest span over which a validator may spread its miners; the core cuts it to as much.
 const LONGEST_WINDOW: f64 = 600.0;
+
+/// So many messages that were sent on a connection and not confirmed there are remembered: the outbox has 64 places, and one that
+/// has ended by HTTP leaves its own.
+const UNCONFIRMED: usize = 1024;
 
 /// So much of a complaint is kept, in characters.
 const LONGEST_COMPLAINT: usize = 200;
@@ -99,13 +103,24 @@ pub struct Prediction {
     kind: String,
     data: Bytes,
     prediction_id: String,
+    content: ContentKey,
     size: usize,
 }
 
+/// A message that was accepted and has not ended.
 #[derive(Clone, Debug)]
-struct Live {
-    id: MessageId,
+struct Open {
+    prediction_id: String,
+    content: ContentKey,
     sent: bool,
+}
+
+/// A message that was sent on the present connection and not confirmed there, whether it has ended or not.
+#[derive(Clone, Debug)]
+struct Unconfirmed {
+    id: MessageId,
+    prediction_id: String,
+    content: ContentKey,
 }
 
 /// Bettensor's wire, as a miner speaks it.
@@ -123,8 +138,9 @@ pub struct Bettensor {
     /// Who signed first on this connection, where no validator is configured.
     pinned: Option<Hotkey>,
     ready: bool,
-    live: BTreeMap<String, Live>,
-    names: BTreeMap<MessageId, String>,
+    open: BTreeMap<MessageId, Open>,
+    /// In the order in which they were sent.
+    unconfirmed: VecDeque<Unconfirmed>,
     complaints: Complaints,
 }
 
@@ -151,8 +167,8 @@ impl Bettensor {
             validator: None,
             pinned: None,
             ready: false,
-            live: BTreeMap::new(),
-            names: BTreeMap::new(),
+            open: BTreeMap::new(),
+            unconfirmed: VecDeque::new(),
             complaints: Complaints::default(),
         }
     }
@@ -162,9 +178,9 @@ impl Bettensor {
         self.validator = Some(validator);
     }
 
-    fn message(&mut self, prediction: &Prediction) -> String {
-        if let Some(live) = self.live.get_mut(&prediction.prediction_id) {
-            live.sent = true;
+    fn message(&mut self, id: MessageId, prediction: &Prediction) -> String {
+        if let Some(open) = self.open.get_mut(&id) {
+            open.sent = true;
         }
         let data = core::str::from_utf8(&prediction.data).unwrap_or_default();
         let kind = Kind::parse(prediction.kind.as_str().into());
@@ -207,12 +223,23 @@ impl Bettensor {
         self.complaints.last = Some(message.chars().take(LONGEST_COMPLAINT).collect());
     }
 
-    /// The word about a message of ours that was sent and has not ended.
-    fn confirmed(&self, confirmation: &Confirmation<'_>) -> Heard<Update> {
-        let Some(live) = self.live.get(&*confirmation.prediction_id).filter(|live| live.sent) else {
-            return Heard::of(Head::Word { pong: false });
+    /// The word about a message of ours that was sent and has not ended. Of several of one id only one is under way, but the word
+    /// may be about an earlier one, which has ended otherwise: a validator that tells the content says which; what an original
+    /// confirms on a connection, it confirms in the order in which it came there.
+    fn confirmed(&mut self, confirmation: &Confirmation<'_>) -> Heard<Update> {
+        let is = |prediction_id: &str, content: ContentKey| {
+            prediction_id == confirmation.prediction_id && confirmation.content.is_none_or(|said| said == content)
         };
-        let id = live.id;
+        let here = self.unconfirmed.iter().position(|sent| is(&sent.prediction_id, sent.content));
+        let id = match here.and_then(|at| self.unconfirmed.remove(at)) {
+            Some(sent) => self.open.contains_key(&sent.id).then_some(sent.id),
+            // It was sent on an earlier connection, or by HTTP.
+            None => {
+                let mut open = self.open.iter();
+                open.find(|(_, open)| open.sent && is(&open.prediction_id, open.content)).map(|(id, _)| *id)
+            }
+        };
+        let Some(id) = id else { return Heard::of(Head::Word { pong: false }) };
         let head = if confirmation.success { Head::Ack { id } } else { Head::Reject { id } };
         Heard { reply: Some(reply(confirmation)), ..Heard::of(head) }
     }
@@ -265,6 +292,7 @@ impl Wire for Bettensor {
     fn greet(&mut self) -> Option<String> {
         self.pinned = None;
         self.ready = false;
+        self.unconfirmed.clear();
         Some(self.keys.seal(Unsigned::auth))
     }
 
@@ -278,26 +306,29 @@ impl Wire for Bettensor {
         let prediction_id = bettensor::prediction_id(data).map_err(Refused::Data)?.into_owned();
         let stamp = Stamp { sender: self.keys.address(), timestamp: Timestamp::MAX, nonce: "1795213203014.110" };
         let unsigned = Unsigned::message(stamp, &known, data).map_err(Refused::Uncanonical)?;
-        if self.live.contains_key(&prediction_id) {
-            return Err(Refused::Underway);
-        }
         let size = unsigned.signing_string().len().saturating_add(SIGNATURE);
-        Ok(Prediction { kind: kind.into(), data: json.clone(), prediction_id, size })
+        let content = bettensor::content_of(kind, data);
+        Ok(Prediction { kind: kind.into(), data: json.clone(), prediction_id, content, size })
     }
 
     fn size(prediction: &Prediction) -> usize {
         prediction.size
     }
 
+    /// A confirmation names its message by the `prediction_id` alone.
+    fn after(&self, prediction: &Prediction) -> Option<MessageId> {
+        let same = |(_, open): &(&MessageId, &Open)| open.prediction_id == prediction.prediction_id;
+        self.open.iter().filter(same).map(|(id, _)| *id).next_back()
+    }
+
     fn accepted(&mut self, id: MessageId, prediction: &Prediction) {
-        self.live.insert(prediction.prediction_id.clone(), Live { id, sent: false });
-        self.names.insert(id, prediction.prediction_id.clone());
+        let Prediction { prediction_id, content, .. } = prediction;
+        let open = Open { prediction_id: prediction_id.clone(), content: *content, sent: false };
+        self.open.insert(id, open);
     }
 
     fn settled(&mut self, id: MessageId) {
-        if let Some(name) = self.names.remove(&id) {
-            self.live.remove(&name);
-        }
+        self.open.remove(&id);
     }
 
     fn read(&mut self, names: &KeyedHash, text: &str) -> Heard<Update> {
@@ -329,7 +360,18 @@ impl Wire for Bettensor {
 
     fn write(&mut self, frame: Frame<'_, Prediction>) -> Option<String> {
         match frame {
-            Frame::Data { payload, .. } => Some(self.message(payload)),
+            Frame::Data { id, payload, .. } => {
+                let Prediction { prediction_id, content, .. } = payload;
+                // Of two that say the same a word about the one is as good for the other.
+                let same = |sent: &Unconfirmed| sent.prediction_id == *prediction_id && sent.content == *content;
+                self.unconfirmed.retain(|sent| !same(sent));
+                if self.unconfirmed.len() >= UNCONFIRMED {
+                    self.unconfirmed.pop_front();
+                }
+                let sent = Unconfirmed { id, prediction_id: prediction_id.clone(), content: *content };
+                self.unconfirmed.push_back(sent);
+                Some(self.message(id, payload))
+            }
             // Nothing that comes in has an id, and there is no keep-alive in the profile: both would be life signs.
             Frame::Ping | Frame::Keepalive | Frame::Ack { .. } | Frame::Marks { .. } | Frame::Nack { .. } => {
                 Some(self.keys.seal(Unsigned::heartbeat))
@@ -360,17 +402,20 @@ impl Wire for Bettensor {
         fallback: &Target,
         _: Seq,
         _: Seq,
-        _: MessageId,
+        id: MessageId,
         prediction: &Prediction,
     ) -> (Target, Bytes, usize) {
-        (fallback.clone(), self.message(prediction).into(), LONGEST_ANSWER)
+        (fallback.clone(), self.message(id, prediction).into(), LONGEST_ANSWER)
     }
 
     /// Only a confirmation that the validator has signed, of this prediction.
     fn is_peers(&self, id: MessageId, answer: &HttpAnswer) -> bool {
         answered(answer).is_some_and(|(envelope, confirmation)| {
-            self.names.get(&id).is_none_or(|name| *name == confirmation.prediction_id)
-                && self.signer(&envelope, self.validator.or(self.pinned)).is_ok()
+            let about = |open: &Open| {
+                open.prediction_id == confirmation.prediction_id
+                    && confirmation.content.is_none_or(|content| content == open.content)
+            };
+            self.open.get(&id).is_none_or(about) && self.signer(&envelope, self.validator.or(self.pinned)).is_ok()
         })
     }
 
@@ -452,6 +497,93 @@ mod tests {
         }
         assert_eq!(miner.complaints.total, 100);
         assert_eq!(miner.complaints.last, Some("é".repeat(200)));
+    }
+
+    /// A miner that listens to whoever signs, with these messages accepted; and their ids.
+    fn with_messages(said: &[&'static str]) -> (Bettensor, Vec<(MessageId, Prediction)>) {
+        let mut miner = Bettensor::miner(Keypair::from_seed_hex(&"07".repeat(32)).unwrap());
+        let messages = said.iter().zip(1..).map(|(data, number)| {
+            let id = MessageId::from_bits(number);
+            let prediction = miner.prepare("prediction", &Bytes::from_static(data.as_bytes())).unwrap();
+            miner.accepted(id, &prediction);
+            (id, prediction)
+        });
+        let messages = messages.collect();
+        (miner, messages)
+    }
+
+    fn send(miner: &mut Bettensor, (id, payload): &(MessageId, Prediction)) {
+        miner.write(Frame::Data { seq: Seq::FIRST, id: *id, una: Seq::FIRST, payload }).unwrap();
+    }
+
+    /// What the validator's confirmation of `p` means.
+    fn confirmed(miner: &mut Bettensor, content: Option<ContentKey>) -> Option<Head> {
+        let validator = Keypair::from_seed_hex(&"0b".repeat(32)).unwrap();
+        let (prediction_id, message) = ("p".into(), "".into());
+        let said = Confirmation { prediction_id, success: true, message, miner_stats: None, content };
+        let frame = validator.seal(|stamp| Unsigned::confirmation(stamp, &said).unwrap());
+        miner.read(&KeyedHash::new([1; 16]), &frame).head
+    }
+
+    const NOTHING: Option<Head> = Some(Head::Word { pong: false });
+
+    #[test]
+    fn i7_the_second_of_one_id_waits_for_the_first_and_the_third_for_the_second() {
+        let (mut miner, said) = with_messages(&[
+            r#"{"prediction_id":"p","n":1}"#,
+            r#"{"prediction_id":"q","n":1}"#,
+            r#"{"prediction_id":"p","n":2}"#,
+        ]);
+        let next = miner.prepare("prediction", &Bytes::from_static(br#"{"prediction_id":"\u0070","n":3}"#)).unwrap();
+        assert_eq!(miner.after(&next), Some(said[2].0));
+        miner.settled(said[2].0);
+        assert_eq!(miner.after(&next), Some(said[0].0));
+        miner.settled(said[0].0);
+        assert_eq!(miner.after(&next), None);
+    }
+
+    #[test]
+    fn i7_a_late_word_of_an_original_is_for_the_message_that_it_was_sent_for() {
+        let (mut miner, said) = with_messages(&[r#"{"prediction_id":"p","n":1}"#, r#"{"prediction_id":"p","n":2}"#]);
+        send(&mut miner, &said[0]);
+        miner.settled(said[0].0); // by HTTP
+        send(&mut miner, &said[1]);
+        assert_eq!(confirmed(&mut miner, None), NOTHING, "it is the first's");
+        assert_eq!(confirmed(&mut miner, None), Some(Head::Ack { id: said[1].0 }));
+        miner.greet();
+        // Nothing was sent on this connection: the word is for what was sent before and is not decided.
+        assert_eq!(confirmed(&mut miner, None), Some(Head::Ack { id: said[1].0 }));
+        miner.settled(said[1].0);
+        assert_eq!(confirmed(&mut miner, None), NOTHING);
+    }
+
+    #[test]
+    fn i7_a_word_of_ours_is_for_the_content_that_it_names() {
+        let (mut miner, said) = with_messages(&[r#"{"prediction_id":"p","n":1}"#, r#"{"prediction_id":"p","n":2}"#]);
+        let [first, second] = [0, 1].map(|n: usize| said[n].1.content);
+        send(&mut miner, &said[0]);
+        miner.greet();
+        send(&mut miner, &said[0]);
+        assert_eq!(confirmed(&mut miner, Some(first)), Some(Head::Ack { id: said[0].0 }), "what the hub still owed it");
+        miner.settled(said[0].0);
+        send(&mut miner, &said[1]);
+        assert_eq!(confirmed(&mut miner, Some(first)), NOTHING, "the answer to the copy");
+        assert_eq!(confirmed(&mut miner, Some(second)), Some(Head::Ack { id: said[1].0 }));
+    }
+
+    #[test]
+    fn i7_the_answer_to_a_request_is_for_its_content() {
+        let (miner, said) = with_messages(&[r#"{"prediction_id":"p","n":1}"#, r#"{"prediction_id":"p","n":2}"#]);
+        let validator = Keypair::from_seed_hex(&"0b".repeat(32)).unwrap();
+        let answer = |content| {
+            let (prediction_id, message) = ("p".into(), "".into());
+            let said = Confirmation { prediction_id, success: true, message, miner_stats: None, content };
+            HttpAnswer::new(200, validator.seal(|stamp| Unsigned::confirmation(stamp, &said).unwrap()))
+        };
+        assert!(
+            miner.is_peers(said[1].0, &answer(None)) && miner.is_peers(said[1].0, &answer(Some(said[1].1.content)))
+        );
+        assert!(!miner.is_peers(said[1].0, &answer(Some(said[0].1.content))));
     }
 
     #[test]

@@ -191,6 +191,12 @@ pub trait Wire: Clone + fmt::Debug + Send + 'static {
     /// Its size in a frame, in bytes; rather more than less.
     fn size(outgoing: &Self::Outgoing) -> usize;
 
+    /// The message that must have ended before this one is sent, where the peer could not tell them apart (rule I7).
+    fn after(&self, outgoing: &Self::Outgoing) -> Option<MessageId> {
+        let _ = outgoing;
+        None
+    }
+
     /// The session has accepted it under this id.
     fn accepted(&mut self, id: MessageId, outgoing: &Self::Outgoing) {
         let _ = (id, outgoing);

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{AUTH_LIMIT, Auth, Confirmation, Dialect, Envelope, Frame, Kind, MAX_NAME, Seal};
+use crate::ContentKey;
 use crate::wire::timestamp::Timestamp;
 use crate::wire::{WHITE, text};
 
@@ -39,8 +40,12 @@ pub enum Malformed {
     Nonce,
     /// A signature that is not 128 hexadecimal digits.
     Signature,
-    /// A prediction or confirmation whose id is not a string of 1 to 64 bytes.
+    /// A prediction or confirmation without an id, or with an empty one.
     Id,
+    /// An id that is no string, such as a number.
+    IdType,
+    /// An id that is longer than 64 bytes.
+    IdLong,
     /// A confirmation that does not say whether the prediction was accepted, or says both.
     Status,
 }
@@ -57,7 +62,7 @@ impl Malformed {
             Self::Timestamp => Some("timestamp"),
             Self::Nonce => Some("nonce"),
             Self::Signature => Some("signature"),
-            Self::Id => Some("prediction_id"),
+            Self::Id | Self::IdType | Self::IdLong => Some("prediction_id"),
             Self::Status => Some("status"),
         }
     }
@@ -75,7 +80,9 @@ impl fmt::Display for Malformed {
             Self::Timestamp => "a timestamp that is missing or not in ISO 8601 with a zone",
             Self::Nonce => "a nonce that is missing or not a string of 1 to 64 bytes",
             Self::Signature => "a signature that is missing or not 128 hexadecimal digits",
-            Self::Id => "a prediction id that is missing or not a string of 1 to 64 bytes",
+            Self::Id => "a prediction_id that is missing or empty",
+            Self::IdType => "a prediction_id that is not a string",
+            Self::IdLong => "a prediction_id that is longer than 64 bytes",
             Self::Status => "a confirmation that says neither success nor error, or both",
         })
     }
@@ -133,13 +140,26 @@ fn untyped<'a>(json: &'a str, fields: &Fields<'a>) -> Result<Frame<'a>, Malforme
 /// use bowline::wire::bettensor::{Malformed, prediction_id};
 /// assert_eq!(prediction_id(r#"{"game_id":"game-1","prediction_id":"game-1_1795213203"}"#).as_deref(), Ok("game-1_1795213203"));
 /// assert_eq!(prediction_id(r#"{"game_id":"game-1"}"#), Err(Malformed::Id));
+/// assert_eq!(prediction_id(r#"{"prediction_id":17}"#), Err(Malformed::IdType));
 /// ```
 ///
 /// # Errors
 ///
 /// [`Malformed`] if there is none, or the data is no JSON object.
 pub fn prediction_id(data: &str) -> Result<Cow<'_, str>, Malformed> {
-    object(data)?.prediction_id.and_then(name).ok_or(Malformed::Id)
+    id(object(data)?.prediction_id)
+}
+
+/// The id, or what is wrong with it.
+fn id(raw: Raw<'_>) -> Result<Cow<'_, str>, Malformed> {
+    let raw = raw.ok_or(Malformed::Id)?;
+    match text(raw, MAX_NAME) {
+        Some(id) if id.is_empty() => Err(Malformed::Id),
+        Some(id) => Ok(id),
+        // Half a surrogate pair is no string either.
+        None if raw.get().starts_with('"') && raw.get().len() > MAX_NAME => Err(Malformed::IdLong),
+        None => Err(Malformed::IdType),
+    }
 }
 
 /// The `message` in the data of an [`Kind::Error`] or a [`Kind::Welcome`]; empty if there is none.
@@ -188,6 +208,8 @@ pub(super) struct Fields<'a> {
     message: Raw<'a>,
     #[serde(borrow)]
     miner_stats: Raw<'a>,
+    #[serde(borrow)]
+    content: Raw<'a>,
 }
 
 /// The fields of one JSON object.
@@ -214,11 +236,19 @@ pub(super) fn confirmation<'a>(fields: &Fields<'a>) -> Result<Confirmation<'a>, 
         (one, other) => one.or(other).ok_or(Malformed::Status)?,
     };
     Ok(Confirmation {
-        prediction_id: fields.prediction_id.and_then(name).ok_or(Malformed::Id)?,
+        prediction_id: id(fields.prediction_id)?,
         success,
         message: said(fields),
         miner_stats: fields.miner_stats.map(RawValue::get),
+        content: fields.content.and_then(name).and_then(|digits| digest(&digits)),
     })
+}
+
+/// 32 hexadecimal digits in lower case; anything else tells nothing.
+fn digest(digits: &str) -> Option<ContentKey> {
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    let whole = digits.len() == 32 && digits.bytes().all(is_digit);
+    u128::from_str_radix(digits, 16).ok().filter(|_| whole).map(ContentKey::from_bits)
 }
 
 fn seal<'a>(fields: &Fields<'a>) -> Result<Seal<'a>, Malformed> {

@@ -3,6 +3,7 @@
 //! The originals' frames differ from these in the order of their fields and in white space, and from each other as well;
 //! nobody can tell, since whoever verifies writes them anew. So what is sent is what was signed, and needs no second pass.
 
+use alloc::format;
 use alloc::string::{String, ToString};
 use core::fmt::Write as _;
 
@@ -84,7 +85,8 @@ impl Unsigned {
     /// use bowline::wire::timestamp::Timestamp;
     /// let stamp = Stamp { sender: "5Grw", timestamp: Timestamp::from_unix_micros(0), nonce: "17" };
     /// let stats = Some(r#"{"rank":5E-1}"#);
-    /// let confirmation = Confirmation { prediction_id: "p-1".into(), success: true, message: "".into(), miner_stats: stats };
+    /// let confirmation = Confirmation { prediction_id: "p-1".into(), success: true, message: "".into(), miner_stats: stats,
+    ///     content: None };
     /// let frame = Unsigned::confirmation(stamp, &confirmation)?;
     /// let data = r#"{"data": {"message": "", "miner_stats": {"rank": 0.5}, "prediction_id": "p-1", "status": "success", "#;
     /// assert!(frame.signing_string().starts_with(data));
@@ -100,7 +102,9 @@ impl Unsigned {
         let status = if confirmation.success { r#""success""# } else { r#""error""# };
         let (_, _, timestamp) = stamp.fields();
         let stats = stats.as_deref().map(|stats| ("miner_stats", stats));
-        let before = [("message", message.as_str())].into_iter().chain(stats);
+        let content = confirmation.content.map(|content| format!(r#""{:032x}""#, content.bits()));
+        let content = content.as_deref().map(|content| ("content", content));
+        let before = content.into_iter().chain([("message", message.as_str())]).chain(stats);
         let after = [("prediction_id", id.as_str()), ("status", status), ("timestamp", &timestamp)];
         Ok(Self::envelope(stamp, &Kind::Confirmation, &object(before.chain(after))))
     }

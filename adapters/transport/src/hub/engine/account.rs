@@ -4,8 +4,8 @@ use super::{BELIEVED, Effect, Engine, HELD_BYTES, grow};
 use crate::explanation::Explanation;
 use crate::http::{Answer, Target};
 use crate::hub::Hub;
-use crate::hub::line;
-use crate::hub::message::{Message, Ticket, Verdict};
+use crate::hub::line::{self, Names};
+use crate::hub::message::{Message, Name, Ticket, Verdict};
 use crate::hub::native::Pass;
 use crate::hub::wire::{Content, HubWire, Text};
 use async_channel::{Receiver, Sender};
@@ -21,7 +21,7 @@ type Word<C> = Result<C, Box<str>>;
 /// What a session was told of a message.
 pub(super) struct Told<C> {
     id: MessageId,
-    name: Box<str>,
+    name: Name,
     /// Until there is one, a plain word of reception.
     word: Option<Word<C>>,
     /// Encoded when it was decided, until it is sent.
@@ -34,8 +34,8 @@ impl<C: From<()>> Told<C> {
             return Some(frame);
         }
         match &self.word {
-            Some(word) => wire.confirmation(&self.name, word.as_ref().map_err(|why| &**why)),
-            None => wire.confirmation(&self.name, Ok(&C::from(()))),
+            Some(word) => wire.confirmation(&self.name.id, self.name.content, word.as_ref().map_err(|why| &**why)),
+            None => wire.confirmation(&self.name.id, self.name.content, Ok(&C::from(()))),
         }
     }
 }
@@ -106,24 +106,23 @@ impl<W: HubWire> Hub<W> {
             Verdict::Rejected(why) => (bowline::Verdict::Reject, Some(Err(why.into_boxed_str()))),
             Verdict::Retry => (bowline::Verdict::Retry { after: Duration::ZERO }, None),
         };
-        let frame = ticket.name().zip(word.as_ref()).and_then(|(id, word): (_, &Word<W::Confirmation>)| {
-            self.wire().confirmation(id, word.as_ref().map_err(|why| &**why))
+        let frame = ticket.name().zip(word.as_ref()).and_then(|((id, content), word): (_, &Word<W::Confirmation>)| {
+            self.wire().confirmation(id, content, word.as_ref().map_err(|why| &**why))
         });
         End { ticket, verdict, word, frame }
     }
 }
 
 impl<W: HubWire> Engine<W> {
-    pub(super) fn arrived(
-        &mut self,
-        session: SessionId,
-        arrival: Arrival,
-        content: Content,
-        id: Option<MessageId>,
-        bytes: u32,
-    ) {
+    /// Under which id the machine knows a message, and asks for its confirmation.
+    fn known_as(&self, names: Names) -> Option<MessageId> {
+        names.id.map(|id| self.dedup.known_as(id, names.key))
+    }
+
+    pub(super) fn arrived(&mut self, session: SessionId, arrival: Arrival, content: Content, names: Names, bytes: u32) {
         let Content { kind, data, id: name } = content;
-        let id = id.zip(name);
+        let name = name.zip(names.key).map(|(id, content)| Name { id, content });
+        let id = self.known_as(names).zip(name);
         let Some(account) = self.accounts.get_mut(session.place()).and_then(Option::as_mut) else { return };
         if let Some((id, name)) = &id
             && matches!(arrival, Arrival::Deliver { .. } | Arrival::Duplicate | Arrival::Answer(_))
@@ -148,7 +147,7 @@ impl<W: HubWire> Engine<W> {
         peer: W::Peer,
         receiver: Option<Target>,
         content: Content,
-        (id, bytes): (Option<MessageId>, u32),
+        (names, bytes): (Names, u32),
         stamp: Option<Stamp>,
     ) -> Result<(SessionId, RequestId, Receiver<Answer>), Answer> {
         if self.held_bytes > HELD_BYTES {
@@ -159,7 +158,7 @@ impl<W: HubWire> Engine<W> {
         let identity = self.identity(&peer, false);
         let (session, arrival) = self
             .machine
-            .request(self.now(), line::wall(), identity, request, id, None, bytes, stamp)
+            .request(self.now(), line::wall(), identity, request, names.id, names.key, bytes, stamp)
             .map_err(|refused| {
                 self.turned_away(Some(address), Some(&peer), refused.why, None);
                 denied(refused)
@@ -169,7 +168,8 @@ impl<W: HubWire> Engine<W> {
             let _ = self.machine.adopt(self.now(), identity, true);
         }
         self.note(session, &peer, receiver);
-        self.arrived(session, arrival, content, id, bytes);
+        self.arrived(session, arrival, content, names, bytes);
+        let id = self.known_as(names);
         match arrival {
             Arrival::Answer(said) => Err(self.answer(session, id, said)),
             Arrival::Full => {

@@ -219,6 +219,9 @@ impl<W: HubWire> Engine<W> {
             HubEvent::Session { session, event: bowline::Event::Gap { from, to, .. } } => {
                 whose(session).map(|peer| Event::Gap { peer, from: from.get(), to: to.map(bowline::Seq::get) })
             }
+            HubEvent::Session { session, event: bowline::Event::IdReused { total } } => {
+                whose(session).map(|peer| Event::IdReused { peer, total })
+            }
             HubEvent::Session { .. } => None,
             HubEvent::Lost { session, count } => whose(session).map(|peer| Event::Lost { peer, count }),
             HubEvent::Presence { session, topic, present, subscribers } => {
