@@ -181,7 +181,11 @@ plant U1 "a connection is ended and its session not untied" $admission \
     '/pub\(super\) fn end\(/,/^    \}/s/self\.untie\(peer\);//' $model
 plant U1 "a session without a connection never ends" $admission 's/peer\.expires\.arm\(until\);//' $model
 plant U1 "a session of its own is told as resumed" $admission 's/self\.made == made/self.made >= made/' $model
-plant U2 "war from one's own address" $admission 's/ \&\& peer\.address != address//' $model
+plant U2 "war from one's own address with a connection that was lost" $admission \
+    's/if !here \{/if true {/' $model
+plant U2 "two places behind one address fight for ever" $admission \
+    's/^( *)peer\.takeovers = peer\.takeovers\(now, within\).*/\1let _ = within;/' $unit u2_
+plant U2 "a fight behind one address goes on in the pause" $admission 's/ \|\| peer\.war_here\)/)/' $model
 plant U2 "whoever knocked is not looked at before the next poll" core/src/hub/mod.rs \
     's/^        self\.promote\(key\);//' $model
 plant U2 "a newcomer pays for its predecessor" core/src/session.rs '/the deadlines of the first one are not its own/{n;d}' $model
@@ -191,8 +195,28 @@ plant U5 "newcomers get the last broadcast twice" core/src/hub/traffic.rs \
     's/conn\.snapshot \&= !how\.snapshot;//' $model
 plant U6 "a slow reader's oldest broadcast stays" core/src/hub/traffic.rs 's/let _ = conn\.pending\.pop\(first\);//' $model
 plant U7 "a connection that is full is written to from its welcome on" $admission 's/if !conn\.writable$/if false/' $model
+# Clocks: time that stood still (L14), and what a hub that has just begun cannot know (U11).
+plant L14 "a standstill that no deadline shows asks nobody" core/src/session.rs \
+    's/^        if !self\.late \{/        if false {/' $unit l14_
+plant L14 "a clock that jumps all the time hides a dead peer" core/src/session.rs \
+    's/due\.is_some\(\) \&\& self\.stats\.stalls == stalls/due.is_some()/' $unit l14_
+plant L14 "all that were suspended together dial together" core/src/link.rs 's/\.max\(soonest\)\);/);/' $unit l14_
+plant L14 "a hub that stood still asks nobody" core/src/hub/mod.rs \
+    's/peer\.session\.stood_still\(now, Duration::ZERO\);//' $unit l14_
+clock=adapters/transport/src/clock.rs
+looks='cargo test -q -p bowline-transport --lib l14_'
+plant L14 "a machine that was suspended is not noticed" $clock 's/gained\.max\(lost\) > GAP \|\| late/late/' $looks
+plant L14 "a process that was stopped is not noticed" $clock 's/gained\.max\(lost\) > GAP \|\| late/gained > GAP/' $looks
+plant L14 "the clocks are not looked at while nothing is due" $clock \
+    's/\[due, look\]\.into_iter\(\)\.flatten\(\)\.min\(\)/due.or(look)/' $looks
+plant U11 "a fresh hub refuses whoever is behind" core/src/hub/replay.rs 's/began\.saturating_sub\(behind\)/began/' $unit u11_
+plant U11 "what was recorded before a restart counts for as long as the tolerance" core/src/hub/replay.rs \
+    's/given_up\.max\(lost\)/given_up/' $unit u11_
+plant U11 "a word of before is refused for good" core/src/hub/traffic.rs \
+    's/\(CloseReason::Unjudged, Some\(retry_after\)\)/(CloseReason::Replayed, None)/' $unit u11_
+plant U11 "a wrong clock is no reason of its own" $admission 's/CloseReason::WrongClock/CloseReason::Replayed/' $unit u11_
 plant U8 "an address that was refused is never forgotten" $admission '/Let in or not/{n;d}' $model
-plant U8 "the same nonce twice in a greeting" $admission 's/if self\.fresh\(wall, key, stamp\)\.is_err\(\)/if false/' $model
+plant U8 "the same nonce twice in a greeting" $admission 's/self\.fresh\(wall, key, stamp\)\.map_err.*/let _ = stamp;/' $model
 plant U8 "everybody refused is told the same time" core/src/hub/limit.rs \
     's/self\.next = start\.saturating_add\(offset\).*;//' $unit hub
 plant U8 "nobody has to say who it is" $admission 's/self\.conns\.set_deadline\(conn, Some\(now\.after.*;//' $model

@@ -21,7 +21,7 @@
 //! Field bugs: a hung handshake that never fails; 4xx taken as fatal; back-off reset by a connection that dies at once;
 //! the network is back but the next try is a minute away; a zombie holds the only slot; a replaced connection's end
 //! tears down its replacement; giving up without a word, or after two refusals by a proxy that was not ready yet.
-//! Rules: B3, B7, B8, B10, F5, L8, L9, L10, P1, P5, R7, R8, S7, the close and refusal table.
+//! Rules: B3, B7, B8, B10, F5, L8, L9, L10, L14, P1, P5, R7, R8, S7, the close and refusal table.
 
 use crate::backoff::{Backoff, BackoffConfig};
 use crate::ids::LinkId;
@@ -494,6 +494,18 @@ impl Link {
         }
         extend(&mut self.outage);
         extend(&mut self.give_up);
+    }
+
+    /// So much time has passed that `now` does not show: a waiting attempt is made so much earlier, but a drawn delay after
+    /// now at the soonest, or all that were suspended together would dial together (L14).
+    pub fn stood_still(&mut self, now: Instant, unseen: Duration, rng: &mut SplitMix64) {
+        if let Phase::Waiting { retry } = &mut self.phase
+            && let Some(at) = retry.at()
+            && !unseen.is_zero()
+        {
+            let soonest = self.config.backoff.draw(0, RetryHint::NONE, rng);
+            retry.arm_by(now.after(at.since(now).saturating_sub(unseen).max(soonest)));
+        }
     }
 
     /// Fires what is due.

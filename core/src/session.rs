@@ -27,7 +27,7 @@
 //!
 //! Invariants: children return values and keep no queues; what belongs to one connection sits in `Live` and is dropped
 //! whole; events are differences between what is and what was reported, so they cannot overflow.
-//! Rules: S7, S8, F0–F7, L3, L5, L10–L13, R7, T4, T5, B8; those of numbered peers in `native.rs`.
+//! Rules: S7, S8, F0–F7, L3, L5, L10–L14, R7, T4, T5, B8; those of numbered peers in `native.rs`.
 
 use crate::config::Checked;
 use crate::heartbeat::{DataWatch, Dead, Heartbeat, HeartbeatConfig, ProgramLife, Word};
@@ -270,6 +270,15 @@ pub enum Input<P> {
     /// Try now: a waiting attempt begins at once on either path, also after a failure, and what was learned is void (P5).
     /// For a network that has changed, for new credentials, and for a user who does not want to wait.
     RetryNow,
+    /// Time stood still for this process, in a way that calls in time for a deadline do not show: its machine was suspended
+    /// or restored, or it was stopped between two deadlines (L14). Nothing is concluded from the silence, and the peer is
+    /// asked at once. An adapter finds it by comparing clocks.
+    StoodStill {
+        /// How much time the caller's count has missed, as far as another clock shows; zero: none. A waiting attempt to
+        /// connect is made so much earlier, not before a delay of a first failure. Nothing else is shortened by it: the other
+        /// clock may have been set.
+        unseen: Duration,
+    },
     /// There is an HTTP path from now on, or there is none any more; at first it is as the configuration says.
     Http {
         /// Whether there is one.
@@ -834,6 +843,8 @@ pub struct Session<P, O: Slots<Slot<P>>, I: Slots<Seen>> {
     drained: bool,
     /// Gaps in a row (L5).
     gaps: u8,
+    /// The call that is at work came too late for a deadline; never between two calls.
+    late: bool,
     /// The last failed request, until it was told.
     failed: Option<(Option<Seq>, Reason)>,
     /// Why the last failed request failed.
@@ -888,6 +899,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             drain: Timer::disarmed(),
             drained: true,
             gaps: 0,
+            late: false,
             failed: None,
             http_reason: None,
             reported: Reported { state: State::Idle, path: Path::WebSocket, ended: None, horizon_short: 0, reused: 0 },
@@ -1099,6 +1111,11 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         self.enter(now, Self::on_retry_now);
     }
 
+    /// [`Input::StoodStill`].
+    pub fn stood_still(&mut self, now: Instant, unseen: Duration) {
+        self.enter(now, |session| session.on_stood_still(unseen));
+    }
+
     /// [`Input::Http`].
     pub fn set_http(&mut self, now: Instant, yes: bool) {
         self.enter(now, |session| session.on_http(yes));
@@ -1215,15 +1232,19 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             self.stats.clock_backwards = self.stats.clock_backwards.saturating_add(1);
         }
         let now = now.max(self.now);
-        match self.earliest() {
-            Some((at, _)) if now.since(at) > STALL => self.stalled(now),
-            // In time for a deadline; a call in between proves nothing.
-            Some((at, _)) if at <= now => self.gaps = 0,
-            Some(_) | None => {}
+        let (stalls, due) = (self.stats.stalls, self.earliest().map(|(at, _)| at).filter(|at| *at <= now));
+        if due.is_some_and(|at| now.since(at) > STALL) {
+            self.late = true;
+            self.stalled(now);
         }
         self.now = now;
         let open = (self.route.path(), self.route.may_repeat(self.outbox.posting()));
         let answer = apply(self);
+        self.late = false;
+        // In time for a deadline, and no gap that another clock shows; a call in between proves nothing.
+        if due.is_some() && self.stats.stalls == stalls {
+            self.gaps = 0;
+        }
         self.fire();
         self.settle();
         // Whatever changed it, the input or a timer: what was passed over on the old path is looked at again.
@@ -1273,6 +1294,10 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             Input::Complete { delivery, verdict } => done(self.on_complete(delivery, verdict)),
             Input::RetryNow => {
                 self.on_retry_now();
+                Reply::Done
+            }
+            Input::StoodStill { unseen } => {
+                self.on_stood_still(unseen);
                 Reply::Done
             }
             Input::Http { yes } => {
@@ -1387,6 +1412,13 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             self.on_decided(id, verdict);
         }
         self.taken(taken)
+    }
+
+    fn on_stood_still(&mut self, unseen: Duration) {
+        if !self.late {
+            self.stalled(self.now);
+        }
+        self.link.stood_still(self.now, unseen, &mut self.rng);
     }
 
     fn on_retry_now(&mut self) {

@@ -17,7 +17,7 @@
 //! Invariants: sockets are read before time moves; at most one data frame waits in a socket; every request that was taken
 //! is answered; every accepted message's receipt is settled; nothing here blocks.
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Standstill};
 use crate::explanation::{Excerpt, Explanation};
 use crate::http::{Answer, Bytes, Callback, HttpAnswer, Posted, Target};
 use crate::node::{NodeEvent, PathReport, Refused, Settlement, Stream};
@@ -190,6 +190,7 @@ impl PathRecord {
 
 pub(crate) struct Engine<W: Wire> {
     clock: Clock,
+    pub(crate) standstill: Standstill,
     session: HeapSession<W::Outgoing>,
     pub(crate) wire: W,
     names: KeyedHash,
@@ -244,6 +245,7 @@ impl<W: Wire> Engine<W> {
         session.start(now);
         Ok(Self {
             clock,
+            standstill: Standstill::new(),
             session,
             names: KeyedHash::new(random_key()),
             wire: setup.wire.clone(),
@@ -274,9 +276,17 @@ impl<W: Wire> Engine<W> {
 
     /// Reads all there is, lets time pass, does all there is to do, writes once.
     pub(crate) fn turn(&mut self) -> Wait {
+        let stood_still = self.standstill.look();
+        let stalls = self.session.stats().stalls;
         let moving = self.resume();
         let more = self.read();
-        self.session.tick(self.clock.now());
+        match stood_still {
+            // Unless the session has noticed it by what was read.
+            Some(unseen) if self.session.stats().stalls == stalls => {
+                self.session.stood_still(self.clock.now(), unseen);
+            }
+            Some(_) | None => self.session.tick(self.clock.now()),
+        }
         if let Some(link) = moving {
             self.session.writable(self.clock.now(), link, false);
         }
@@ -289,7 +299,7 @@ impl<W: Wire> Engine<W> {
         let over = self.session.state() == State::Closed;
         let due = if more { Some(self.session.now()) } else { self.session.deadline() };
         Wait {
-            until: due.and_then(|at| self.clock.system(at)),
+            until: self.standstill.plan(due.and_then(|at| self.clock.system(at))),
             read: self.socket.as_ref().map(|socket| socket.link),
             write: self.socket.as_ref().is_some_and(|socket| socket.blocked),
             over,

@@ -768,6 +768,32 @@ mod tests {
         assert!(status.failing_since.is_some() && status.next_attempt.is_some());
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn l14_a_machine_that_was_suspended_asks_with_its_next_turn_and_looks_at_its_clocks_soon() {
+        use std::io::Read as _;
+        let node = Node::new(&Setup::api_node("ws://127.0.0.1:1").unwrap().seed(7), || ()).unwrap();
+        let mut actions = Vec::new();
+        node.turn(&mut actions);
+        let Some(Action::Dial { link }) = actions.pop() else { panic!("it dials") };
+        let (ours, mut peer) = std::os::unix::net::UnixStream::pair().unwrap();
+        for socket in [&ours, &peer] {
+            socket.set_nonblocking(true).unwrap();
+        }
+        assert!(node.dialed(link, Ok((Box::new(ours), Bytes::new()))));
+        let wait = node.turn(&mut actions);
+        let soon = std::time::Instant::now() + Duration::from_secs(5);
+        assert!(wait.until.is_some_and(|until| until <= soon), "whatever is due later");
+        let mut bytes = [0; 64];
+        assert!(peer.read(&mut bytes).is_err(), "its first ping comes within 20 s");
+        node.with(|engine| engine.standstill.suspended(Duration::from_secs(600)));
+        node.turn(&mut actions);
+        assert_eq!((peer.read(&mut bytes).unwrap(), bytes[0]), (6, 0x89), "a ping");
+        assert_eq!(node.status().stats.stalls, 1);
+        node.turn(&mut actions);
+        assert!(peer.read(&mut bytes).is_err(), "once");
+    }
+
     #[test]
     fn e3_a_failed_request_is_told_and_a_message_that_was_abandoned_says_why() {
         let setup = Setup::ml_node("127.0.0.1:0").unwrap().fallback("http://127.0.0.1:1").unwrap();

@@ -6,13 +6,13 @@
 //!                                                  ├─ nobody has it            ─▶ Attached, Welcome
 //!                                                  ├─ another connection has it ─▶ by the policy: that one goes, or is
 //!                                                  │                               probed, or this one is refused
-//!                                                  ├─ too often, from elsewhere ─▶ war: refused for a while
+//!                                                  ├─ too often, and it lived   ─▶ war: refused for a while
 //!                                                  └─ a native peer of an older epoch ─▶ Fenced
 //! ```
 //!
 //! Invariants: a session is tied to a connection in [`tie`](Hub::tie) and untied in [`untie`](Hub::untie), where the counts
 //! change, and nowhere else; the end of a connection concerns the session only if that connection still has it (R7).
-//! Rules: U1, U2, U8, U9, L13, I3, R7, R8.
+//! Rules: U1, U2, U8, U9, U11, L13, I3, R7, R8.
 
 use super::peer::{Address, Conn, ConnState, Peer, Todo};
 use super::replay::{Replay, Stamp};
@@ -278,7 +278,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
     }
 
     /// A refusal with a time to come back that is nobody else's.
-    fn denied(&mut self, why: CloseReason) -> Denied {
+    pub(super) fn denied(&mut self, why: CloseReason) -> Denied {
         let config = self.config.get();
         Denied { why, retry_after: self.tickets.take(self.now, config.handshakes, config.ticket_most) }
     }
@@ -314,7 +314,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
         let apart = stamp.map_or(0, |stamp| wall.saturating_sub(stamp.issued).saturating_abs());
         if apart > tolerance {
             self.stats.replays = self.stats.replays.saturating_add(1);
-            self.end(key, CloseReason::Replayed, Duration::ZERO);
+            self.end(key, CloseReason::WrongClock, Duration::ZERO);
             return true;
         }
         conn.identity = identity;
@@ -373,27 +373,26 @@ impl<P, M: Memory<P>> Hub<P, M> {
         let key = self.session_for(identity, greeted.is_some())?;
         let mut resumed = self.made == made;
         let address = self.conns.get(conn).and_then(|conn| self.addresses.get(conn.address)).map_or(0, |a| a.address);
-        if self.fresh(wall, key, stamp).is_err() {
-            return Err(Denied { why: CloseReason::Replayed, retry_after: Duration::ZERO });
-        }
+        self.fresh(wall, key, stamp).map_err(|why| self.denied_stamp(why))?;
         let Some(peer) = self.peers.get_mut(key) else {
             return Err(Denied { why: CloseReason::Full, retry_after: Duration::ZERO });
         };
         peer.handshakes
             .take(now, config.per_identity.handshakes, 1)
             .map_err(|after| Denied { why: CloseReason::Rate, retry_after: after })?;
-        let taken = peer.conn.is_some();
-        if taken && config.duplicate == Duplicate::Replace && peer.address != address {
-            if now < peer.war_until {
+        let here = peer.address == address;
+        if peer.conn.is_some() && config.duplicate == Duplicate::Replace {
+            if now < peer.war_until && (!here || peer.war_here) {
                 return Err(Denied { why: CloseReason::War, retry_after: peer.war_until.since(now) });
             }
-            if peer.takeovers == 0 || now.since(peer.takeovers_since) > config.war_within {
-                peer.takeovers_since = now;
-                peer.takeovers = 0;
+            // One from elsewhere counts at once; one from here, if the connection that it replaces turns out to live.
+            let takeovers = peer.takeovers(now, config.war_within).saturating_add(1);
+            if !here {
+                peer.takeovers = takeovers;
             }
-            peer.takeovers = peer.takeovers.saturating_add(1);
-            if peer.takeovers > config.war_most {
+            if takeovers > config.war_most {
                 peer.war_until = now.after(config.war_pause);
+                peer.war_here = here;
                 peer.takeovers = 0;
                 peer.war_told = false;
                 self.stats.wars = self.stats.wars.saturating_add(1);
@@ -419,6 +418,11 @@ impl<P, M: Memory<P>> Hub<P, M> {
                     self.untie(key);
                     self.stats.replaced = self.stats.replaced.saturating_add(1);
                     self.close(old, CloseReason::Replaced, Duration::ZERO, None);
+                    if let Some(ConnState::Closing { replaced, .. }) =
+                        self.conns.get_mut(old).filter(|_| here).map(|old| &mut old.state)
+                    {
+                        *replaced = Some(key);
+                    }
                 }
                 self.tie(key, conn, link, resumed);
             }
@@ -487,7 +491,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
         session.start(self.now);
         let mut expires = Timer::disarmed();
         expires.arm(self.now.after(config.ttl));
-        let peer = Peer {
+        let mut peer = Peer {
             identity,
             dirty: false,
             conn: None,
@@ -503,6 +507,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
             takeovers: 0,
             takeovers_since: Instant::ZERO,
             war_until: Instant::ZERO,
+            war_here: false,
             address: 0,
             handshakes: super::Gcra::new(),
             messages: super::Gcra::new(),
@@ -510,6 +515,9 @@ impl<P, M: Memory<P>> Hub<P, M> {
             replay: Replay::new(nonces),
             session,
         };
+        for (_, behind) in self.dismissed.iter().filter(|(whose, _)| *whose == identity) {
+            peer.replay.is_behind(*behind);
+        }
         let key = self.peers.insert(identity.hash(), peer).map_err(|_| self.denied(CloseReason::Full))?;
         self.touched(key);
         Ok(key)
@@ -612,7 +620,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
         if matches!(conn.state, ConnState::Closing { .. }) {
             return;
         }
-        conn.state = ConnState::Closing { of };
+        conn.state = ConnState::Closing { of, replaced: None };
         self.closing = self.closing.saturating_add(1);
         self.conns.set_deadline(key, Some(until));
         self.ask(key, Todo::Close { why, after });
@@ -622,7 +630,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
     pub(super) fn drop_conn(&mut self, key: Key) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         if !matches!(conn.state, ConnState::Closing { .. }) {
-            conn.state = ConnState::Closing { of: None };
+            conn.state = ConnState::Closing { of: None, replaced: None };
             self.closing = self.closing.saturating_add(1);
         }
         self.conns.set_deadline(key, None);
@@ -653,9 +661,16 @@ impl<P, M: Memory<P>> Hub<P, M> {
         let now = self.now;
         let Some(state) = self.conns.get(key).map(|conn| conn.state.clone()) else { return };
         match state {
-            ConnState::Pending | ConnState::Verifying { .. } | ConnState::Closing { of: None } => {}
+            // Whoever answers a close frame lives, and was not lost to the one that came in its place.
+            ConnState::Closing { of: None, replaced: Some(peer) } => {
+                let within = self.config.get().war_within;
+                if let Some(peer) = self.peers.get_mut(peer) {
+                    peer.takeovers = peer.takeovers(now, within).saturating_add(1);
+                }
+            }
+            ConnState::Pending | ConnState::Verifying { .. } | ConnState::Closing { of: None, .. } => {}
             ConnState::Knocking { peer } => self.unknock(peer, key),
-            ConnState::Attached { peer, link } | ConnState::Closing { of: Some((peer, link)) } => {
+            ConnState::Attached { peer, link } | ConnState::Closing { of: Some((peer, link)), .. } => {
                 if matches!(state, ConnState::Attached { .. }) {
                     self.untie(peer);
                 }

@@ -178,8 +178,8 @@ pub struct HubConfig {
     pub bulk: Bulk,
     /// Topics.
     pub topics: TopicsConfig,
-    /// More replacements of one identity than this within [`war_within`](Self::war_within), from other addresses, are a
-    /// war. Default 3 (U2).
+    /// More replacements of one identity than this within [`war_within`](Self::war_within) are a war: those from another
+    /// address, and those of a connection that lived. Default 3 (U2).
     pub war_most: u8,
     /// Default 60 s (U2).
     pub war_within: Duration,

@@ -20,12 +20,12 @@
 //!
 //! Invariants: a connection carries at most one session and a session at most one connection; nothing is looked up by
 //! identity in order to end it; every table has a limit; only [`Hub::publish`] and the end of a drain look at all
-//! connections, and a drain, batch by batch, at all sessions; the counts of [`Hub::health`] change where a connection is
+//! connections, and a drain, batch by batch, and a standstill of time at all sessions; the counts of [`Hub::health`] change where a connection is
 //! tied to a session or untied, and nowhere else.
 //! Field bugs: a reconnect whose predecessor's clean-up removes it (wire facts 2.10, 3); confirmations that wait for the
 //! next heartbeat (1) or kill the sender (2); messages that die with their connection (4); a newcomer who gets no game
 //! update (5); nonces forgotten too soon (7); a herd after a restart (9); a broadcast that waits for its slowest reader (11).
-//! Rules: U1–U10, R8, P8.
+//! Rules: U1–U11, R8, P8, L14.
 
 mod admission;
 mod config;
@@ -111,6 +111,8 @@ pub struct Hub<P, M: Memory<P>> {
     /// Its last reading, and that at which the nonces of a session were lost that could be its identity's again.
     wall: i64,
     forgotten: i64,
+    /// Whose they were, and how far each was behind our clock ([`Replay::behind`]): the latest first.
+    dismissed: [(Identity, i64); DISMISSED],
     now: Instant,
     peers: Table<PeerOf<P, M>, M::Peers>,
     conns: Table<Conn, M::Conns>,
@@ -211,6 +213,10 @@ struct Counted {
 /// Called so much later than it asked for, the process stood still (L5).
 const STALL: Duration = Duration::from_secs(3);
 
+/// Of so many dismissed sessions it is known how far their peers' clocks were behind; an older one's peer is heard as if
+/// for the first time.
+const DISMISSED: usize = 16;
+
 /// Between two batches of connections that are closed in a drain.
 const DRAIN_STEP: Duration = Duration::from_millis(100);
 
@@ -228,6 +234,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
             began: i64::MAX,
             wall: i64::MIN,
             forgotten: i64::MIN,
+            dismissed: [(Identity::from_bits(0), i64::MAX); DISMISSED],
             now,
             peers: Table::new(settings.sessions, peers),
             conns: Table::new(settings.connections, conns),
@@ -256,6 +263,22 @@ impl<P, M: Memory<P>> Hub<P, M> {
     /// Time has passed.
     pub fn tick(&mut self, now: Instant) {
         self.enter(now, |_| {});
+    }
+
+    /// Time stood still for this process ([`Input::StoodStill`](crate::Input)): every peer is asked at once whether it is
+    /// still there, and what would have been too late in that time is not (L14). Looks at all sessions.
+    pub fn stood_still(&mut self, now: Instant) {
+        self.enter(now, |hub| {
+            hub.stalled = true;
+            let now = hub.now;
+            for n in 0..hub.peers.span() {
+                let Some(key) = hub.peers.key(n) else { continue };
+                if let Some(peer) = hub.peers.get_mut(key) {
+                    peer.session.stood_still(now, Duration::ZERO);
+                    hub.touched(key);
+                }
+            }
+        });
     }
 
     /// When to call again if nothing else happens. `None`: only an input can change anything.

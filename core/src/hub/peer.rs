@@ -43,10 +43,12 @@ pub struct Peer<P, O: Slots<Slot<P>>, I: Slots<Seen>, N: Slots<super::replay::No
     pub(super) lost: u32,
     /// Where it is among those that are subscribed to topics.
     pub(super) member: u32,
+    /// Replacements of a connection that lived, since the first of them (U2).
     pub(super) takeovers: u8,
     pub(super) takeovers_since: Instant,
-    /// Until then nobody may take it over.
+    /// Until then nobody may take it over from elsewhere; nor from its own address, if that is where the other place is.
     pub(super) war_until: Instant,
+    pub(super) war_here: bool,
     /// Where the last connection came from.
     pub(super) address: u64,
     pub(super) handshakes: Gcra,
@@ -56,6 +58,17 @@ pub struct Peer<P, O: Slots<Slot<P>>, I: Slots<Seen>, N: Slots<super::replay::No
     pub(super) since: i64,
     pub(super) replay: Replay<N>,
     pub(super) session: Session<P, O, I>,
+}
+
+impl<P, O: Slots<Slot<P>>, I: Slots<Seen>, N: Slots<super::replay::Nonce>> Peer<P, O, I, N> {
+    /// How many replacements there were within this time.
+    pub(super) fn takeovers(&mut self, now: Instant, within: Duration) -> u8 {
+        if self.takeovers == 0 || now.since(self.takeovers_since) > within {
+            self.takeovers_since = now;
+            self.takeovers = 0;
+        }
+        self.takeovers
+    }
 }
 
 /// A connection; opaque, so that storage can be made of it.
@@ -88,8 +101,9 @@ pub(super) enum ConnState {
     Knocking { peer: Key },
     /// It carries this session.
     Attached { peer: Key, link: LinkId },
-    /// The close handshake; the session still waits for its end.
-    Closing { of: Option<(Key, LinkId)> },
+    /// The close handshake. The session `of` it still waits for its end; or one of the same address has replaced it in this
+    /// session, and if it answers, it lived (U2).
+    Closing { of: Option<(Key, LinkId)>, replaced: Option<Key> },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Invariants: a message is refused before it costs anything; a broadcast that a connection loses is counted and told.
-//! Rules: U3, U5, U6, U8.
+//! Rules: U3, U5, U6, U8, U11.
 
 use super::peer::ConnState;
 use super::replay::{Replayed, Stamp};
@@ -23,8 +23,8 @@ use crate::session::{Head, Refusal};
 use crate::time::Instant;
 use core::time::Duration;
 
-/// What was said longer than this before the hub began, or before a session was dismissed, may have been heard by whoever's
-/// memory is lost; so much may a peer's clock be behind ours to be let in right after that. In microseconds.
+/// What was said so long before the hub began, or before a session was dismissed, is accepted, in microseconds: a request
+/// may be signed that long before it is connected.
 const LAG: i64 = 5_000_000;
 
 /// So many messages refused by a limit in a row, and the connection is closed (U8).
@@ -294,9 +294,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
             self.stats.limited = self.stats.limited.saturating_add(1);
             return Err(Denied { why: CloseReason::Rate, retry_after: after });
         }
-        if self.fresh(wall, key, stamp).is_err() {
-            return Err(Denied { why: CloseReason::Replayed, retry_after: Duration::ZERO });
-        }
+        self.fresh(wall, key, stamp).map_err(|why| self.denied_stamp(why))?;
         self.renew(key);
         let draining = self.drain.is_some();
         let Some(peer) = self.peers.get_mut(key) else {
@@ -322,21 +320,39 @@ impl<P, M: Memory<P>> Hub<P, M> {
         let began = self.began(wall);
         let Some(own) = self.peers.get_mut(key) else { return Ok(()) };
         own.since = own.since.min(wall);
-        let forgotten = stamp.issued < own.since.max(began).saturating_sub(LAG);
+        own.replay.begins(own.since.max(began).saturating_sub(LAG));
         let Some(own) = self.peers.get(key) else { return Ok(()) };
         let identity = own.identity;
+        let mut behind = i64::MAX;
         let elsewhere = |peer: &super::PeerOf<P, M>| {
-            peer.identity == identity && !core::ptr::eq(peer, own) && peer.replay.knows(stamp)
+            if peer.identity != identity {
+                return false;
+            }
+            behind = behind.min(peer.replay.behind());
+            !core::ptr::eq(peer, own) && peer.replay.knows(stamp)
         };
         let known = self.peers.find(identity.hash(), elsewhere).is_some();
         let tolerance = self.config.get().tolerance;
         let fresh = match self.peers.get_mut(key) {
-            Some(_) if forgotten => Err(Replayed::Old),
-            Some(own) if !known => own.replay.check(wall, tolerance, stamp),
+            Some(own) if !known => {
+                own.replay.is_behind(behind);
+                own.replay.check(wall, tolerance, stamp)
+            }
             Some(_) | None => Err(Replayed::Seen),
         };
         self.stats.replays = self.stats.replays.saturating_add(u64::from(fresh.is_err()));
         fresh
+    }
+
+    /// The refusal of what is not fresh; where that passes by itself, with a time to come back (U11).
+    pub(super) fn denied_stamp(&mut self, why: Replayed) -> Denied {
+        let (why, after) = match why {
+            Replayed::Old | Replayed::Ahead => (CloseReason::WrongClock, None),
+            Replayed::Seen => (CloseReason::Replayed, None),
+            Replayed::Unjudged { retry_after } => (CloseReason::Unjudged, Some(retry_after)),
+        };
+        let ticket = |after: Duration| after.saturating_add(self.denied(why).retry_after);
+        Denied { why, retry_after: after.map_or(Duration::ZERO, ticket) }
     }
 
     /// The earliest our wall clock has been: when this hub began, unless the clock was put back since.

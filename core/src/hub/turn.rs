@@ -287,13 +287,17 @@ impl<P, M: Memory<P>> Hub<P, M> {
                 return Some(Step::Event(event));
             }
             let peer = self.peers.get(key)?;
-            let (identity, (why, _)) = (peer.identity, peer.leaving?);
+            let (identity, (why, _), behind) = (peer.identity, peer.leaving?, peer.replay.behind());
             self.recount(peer.counted, Counted::default());
             self.peers.remove(key);
             self.drain_sooner();
             // One that expires has forgotten long before; of another one the nonces are lost before their time.
             if why != CloseReason::Expired {
                 self.forgotten = self.forgotten.max(self.wall);
+                self.dismissed.rotate_right(1);
+                if let Some(first) = self.dismissed.first_mut() {
+                    *first = (identity, behind);
+                }
             }
             return Some(Step::Event(HubEvent::Ended { session: SessionId(key), identity, why }));
         }

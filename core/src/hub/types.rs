@@ -128,8 +128,13 @@ pub enum CloseReason {
     Silent,
     /// It is not who it says it is.
     Impostor,
-    /// Its word had been said before, or at another time.
+    /// Its word had been said before.
     Replayed,
+    /// Its clock and ours are further apart than the tolerance.
+    WrongClock,
+    /// It said that before this hub, or its memory of nonces, began, so that nobody can tell whether it is a repetition; come
+    /// back later.
+    Unjudged,
     /// It is nobody the application knows.
     Unknown,
     /// The application cannot say yet; come back later.
@@ -156,7 +161,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason there is.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::Full,
         Self::Rate,
         Self::Flood,
@@ -164,6 +169,8 @@ impl CloseReason {
         Self::Silent,
         Self::Impostor,
         Self::Replayed,
+        Self::WrongClock,
+        Self::Unjudged,
         Self::Unknown,
         Self::Later,
         Self::Replaced,
@@ -181,11 +188,12 @@ impl CloseReason {
     #[must_use]
     pub const fn code(self) -> u16 {
         match self {
-            Self::Full | Self::Rate | Self::Later | Self::Duplicate | Self::War | Self::Slow => 1013,
+            Self::Full | Self::Rate | Self::Unjudged | Self::Later | Self::Duplicate | Self::War | Self::Slow => 1013,
             Self::Draining | Self::Expired => 1012,
             Self::Silent
             | Self::Impostor
             | Self::Replayed
+            | Self::WrongClock
             | Self::Unknown
             | Self::Flood
             | Self::Dismissed
@@ -201,9 +209,9 @@ impl CloseReason {
     pub const fn status(self) -> u16 {
         match self {
             Self::Rate | Self::Flood => 429,
-            Self::Full | Self::Draining | Self::Later | Self::War | Self::Slow | Self::Expired => 503,
+            Self::Full | Self::Draining | Self::Unjudged | Self::Later | Self::War | Self::Slow | Self::Expired => 503,
             Self::Silent => 408,
-            Self::Impostor | Self::Replayed => 401,
+            Self::Impostor | Self::Replayed | Self::WrongClock => 401,
             Self::Unknown | Self::Dismissed => 403,
             Self::Replaced | Self::Duplicate | Self::Fenced => 409,
             Self::Violation => 400,
@@ -221,7 +229,9 @@ impl fmt::Display for CloseReason {
             Self::Draining => "going down",
             Self::Silent => "no greeting in time",
             Self::Impostor => "not who it says it is",
-            Self::Replayed => "said before, or at another time",
+            Self::Replayed => "said before",
+            Self::WrongClock => "its clock is wrong",
+            Self::Unjudged => "said before the memory of nonces began",
             Self::Unknown => "nobody known",
             Self::Later => "not yet",
             Self::Replaced => "another connection has its place",

@@ -1463,6 +1463,83 @@ fn l5_a_ping_that_was_out_when_the_gap_came_condemns_nobody() {
     assert_eq!(session.connection(), Some(link));
 }
 
+/// Connected and greeted, everything drained.
+fn greeted(config: Config) -> (Small, LinkId) {
+    let mut session = session(config);
+    let link = connects(&drain(&mut session)).unwrap();
+    let _ = session.link_up(at(0), link);
+    let _ = session.received(at(0), link, Head::Hello);
+    let _ = drain(&mut session);
+    (session, link)
+}
+
+#[test]
+fn l14_whoever_stood_still_asks_at_once_and_finds_a_peer_that_is_gone() {
+    for profile in [crate::BETTENSOR_MINER, crate::VILLAGE_VIEWER, crate::GONKA_API_NODE, config()] {
+        // Its clock stood still, too: nothing is late, and by the heartbeat alone it would take minutes.
+        let (mut session, link) = greeted(profile);
+        session.stood_still(at(1), 600 * SECOND);
+        let asked = drain(&mut session);
+        assert!(asked.iter().any(|did| matches!(did, Did::Ping(to) | Did::Probe(to) if *to == link)), "{asked:?}");
+        let did = run_until(&mut session, at(4), true);
+        assert!(did.contains(&Did::Event(Event::Down { link, reason: Reason::Dead })), "{did:?}");
+        // One that is there answers, and nothing else follows.
+        let (mut session, link) = greeted(profile);
+        session.stood_still(at(1), 600 * SECOND);
+        let _ = drain(&mut session);
+        let _ = session.received(at(2), link, Head::Pong);
+        let did = run_until(&mut session, at(10), true);
+        assert_eq!(session.connection(), Some(link), "{did:?}");
+    }
+}
+
+#[test]
+fn l14_a_standstill_is_one_gap_whoever_notices_it() {
+    let (mut session, link) = up(config());
+    let _ = send(&mut session, at(0), 1);
+    let _ = drain(&mut session);
+    // Its own deadlines have passed as well.
+    session.stood_still(at(3600), Duration::ZERO);
+    assert_eq!(session.stats().stalls, 1);
+    assert_eq!(drain(&mut session), [Did::Ping(link)], "no verdict, no hedge, one question");
+    // And none that it could notice has.
+    let _ = session.received(at(3600), link, Head::Ack { id: id(1) });
+    let _ = drain(&mut session);
+    session.stood_still(at(3601), Duration::ZERO);
+    assert_eq!(session.stats().stalls, 2);
+    // Whose clock jumps all the time is not asleep: a peer that is gone is found all the same.
+    for second in 3602..3700 {
+        session.stood_still(at(second), Duration::ZERO);
+        let _ = drain(&mut session);
+    }
+    assert_ne!(session.connection(), Some(link));
+}
+
+#[test]
+fn l14_a_waiting_attempt_is_made_earlier_by_what_was_missed_but_not_at_once_by_all() {
+    let mut at_once = BTreeSet::new();
+    for seed in 0..50 {
+        let mut session = Small::inline(only_websocket().check().unwrap(), seed, ORIGIN, at(0));
+        session.start(at(0));
+        let link = connects(&drain(&mut session)).unwrap();
+        let hint = RetryHint { after: 300 * SECOND, window: Duration::ZERO };
+        let _ = session.link_down(at(0), link, Reason::Status(503), hint);
+        let _ = drain(&mut session);
+        let due = session.path_status(Path::WebSocket).next_attempt.unwrap();
+        assert!(due >= at(300), "as the server said");
+        session.stood_still(at(1), 100 * SECOND);
+        let moved = session.path_status(Path::WebSocket).next_attempt.unwrap();
+        assert_eq!(due.since(moved), 100 * SECOND);
+        session.stood_still(at(2), Duration::ZERO);
+        assert_eq!(session.path_status(Path::WebSocket).next_attempt, Some(moved), "it missed nothing");
+        session.stood_still(at(3), 86_400 * SECOND);
+        let soon = session.path_status(Path::WebSocket).next_attempt.unwrap();
+        assert!(soon > at(3) && soon <= at(3).after(Duration::from_millis(1100)), "{soon:?}");
+        at_once.insert(soon);
+    }
+    assert!(at_once.len() > 40, "not all in the same moment");
+}
+
 #[test]
 fn l5_a_gap_ends_neither_a_drain_nor_the_grace_before_http() {
     let (mut closing, link) = up(config());

@@ -378,6 +378,7 @@ fn any_input(rng: &mut SplitMix64, step: u32, seen: &Drained, delivery: Delivery
             };
             Input::Complete { delivery, verdict }
         }
+        22 if small == 0 => Input::StoodStill { unseen: span },
         22 => Input::RetryNow,
         _ => Input::Tick,
     }

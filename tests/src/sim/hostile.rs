@@ -330,7 +330,8 @@ impl<'a> Run<'a> {
                 let byte = self.bytes.next();
                 match byte {
                     240.. => Input::Close { drain: self.bytes.span().min(Duration::from_secs(60)) },
-                    200.. => Input::RetryNow,
+                    210.. => Input::RetryNow,
+                    200.. => Input::StoodStill { unseen: self.bytes.span() },
                     180.. => Input::Http { yes: byte & 1 == 0 },
                     _ => Input::Tick,
                 }

@@ -89,7 +89,8 @@ enum State {
     Verifying(Identity, Option<Stamp>),
     Knocking(SessionId),
     Attached(SessionId),
-    Closing,
+    /// One of the same address has replaced it in this session.
+    Closing(Option<SessionId>),
 }
 
 #[derive(Clone, Debug)]
@@ -136,14 +137,15 @@ struct Session {
     stall: Option<Instant>,
     expires: Option<Instant>,
     address: u64,
-    takeovers: u32,
-    since: Instant,
-    war_until: Instant,
+    takeovers: Vec<Instant>,
+    war: Option<(Instant, bool)>,
     handshakes: Bucket,
     messages: Bucket,
     nonces: BTreeSet<u64>,
     /// What was said before this may be in a memory that is lost.
     heard_from: i64,
+    /// The least by which its words were behind our clock.
+    behind: Option<i64>,
     inbox: BTreeMap<u128, Known>,
     outbox: Vec<Message>,
     /// Broadcasts lost so far, and those of them that were lost with earlier connections: they must have been told.
@@ -169,6 +171,8 @@ pub struct Model {
     began: i64,
     wall: i64,
     forgotten: i64,
+    /// Whose they were, and how far behind, the latest first.
+    dismissed: Vec<(Identity, Option<i64>)>,
     /// What should have been said since the last [`take`](Self::take).
     book: Book,
 }
@@ -229,6 +233,7 @@ impl Model {
             began: i64::MAX,
             wall: i64::MIN,
             forgotten: i64::MIN,
+            dismissed: Vec::new(),
             book: Book::default(),
         }
     }
@@ -272,7 +277,7 @@ impl Model {
     pub fn health(&self) -> Health {
         let count = |is: &dyn Fn(&State) -> bool| self.conns.values().filter(|conn| is(&conn.state)).count();
         let connections = count(&|state| matches!(state, State::Attached(_)));
-        let closing = count(&|state| *state == State::Closing);
+        let closing = count(&|state| matches!(state, State::Closing(_)));
         let span = self.span();
         let active = |conn: &&Conn| matches!(conn.state, State::Attached(_)) && conn.heard + 1 >= span;
         let sessions = self.sessions.values();
@@ -384,7 +389,7 @@ impl Model {
         let tolerance = self.config.tolerance.as_micros();
         let Some(known) = self.conns.get_mut(&conn).filter(|known| known.state == State::Pending) else { return false };
         if stamp.is_some_and(|stamp| u128::from(wall.abs_diff(stamp.issued)) > tolerance) {
-            self.end(conn, CloseReason::Replayed);
+            self.end(conn, CloseReason::WrongClock);
         } else {
             known.state = State::Verifying(identity, stamp);
             self.say(conn, Control::Verify);
@@ -442,23 +447,25 @@ impl Model {
         Self::read_at(&mut self.began, &mut self.wall, stamp.map(|_| wall));
         let began = self.began;
         let s = self.sessions.get_mut(&id).unwrap();
-        if stamp.is_some_and(|stamp| !fresh(s, began, wall, config.tolerance, stamp)) {
-            return Err(CloseReason::Replayed);
+        if let Some(stamp) = stamp {
+            fresh(s, began, wall, config.tolerance, stamp)?;
         }
         if !s.handshakes.take(now, config.per_identity.handshakes) {
             return Err(CloseReason::Rate);
         }
-        if config.duplicate == Duplicate::Replace && s.conn.is_some() && s.address != address {
-            if now < s.war_until {
+        let here = s.address == address;
+        if config.duplicate == Duplicate::Replace && s.conn.is_some() {
+            if s.war.is_some_and(|(until, everywhere)| now < until && (everywhere || !here)) {
                 return Err(CloseReason::War);
             }
-            if s.takeovers == 0 || now.since(s.since) > config.war_within {
-                (s.takeovers, s.since) = (0, now);
+            s.takeovers(now, config.war_within);
+            let before = s.takeovers.len();
+            if !here {
+                s.takeover(now, config.war_within);
             }
-            s.takeovers += 1;
-            if s.takeovers > config.war_most.into() {
-                s.takeovers = 0;
-                s.war_until = now.after(config.war_pause);
+            if before >= config.war_most.into() {
+                s.takeovers.clear();
+                s.war = Some((now.after(config.war_pause), here));
                 *self.book.wars.entry(id).or_default() += 1;
                 return Err(CloseReason::War);
             }
@@ -468,6 +475,9 @@ impl Model {
             (Duplicate::Replace, Some(old)) => {
                 self.untie(id);
                 self.close(old, CloseReason::Replaced);
+                if here {
+                    self.conns.get_mut(&old).unwrap().state = State::Closing(Some(id));
+                }
             }
             (Duplicate::Replace, None) => {}
             (Duplicate::ProbeThenReplace, Some(_)) if !knocker => {
@@ -507,6 +517,7 @@ impl Model {
         let new = Session {
             identity,
             heard_from: self.forgotten,
+            behind: self.dismissed.iter().filter(|(whose, _)| *whose == identity).filter_map(|(_, by)| *by).min(),
             conn: None,
             knocker: None,
             closing: None,
@@ -517,9 +528,8 @@ impl Model {
             stall: None,
             expires: Some(self.now.after(self.config.ttl)),
             address: 0,
-            takeovers: 0,
-            since: Instant::ZERO,
-            war_until: Instant::ZERO,
+            takeovers: Vec::new(),
+            war: None,
             handshakes: Bucket::default(),
             messages: Bucket::default(),
             nonces: BTreeSet::new(),
@@ -583,7 +593,7 @@ impl Model {
 
     fn close(&mut self, conn: ConnId, why: CloseReason) {
         let known = self.conns.get_mut(&conn).unwrap();
-        known.state = State::Closing;
+        known.state = State::Closing(None);
         known.until = Some(self.now.after(self.config.session.link.closing));
         self.say(conn, Control::Close(why));
     }
@@ -592,7 +602,7 @@ impl Model {
     pub fn end(&mut self, conn: ConnId, why: CloseReason) {
         let Some(known) = self.conns.get(&conn) else { return };
         match known.state {
-            State::Closing => return,
+            State::Closing(_) => return,
             State::Attached(id) => {
                 self.untie(id);
                 self.close(conn, why);
@@ -621,7 +631,14 @@ impl Model {
                 self.vacant(id);
             }
             State::Knocking(id) => self.sessions.get_mut(&id).unwrap().knocker = None,
-            State::Closing | State::Pending | State::Verifying(..) => {}
+            // It answered its close frame, so it had lived.
+            State::Closing(Some(id)) => {
+                let (now, within) = (self.now, self.config.war_within);
+                if let Some(s) = self.sessions.get_mut(&id) {
+                    s.takeover(now, within);
+                }
+            }
+            State::Closing(None) | State::Pending | State::Verifying(..) => {}
         }
         let waits = self.sessions.iter().find(|(_, s)| s.closing.is_some_and(|(of, _)| of == conn)).map(|(id, _)| *id);
         if let Some(id) = waits {
@@ -629,14 +646,21 @@ impl Model {
         }
     }
 
+    /// A session's nonces are lost before their time.
+    fn forget(&mut self, gone: &Session) {
+        self.forgotten = self.forgotten.max(self.wall);
+        self.dismissed.insert(0, (gone.identity, gone.behind));
+        self.dismissed.truncate(16);
+    }
+
     /// A close handshake that a session waited for is over.
     fn closed(&mut self, id: SessionId) {
         let s = self.sessions.get_mut(&id).unwrap();
         s.closing = None;
         if let Some(why) = s.leaving {
-            self.sessions.remove(&id);
+            let gone = self.sessions.remove(&id).unwrap();
             if why != CloseReason::Expired {
-                self.forgotten = self.forgotten.max(self.wall);
+                self.forget(&gone);
             }
             self.book.ended.insert(id, why);
         } else {
@@ -691,7 +715,7 @@ impl Model {
         let knocker = s.knocker.take();
         Self::read_at(&mut self.began, &mut self.wall, stamp.map(|_| wall));
         let began = self.began;
-        let fresh = stamp.is_none_or(|stamp| fresh(s, began, wall, config.tolerance, stamp));
+        let fresh = stamp.is_none_or(|stamp| fresh(s, began, wall, config.tolerance, stamp).is_ok());
         let what = if fresh { what } else { What::Malformed };
         let result = match what {
             What::Data(message) => {
@@ -761,8 +785,8 @@ impl Model {
         }
         Self::read_at(&mut self.began, &mut self.wall, stamp.map(|_| wall));
         let began = self.began;
-        if stamp.is_some_and(|stamp| !fresh(s, began, wall, config.tolerance, stamp)) {
-            return Expect::Denied(CloseReason::Replayed);
+        if let Some(why) = stamp.and_then(|stamp| fresh(s, began, wall, config.tolerance, stamp).err()) {
+            return Expect::Denied(why);
         }
         if s.conn.is_none() {
             s.expires = Some(now.after(config.ttl));
@@ -928,7 +952,7 @@ impl Model {
             match self.conns[&conn].state {
                 State::Pending => self.end(conn, CloseReason::Silent),
                 State::Verifying(..) => self.end(conn, CloseReason::Later),
-                State::Closing => self.drop_conn(conn),
+                State::Closing(_) => self.drop_conn(conn),
                 State::Knocking(_) | State::Attached(_) => unreachable!("without a limit of their own"),
             }
         }
@@ -1045,14 +1069,38 @@ fn purge(conn: &mut Conn, log: &[(u64, u32, u32, Option<u64>)]) -> u32 {
     u32::try_from(before - conn.waiting.len()).unwrap()
 }
 
-/// Whether a stamp is neither too old, nor from before the hub or a memory that was lost, nor ahead, nor used; from now on
-/// it is.
-fn fresh(s: &mut Session, began: i64, wall: i64, tolerance: Duration, stamp: Stamp) -> bool {
+/// Why a stamp is not fresh: its clock is wrong, it is from before the hub or a memory that was lost by the clock of who
+/// issued it, or it was used. From now on it is.
+fn fresh(s: &mut Session, began: i64, wall: i64, tolerance: Duration, stamp: Stamp) -> Result<(), CloseReason> {
     let lag = 5_000_000;
     s.heard_from = s.heard_from.min(wall);
-    stamp.issued >= began.max(s.heard_from).saturating_sub(lag)
-        && u128::from(wall.abs_diff(stamp.issued)) <= tolerance.as_micros()
-        && s.nonces.insert(stamp.nonce)
+    let apart = wall - stamp.issued;
+    let behind = s.behind.map_or(apart, |behind| behind.min(apart));
+    if u128::from(apart.unsigned_abs()) > tolerance.as_micros() {
+        return Err(CloseReason::WrongClock);
+    }
+    if stamp.issued + behind < began.max(s.heard_from).saturating_sub(lag) {
+        return Err(CloseReason::Unjudged);
+    }
+    if !s.nonces.insert(stamp.nonce) {
+        return Err(CloseReason::Replayed);
+    }
+    s.behind = Some(behind);
+    Ok(())
+}
+
+impl Session {
+    /// The replacements since the first of those within this time.
+    fn takeovers(&mut self, now: Instant, within: Duration) {
+        if self.takeovers.first().is_some_and(|first| now.since(*first) > within) {
+            self.takeovers.clear();
+        }
+    }
+
+    fn takeover(&mut self, now: Instant, within: Duration) {
+        self.takeovers(now, within);
+        self.takeovers.push(now);
+    }
 }
 
 fn settle(book: &mut Book, id: SessionId, s: &mut Session, seq: Seq) -> bool {

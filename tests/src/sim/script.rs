@@ -291,6 +291,7 @@ impl<'a> Run<'a> {
                 let drain = self.bytes.span().min(Duration::from_secs(60));
                 match byte {
                     200.. => Input::Close { drain },
+                    190.. => Input::StoodStill { unseen: self.bytes.span() },
                     100.. => Input::Confirmed { id: self.ack(), success: byte & 1 == 0 },
                     _ => Input::Tick,
                 }

@@ -137,6 +137,7 @@ struct Party {
     config: Config,
     life: u32,
     asleep: Option<Instant>,
+    slept: Instant,
     woke: Instant,
     /// Its program dies of two messages at once.
     frail: bool,
@@ -1105,6 +1106,7 @@ impl World {
         }
         let until = self.now().after(span);
         self.parties[party].asleep = Some(until);
+        self.parties[party].slept = self.now();
         self.agenda.put(until, Happening::Awake { party });
         self.excuse_all();
     }
@@ -1113,6 +1115,7 @@ impl World {
         let now = self.now();
         let who = &mut self.parties[party];
         let Some(_) = who.asleep.take_if(|until| *until <= now) else { return };
+        let span = now.since(who.slept);
         who.woke = now;
         who.stalled = who.driver.session().deadline().is_some_and(|at| now.since(at) > s(5));
         self.excuse_all();
@@ -1120,6 +1123,10 @@ impl World {
         self.tell_full(party);
         for wire in 0..self.wires.len() {
             self.pump(wire, party);
+        }
+        // An adapter looks at its clocks every few seconds, and finds every longer gap (L14).
+        if span >= s(8) {
+            self.tell(party, Input::StoodStill { unseen: Duration::ZERO });
         }
     }
 
@@ -1184,6 +1191,7 @@ impl Party {
             config,
             life,
             asleep: None,
+            slept: Instant::ZERO,
             woke: now,
             frail: false,
             stalled: false,

@@ -30,10 +30,16 @@ pub(crate) fn nonce() -> String {
     NONCE.fetch_add(1, Ordering::Relaxed).to_string()
 }
 
-/// Signs whatever is said with this stamp.
+/// Signs whatever is said with a stamp of this moment.
 pub(crate) fn signed(keys: &Keypair, sender: &str, say: impl FnOnce(Stamp<'_>) -> Unsigned) -> String {
+    signed_by(0, keys, sender, say)
+}
+
+/// The same by a clock that is so many seconds ahead.
+pub(crate) fn signed_by(ahead: i64, keys: &Keypair, sender: &str, say: impl FnOnce(Stamp<'_>) -> Unsigned) -> String {
     let nonce = nonce();
-    let unsigned = say(Stamp { sender, timestamp: Timestamp::from_unix_micros(now()), nonce: &nonce });
+    let timestamp = Timestamp::from_unix_micros(now() + ahead * 1_000_000);
+    let unsigned = say(Stamp { sender, timestamp, nonce: &nonce });
     let signature = keys.sign(unsigned.signing_string().as_bytes());
     unsigned.signed(&signature)
 }
@@ -45,6 +51,13 @@ pub(crate) fn auth(keys: &Keypair) -> String {
 pub(crate) fn message(keys: &Keypair, kind: &str, data: &str) -> String {
     let say = |stamp: Stamp<'_>| Unsigned::message(stamp, &Kind::parse(kind.into()), data).unwrap();
     signed(keys, &keys.hotkey().to_string(), say)
+}
+
+/// A prediction by a clock that is so many seconds ahead.
+pub(crate) fn prediction_by(ahead: i64, keys: &Keypair, id: &str) -> String {
+    let data = format!(r#"{{"prediction_id":"{id}","game_id":"g","home_score":3,"away_score":1}}"#);
+    let say = |stamp: Stamp<'_>| Unsigned::message(stamp, &Kind::Prediction, &data).unwrap();
+    signed_by(ahead, keys, &keys.hotkey().to_string(), say)
 }
 
 pub(crate) fn prediction(keys: &Keypair, id: &str) -> String {

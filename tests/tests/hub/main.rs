@@ -528,6 +528,112 @@ fn upgrade_to_the_end(hub: &Hub<Validator>) -> String {
 }
 
 #[test]
+fn u11_a_hub_that_has_just_begun_takes_any_clock_within_the_tolerance_and_says_by_how_much_another_is_wrong() {
+    let greets = |hub: &Hub<Validator>, n: u32, ahead: i64| {
+        let mut miner = Client::open(hub.address(), keys(n));
+        let said = signed_by(ahead, &miner.keys, &miner.keys.hotkey().to_string(), bettensor::Unsigned::auth);
+        miner.send(said);
+        miner
+    };
+    // About a number of seconds, give or take what a busy machine needs.
+    let says = |text: &str, start: &str, end: &str| {
+        let seconds =
+            text.strip_prefix(start).and_then(|text| text.strip_suffix(end)).unwrap_or_else(|| panic!("{text}"));
+        let seconds: u64 = seconds.parse().unwrap_or_else(|_| panic!("{text}"));
+        assert!((360..=420).contains(&seconds), "{text}");
+    };
+    let (hub, seen) = hub();
+    for (n, ahead) in (1..).zip([-290, -60, -6, 60, 290]) {
+        let mut miner = greets(&hub, n, ahead);
+        assert_eq!(miner.envelope().kind, "welcome", "{ahead}");
+        let said = prediction_by(ahead, &miner.keys, &format!("p{n}"));
+        miner.send(said);
+        assert!(miner.expect("confirmation").success(), "{ahead}");
+        let posted = post(hub.address(), &prediction_by(ahead, &keys(10 + n), "q"));
+        assert_eq!(posted.status, 200, "{ahead}: {}", posted.body);
+    }
+    assert_eq!(seen.lock().unwrap().len(), 10);
+    let mut events = hub.events();
+    let mut told = || loop {
+        if let Event::TurnedAway { why, text, .. } = block("somebody turned away", events.next()).unwrap() {
+            return (why, text.map(|text| text.as_str().to_owned()).unwrap_or_default());
+        }
+    };
+    for (ahead, word) in [(-390, "s behind the hub's clock"), (400, "s ahead of the hub's clock")] {
+        let mut miner = greets(&hub, 30, ahead);
+        let said: Value = serde_json::from_str(&miner.text()).unwrap();
+        assert_eq!(said["status"], "error");
+        let start = "Invalid authentication: the timestamp is ";
+        says(said["message"].as_str().unwrap(), start, &format!(" {word}"));
+        let closed = miner.closed();
+        assert_eq!(closed.code, 1008);
+        says(&closed.reason, start, &format!(" {word}"));
+        let (why, text) = told();
+        assert_eq!(why, CloseReason::WrongClock);
+        says(&text, "the timestamp is ", &format!(" {word}"));
+        let posted = post(hub.address(), &prediction_by(ahead, &keys(31), "q"));
+        assert_eq!(posted.status, 401);
+        let said: Value = serde_json::from_str(&posted.body).unwrap();
+        says(said["error"].as_str().unwrap(), "the timestamp is ", &format!(" {word}"));
+        assert_eq!(told().0, CloseReason::WrongClock);
+    }
+    let mut miner = Client::join(hub.address(), 40);
+    let late = prediction_by(-390, &miner.keys, "late");
+    miner.send(late);
+    let said: Value = serde_json::from_str(&miner.text()).unwrap();
+    assert_eq!(
+        (&said["type"], &said["member"], &said["prediction_id"]),
+        (&"error".into(), &"timestamp".into(), &"late".into())
+    );
+    let start = "Invalid message signature or structure: the timestamp is ";
+    says(said["message"].as_str().unwrap(), start, " s behind the hub's clock");
+    assert!(miner.predict("in time").success());
+}
+
+#[test]
+fn u11_what_was_recorded_before_a_restart_counts_no_more_once_its_miner_is_back() {
+    let (hub, seen) = hub();
+    let recorded = |n: i64| prediction_by(-n, &keys(1), &format!("recorded {n}"));
+    // Nobody can tell: its miner has not been heard by this hub.
+    assert_eq!(post(hub.address(), &recorded(200)).status, 200);
+    let mut miner = Client::join(hub.address(), 1);
+    assert!(miner.predict("p").success());
+    for n in [199, 100, 60] {
+        let answer = post(hub.address(), &recorded(n));
+        assert_eq!(answer.status, 503, "{}", answer.body);
+        assert!(answer.head.to_lowercase().contains("retry-after: "), "{}", answer.head);
+        let again = recorded(n);
+        miner.send(again);
+        let said: Value = serde_json::from_str(&miner.text()).unwrap();
+        assert_eq!((&said["type"], &said["member"]), (&"error".into(), &"timestamp".into()));
+    }
+    assert_eq!(*seen.lock().unwrap(), ["recorded 200", "p"]);
+}
+
+#[test]
+fn u2_two_programs_with_one_key_behind_one_address_are_parted_and_it_is_told() {
+    let (hub, _) = hub();
+    let mut events = hub.events();
+    let mut holder = Client::join(hub.address(), 1);
+    for _ in 0..3 {
+        let next = Client::join(hub.address(), 1);
+        assert_eq!(holder.closed().code, 4003);
+        // It has answered the close frame, and lets go.
+        holder.cut();
+        until("it is gone", || hub.health().closing == 0);
+        holder = next;
+    }
+    let mut fourth = Client::open(hub.address(), keys(1));
+    let said = auth(&fourth.keys);
+    fourth.send(said);
+    let closed = fourth.closed();
+    assert_eq!((closed.code, closed.reason.starts_with("retry-after=")), (1013, true), "{closed:?}");
+    assert!(holder.predict("p").success(), "whoever is there stays");
+    let war = |event: &Event<Hotkey>| matches!(event, Event::War { .. });
+    assert!(block("a war", events.find(war)).is_some());
+}
+
+#[test]
 fn u8_limits_refuse_before_the_upgrade_and_say_when_to_come_back() {
     let (hub, _) = hub_with(|setup| setup.configure(|config| config.pending = 2));
     let _one = Client::open(hub.address(), keys(1));

@@ -6,7 +6,7 @@
 mod real;
 mod validator;
 
-use bowline::{Config, Event, Head, Outcome, Party, Path, ProgramLife, Reason, Rejection, State};
+use bowline::{Config, Event, GiveUp, Head, Outcome, Party, Path, ProgramLife, Reason, Rejection, State};
 use bowline_smol::{Receipt, Reply, SendError, Settings, Setup, Status};
 use bowline_transport::{Bettensor, Complaints, Message, Refused, http::Bytes};
 use core::net::SocketAddr;
@@ -189,6 +189,7 @@ mod with_a_validator {
         listens_to_whoever_signed_first,
         gives_way_to_another_of_its_name,
         is_refused_and_says_why,
+        u11_is_told_how_wrong_its_clock_is_and_gives_up_over_nothing_that_passes,
         comes_back_when_it_is_told_to,
         spreads_over_the_window_it_was_told,
         answers_no_heartbeat_and_sends_its_own,
@@ -493,6 +494,9 @@ mod with_a_validator {
         ] {
             assert_eq!(post(miner.address(), "/ws/messages", &[], &body).status, status, "{body}");
         }
+        let late =
+            post(miner.address(), "/ws/messages", &[], &frame_at(&validator.keys, "game_update", &update(1), old));
+        assert!(late.body.contains(" s behind the miner's clock"), "U11: {}", late.body);
         // A message as long as a frame may be is read; one byte more is not.
         let long = |bytes: usize| post(miner.address(), "/ws/messages", &[], &" ".repeat(bytes)).status;
         assert_eq!((long(1 << 20), long((1 << 20) + 1)), (400, 413));
@@ -615,6 +619,33 @@ mod with_a_validator {
         let last = Some("Unknown message type: odds".into());
         assert_eq!(miner.complaints(), Complaints { total: 3, last });
         assert_eq!(miner.stop().stats.malformed, 0);
+    }
+
+    fn u11_is_told_how_wrong_its_clock_is_and_gives_up_over_nothing_that_passes(adapter: Adapter) {
+        let impatient = |config: &mut Config| {
+            config.link.give_up = GiveUp::Refusals(2);
+        };
+        let mut validator = Validator::start(keys("07").hotkey());
+        let miner = Miner::start(adapter, setup(&validator).configure(impatient));
+        // What a hub says that cannot judge yet passes by itself, however often it is said.
+        for _ in 0..4 {
+            let mut visitor = validator.visitor();
+            visitor.auth();
+            visitor.close(1013, "retry-after=0.1");
+            miner.until_down(Reason::Closed(1013));
+        }
+        let said = "Invalid authentication: the timestamp is 372 s behind the hub's clock";
+        for _ in 0..2 {
+            let mut visitor = validator.visitor();
+            visitor.auth();
+            visitor.raw(&format!(r#"{{"status":"error","message":"{said}"}}"#));
+            visitor.close(1008, said);
+            miner.until_down(Reason::Closed(1008));
+        }
+        assert_eq!(miner.complaints().last.as_deref(), Some(said));
+        eventually("it gives up", || miner.status().state == State::Failed);
+        let last = miner.status().websocket.last.unwrap();
+        assert_eq!((last.reason, last.text.unwrap().as_str().to_owned()), (Reason::Closed(1008), said.to_owned()));
     }
 
     /// Longer than many attempts would take, and short for whoever waits.

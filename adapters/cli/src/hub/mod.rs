@@ -17,6 +17,8 @@ use bowline_smol::Hotkey;
 use bowline_smol::hub::{Admission, HubSetup};
 use core::time::Duration;
 use std::collections::BTreeSet;
+use std::fs::OpenOptions;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -68,7 +70,8 @@ in which messages is the sum of the three columns behind it, and sent is that
 of its three (failed: rejected or expired).
 
 A prediction is handed out once; one that an earlier run may have had comes with
-\"maybe_dup\":true. A message without a prediction_id needs no answer. While
+\"maybe_dup\":true. That is so for everything in the first hour, but in a run that
+--run-marker shows to be the first. A message without a prediction_id needs no answer. While
 nobody reads the output nothing is lost: miners keep what is not confirmed.";
 
 const AFTER: &str = "\
@@ -120,6 +123,11 @@ pub(crate) struct Args {
     #[arg(default_value_t = 4096)]
     max_sessions: u32,
 
+    /// Notes in this file that it has run: where there is none, this run is the first, and
+    /// marks nothing maybe_dup
+    #[arg(long, value_name = "FILE")]
+    run_marker: Option<PathBuf>,
+
     /// How long the end may take to finish what is under way
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     drain: Duration,
@@ -149,6 +157,8 @@ fn begin(args: &Args) -> Result<ExitCode, Failure> {
     };
     let interval = span("heartbeat_interval", settings.heartbeat_interval)?;
     let dead = span("connection_timeout", settings.connection_timeout)?;
+    // Without a marker nobody knows of an earlier run, and there may have been one.
+    let ran_before = args.run_marker.as_deref().map(mark).transpose()?.unwrap_or(true);
     let setup =
         HubSetup::validator(&args.listen, keys::read(&args.key)?)?.enabled(settings.enabled).configure(|config| {
             config.sessions = usize::try_from(args.max_sessions).unwrap_or(usize::MAX);
@@ -156,6 +166,7 @@ fn begin(args: &Args) -> Result<ExitCode, Failure> {
             config.connections = config.connections.max(config.sessions.saturating_mul(2));
             config.session.heartbeat.interval = interval;
             config.session.heartbeat.dead = dead;
+            config.session.inbox.after_loss = ran_before;
         });
     let setup = match args.allow.as_deref().map(allowed).transpose()? {
         None => setup.authorize(|_| Admission::accept()),
@@ -172,6 +183,15 @@ fn begin(args: &Args) -> Result<ExitCode, Failure> {
         None => setup,
     };
     run::run(args, setup)
+}
+
+/// Notes in this file that this hub has run; returns whether it was noted before.
+fn mark(path: &Path) -> Result<bool, Failure> {
+    match OpenOptions::new().write(true).create_new(true).open(path).and_then(|file| file.sync_all()) {
+        Ok(()) => Ok(false),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(true),
+        Err(error) => Err(Failure::Other(format!("{}: {error}", path.display()))),
+    }
 }
 
 /// The addresses in this file; empty lines and those that begin with `#` are passed over.

@@ -1,8 +1,15 @@
 //! `bowline hub` with `bowline connect` as its miners, every one a process of its own.
 
-use super::process::{Process, bowline, key, place};
+use super::process::{LIMIT, Process, bowline, key, place};
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
 use serde_json::{Value, json};
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
 
 const MINER: &str = "5EsNLFaGe9XK5LzWH3i6eC2Wqv6YqZS1442N1C4yeSdP6uxy"; // 07…
 
@@ -266,5 +273,90 @@ fn what_makes_no_sense_is_refused_and_said() {
         let words = String::from_utf8(output.stderr).unwrap();
         assert_eq!((output.status.code(), output.stdout.len()), (Some(code), 0), "{args:?}: {words}");
         assert!(words.contains(word), "{args:?}: {words}");
+    }
+}
+
+/// A way to a hub that can be cut without a word: what is under way then goes nowhere, and neither end hears of it.
+struct Road {
+    address: String,
+    /// Connections with a lower number are cut.
+    open_from: Arc<AtomicU64>,
+    made: Arc<AtomicU64>,
+}
+
+impl Road {
+    fn to(hub: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (open_from, made) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let (from, count, hub) = (Arc::clone(&open_from), Arc::clone(&made), hub.to_owned());
+        thread::spawn(move || {
+            for near in listener.incoming() {
+                let (near, far) = (near.unwrap(), TcpStream::connect(&hub).unwrap());
+                let number = count.fetch_add(1, Ordering::SeqCst);
+                for (mut from_one, mut to_other) in [(near.try_clone().unwrap(), far.try_clone().unwrap()), (far, near)]
+                {
+                    let open_from = Arc::clone(&from);
+                    thread::spawn(move || {
+                        let mut bytes = [0; 4096];
+                        while let Ok(n @ 1..) = from_one.read(&mut bytes) {
+                            if number < open_from.load(Ordering::SeqCst) {
+                                // The sockets stay open, as if nothing were wrong.
+                                thread::sleep(LIMIT);
+                                return;
+                            }
+                            if to_other.write_all(&bytes[..n]).is_err() {
+                                return;
+                            }
+                        }
+                        let _ = to_other.shutdown(std::net::Shutdown::Both);
+                    });
+                }
+            }
+        });
+        Self { address, open_from, made }
+    }
+
+    fn cut(&self) {
+        self.open_from.store(self.made.load(Ordering::SeqCst), Ordering::SeqCst);
+    }
+}
+
+/// By its heartbeat alone, which asks every 60 s and waits for 90, it would need minutes.
+#[cfg(unix)]
+#[test]
+fn l14_a_miner_that_was_stopped_while_its_connection_was_lost_is_back_within_seconds() {
+    let place = place("hub-stopped");
+    let (mut hub, address) = hub(&place, &["--allow-any", "--accept"]);
+    for (byte, adapter) in [("07", "smol"), ("08", "blocking")] {
+        let road = Road::to(&address);
+        let mut miner = miner(&place, byte, &road.address, &["--adapter", adapter]);
+        hub.next("connected");
+        miner.until(|line| line["to"] == "up");
+        miner.signal("STOP");
+        road.cut();
+        // Longer than between two looks at the clocks, and what no system needs to wake a process.
+        thread::sleep(Duration::from_secs(9));
+        miner.signal("CONT");
+        let woken = Instant::now();
+        assert_eq!(text(&miner.next("down")["reason"]), "nothing heard, so it is dead");
+        assert!(woken.elapsed() < Duration::from_secs(30), "{:?}", woken.elapsed());
+        miner.until(|line| line["to"] == "up");
+        miner.say(&prediction("after"));
+        assert_eq!(miner.next("confirmation")["outcome"], "delivered");
+    }
+}
+
+#[test]
+fn s12_the_first_run_marks_nothing_as_a_copy_and_every_later_one_what_may_be_one() {
+    let place = place("hub-first-run");
+    let marker = place.join("ran").to_str().unwrap().to_owned();
+    let runs: [&[&str]; 4] = [&["--run-marker", &marker], &["--run-marker", &marker], &["--run-marker", &marker], &[]];
+    for (n, more) in (0..).zip(runs) {
+        let (mut hub, address) = hub(&place, &[&["--allow-any", "--accept"], more].concat());
+        let mut miner = miner(&place, "07", &address, &[]);
+        miner.say(&prediction(&format!("p{n}")));
+        assert_eq!(hub.next("message")["maybe_dup"] == true, n > 0, "run {n}");
+        assert_eq!(miner.next("confirmation")["outcome"], "delivered");
     }
 }

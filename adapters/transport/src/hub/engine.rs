@@ -22,7 +22,7 @@ use super::request::number;
 use super::tell_limit::TellLimit;
 use super::wire::{Complaint, Farewell, HubWire, Said, Text, Wish};
 use super::{Action, Admission, Event, Refused, SessionInfo};
-use crate::clock::Clock;
+use crate::clock::{Clock, Standstill, apart};
 use crate::explanation::{Excerpt, Explanation};
 use crate::http::{Answer, Posted, Target};
 use crate::node::{Settlement, Stream};
@@ -153,8 +153,14 @@ pub(super) enum Effect<W: HubWire> {
     Act(Action<W>),
 }
 
+/// What a peer is told whose clock is wrong.
+fn wrong_clock(signed: i64, here: i64) -> String {
+    format!("the timestamp is {} the hub's clock", apart(signed, here))
+}
+
 pub(super) struct Engine<W: HubWire> {
     clock: Clock,
+    standstill: Standstill,
     machine: bowline::hub::Hub<Arc<Parcel<W>>, Grows>,
     wire: Arc<W>,
     names: KeyedHash,
@@ -201,6 +207,7 @@ impl<W: HubWire> Engine<W> {
         let native = config.get().native.unwrap_or(bowline::NATIVE_PEER);
         Ok(Self {
             clock,
+            standstill: Standstill::new(),
             machine: bowline::hub::Hub::new(config, seed.unwrap_or_else(random), origin, clock.now()),
             wire,
             names,
@@ -248,10 +255,13 @@ impl<W: HubWire> Engine<W> {
     }
 
     pub(super) fn tick(&mut self) -> Option<std::time::Instant> {
-        self.machine.tick(self.now());
+        match self.standstill.look() {
+            Some(_) => self.machine.stood_still(self.now()),
+            None => self.machine.tick(self.now()),
+        }
         self.settle();
         self.armed = self.machine.deadline();
-        self.armed.and_then(|at| self.clock.system(at))
+        self.standstill.plan(self.armed.and_then(|at| self.clock.system(at)))
     }
 
     /// True: the machine wants to be called before the adapter will by itself.
@@ -354,8 +364,9 @@ impl<W: HubWire> Engine<W> {
 
     fn hello(&mut self, line: &Line<W>, stamp: Option<Stamp>) {
         if let Some(peer) = line.peer() {
-            let identity = self.identity(peer, line.is_native());
-            self.machine.hello(self.now(), line::wall(), line.conn(), identity, stamp);
+            let (identity, wall) = (self.identity(peer, line.is_native()), line::wall());
+            line.lock().signed = stamp.map(|stamp| (stamp.issued, wall));
+            self.machine.hello(self.now(), wall, line.conn(), identity, stamp);
         }
     }
 
@@ -416,9 +427,22 @@ impl<W: HubWire> Engine<W> {
                 }
             }
             Heard::Replayed(why) => {
-                let member = if why == Replayed::Seen { "nonce" } else { "timestamp" };
                 let id = content.as_ref().and_then(|content| content.id.as_deref());
-                self.misunderstood(line, None, Complaint::Member { member, id });
+                let signed = heard.stamp.map_or(wall, |stamp| stamp.issued);
+                let said = match why {
+                    Replayed::Seen => None,
+                    Replayed::Old | Replayed::Ahead => Some(wrong_clock(signed, wall)),
+                    // Rounded up: what is signed then can be judged.
+                    Replayed::Unjudged { retry_after } => {
+                        let seconds = retry_after.as_secs().saturating_add(1);
+                        Some(format!("the timestamp is from before the start; what is signed in {seconds} s is taken"))
+                    }
+                };
+                let complaint = match &said {
+                    Some(why) => Complaint::Timestamp { why, id },
+                    None => Complaint::Member { member: "nonce", id },
+                };
+                self.misunderstood(line, None, complaint);
             }
             Heard::Limited => self.complain(line, Complaint::TooMuch),
             Heard::Arrival(session, arrival) => {

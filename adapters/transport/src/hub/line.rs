@@ -116,6 +116,8 @@ pub(super) struct State<W: HubWire> {
     pub(super) receiver: Option<crate::http::Target>,
     /// What the application said when it refused it.
     pub(super) refusal: Option<Cow<'static, str>>,
+    /// When it says that it was signed, and when that came, both in microseconds since the epoch.
+    pub(super) signed: Option<(i64, i64)>,
 }
 
 impl<W: HubWire> core::fmt::Debug for State<W> {
@@ -180,6 +182,7 @@ impl<W: HubWire> Line<W> {
             reauth: native::Reauth::default(),
             receiver: None,
             refusal: None,
+            signed: None,
         };
         Self {
             conn: door.conn,

@@ -220,6 +220,10 @@ impl HubWire for Validator {
             Complaint::Reused(id) => {
                 bettensor::encode_member_error(BAD_MESSAGE, Some("prediction_id"), Some(id), now()).into()
             }
+            Complaint::Timestamp { why, id } => {
+                let message = format!("{BAD_MESSAGE}: {why}");
+                bettensor::encode_member_error(&message, Some("timestamp"), id, now()).into()
+            }
             Complaint::TooMuch => bettensor::encode_error("Too many messages", now()).into(),
             Complaint::Unhandled("prediction") => self.error("No handler registered for predictions"),
             Complaint::Unhandled(kind) => self.error(&format!("Unknown message type: {kind}")),
@@ -232,6 +236,11 @@ impl HubWire for Validator {
         match why {
             CloseReason::Impostor | CloseReason::Replayed => {
                 Farewell { frame: refusal(REFUSED), reason: REFUSED.into() }
+            }
+            // The words of the original, and what it never says.
+            CloseReason::WrongClock => {
+                let said = format!("{REFUSED}: {said}");
+                Farewell { frame: refusal(&said), reason: said.into() }
             }
             CloseReason::Unknown if said == REFUSED_UNKNOWN => {
                 Farewell { frame: refusal(said), reason: CLOSE_UNKNOWN.into() }

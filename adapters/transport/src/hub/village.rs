@@ -213,7 +213,9 @@ impl HubWire for Village {
     fn complain(&self, peer: &Name, complaint: Complaint<'_>) -> Option<Text> {
         match complaint {
             Complaint::Malformed => Some(error(peer, INVALID_JSON)),
-            Complaint::Member { .. } | Complaint::Reused(_) => Some(error(peer, &complaint.to_string())),
+            Complaint::Member { .. } | Complaint::Timestamp { .. } | Complaint::Reused(_) => {
+                Some(error(peer, &complaint.to_string()))
+            }
             Complaint::TooMuch => Some(error(peer, "Too many messages")),
             Complaint::Unhandled(_) => None,
         }

@@ -411,6 +411,13 @@ pub enum Complaint<'a> {
     },
     /// Its id, which is this, was used for another message before (rule I5).
     Reused(&'a str),
+    /// The time at which it was signed is wrong, or cannot be judged (rule U11).
+    Timestamp {
+        /// What is wrong with it.
+        why: &'a str,
+        /// The message's id, if it has one.
+        id: Option<&'a str>,
+    },
     /// It is more than is allowed; it was not looked at.
     TooMuch,
     /// It is a message of a type that nobody takes.
@@ -424,6 +431,8 @@ impl Display for Complaint<'_> {
             Self::Member { member, id: None } => write!(f, "{member} is missing or wrong"),
             Self::Member { member, id: Some(id) } => write!(f, "{member} of {id} is missing or wrong"),
             Self::Reused(id) => write!(f, "the id {id} was used for another message"),
+            Self::Timestamp { why, id: None } => f.write_str(why),
+            Self::Timestamp { why, id: Some(id) } => write!(f, "{why}, in {id}"),
             Self::TooMuch => f.write_str("too much"),
             Self::Unhandled(kind) => write!(f, "nobody takes messages of type {kind}"),
         }

@@ -21,6 +21,7 @@
 //! signature that is verified only if there is one; a sender that is nobody's concern; nonces that collide under load.
 
 use super::{Heard, Reply, Wire};
+use crate::clock::apart;
 use crate::http::{Answer, Bytes, Callback, HttpAnswer, Limits, Routes, Target};
 use crate::keys::{Hotkey, Keypair, moment};
 use crate::node::{Node, Refused};
@@ -386,11 +387,12 @@ impl Wire for Bettensor {
         let validator = self.validator.ok_or_else(refused)?;
         let (now, _) = moment();
         // On a connection a frame cannot be played again by a stranger; a request can.
-        let fresh = envelope
-            .seal
-            .as_ref()
-            .is_some_and(|seal| seal.timestamp.unix_micros().abs_diff(now.unix_micros()) <= CLOCKS);
-        if !fresh || self.signer(&envelope, Some(validator)).is_err() {
+        let signed = envelope.seal.as_ref().ok_or_else(refused)?.timestamp.unix_micros();
+        if signed.abs_diff(now.unix_micros()) > CLOCKS {
+            let apart = apart(signed, now.unix_micros());
+            return Err(Answer::error(401, format!("the timestamp is {apart} the miner's clock")));
+        }
+        if self.signer(&envelope, Some(validator)).is_err() {
             return Err(refused());
         }
         let heard = self.heed(names, &envelope);

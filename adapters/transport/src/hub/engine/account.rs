@@ -1,7 +1,7 @@
 //! What a session's messages come to: delivered, decided, and what their sender is told of them, by either path.
 
-use super::{BELIEVED, Effect, Engine, HELD_BYTES, grow};
-use crate::explanation::Explanation;
+use super::{BELIEVED, Effect, Engine, HELD_BYTES, grow, wrong_clock};
+use crate::explanation::{Excerpt, Explanation};
 use crate::http::{Answer, Target};
 use crate::hub::Hub;
 use crate::hub::line::{self, Names};
@@ -155,13 +155,18 @@ impl<W: HubWire> Engine<W> {
             return Err(denied(Denied { why: CloseReason::Full, retry_after: Duration::from_secs(1) }));
         }
         let request = self.next_request();
-        let identity = self.identity(&peer, false);
+        let (identity, wall) = (self.identity(&peer, false), line::wall());
         let (session, arrival) = self
             .machine
-            .request(self.now(), line::wall(), identity, request, names.id, names.key, bytes, stamp)
+            .request(self.now(), wall, identity, request, names.id, names.key, bytes, stamp)
             .map_err(|refused| {
-                self.turned_away(Some(address), Some(&peer), refused.why, None);
-                denied(refused)
+                let clock = stamp.filter(|_| refused.why == CloseReason::WrongClock);
+                let said = clock.map(|stamp| wrong_clock(stamp.issued, wall));
+                self.turned_away(Some(address), Some(&peer), refused.why, said.as_deref().and_then(Excerpt::new));
+                match said {
+                    Some(said) => Answer::error(refused.why.status(), said),
+                    None => denied(refused),
+                }
             })?;
         if receiver.is_some() {
             // Who has never been connected is posted to all the same.

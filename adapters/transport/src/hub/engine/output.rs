@@ -1,7 +1,7 @@
 //! What the machine says, done: frames into lines, effects for later, and every line that was touched flushed once.
 
 use super::account::Asking;
-use super::{BELIEVED, Effect, Engine, Parcel, native};
+use super::{BELIEVED, Effect, Engine, Parcel, native, wrong_clock};
 use crate::explanation::Excerpt;
 use crate::http::Bytes;
 use crate::hub::line::{Door, Line, Stage};
@@ -154,7 +154,11 @@ impl<W: HubWire> Engine<W> {
         };
         let mut state = line.lock();
         let known = state.stage == Stage::Open;
-        let Farewell { mut frame, reason } = self.wire.farewell(why, state.refusal.as_deref());
+        let said = match (why, state.signed) {
+            (CloseReason::WrongClock, Some((signed, came))) => Some(wrong_clock(signed, came).into()),
+            _ => state.refusal.clone(),
+        };
+        let Farewell { mut frame, reason } = self.wire.farewell(why, said.as_deref());
         if line.is_native() {
             let window = self.machine.reconnect_window();
             frame = native::farewell(why, after, state.refused, known, window);
@@ -174,7 +178,7 @@ impl<W: HubWire> Engine<W> {
             };
             state.socket.close(why.code(), reason);
         }
-        let said = state.refusal.as_deref().and_then(Excerpt::new);
+        let said = said.as_deref().and_then(Excerpt::new);
         drop(state);
         if !known {
             self.turned_away(address, line.peer(), why, said);
