@@ -214,6 +214,8 @@ plant U11 "what was recorded before a restart counts for as long as the toleranc
     's/given_up\.max\(lost\)/given_up/' $unit u11_
 plant U11 "a word of before is refused for good" core/src/hub/traffic.rs \
     's/\(CloseReason::Unjudged, Some\(retry_after\)\)/(CloseReason::Replayed, None)/' $unit u11_
+plant U11 "who is told to come back gives up over it" core/src/link.rs 's/opened \&\& !earned \&\& !passes/opened \&\& !earned/' \
+    $unit u11_
 plant U11 "a wrong clock is no reason of its own" $admission 's/CloseReason::WrongClock/CloseReason::Replayed/' $unit u11_
 plant U8 "an address that was refused is never forgotten" $admission '/Let in or not/{n;d}' $model
 plant U8 "the same nonce twice in a greeting" $admission 's/self\.fresh\(wall, key, stamp\)\.map_err.*/let _ = stamp;/' $model

@@ -726,7 +726,9 @@ impl Link {
         let class = retry_class(self.config.rows, reason);
         let opened = matches!(self.phase, Phase::Handshaking { .. } | Phase::Up { .. });
         let earned = matches!(&self.phase, Phase::Up { stable, useful, .. } if *useful || !stable.is_armed());
-        let short = opened && !earned && class != RetryClass::Wait;
+        // Who is told to come back is not refused, however often (U11): the back-off grows all the same.
+        let passes = matches!(class, RetryClass::Wait | RetryClass::Spread | RetryClass::Slow);
+        let short = opened && !earned && !passes;
         self.short_lives = self.short_lives.saturating_add(u8::from(short));
         if self.config.role == Role::Acceptor {
             self.phase = Phase::Idle;

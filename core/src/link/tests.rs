@@ -415,6 +415,26 @@ fn f5_three_that_opened_and_died_before_a_useful_frame_block_the_path() {
 }
 
 #[test]
+fn u11_who_is_told_to_come_back_is_not_refused_however_often_and_never_gives_up() {
+    for reason in [1012, 1013].map(Reason::Closed) {
+        let mut link = started(LinkConfig { give_up: GiveUp::Refusals(2), ..LinkConfig::DEFAULT });
+        let mut rng = rng();
+        let mut waits = vec![];
+        for _ in 0..20 {
+            let (now, _) = open(&mut link, &mut rng);
+            waits.push(end(&mut link, now, reason, &mut rng).expect("it has given up"));
+        }
+        assert!(!blocked(&link));
+        assert!(waits[10..].iter().any(|wait| *wait > 15 * SECOND), "but ever more slowly: {waits:?}");
+        // Refusals count as ever.
+        let (now, _) = open(&mut link, &mut rng);
+        assert!(end(&mut link, now, Reason::Closed(1008), &mut rng).is_some());
+        let (now, _) = open(&mut link, &mut rng);
+        assert_eq!(end(&mut link, now, Reason::Closed(1008), &mut rng), None);
+    }
+}
+
+#[test]
 fn f5_a_useful_frame_or_a_long_life_is_proof_that_nothing_blocks() {
     let (mut link, mut rng) = (dialer(), rng());
     for _ in 0..10 {

@@ -1523,7 +1523,7 @@ fn l14_a_waiting_attempt_is_made_earlier_by_what_was_missed_but_not_at_once_by_a
         session.start(at(0));
         let link = connects(&drain(&mut session)).unwrap();
         let hint = RetryHint { after: 300 * SECOND, window: Duration::ZERO };
-        let _ = session.link_down(at(0), link, Reason::Status(503), hint);
+        session.link_down(at(0), link, Reason::Status(503), hint);
         let _ = drain(&mut session);
         let due = session.path_status(Path::WebSocket).next_attempt.unwrap();
         assert!(due >= at(300), "as the server said");

@@ -623,7 +623,7 @@ mod with_a_validator {
 
     fn u11_is_told_how_wrong_its_clock_is_and_gives_up_over_nothing_that_passes(adapter: Adapter) {
         let impatient = |config: &mut Config| {
-            config.link.give_up = GiveUp::Refusals(2);
+            (config.link.give_up, config.link.blocked) = (GiveUp::Refusals(2), millis(100));
         };
         let mut validator = Validator::start(keys("07").hotkey());
         let miner = Miner::start(adapter, setup(&validator).configure(impatient));
