@@ -452,6 +452,8 @@ plant R9 "a welcome by HTTP makes a connection unready" adapters/transport/src/w
 plant R9 "a welcome by HTTP makes a connection ready" adapters/transport/src/wire/native.rs \
     's/^( *)self\.ready = ready;/\1self.ready = true;/' $told r9_
 plant H6 "a flood after the last answer has no end" $server 's/left -= read;//' $told h6_
+plant G4 "any number of bytes waits at the application" adapters/transport/src/engine.rs \
+    's/self\.held_bytes\.saturating_add\(more\) > HELD_BYTES/false/' $told g4_so_many
 plant H11 "the first of two hosts counts" $server 's/\.iter\(\)\.nth\(1\)\.is_some\(\)/.iter().nth(2).is_some()/' $told h11_
 
 [ $missed = 0 ] && echo "all caught" || { echo "$missed not caught"; exit 1; }

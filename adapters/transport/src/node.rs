@@ -751,6 +751,65 @@ mod tests {
     use crate::Excerpt;
     use crate::http::HttpAnswer;
 
+    /// A wire whose message is the number of mebibytes that it weighs.
+    #[derive(Clone, Debug)]
+    struct Heavy;
+
+    impl Wire for Heavy {
+        type Kind = ();
+        type Outgoing = ();
+        type Incoming = usize;
+
+        fn prepare(&mut self, (): &(), _: &Bytes) -> Result<(), Refused> {
+            Err(Refused::Kind)
+        }
+
+        fn size((): &()) -> usize {
+            0
+        }
+
+        fn read(&mut self, _: &bowline::wire::KeyedHash, text: &str) -> crate::Heard<usize> {
+            crate::Heard::message(None, None, text.parse().unwrap())
+        }
+
+        fn write(&mut self, _: bowline::Frame<'_, ()>) -> Option<String> {
+            None
+        }
+
+        fn is_peers(&self, _: MessageId, answer: &HttpAnswer) -> bool {
+            answer.is_marked()
+        }
+
+        fn describe(mebibytes: &usize) -> (&str, usize) {
+            ("heavy", mebibytes << 20)
+        }
+    }
+
+    /// What has no room is not looked at, and its sender is to come again; each completion makes room.
+    #[test]
+    fn g4_so_many_bytes_wait_at_the_application_at_most() {
+        let setup = Setup::acceptor("127.0.0.1:0", bowline::Config::DEFAULT, Heavy).unwrap();
+        let node = Node::new(&setup, || ()).unwrap();
+        let mut posts = 0;
+        let mut post = |mebibytes: usize| {
+            posts += 1;
+            let body = mebibytes.to_string().into();
+            let callback = Callback { idempotency_key: Some(posts.to_string()), body, ..Callback::empty("heavy") };
+            // One that is taken waits for the application.
+            let answer = smol::block_on(smol::future::poll_once(node.callback(callback)));
+            answer.map(|answer| (answer.status, answer.retry_after))
+        };
+        let busy = Some((503, Some(Duration::from_secs(1))));
+        assert_eq!([post(257), post(100), post(100), post(57)], [busy, None, None, busy]);
+        assert_eq!([post(56), post(1)], [None, busy], "256 MiB are the most");
+        let held: Vec<_> = core::iter::from_fn(|| node.messages().try_recv().ok()).collect();
+        assert_eq!(held.iter().map(Message::content).copied().collect::<Vec<_>>(), [100, 100, 56]);
+        for message in held {
+            message.complete();
+        }
+        assert_eq!([post(256), post(1)], [None, busy]);
+    }
+
     #[test]
     fn e3_what_was_said_comes_with_the_event_and_stays_in_the_status() {
         let setup = Setup::api_node("ws://127.0.0.1:1/?token=open-sesame").unwrap().seed(7);

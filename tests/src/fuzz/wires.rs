@@ -1,7 +1,7 @@
 //! The wires of the three systems: each end by the kit that every wire is checked with
 //! ([`Conformance::fuzz`]), and what our two ends make of each other where one of them is a hub.
 
-use super::trace;
+use super::{canonical, trace};
 use bowline::wire::KeyedHash;
 use bowline::wire::gonka::Kind;
 use bowline::{Frame, Head, MessageId, Origin, Seq};
@@ -81,7 +81,7 @@ fn agree<C: Wire<Kind = str>, H: HubWire>(input: &[u8], mut client: C, up: &str,
 
 fn same(one: &[u8], two: &[u8]) -> bool {
     match (serde_json::from_slice::<Value>(one), serde_json::from_slice::<Value>(two)) {
-        (Ok(one), Ok(two)) => one == two,
+        (Ok(one), Ok(two)) => canonical::same(&one, &two),
         _ => one == two,
     }
 }

@@ -181,7 +181,12 @@ impl HubWire for Village {
     }
 
     fn encode(&self, kind: &str, data: &str) -> Result<Unaddressed, Cow<'static, str>> {
-        let data = Json::parse(data).ok().filter(|data| data.as_str().starts_with('{')).ok_or("not a JSON object")?;
+        if !(1..=MAX_NAME).contains(&kind.len()) {
+            return Err("a type has 1 to 64 bytes".into());
+        }
+        // A viewer of ours looks for the keys of its type, and takes what has one twice for malformed.
+        Event::read(kind, data).map_err(|why| why.to_string())?;
+        let data = Json::parse(data).map_err(|why| why.to_string())?;
         Ok(Unaddressed::new(now(), &Event::Custom { kind: kind.into(), data }))
     }
 
@@ -320,6 +325,18 @@ mod tests {
         assert_eq!((name.as_str().len(), places), (36, vec![8, 13, 18, 23]));
         assert_eq!(name.as_str().as_bytes().get(14), Some(&b'4'));
         assert!(matches!(name.as_str().as_bytes().get(19), Some(b'8' | b'9' | b'a' | b'b')));
+    }
+
+    #[test]
+    fn what_our_own_viewer_could_not_read_is_not_published() {
+        let setup = HubSetup::village("127.0.0.1:0").unwrap();
+        let takes = |kind: &str, data: &str| setup.wire.encode(kind, data).is_ok();
+        assert!(takes("training_progress", r#" {"session_id":"1","x":1,"x":2} "#), "of no concern to a reader");
+        for data in [r#"{"session_id":1,"session_id":2}"#, "[]", "{", "", "{} {}"] {
+            assert!(!takes("training_progress", data), "{data}");
+        }
+        assert!(takes("of ours", r#"{"session_id":1,"session_id":2}"#), "nobody looks into it");
+        assert!(!takes("", "{}") && !takes(&"é".repeat(33), "{}") && takes(&"é".repeat(32), "{}"));
     }
 
     #[test]
