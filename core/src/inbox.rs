@@ -8,7 +8,8 @@
 //!  frame or ──────────────▶ Held ─────────────────────────────▶ Done ─────────────────────▶ forgotten
 //!  request                   │ ▲ a copy: no second delivery,      │ ▲ a copy: its known
 //!                            │ └ a request waits up to 4 s        │ └ result, at once
-//!                            └────── complete(Retry) ──▶ forgotten: the next copy is delivered again
+//!                            └── complete(Retry) ──▶ GivenBack ── until ──▶ forgotten: the next copy is delivered again
+//!                                                     │ ▲ a copy: no second delivery, a request is told how long
 //! ```
 //!
 //! Where a sender uses an id again for another message (I6), it is told of both by that id alone. So the acknowledgement of the
@@ -26,7 +27,7 @@
 //! Field bugs: no dedupe key at all, so that a slow handler doubles every message; the id-less HTTP copy of a WebSocket
 //! message; duplicates not acknowledged again, so that the sender never stops; time windows that forget in silence; sixteen of
 //! twenty messages that vanish as copies because their sender counts seconds.
-//! Rules: I4, I5, I6, S3, S5, S6, S8, S11, S12, H2, L13; the answer to a poison message.
+//! Rules: I4, I5, I6, S3, S5, S6, S8, S11, S12, S16, H2, L13; the answer to a poison message.
 
 use crate::ids::{ContentKey, DeliveryId, MessageId, RequestId};
 use crate::ring::Slots;
@@ -47,9 +48,9 @@ pub enum Verdict {
     Done,
     /// It can never be processed.
     Reject,
-    /// Not now: the peer may send it again, after this at the soonest, and it will be delivered again.
+    /// Not now: its next copy is delivered again, but none before this time has passed, by whichever path it comes (S16).
     Retry {
-        /// Told to the peer where there is a way to; zero: a second.
+        /// From now on; told to the peer where there is a way to. Zero is taken for a second, on every path.
         after: Duration,
     },
 }
@@ -115,9 +116,14 @@ pub enum Answer {
     Unknown,
     /// 200: what the answer to a poll carries is complete (H3).
     Polled,
-    /// 503 with `Retry-After`: still at work, or full (H2).
+    /// 409 with `Retry-After`: this message alone is still at the application, or was given back (H2, S16).
+    Again {
+        /// The delay from now.
+        after: Duration,
+    },
+    /// 503 with `Retry-After`: there is no room, for this message or another (H2).
     Busy {
-        /// When to ask again.
+        /// The delay from now.
         after: Duration,
     },
 }
@@ -129,8 +135,18 @@ impl Answer {
         match self {
             Self::Done | Self::Polled => 200,
             Self::Unknown => 404,
+            Self::Again { .. } => 409,
             Self::Rejected | Self::Reused => 422,
             Self::Busy { .. } => 503,
+        }
+    }
+
+    /// The time to wait before the same is asked again, for `Retry-After`; `None`: the answer is final.
+    #[must_use]
+    pub const fn after(self) -> Option<Duration> {
+        match self {
+            Self::Again { after } | Self::Busy { after } => Some(after),
+            Self::Done | Self::Rejected | Self::Reused | Self::Unknown | Self::Polled => None,
         }
     }
 }
@@ -243,7 +259,7 @@ impl Seen {
     const fn answerable(&self, on_reject: OnReject) -> bool {
         match self.stage {
             Stage::Done { rejected, .. } => !self.behind && (!rejected || matches!(on_reject, OnReject::Acknowledge)),
-            Stage::Held | Stage::Released => false,
+            Stage::Held | Stage::GivenBack { .. } | Stage::Released => false,
         }
     }
 
@@ -261,6 +277,18 @@ impl Seen {
             more = more.saturating_add(1);
         }
         more
+    }
+
+    /// Whether it was given back and its next copy is to be delivered (S16).
+    fn may_return(&self, now: Instant) -> bool {
+        matches!(self.stage, Stage::GivenBack { until } if until <= now)
+    }
+
+    /// Nothing is known by its names any more.
+    fn forget_names(&mut self) {
+        self.stage = Stage::Released;
+        self.ids = [None, None];
+        self.key = None;
     }
 
     /// How many acknowledgements wait to be sent for it.
@@ -284,7 +312,11 @@ enum Stage {
         rejected: bool,
         forget: Instant,
     },
-    /// Given back for another try, or without a name; only its waiter's answer is left.
+    /// Given back by the application, and not handed over again before this (S16).
+    GivenBack {
+        until: Instant,
+    },
+    /// Forgotten, or without a name; only its waiter's answer is left.
     Released,
 }
 
@@ -292,7 +324,33 @@ enum Stage {
 struct Waiter {
     request: RequestId,
     until: Timer,
-    answer: Option<Answer>,
+    word: Option<Word>,
+}
+
+/// What whoever waits is told; as little of an [`Answer`] as there can be, because every place has room for one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Word {
+    Done,
+    Rejected,
+    Again(Duration),
+}
+
+impl Word {
+    /// For a completed message.
+    const fn of(rejected: bool, on_reject: OnReject) -> Self {
+        match (rejected, on_reject) {
+            (false, _) | (true, OnReject::Acknowledge) => Self::Done,
+            (true, OnReject::Silence) => Self::Rejected,
+        }
+    }
+
+    const fn answer(self) -> Answer {
+        match self {
+            Self::Done => Answer::Done,
+            Self::Rejected => Answer::Rejected,
+            Self::Again(after) => Answer::Again { after },
+        }
+    }
 }
 
 /// An inbox that lies inside its owner and remembers `M` messages.
@@ -333,6 +391,8 @@ pub struct Inbox<S: Slots<Seen> + ?Sized = [Option<Seen>]> {
     horizon_short: u64,
     /// Others remember by number what is completed; this remembers only what is not.
     numbered: bool,
+    /// Of a numbered sender there are messages that were given back and may come again now.
+    returns: bool,
     item: PhantomData<Seen>,
     slots: S,
 }
@@ -355,6 +415,7 @@ impl<S: Slots<Seen>> Inbox<S> {
             untold: 0,
             horizon_short: 0,
             numbered: false,
+            returns: false,
             item: PhantomData,
             slots,
         }
@@ -366,8 +427,8 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
     pub fn on_frame(&mut self, now: Instant, id: Option<MessageId>, key: Option<ContentKey>) -> Arrival {
         let (id, key) = self.identify(id, key);
         let known = id.map(|id| Known { id, framed: true, ack_due: false });
-        match self.find(id, key) {
-            Find::Reused => Arrival::Reused,
+        match self.find_now(now, id, key) {
+            Find::Reused(_) => Arrival::Reused,
             Find::Nothing => self.admit(now, known, key, None),
             Find::At(at) => {
                 if let Some(known) = known {
@@ -390,10 +451,10 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
         let known = id.map(|id| Known { id, framed: false, ack_due: false });
         let mut until = Timer::disarmed();
         until.arm(now.after(self.config.answer_wait));
-        let waiter = Waiter { request, until, answer: None };
+        let waiter = Waiter { request, until, word: None };
         let on_reject = self.config.on_reject;
-        match self.find(id, key) {
-            Find::Reused => Arrival::Answer(Answer::Reused),
+        match self.find_now(now, id, key) {
+            Find::Reused(_) => Arrival::Answer(Answer::Reused),
             Find::Nothing => match self.admit(now, known, key, Some(waiter)) {
                 Arrival::Full => Arrival::Answer(Answer::Busy { after: SOON }),
                 arrival @ (Arrival::Deliver { .. }
@@ -409,12 +470,13 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
                 self.told(at);
                 let Some(seen) = self.seen_mut(at) else { return Arrival::Duplicate };
                 match seen.stage {
-                    Stage::Done { rejected, .. } => Arrival::Answer(result(rejected, on_reject)),
+                    Stage::Done { rejected, .. } => Arrival::Answer(Word::of(rejected, on_reject).answer()),
+                    Stage::GivenBack { until } => Arrival::Answer(Answer::Again { after: until.since(now) }),
                     // One request waits at a time; a second copy of the same message is told to come again.
                     Stage::Held if seen.waiter.is_some() => {
                         let untold = seen.comes_again();
                         self.untold = self.untold.saturating_add(untold);
-                        Arrival::Answer(Answer::Busy { after: SOON })
+                        Arrival::Answer(Answer::Again { after: SOON })
                     }
                     Stage::Held | Stage::Released => {
                         let at = waiter.until.at();
@@ -438,30 +500,29 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
         let held = |seen: &&mut Seen| seen.delivery == delivery && seen.stage == Stage::Held;
         let Some(seen) = self.slots.as_mut().iter_mut().flatten().find(held) else { return false };
         let was_untold = seen.untold;
-        let answer = match verdict {
-            Verdict::Done => Answer::Done,
-            Verdict::Reject => result(true, on_reject),
-            Verdict::Retry { after } => Answer::Busy { after: if after.is_zero() { SOON } else { after } },
-        };
         // Without a name there is nothing to know it by: it takes no place in the memory.
-        let nameless = self.numbered || (seen.key.is_none() && seen.ids.iter().all(Option::is_none));
-        seen.stage = match verdict {
-            Verdict::Done | Verdict::Reject if nameless => Stage::Released,
-            Verdict::Done => Stage::Done { rejected: false, forget },
-            Verdict::Reject => Stage::Done { rejected: true, forget },
-            Verdict::Retry { .. } => Stage::Released,
+        let nameless = seen.key.is_none() && seen.ids.iter().all(Option::is_none);
+        let (word, stage) = match verdict {
+            Verdict::Done => (Word::Done, Stage::Done { rejected: false, forget }),
+            Verdict::Reject => (Word::of(true, on_reject), Stage::Done { rejected: true, forget }),
+            Verdict::Retry { after } => {
+                let after = if after.is_zero() { SOON } else { after };
+                (Word::Again(after), Stage::GivenBack { until: now.after(after) })
+            }
         };
-        if seen.stage == Stage::Released {
-            seen.ids = [None, None];
-            seen.key = None;
+        seen.stage = if nameless { Stage::Released } else { stage };
+        match seen.stage {
+            Stage::Done { .. } if self.numbered => seen.forget_names(),
+            Stage::GivenBack { until } if self.numbered => self.wake.arm_by(until),
+            Stage::Done { .. } | Stage::GivenBack { .. } | Stage::Held | Stage::Released => {}
         }
         self.acks = self.acks.saturating_add(seen.make_due(on_reject));
         if verdict == Verdict::Reject && on_reject == OnReject::Acknowledge {
             seen.report = true;
             self.reports = self.reports.saturating_add(1);
         }
-        if let Some(waiter) = seen.waiter.as_mut().filter(|waiter| waiter.answer.is_none()) {
-            waiter.answer = Some(answer);
+        if let Some(waiter) = seen.waiter.as_mut().filter(|waiter| waiter.word.is_none()) {
+            waiter.word = Some(word);
             self.answers = self.answers.saturating_add(1);
         }
         // What is given back has no result, and what came by a frame is acknowledged.
@@ -472,7 +533,7 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
         if !seen.behind {
             let follower = core::mem::replace(&mut seen.follower, DeliveryId::NONE);
             self.release(follower);
-        } else if seen.stage == Stage::Released {
+        } else if !matches!(seen.stage, Stage::Done { .. }) {
             // What is behind it is behind the one before it now.
             seen.behind = false;
             let follower = core::mem::replace(&mut seen.follower, DeliveryId::NONE);
@@ -504,10 +565,10 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
     pub fn request_gone(&mut self, request: RequestId) -> bool {
         let waits = |seen: &&mut Seen| seen.waiter.as_ref().is_some_and(|waiter| waiter.request == request);
         let Some(seen) = self.slots.as_mut().iter_mut().flatten().find(waits) else { return false };
-        if seen.waiter.take().is_some_and(|waiter| waiter.answer.is_some()) {
+        if seen.waiter.take().is_some_and(|waiter| waiter.word.is_some()) {
             self.answers = self.answers.saturating_sub(1);
         }
-        if seen.stage != Stage::Released {
+        if matches!(seen.stage, Stage::Held | Stage::Done { .. }) {
             self.untold = self.untold.saturating_add(seen.comes_again());
         }
         true
@@ -516,8 +577,8 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
     /// The session ends: whoever waits is told to come again.
     pub fn release_waiters(&mut self) {
         for seen in self.slots.as_mut().iter_mut().flatten() {
-            if let Some(waiter) = seen.waiter.as_mut().filter(|waiter| waiter.answer.is_none()) {
-                waiter.answer = Some(Answer::Busy { after: SOON });
+            if let Some(waiter) = seen.waiter.as_mut().filter(|waiter| waiter.word.is_none()) {
+                waiter.word = Some(Word::Again(SOON));
                 self.answers = self.answers.saturating_add(1);
                 self.untold = self.untold.saturating_add(seen.comes_again());
             }
@@ -557,7 +618,34 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
     pub(crate) fn disown(&mut self) {
         for seen in self.slots.as_mut().iter_mut().flatten() {
             seen.stray = true;
+            if matches!(seen.stage, Stage::GivenBack { .. }) {
+                seen.forget_names();
+            }
         }
+    }
+
+    /// How long a message that was given back is still not to be handed over again (S16).
+    pub(crate) fn rests(&self, now: Instant, id: MessageId) -> Option<Duration> {
+        let Find::At(at) = self.find(Some(id), None) else { return None };
+        match self.slots.as_ref().get(at)?.as_ref()?.stage {
+            Stage::GivenBack { until } if until > now => Some(until.since(now)),
+            Stage::GivenBack { .. } | Stage::Held | Stage::Done { .. } | Stage::Released => None,
+        }
+    }
+
+    /// The next message of a numbered sender that was given back and may come again now, once.
+    pub(crate) fn take_returned(&mut self, now: Instant) -> Option<MessageId> {
+        if !self.returns {
+            return None;
+        }
+        let seen = self.slots.as_mut().iter_mut().flatten().find(|seen| seen.may_return(now));
+        let Some(seen) = seen else {
+            self.returns = false;
+            return None;
+        };
+        let id = seen.ids.iter().flatten().next().map(|known| known.id);
+        seen.forget_names();
+        id
     }
 
     /// The next message that waited for its turn when its sender began anew, in the order of their numbers.
@@ -618,9 +706,18 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
             return;
         }
         for seen in self.slots.as_mut().iter_mut().flatten() {
-            let Some(waiter) = seen.waiter.as_mut().filter(|waiter| waiter.answer.is_none()) else { continue };
+            if let Stage::GivenBack { until } = seen.stage
+                && self.numbered
+            {
+                if until <= now {
+                    self.returns = true;
+                } else {
+                    self.wake.arm_by(until);
+                }
+            }
+            let Some(waiter) = seen.waiter.as_mut().filter(|waiter| waiter.word.is_none()) else { continue };
             if waiter.until.fire(now) {
-                waiter.answer = Some(Answer::Busy { after: SOON });
+                waiter.word = Some(Word::Again(SOON));
                 self.answers = self.answers.saturating_add(1);
                 self.untold = self.untold.saturating_add(seen.comes_again());
             } else if let Some(at) = waiter.until.at() {
@@ -648,7 +745,9 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
             return None;
         }
         for seen in self.slots.as_mut().iter_mut().flatten() {
-            if let Some((request, answer)) = seen.waiter.as_ref().and_then(|w| w.answer.map(|a| (w.request, a))) {
+            if let Some((request, answer)) =
+                seen.waiter.as_ref().and_then(|w| w.word.map(|word| (w.request, word.answer())))
+            {
                 seen.waiter = None;
                 self.answers = self.answers.saturating_sub(1);
                 return Some((request, answer));
@@ -704,7 +803,8 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
 
     /// Who was called this last, if it is undecided or behind one that is: the message with this delivery is behind it (I6).
     fn follow(&mut self, name: ContentKey, delivery: DeliveryId) -> bool {
-        let called = self.slots.as_mut().iter_mut().flatten().filter(|seen| seen.key == Some(name));
+        let called = self.slots.as_mut().iter_mut().flatten();
+        let called = called.filter(|seen| seen.key == Some(name) && !matches!(seen.stage, Stage::GivenBack { .. }));
         let last = called.max_by_key(|seen| seen.delivery);
         let Some(last) = last.filter(|last| last.stage == Stage::Held || last.behind) else { return false };
         last.follower = delivery;
@@ -717,7 +817,7 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
             let Some(seen) = slot.as_ref().filter(|seen| !seen.stray) else { continue };
             if id.is_some() && seen.ids.iter().flatten().any(|known| Some(known.id) == id) {
                 return if key.is_some() && seen.key.is_some() && key != seen.key {
-                    Find::Reused
+                    Find::Reused(at)
                 } else {
                     Find::At(at)
                 };
@@ -727,6 +827,18 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
             }
         }
         by_key
+    }
+
+    /// As `find`; what was given back and may come again is forgotten when it is looked for (S16).
+    fn find_now(&mut self, now: Instant, id: Option<MessageId>, key: Option<ContentKey>) -> Find {
+        loop {
+            let found = self.find(id, key);
+            let (Find::At(at) | Find::Reused(at)) = found else { return Find::Nothing };
+            match self.seen_mut(at).filter(|seen| seen.may_return(now)) {
+                Some(seen) => seen.forget_names(),
+                None => return found,
+            }
+        }
     }
 
     /// Notes one more arrival of a message; if its result is known, an acknowledgement is due again (S6).
@@ -779,7 +891,7 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
             return Arrival::Full;
         }
         let mut free = None;
-        let mut oldest: Option<((bool, Instant), usize)> = None;
+        let mut oldest: Option<((bool, Rank, Instant), usize)> = None;
         for (at, slot) in self.slots.as_ref().iter().enumerate().take(limit) {
             let Some(seen) = slot else {
                 free = Some(at);
@@ -790,25 +902,37 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
             if seen.waiter.is_some() || seen.report || seen.behind || (owed && waiter.is_none()) {
                 continue;
             }
-            match seen.stage {
-                Stage::Held => {}
-                Stage::Released => free = Some(at),
-                Stage::Done { forget, .. } => {
-                    if oldest.is_none_or(|(best, _)| (owed, forget) < best) {
-                        oldest = Some(((owed, forget), at));
-                    }
+            let (rank, forget) = match seen.stage {
+                Stage::Held => continue,
+                Stage::GivenBack { until } if until > now => (Rank::GivenBack, until),
+                Stage::GivenBack { .. } | Stage::Released => {
+                    free = Some(at);
+                    continue;
                 }
+                Stage::Done { forget, .. } if forget > now => (Rank::Done, forget),
+                Stage::Done { forget, .. } => (Rank::Over, forget),
+            };
+            if oldest.is_none_or(|(best, _)| (owed, rank, forget) < best) {
+                oldest = Some(((owed, rank, forget), at));
             }
         }
-        let may_forget = oldest.is_some_and(|((_, forget), _)| forget <= now);
+        let may_forget = oldest.is_some_and(|((_, rank, _), _)| rank == Rank::Over);
         if free.is_none() && !may_forget && self.slots.as_ref().len() < limit {
             let more = self.slots.as_ref().len();
             free = self.slots.grow(limit).then_some(more);
         }
         let at = match (free, oldest) {
             (Some(at), _) => at,
-            (None, Some(((_, forget), at))) => {
-                if forget > now {
+            (None, Some(((_, Rank::GivenBack, _), at))) if self.numbered => {
+                // Its sender may count it as arrived: it is asked for now, and has left its place when this one comes again.
+                if let Some(seen) = self.seen_mut(at) {
+                    seen.stage = Stage::GivenBack { until: now };
+                    self.returns = true;
+                }
+                return Arrival::Full;
+            }
+            (None, Some(((_, rank, forget), at))) => {
+                if rank == Rank::Done {
                     self.horizon_short = self.horizon_short.saturating_add(1);
                     self.doubt = self.doubt.max(forget);
                 }
@@ -854,15 +978,18 @@ const SOON: Duration = Duration::from_secs(1);
 enum Find {
     Nothing,
     At(usize),
-    Reused,
+    Reused(usize),
 }
 
-/// The answer for a completed message.
-const fn result(rejected: bool, on_reject: OnReject) -> Answer {
-    match (rejected, on_reject) {
-        (false, _) | (true, OnReject::Acknowledge) => Answer::Done,
-        (true, OnReject::Silence) => Answer::Rejected,
-    }
+/// What is forgotten first where a place is needed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    /// Its horizon is over.
+    Over,
+    /// It is delivered again sooner than the application said, which nothing is lost by.
+    GivenBack,
+    /// Its copy would be delivered a second time.
+    Done,
 }
 
 impl<S: Slots<Seen> + ?Sized> Timers for Inbox<S> {

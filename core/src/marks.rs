@@ -11,9 +11,9 @@
 //! A mark is set until the sender's `una` has passed it, so every report repeats all that matters, a lost one is made good
 //! by the next, and forgetting is exact: what lies below `base` has ended at its sender, who will never send it again.
 //!
-//! Invariants: rejected ⊆ done ⊆ arrived; `base` only grows within one origin; a number is handed over at most once within
+//! Invariants: rejected ⊆ done ⊆ arrived; kept ⊆ arrived, without done; full ⊆ nacks, without arrived; `base` only grows within one origin; a number is handed over at most once within
 //! one origin, unless the application gave it back.
-//! Rules: I3, S3, S4, S5, S6, S9, S10, S11, R5.
+//! Rules: I3, S3, S4, S5, S6, S9, S10, S11, S16, R5.
 
 use crate::ids::{Origin, Seq};
 use crate::time::{Instant, Timer, Timers, Wake};
@@ -217,9 +217,11 @@ pub struct Marks {
     una: Seq,
     /// What lies below may have been handled by a former self.
     doubt: Seq,
-    /// Given back by the application, and its sender not told.
+    /// Given back by the application and still called arrived, because nobody could be told when it is to come again (S16).
+    kept: u64,
+    /// Its sender is to be asked for it again and was not; of these, what there was no room for.
     nacks: u64,
-    after: Duration,
+    full: u64,
     /// Arrivals and completions not told.
     untold: u8,
     due: Timer,
@@ -241,8 +243,9 @@ impl Marks {
             next: Seq::FIRST,
             una: Seq::FIRST,
             doubt: Seq::FIRST,
+            kept: 0,
             nacks: 0,
-            after: Duration::ZERO,
+            full: 0,
             untold: 0,
             due: Timer::disarmed(),
             gap: None,
@@ -313,7 +316,9 @@ impl Marks {
     pub fn arrived(&mut self, now: Instant, seq: Seq) -> bool {
         let Some(bit) = self.bit(seq) else { return false };
         self.arrived |= bit;
-        self.nacks &= !bit;
+        for map in [&mut self.kept, &mut self.nacks, &mut self.full] {
+            *map &= !bit;
+        }
         let hole = self.arrived.trailing_ones() < u64::BITS.saturating_sub(self.arrived.leading_zeros());
         self.tell(now, hole);
         if !self.order || seq < self.next {
@@ -343,32 +348,60 @@ impl Marks {
         self.tell(now, false);
     }
 
-    /// The application gives it back: as if it had not come.
-    pub fn given_back(&mut self, now: Instant, seq: Seq, after: Duration) {
+    /// The application gives it back, or its time to come again has come: as if it had not come, and its sender is asked for
+    /// it again.
+    pub fn given_back(&mut self, now: Instant, seq: Seq) {
         let Some(bit) = self.bit(seq).filter(|bit| self.arrived & !self.done & bit != 0) else { return };
         self.arrived &= !bit;
+        self.kept &= !bit;
         self.nacks |= bit;
-        self.after = after;
         self.tell(now, true);
     }
 
-    /// There was no room for it: its sender is asked for it again.
-    pub fn refused(&mut self, now: Instant, seq: Seq, after: Duration) {
+    /// The application gives it back, or it has come again too soon, and there is no connection on which its sender could be
+    /// told when to send it: for its sender it stays arrived, until [`given_back`](Self::given_back) says otherwise (S16).
+    pub fn keep(&mut self, now: Instant, seq: Seq) {
+        // What has not had its turn would be passed over.
+        let Some(bit) = self.bit(seq).filter(|bit| !self.done & bit != 0 && (!self.order || seq < self.next)) else {
+            return self.given_back(now, seq);
+        };
+        self.arrived |= bit;
+        self.kept |= bit;
+        self.nacks &= !bit;
+        self.tell(now, true);
+    }
+
+    /// Whether it was given back and its time to come again has not come, and its sender was not told so.
+    #[must_use]
+    pub const fn keeps(&self, seq: Seq) -> bool {
+        match self.bit(seq) {
+            Some(bit) => self.kept & bit != 0,
+            None => false,
+        }
+    }
+
+    /// It was not taken, because there was no room (`full`) or because it came too soon: its sender is asked for it again.
+    pub fn refused(&mut self, now: Instant, seq: Seq, full: bool) {
         if let Some(bit) = self.bit(seq).filter(|bit| self.arrived & bit == 0) {
             self.nacks |= bit;
-            self.after = after;
+            if full {
+                self.full |= bit;
+            }
         }
         self.tell(now, true);
     }
 
-    /// The next message whose sender is to be asked for it again, once.
-    pub fn take_nack(&mut self) -> Option<(Seq, Duration)> {
+    /// The next message whose sender is to be asked for it again, once; true: there was no room for it.
+    pub fn take_nack(&mut self) -> Option<(Seq, bool)> {
         if self.nacks == 0 {
             return None;
         }
         let at = self.nacks.trailing_zeros();
-        self.nacks &= self.nacks.wrapping_sub(1);
-        Some((self.base.plus(u64::from(at)), self.after))
+        let rest = self.nacks & self.nacks.wrapping_sub(1);
+        let full = self.full & self.nacks & !rest != 0;
+        self.nacks = rest;
+        self.full &= rest;
+        Some((self.base.plus(u64::from(at)), full))
     }
 
     /// What is to be done next, until there is nothing.
@@ -450,7 +483,7 @@ impl Marks {
     /// Passes over what never came, up to what did or to where the sender is.
     fn skip(&mut self) {
         let by = u32::try_from(self.next.since(self.base)).unwrap_or(u32::MAX);
-        let ahead = self.arrived.checked_shr(by).unwrap_or_default();
+        let ahead = self.come().checked_shr(by).unwrap_or_default();
         let missing = if ahead == 0 { u64::MAX } else { u64::from(ahead.trailing_zeros()) };
         let from = self.next;
         self.next = from.plus(missing).min(self.una);
@@ -461,7 +494,7 @@ impl Marks {
     fn give_up(&mut self) {
         let handed = self.una.min(self.next).since(self.base).min(WINDOW);
         let all = u64::MAX.checked_shr(u32::try_from(WINDOW.saturating_sub(handed)).unwrap_or(u32::MAX)).unwrap_or(0);
-        let missing = all & !self.arrived;
+        let missing = all & !self.come();
         if missing != 0 {
             let to = before(self.base, u64::BITS.saturating_sub(missing.leading_zeros()));
             let from = self.base.plus(u64::from(missing.trailing_zeros()));
@@ -483,7 +516,8 @@ impl Marks {
         if by == 0 {
             return;
         }
-        for map in [&mut self.arrived, &mut self.done, &mut self.rejected, &mut self.nacks] {
+        let Self { arrived, done, rejected, kept, nacks, full, .. } = self;
+        for map in [arrived, done, rejected, kept, nacks, full] {
             *map = map.checked_shr(by).unwrap_or_default();
         }
         self.base = base;
@@ -491,9 +525,14 @@ impl Marks {
 
     const fn here(&self, seq: Seq) -> bool {
         match self.bit(seq) {
-            Some(bit) => self.arrived & bit != 0,
+            Some(bit) => self.come() & bit != 0,
             None => false,
         }
+    }
+
+    /// What has come and was not given back.
+    const fn come(&self) -> u64 {
+        self.arrived & !self.kept
     }
 
     const fn bit(&self, seq: Seq) -> Option<u64> {

@@ -780,6 +780,12 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         self.rescan();
     }
 
+    /// Ends what is late: its answer did not come in time, and the peer's program has said nothing since. On another
+    /// connection it would silence that program again (L12).
+    pub fn abandon_late(&mut self, now: Instant) {
+        self.end_where(now, |slot| slot.is_late().then_some(Outcome::Abandoned));
+    }
+
     /// The connection ended, for this reason if it is known: nothing is awaited on it any more. If it was closed with
     /// 1009, the largest message in flight is the likely cause and goes by HTTP from now on (F4).
     pub fn on_link_down(&mut self, reason: Option<Reason>) {

@@ -22,7 +22,7 @@
 //! Field bugs: one blip and the session stays on HTTP for good; fallback entered on the first error; a WebSocket that opens
 //! and dies counted as good; a mute peer that costs the full wait for every message; greetings and polls outside of every
 //! back-off; one kind of request that succeeds and has another, which is refused, asked again at once.
-//! Rules: F0, F1, F3, F6, F7, H9, P1–P6, B10, B11, the outcomes' effect on the path.
+//! Rules: F0, F1, F3, F6, F7, F8, H9, P1–P6, B10, B11, the outcomes' effect on the path.
 
 use crate::backoff::{Backoff, BackoffConfig, LONGEST_HINT};
 use crate::outbox::Path;
@@ -206,6 +206,8 @@ pub struct Route {
     retry: Timer,
     /// The kinds of requests that failed and have not succeeded since, a bit each.
     failing: u8,
+    /// The peer has answered a request since traffic went to HTTP, and none has failed since (F8).
+    carries: bool,
     /// Since when HTTP is refused.
     blocked: Option<Instant>,
     /// When the bucket of repetitions is full again; and, while it is empty, when it holds the next one.
@@ -234,6 +236,7 @@ impl Route {
             backoff: Backoff::new(config.backoff),
             retry: Timer::disarmed(),
             failing: 0,
+            carries: false,
             blocked: None,
             repeats_full: Instant::ZERO,
             repeat: Timer::disarmed(),
@@ -346,6 +349,7 @@ impl Route {
             }
             // The answer to a request that left before the path failed does not cut its wait short.
             if outcome.by_peer() && !self.http_waits() {
+                self.carries = true;
                 self.failing &= !kind.bit();
                 if self.failing == 0 {
                     self.forget_failures();
@@ -354,6 +358,7 @@ impl Route {
             return;
         }
         self.failing |= kind.bit();
+        self.carries = false;
         let hint = RetryHint::after(outcome.after());
         let refused = retry_class(&[], outcome.reason()) == RetryClass::Refused;
         if refused {
@@ -515,6 +520,13 @@ impl Route {
         self.failing != 0
     }
 
+    /// Whether messages go by HTTP and it works (F8): the peer has answered a request since traffic went there, and none has
+    /// failed since.
+    #[must_use]
+    pub const fn http_carries(&self) -> bool {
+        self.carries && !self.http_failing() && matches!(self.path, Path::Http)
+    }
+
     /// Since when HTTP is blocked: refused by the peer, or by something on the way (B10).
     #[must_use]
     pub const fn blocked_since(&self) -> Option<Instant> {
@@ -561,6 +573,7 @@ impl Route {
 
     const fn demoted(&mut self, now: Instant) {
         self.path = Path::Http;
+        self.carries = false;
         self.entered = now;
     }
 

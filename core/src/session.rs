@@ -579,19 +579,20 @@ pub enum Event {
 pub enum State {
     /// Not started, or waiting to be dialled.
     Idle,
-    /// Between two attempts, and no HTTP carries.
+    /// Between two attempts, and HTTP does not carry ([`Degraded`](Self::Degraded)).
     Waiting,
     /// An attempt is under way.
     Connecting,
-    /// Open, not ready.
+    /// Open, and not ready, or not shown to carry after an earlier one (P2).
     Handshaking,
     /// The connection carries.
     Up,
     /// Up, but a message was not answered in time and neither was anything heard since.
     Suspect,
-    /// HTTP carries.
+    /// HTTP carries (F8): messages go by it, the peer has answered a request of this side since they do, and none has failed
+    /// since. Until then, and where nothing was to be sent, the state is that of the connection.
     Degraded,
-    /// No connection for the long-outage limit, and no HTTP carries; still trying, slowly.
+    /// No connection for the long-outage limit, and HTTP does not carry; still trying, slowly.
     Suspended,
     /// Finishing what is under way.
     Closing,
@@ -1140,13 +1141,12 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             _ if self.closing => State::Closing,
             LinkState::Up if self.live.as_ref().is_some_and(|live| live.suspect) => State::Suspect,
             LinkState::Up if self.route.may_frame() => State::Up,
-            _ if self.route.path() == Path::Http && !self.route.http_failing() => State::Degraded,
-            LinkState::Up => State::Up,
+            _ if self.route.http_carries() => State::Degraded,
             _ if self.link.suspended() => State::Suspended,
             LinkState::Idle => State::Idle,
             LinkState::Waiting | LinkState::Closing | LinkState::Failed => State::Waiting,
             LinkState::Connecting => State::Connecting,
-            LinkState::Handshaking => State::Handshaking,
+            LinkState::Handshaking | LinkState::Up => State::Handshaking,
         }
     }
 
@@ -1668,9 +1668,8 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
                 &mut self.stats.delivered
             }
             Arrival::Duplicate | Arrival::Answer(Answer::Done | Answer::Rejected) => &mut self.stats.duplicates,
-            Arrival::Answer(Answer::Busy { .. } | Answer::Unknown | Answer::Polled) | Arrival::Full => {
-                &mut self.stats.refused
-            }
+            Arrival::Answer(Answer::Again { .. } | Answer::Busy { .. } | Answer::Unknown | Answer::Polled)
+            | Arrival::Full => &mut self.stats.refused,
             Arrival::Reused | Arrival::Answer(Answer::Reused) => &mut self.stats.reused,
         };
         *counter = counter.saturating_add(1);
@@ -1737,6 +1736,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             }
         }
         self.inbox.tick(now);
+        self.ask_for_returned();
         self.route.tick(now);
         if let Some(native) = &mut self.native {
             native.tick(now);
@@ -1758,6 +1758,13 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             self.watch = live.beat.data_watch();
             self.live = None;
             self.learn(reason, silence);
+            // Where the ping asks the program, and its answer is all the answer that a message gets, the message behind which
+            // the program fell silent is to blame, however it ends its connection then.
+            let fell_silent = self.mute || reason == Some(Reason::Closed(1000));
+            let asks = matches!(self.heartbeat.program, ProgramLife::Answers(_)) && self.outbox.proof() == Proof::Pong;
+            if fell_silent && asks {
+                self.outbox.abandon_late(now);
+            }
             self.outbox.on_link_down(reason);
             self.route.link_down(now);
             self.outbox.reject_oversize(now, self.route.has_http());

@@ -1,7 +1,9 @@
 """Plays AI Village's event service as the original behaves: greets at once, pings by messages of its own and gives up whoever
 answers none, never heard of subscriptions, forgets a client with its connection.
 
-Times are a hundredth of the original's. In the scenario "history" it is a hub that keeps what it published, as ours does.
+Times are a hundredth of the original's. In the scenario "history" it is a hub that keeps what it published, as ours does;
+in the scenario "sibling" it is the `websocket_manager.py` of the same repository, which knows channels and flat frames.
+In the scenario "binary" the original sends its JSON in binary frames, as a library may that is given bytes.
 It first tells the port it serves on; then each line of its input is a JSON list: a word and what belongs to it."""
 
 import asyncio
@@ -26,8 +28,8 @@ def now():
 
 
 class Client:
-    def __init__(self, peer):
-        self.peer, self.id, self.mute = peer, str(uuid.uuid4()), False
+    def __init__(self, peer, binary=False):
+        self.peer, self.id, self.mute, self.binary = peer, str(uuid.uuid4()), False, binary
         self.topics = list(TOPICS.get(peer.request.path, []))
         self.heard = asyncio.get_running_loop().time()
 
@@ -36,20 +38,22 @@ class Client:
             return
         message = {"type": kind, "data": data, "timestamp": now(), "connection_id": self.id, "target_connections": None}
         try:
-            await self.peer.send(json.dumps({**message, **more}, separators=(",", ":"), ensure_ascii=False))
+            text = json.dumps({**message, **more}, separators=(",", ":"), ensure_ascii=False)
+            await self.peer.send(text.encode() if self.binary else text)
         except (ConnectionClosed, TypeError) as error:
             self.mute = True
             tell("mute", why=type(error).__name__)
 
 
 class Village:
-    def __init__(self, ping=0.3, dead=3.0, history=False):
+    def __init__(self, ping=0.3, dead=3.0, history=False, binary=False):
         self.ping, self.dead, self.clients, self.sessions = ping, dead, {}, {}
+        self.binary = binary
         self.history = {} if history else None  # by topic: epoch, events from the first offset on
         self.first = {}
 
     async def handler(self, peer):
-        client = Client(peer)
+        client = Client(peer, self.binary)
         self.clients[client.id] = client
         tell("open", path=peer.request.path, extensions=[str(e) for e in peer.protocol.extensions])
         data = {"connection_id": client.id, "server_time": now(), "features": FEATURES}
@@ -153,12 +157,53 @@ class Village:
         beat.result()
 
 
+class Manager(Village):
+    """`api/websocket_manager.py`: everything at the top, `channel`, no ping of its own; what it does not know it ignores."""
+
+    async def handler(self, peer):
+        client = Client(peer)
+        client.topics, self.clients[client.id] = [], client
+        tell("open", path=peer.request.path, extensions=[str(e) for e in peer.protocol.extensions])
+        say = lambda message: peer.send(json.dumps(message, separators=(",", ":")))
+        await say({"type": "connection_established", "client_id": client.id, "timestamp": now()})
+        try:
+            async for text in peer:
+                message = json.loads(text)
+                kind, channel = message.get("type"), message.get("channel")
+                tell(kind, message=message)
+                if kind == "subscribe" and channel:
+                    client.topics.append(channel)
+                    await say({"type": "subscription_confirmed", "channel": channel})
+                elif kind == "ping":
+                    await say({"type": "pong", "timestamp": now()})
+        except ConnectionClosed:
+            pass
+        self.clients.pop(client.id, None)
+
+    async def publish(self, topic, kind, data, heard=True):
+        for client in list(self.clients.values()):
+            if topic in client.topics:
+                message = {"type": kind, **data, "channel": topic, "timestamp": now()}
+                await client.peer.send(json.dumps(message, separators=(",", ":")))
+
+    async def beat(self):
+        await asyncio.Future()
+
+
 async def as_it_is(lines):
     await Village().serve(lines)
+
+
+async def binary(lines):
+    await Village(binary=True).serve(lines)
+
+
+async def sibling(lines):
+    await Manager().serve(lines)
 
 
 async def with_history(lines):
     await Village(history=True).serve(lines)
 
 
-run({"as it is": as_it_is, "history": with_history})
+run({"as it is": as_it_is, "binary": binary, "history": with_history, "sibling": sibling})

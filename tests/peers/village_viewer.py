@@ -27,7 +27,8 @@ async def looks(lines):
     url = await told(lines)
     async with connect(url + "/ws") as socket:
         greeting = json.loads(await socket.recv())
-        assert list(greeting) == ["type", "data", "timestamp", "connection_id", "target_connections"], greeting
+        keys = ["type", "data", "timestamp", "connection_id", "target_connections", "client_id"]
+        assert list(greeting) == keys, greeting
         assert greeting["type"] == "connection_established", greeting
         await socket.send(json.dumps({"type": "subscribe", "topic": "training", "since": "oldest"}))
         answer = (await frames(socket, "custom", 1))[0]

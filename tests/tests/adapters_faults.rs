@@ -210,10 +210,12 @@ fn a_peer_that_falls_silent_is_found_by_both(pair: Pair) {
     for node in [&world.sender, &world.receiver] {
         node.until_event("the peer is dead", |event| matches!(event, Event::Down { reason: Reason::Dead, .. }));
     }
-    eventually("HTTP carries", || world.sender.status().state == State::Degraded);
+    eventually("traffic goes by HTTP", || world.sender.status().path == Path::Http);
+    assert_ne!(world.sender.status().state, State::Degraded, "which nobody has answered by yet (F8)");
     let receipt = world.sender.send(batch(1));
     assert!(world.receiver.receive().complete());
     assert_delivered(receipt, Path::Http);
+    assert_eq!(world.sender.status().state, State::Degraded, "HTTP carries");
     world.ws.set(Fault::Calm);
     world.connected();
     let receipt = world.sender.send(batch(2));

@@ -109,12 +109,12 @@ fn every_recorded_message_is_taken_as_it_was_meant() {
             ("client->server", "service", "ws-text", "subscribe") => {
                 let dialect = Dialect::Service;
                 assert_eq!(request, Ok(Request::Subscribe { topic: "training".into(), dialect, since: None }));
-                assert_eq!(encode_subscribe("training", None), row.frame);
+                assert_eq!(encode_subscribe("training", None), both_names(&row.frame));
             }
             ("client->server", "service", "ws-text", "unsubscribe") => {
                 let dialect = Dialect::Service;
                 assert_eq!(request, Ok(Request::Unsubscribe { topic: "training".into(), dialect }));
-                assert_eq!(encode_unsubscribe("training"), row.frame);
+                assert_eq!(encode_unsubscribe("training"), both_names(&row.frame));
             }
             ("client->server", "service", "ws-text", "custom") => {
                 let data = r#"{"request":"training_status"}"#;
@@ -146,6 +146,47 @@ fn every_recorded_message_is_taken_as_it_was_meant() {
         }
     }
     assert_eq!(rows.len(), 49);
+}
+
+/// We say it under the siblings' name besides (N3).
+fn both_names(frame: &str) -> String {
+    frame.replace(r#""topic":"training""#, r#""topic":"training","channel":"training""#)
+}
+
+/// A sibling's frame may have `data` beside what else it says; the service's always has a `connection_id`.
+#[test]
+fn n3_an_envelope_is_known_by_what_lies_beside_its_data() {
+    let flat = r#"{"type":"model_update","model_id":"m-1","event_type":"created","data":{"size":1},"channel":"model_updates"}"#;
+    let frame = decode(flat.as_bytes()).unwrap();
+    assert_eq!((frame.dialect, frame.data), (Dialect::Flat, flat));
+    for envelope in [
+        r#"{"type":"x","data":{"size":1}}"#,
+        r#"{"data":{"size":1},"type":"x","timestamp":1,"target_connections":null}"#,
+        r#"{"type":"x","data":{"size":1},"connection_id":"c","of a later version":true}"#,
+        r#"{"type":"x","data":{"size":1},"position":{"topic":"t","epoch":1,"offset":1}}"#,
+    ] {
+        let frame = decode(envelope.as_bytes()).unwrap();
+        assert_eq!((frame.dialect, frame.data), (Dialect::Service, r#"{"size":1}"#), "{envelope}");
+    }
+}
+
+#[test]
+fn n3_a_flat_frame_says_the_same() {
+    let now = Timestamp::from_unix_micros(0);
+    let flat = |kind: &str, data: &str| Unaddressed::new(now, &Event::read(kind, data).unwrap()).flat(Some("c"));
+    let end = r#","channel":"c","timestamp":"1970-01-01T00:00:00"}"#;
+    for (kind, data, said) in [
+        ("phase_update", r#"{"progress":0.25}"#, r#"{"type":"phase_update","progress":0.25"#),
+        ("phase_update", "{}", r#"{"type":"phase_update""#),
+        ("x", r#"{"type":"y","timestamp":1,"channel":2,"a":{"b":[1]}}"#, r#"{"type":"x","a":{"b":[1]}"#),
+        ("custom", r#"{"type":"y","a":1}"#, r#"{"type":"y","a":1"#),
+        ("custom", r#"{"type":7,"a":1}"#, r#"{"type":"custom","a":1"#),
+        ("custom", r#"{"\u0074ype":"y","\u00e9":"\u00e9"}"#, r#"{"type":"y","é":"\u00e9""#),
+    ] {
+        assert_eq!(flat(kind, data), [said, end].concat());
+    }
+    let status = flat("status_update", r#"{"type":"training_status","active_sessions":[]}"#);
+    assert!(status.starts_with(r#"{"type":"training_status","active_sessions":[],"#), "{status}");
 }
 
 fn check_flat_request(row: &Row, kind: &str, request: &Request<'_>) {

@@ -487,10 +487,7 @@ impl Wire for Notes {
     fn answer(&self, answer: bowline::Answer) -> Answer {
         match answer {
             bowline::Answer::Busy { .. } if self.is(Fault::BusyIsDone) => Answer::marked(200, "done"),
-            bowline::Answer::Busy { after } => {
-                Answer { retry_after: Some(after), ..Answer::marked(answer.status(), "busy") }
-            }
-            answer => Answer::marked(answer.status(), "said"),
+            answer => Answer { retry_after: answer.after(), ..Answer::marked(answer.status(), "said") },
         }
     }
 

@@ -340,9 +340,11 @@ mod api_node {
     fn makes_noise(adapter: Adapter) {
         let Some((node, mut peer)) = dials(adapter, "noise") else { return };
         peer.saw("pong");
+        // Nothing is wrong with JSON in a binary frame (N3); an original reads it, too.
+        assert_exchange(&node, &mut peer, 1, "binary");
         assert_exchange(&node, &mut peer, 2, "good");
         let stats = node.stats();
-        assert_eq!((stats.malformed, stats.delivered, stats.attempts), (4, 1, 1));
+        assert_eq!((stats.malformed, stats.delivered, stats.attempts), (3, 2, 1));
         node.stop();
     }
 
@@ -554,10 +556,10 @@ mod callbacks {
         let first = begin_post(&url, &batch(1));
         let message = node.receive();
         let second = begin_post(&url, &batch(1)).wait();
-        assert_eq!(second.status, 503, "one waits already");
+        assert_eq!(second.status, 409, "one waits already");
         assert!(second.log.contains("< retry-after: 1"), "{}", second.log);
         assert!(message.complete());
-        assert!([200, 503].contains(&first.wait().status), "503 if it was slow");
+        assert!([200, 409].contains(&first.wait().status), "409 if it was slow");
         assert_eq!(begin_post(&url, &batch(1)).wait().status, 200);
         assert_eq!(node.stats().delivered, 1);
         node.stop();
@@ -568,7 +570,7 @@ mod callbacks {
         let curl = begin_post(&url, &batch(1));
         let message = node.receive();
         let said = curl.wait();
-        assert_eq!(said.status, 503);
+        assert_eq!(said.status, 409);
         assert!(said.log.contains("< retry-after: "), "{}", said.log);
         assert!(message.complete(), "the work goes on");
         assert_eq!(begin_post(&url, &batch(1)).wait().status, 200);

@@ -123,7 +123,7 @@ fn hub(change: impl FnOnce(HubSetup<Village>) -> HubSetup<Village>) -> (Arc<Hub<
         while let Some(delivery) = messages.next().await {
             let again = retry.saw.lock().unwrap().entry(delivery.peer().to_string()).or_default().retried.insert(0);
             if again {
-                delivery.retry();
+                delivery.retry(Duration::from_millis(1));
             } else {
                 delivery.confirm(());
             }

@@ -160,6 +160,8 @@ mod of_the_original {
         comes_back_after_three_to_five_seconds,
         stays_whatever_it_is_sent,
         outlives_what_makes_its_hub_mute,
+        l12_does_not_say_again_what_made_its_hub_mute,
+        n3_reads_json_in_binary_frames,
     }
 
     fn sees_events_and_answers_pings(adapter: Adapter) {
@@ -168,7 +170,10 @@ mod of_the_original {
         let Some((mut peer, viewer)) = viewing(adapter, "as it is", setup) else { return };
         // Which the original drops; the path's own topics come all the same.
         for topic in ["models", "system", "training"] {
-            assert_eq!(peer.saw("subscribe")["message"], value!({"type": "subscribe", "topic": topic, "since": "now"}));
+            assert_eq!(
+                peer.saw("subscribe")["message"],
+                value!({"type": "subscribe", "topic": topic, "channel": topic, "since": "now"})
+            );
         }
         step(&mut peer, 5);
         let news = viewer.news();
@@ -275,6 +280,86 @@ mod of_the_original {
         assert!(received.wait().is_some_and(Message::complete));
         viewer.stop();
     }
+
+    /// The original would be mute again on the next connection, and on the one after that.
+    fn l12_does_not_say_again_what_made_its_hub_mute(adapter: Adapter) {
+        let brief = |config: &mut Config| {
+            hasty(config);
+            config.outbox.ack_wait = AckWait::Fixed(millis(20));
+            config.outbox.life = None;
+        };
+        let Some((mut peer, viewer)) = viewing(adapter, "as it is", |setup| setup.configure(brief)) else { return };
+        peer.tell(value!(["train"]));
+        peer.saw("training");
+        let receipt = viewer.send("custom", r#"{"request":"training_status"}"#);
+        let end = begin("its end", move || receipt.wait()).wait();
+        assert_eq!((end.outcome, end.reason), (Outcome::Abandoned, Some(Reason::Unanswered)));
+        let received = viewer.begin_message();
+        eventually("an event", || {
+            step(&mut peer, 1);
+            !received.is_running()
+        });
+        assert!(received.wait().is_some_and(Message::complete));
+        // Twice, where the original closed the connection before the pong was late.
+        assert!(peer.count("custom") <= 2, "{}", peer.count("custom"));
+        viewer.stop();
+    }
+
+    /// Sixteen frames that are not understood end a connection, and then it is refused for ever longer.
+    fn n3_reads_json_in_binary_frames(adapter: Adapter) {
+        let Some((mut peer, viewer)) = viewing(adapter, "binary", |setup| setup.configure(hasty)) else { return };
+        for n in 0..40 {
+            step(&mut peer, n);
+            let Event::TrainingProgress { current_epoch, .. } = viewer.news().event().unwrap() else { panic!() };
+            assert_eq!(current_epoch, Some(n));
+        }
+        let last = viewer.stop();
+        assert_eq!((last.stats.attempts, last.stats.malformed), (1, 0));
+    }
+}
+
+mod of_a_sibling {
+    use super::*;
+
+    with_both! {
+        n3_looks_at_the_channels_of_a_sibling,
+    }
+
+    /// It reads `channel` and nothing else, and its frames have no envelope: `data` may be one member of several.
+    fn n3_looks_at_the_channels_of_a_sibling(adapter: Adapter) {
+        let setup = |setup: Setup<Village>| {
+            setup
+                .topic("agent_forge_phases", Since::Now)
+                .unwrap()
+                .topic("model_updates", Since::Now)
+                .unwrap()
+                .configure(hasty)
+        };
+        let Some((mut peer, viewer)) = viewing(adapter, "sibling", setup) else { return };
+        while peer.saw("subscribe")["message"]["channel"] != "training" {}
+        publish(&mut peer, "agent_forge_phases", "phase_update", value!({"phase_name": "EvoMerge", "progress": 0.25}));
+        let news = viewer.news();
+        let said: Value = serde_json::from_slice(&news.data).unwrap();
+        assert_eq!(
+            (&*news.kind, &said["phase_name"], &said["progress"]),
+            ("phase_update", &value!("EvoMerge"), &value!(0.25))
+        );
+        assert_eq!((&said["channel"], news.timestamp.is_some()), (&value!("agent_forge_phases"), true));
+        publish(
+            &mut peer,
+            "model_updates",
+            "model_update",
+            value!({"model_id": "m-1", "event_type": "created", "data": {}}),
+        );
+        let said: Value = serde_json::from_slice(&viewer.news().data).unwrap();
+        assert_eq!((&said["model_id"], &said["event_type"]), (&value!("m-1"), &value!("created")), "beside its data");
+        // Its pong is one, whatever it says beside.
+        let receipt = viewer.send("custom", "{}");
+        let delivered = Outcome::Delivered { path: Path::WebSocket };
+        assert_eq!(begin("the pong behind it", move || receipt.wait().outcome).wait(), delivered);
+        let last = viewer.stop();
+        assert_eq!((last.stats.attempts, last.stats.malformed), (1, 0));
+    }
 }
 
 mod of_a_hub_with_history {
@@ -375,7 +460,7 @@ mod of_ours {
         let viewer = Viewer::start(adapter, setup);
         eventually("it is greeted", || viewer.status().state == State::Up);
         // What is proved was said behind its subscriptions.
-        let receipt = viewer.send("custom", "{}");
+        let receipt = viewer.send("hello", "{}");
         let delivered = Outcome::Delivered { path: Path::WebSocket };
         assert_eq!(begin("the pong behind it", move || receipt.wait().outcome).wait(), delivered);
         let publish = |numbers: core::ops::RangeInclusive<u64>| {

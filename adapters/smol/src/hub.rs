@@ -38,8 +38,8 @@ pub use bowline::hub::{
 };
 pub use bowline_transport::http::Target;
 pub use bowline_transport::hub::{
-    Admission, Claim, Complaint, Content, Counters, Delivery, Event, Farewell, Gap, Heard, HubSetup, HubWire, Letter,
-    Message, Misread, Name, Receipt, Refused, Said, SessionInfo, Text, Village, Wish,
+    Admission, Claim, Complaint, Content, Counters, Delivery, Event, EventFrames, Farewell, Gap, Heard, HubSetup,
+    HubWire, Letter, Message, Misread, Name, Receipt, Refused, Said, SessionInfo, Text, Village, Wish,
 };
 #[cfg(feature = "bettensor")]
 pub use bowline_transport::hub::{Confirmation, Validator};

@@ -596,13 +596,13 @@ impl<W: Wire> Engine<W> {
             }
             let Some(socket) = &mut self.socket else { return false };
             let link = socket.link;
-            let head = match socket.read() {
+            let head = match socket.read(self.wire.reads_binary()) {
                 Incoming::Text(text) => {
                     bytes = bytes.saturating_add(text.as_str().len());
                     self.text(link, text.as_str());
                     continue;
                 }
-                // Every original sends text, and most take text alone; what is not text carries nothing here.
+                // No text, or of a wire that has none in binary frames.
                 Incoming::Binary => Head::Malformed,
                 Incoming::Ping => Head::Other,
                 Incoming::Pong => Head::Pong,

@@ -4,7 +4,7 @@
 //! have moved. Nothing is retried and nothing waits.
 //!
 //! ```text
-//! read()  ─▶ Text · Binary · Pong · Ping · Part · Nothing · Ended(Explanation, what the peer said about coming back)
+//! read()  ─▶ Text (binary frames too, where they are read) · Binary · Pong · Ping · Part · Nothing · Ended(Explanation, what the peer said about coming back)
 //! write() ─▶ Done · Blocked · Ended(Explanation)  Blocked: it is queued, at most one data frame, until flush() says Done
 //! ```
 
@@ -114,8 +114,9 @@ impl Socket {
         }
     }
 
-    pub(crate) fn read(&mut self) -> Incoming {
-        let incoming = self.next();
+    /// The next thing that came in. `binary`: text in a binary frame is read like text in a text frame.
+    pub(crate) fn read(&mut self, binary: bool) -> Incoming {
+        let incoming = self.next(binary);
         let read = self.websocket.get_ref().read;
         let incoming = match incoming {
             Incoming::Nothing if read.saturating_sub(self.read_before) < PART => return Incoming::Nothing,
@@ -126,9 +127,10 @@ impl Socket {
         incoming
     }
 
-    fn next(&mut self) -> Incoming {
+    fn next(&mut self, binary: bool) -> Incoming {
         match self.websocket.read() {
             Ok(Message::Text(text)) => Incoming::Text(text),
+            Ok(Message::Binary(bytes)) if binary => Utf8Bytes::try_from(bytes).map_or(Incoming::Binary, Incoming::Text),
             Ok(Message::Binary(_) | Message::Frame(_)) => Incoming::Binary,
             Ok(Message::Ping(_)) => Incoming::Ping,
             Ok(Message::Pong(_)) => Incoming::Pong,
@@ -218,7 +220,7 @@ impl Socket {
     pub(crate) fn turn_away(mut self, code: u16, reason: &'static str) {
         self.close(code, reason);
         for _ in 0..64 {
-            match self.read() {
+            match self.read(false) {
                 Incoming::Text(_) | Incoming::Binary | Incoming::Ping | Incoming::Pong => {}
                 Incoming::Part | Incoming::Nothing | Incoming::Ended(..) => break,
             }

@@ -374,7 +374,9 @@ impl<P, M: Memory<P>> Hub<P, M> {
             }
             Arrival::Full
             | Arrival::Reused
-            | Arrival::Answer(Answer::Busy { .. } | Answer::Reused | Answer::Unknown | Answer::Polled) => {}
+            | Arrival::Answer(
+                Answer::Again { .. } | Answer::Busy { .. } | Answer::Reused | Answer::Unknown | Answer::Polled,
+            ) => {}
         }
     }
 

@@ -5,7 +5,8 @@ use std::vec::Vec;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: u64 = 3600;
-const SOON_BUSY: Answer = Answer::Busy { after: SOON };
+const FULL: Answer = Answer::Busy { after: SOON };
+const AGAIN: Answer = Answer::Again { after: SOON };
 
 type Box3 = InlineInbox<3>;
 
@@ -54,17 +55,18 @@ fn check(inbox: &Box3) {
     let waiters = || seen().filter_map(|seen| seen.waiter.as_ref());
     assert_eq!(inbox.held, seen().filter(|seen| seen.stage == Stage::Held).count(), "held");
     assert_eq!(inbox.acks, seen().flat_map(|seen| seen.ids.iter().flatten()).filter(|known| known.ack_due).count());
-    assert_eq!(inbox.answers, waiters().filter(|waiter| waiter.answer.is_some()).count(), "answers");
+    assert_eq!(inbox.answers, waiters().filter(|waiter| waiter.word.is_some()).count(), "answers");
     assert_eq!(inbox.reports, seen().filter(|seen| seen.report).count(), "reports");
     assert_eq!(inbox.untold, seen().filter(|seen| seen.untold).count(), "untold");
-    for waiter in waiters().filter(|waiter| waiter.answer.is_none()) {
+    for waiter in waiters().filter(|waiter| waiter.word.is_none()) {
         let until = waiter.until.at().expect("whoever waits has a limit");
         assert!(inbox.wake.at().is_some_and(|wake| wake <= until), "a limit without a wake-up");
     }
     let ids: Vec<_> = seen().flat_map(|seen| seen.ids.iter().flatten()).map(|known| known.id).collect();
     assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "an id names one message");
     let mut called = BTreeMap::new();
-    for seen in seen().filter(|_| inbox.config.dedup == DedupBy::IdAndContent) {
+    let given_back = |seen: &&Seen| matches!(seen.stage, Stage::GivenBack { .. });
+    for seen in seen().filter(|seen| inbox.config.dedup == DedupBy::IdAndContent && !given_back(seen)) {
         called.entry(seen.key).or_insert_with(Vec::new).push((seen.delivery, seen.stage == Stage::Held, seen.behind));
     }
     for (name, mut one) in called.into_iter().filter(|(name, _)| name.is_some()) {
@@ -217,7 +219,7 @@ fn i6_what_waits_behind_another_is_not_forgotten() {
     assert_eq!(acks(&mut inbox), [known(2, 10)]);
     assert!(matches!(inbox.on_request(at(1), RequestId(1), id(3), key(10)), Arrival::Deliver { .. }));
     assert_eq!(inbox.horizon_short(), 1, "the place of the other");
-    assert_eq!(inbox.on_request(at(1), RequestId(2), id(4), key(10)), Arrival::Answer(SOON_BUSY));
+    assert_eq!(inbox.on_request(at(1), RequestId(2), id(4), key(10)), Arrival::Answer(FULL));
     assert!(inbox.complete(at(2), a, Verdict::Done));
     assert_eq!(acks(&mut inbox), [known(1, 10), known(1, 20)]);
     check(&inbox);
@@ -271,24 +273,75 @@ fn s6_a_message_that_came_by_request_is_acknowledged_when_its_frame_comes() {
 fn s8_retry_is_silence_and_the_next_copy_is_delivered_again() {
     let mut inbox = after(Verdict::Retry { after: 5 * SECOND }, OnReject::Acknowledge);
     assert!(!inbox.owes() && inbox.held() == 0);
-    let again = delivered(inbox.on_frame(at(2), id(1), key(10)));
-    assert!(inbox.complete(at(3), again, Verdict::Done));
+    assert_eq!(inbox.earliest(), None, "a plain peer is not asked for it");
+    let again = delivered(inbox.on_frame(at(6), id(1), key(10)));
+    assert!(inbox.complete(at(7), again, Verdict::Done));
     assert_eq!(acks(&mut inbox), [1]);
     check(&inbox);
 }
 
+/// Each under its own time, by whichever path and under whichever name its copies come.
 #[test]
-fn s8_retry_tells_a_waiting_request_when_to_come_again() {
-    for (said, told) in [(5 * SECOND, 5 * SECOND), (Duration::ZERO, SOON)] {
-        let mut inbox = inbox(InboxConfig::DEFAULT);
-        let delivery = delivered(inbox.on_request(at(0), RequestId(1), id(1), None));
-        assert!(inbox.complete(at(1), delivery, Verdict::Retry { after: said }));
-        let again = delivered(inbox.on_request(at(1), RequestId(2), id(1), None));
-        assert_eq!(answers(&mut inbox), [(1, Answer::Busy { after: told })], "the first answer is not lost");
-        assert!(inbox.complete(at(1), again, Verdict::Done));
-        assert_eq!(answers(&mut inbox), [(2, Answer::Done)]);
+fn s16_what_was_given_back_is_not_handed_over_again_before_its_own_time() {
+    let mut inbox = inbox(InboxConfig::DEFAULT);
+    for (n, after) in [(1, 60), (2, 5)] {
+        let delivery = delivered(inbox.on_frame(at(0), id(n), key(10 * n)));
+        assert!(inbox.complete(at(0), delivery, Verdict::Retry { after: after * SECOND }));
+    }
+    let again = |seconds| Arrival::Answer(Answer::Again { after: seconds * SECOND });
+    for second in 0..5_u32 {
+        let now = at(second.into());
+        assert_eq!(inbox.on_frame(now, id(1), key(10)), Arrival::Duplicate, "silence");
+        assert_eq!(inbox.on_request(now, RequestId(1), id(1), None), again(60 - second));
+        assert_eq!(inbox.on_request(now, RequestId(2), None, key(20)), again(5 - second), "without its id");
+        assert_eq!(inbox.on_request(now, RequestId(3), id(3), key(20)), again(5 - second), "under another one");
         check(&inbox);
     }
+    assert!(acks(&mut inbox).is_empty() && answers(&mut inbox).is_empty());
+    let second = delivered(inbox.on_request(at(5), RequestId(4), id(2), key(20)));
+    assert_eq!(inbox.on_request(at(5), RequestId(5), id(1), key(10)), again(55), "the other one waits on");
+    assert!(inbox.complete(at(5), second, Verdict::Done));
+    let _ = delivered(inbox.on_frame(at(60), id(1), key(10)));
+    check(&inbox);
+}
+
+/// A second, so that nobody is asked in a loop.
+#[test]
+fn s16_zero_is_a_second_on_every_path() {
+    let mut inbox = inbox(InboxConfig::DEFAULT);
+    let delivery = delivered(inbox.on_request(at(0), RequestId(1), id(1), None));
+    assert!(inbox.complete(at(0), delivery, Verdict::Retry { after: Duration::ZERO }));
+    assert_eq!(answers(&mut inbox), [(1, Answer::Again { after: SECOND })]);
+    assert_eq!(inbox.on_frame(at(0), id(1), None), Arrival::Duplicate);
+    let _ = delivered(inbox.on_frame(at(1), id(1), None));
+}
+
+/// Before what is completed is forgotten, what was given back is delivered a little sooner.
+#[test]
+fn s16_what_was_given_back_leaves_its_place_before_what_is_completed() {
+    let mut inbox = after(Verdict::Done, OnReject::Acknowledge);
+    assert_eq!(acks(&mut inbox), [1]);
+    for n in 2..5 {
+        let delivery = delivered(inbox.on_frame(at(2), id(n), None));
+        assert!(inbox.complete(at(2), delivery, Verdict::Retry { after: 60 * SECOND }));
+        check(&inbox);
+    }
+    assert_eq!(inbox.horizon_short(), 0);
+    assert_eq!(inbox.on_frame(at(3), id(1), key(10)), Arrival::Duplicate, "it is remembered");
+    assert_eq!(inbox.on_frame(at(3), id(4), None), Arrival::Duplicate, "so is the last one given back");
+    let _ = delivered(inbox.on_frame(at(3), id(2), None));
+}
+
+#[test]
+fn s8_retry_tells_a_waiting_request_when_to_come_again() {
+    let mut inbox = inbox(InboxConfig::DEFAULT);
+    let delivery = delivered(inbox.on_request(at(0), RequestId(1), id(1), None));
+    assert!(inbox.complete(at(1), delivery, Verdict::Retry { after: 5 * SECOND }));
+    let again = delivered(inbox.on_request(at(6), RequestId(2), id(1), None));
+    assert_eq!(answers(&mut inbox), [(1, Answer::Again { after: 5 * SECOND })], "the first answer is not lost");
+    assert!(inbox.complete(at(6), again, Verdict::Done));
+    assert_eq!(answers(&mut inbox), [(2, Answer::Done)]);
+    check(&inbox);
 }
 
 #[test]
@@ -297,7 +350,7 @@ fn l13_a_result_that_was_known_just_before_the_close_is_told_when_it_is_asked_fo
         let mut inbox = inbox(InboxConfig::DEFAULT);
         let delivery = delivered(inbox.on_request(at(0), RequestId(1), None, key(1)));
         inbox.tick(at(4));
-        assert_eq!(answers(&mut inbox), [(1, SOON_BUSY)]);
+        assert_eq!(answers(&mut inbox), [(1, AGAIN)]);
         if closed_first {
             inbox.close();
         }
@@ -318,7 +371,7 @@ fn l13_nobody_is_waited_for_who_was_told_or_has_an_acknowledgement_due() {
     let mut inbox = inbox(InboxConfig::DEFAULT);
     let delivery = delivered(inbox.on_request(at(0), RequestId(1), id(1), key(1)));
     inbox.tick(at(4));
-    assert_eq!(answers(&mut inbox), [(1, SOON_BUSY)]);
+    assert_eq!(answers(&mut inbox), [(1, AGAIN)]);
     assert_eq!(inbox.on_request(at(5), RequestId(2), id(1), key(1)), Arrival::Duplicate);
     assert!(inbox.complete(at(6), delivery, Verdict::Done));
     inbox.close();
@@ -329,7 +382,7 @@ fn l13_nobody_is_waited_for_who_was_told_or_has_an_acknowledgement_due() {
     let mut inbox = self::inbox(InboxConfig::DEFAULT);
     let delivery = delivered(inbox.on_request(at(0), RequestId(1), id(1), key(1)));
     inbox.tick(at(4));
-    assert_eq!(answers(&mut inbox), [(1, SOON_BUSY)]);
+    assert_eq!(answers(&mut inbox), [(1, AGAIN)]);
     assert_eq!(inbox.on_frame(at(5), id(1), key(1)), Arrival::Duplicate);
     assert!(inbox.complete(at(6), delivery, Verdict::Done));
     inbox.close();
@@ -404,7 +457,7 @@ fn s11_b_what_is_at_the_application_is_never_forgotten() {
         let _ = delivered(inbox.on_frame(at(0), id(n), None));
     }
     assert_eq!(inbox.on_frame(at(9 * HOUR), id(9), None), Arrival::Full);
-    assert_eq!(inbox.on_request(at(9 * HOUR), RequestId(1), id(9), None), Arrival::Answer(SOON_BUSY));
+    assert_eq!(inbox.on_request(at(9 * HOUR), RequestId(1), id(9), None), Arrival::Answer(FULL));
     assert_eq!(inbox.on_frame(at(9 * HOUR), id(0), None), Arrival::Duplicate);
     check(&inbox);
 }
@@ -502,8 +555,9 @@ fn h2_after_four_seconds_it_is_told_to_come_again_and_may_wait_again() {
     assert!(answers(&mut inbox).is_empty());
     inbox.tick(at(4));
     assert_eq!(inbox.earliest(), None, "a deadline that passed is over");
-    assert_eq!(answers(&mut inbox), [(1, SOON_BUSY)]);
-    assert_eq!(Answer::Busy { after: SOON }.status(), 503);
+    assert_eq!(answers(&mut inbox), [(1, AGAIN)]);
+    assert_eq!((FULL.status(), FULL.after()), (503, Some(SOON)));
+    assert_eq!((AGAIN.status(), AGAIN.after()), (409, Some(SOON)));
     assert_eq!(inbox.on_request(at(5), RequestId(2), id(1), None), Arrival::Duplicate);
     assert!(inbox.complete(at(6), delivery, Verdict::Done));
     assert_eq!(answers(&mut inbox), [(2, Answer::Done)], "the one that waits, not the one that left");
@@ -514,7 +568,7 @@ fn h2_after_four_seconds_it_is_told_to_come_again_and_may_wait_again() {
 fn h2_one_request_waits_for_one_message() {
     let mut inbox = inbox(InboxConfig::DEFAULT);
     let delivery = delivered(inbox.on_request(at(0), RequestId(1), id(1), None));
-    assert_eq!(inbox.on_request(at(1), RequestId(2), id(1), None), Arrival::Answer(SOON_BUSY));
+    assert_eq!(inbox.on_request(at(1), RequestId(2), id(1), None), Arrival::Answer(AGAIN));
     assert!(inbox.complete(at(2), delivery, Verdict::Done));
     assert_eq!(answers(&mut inbox), [(1, Answer::Done)]);
 }
@@ -528,7 +582,7 @@ fn h2_several_wait_for_several_each_with_its_own_limit() {
     for n in 0..3 {
         assert_eq!(inbox.earliest(), Some((at(n + 4), Wake::Memory)));
         inbox.tick(at(n + 4));
-        assert_eq!(answers(&mut inbox), [(n, SOON_BUSY)]);
+        assert_eq!(answers(&mut inbox), [(n, AGAIN)]);
         check(&inbox);
     }
 }
@@ -555,7 +609,7 @@ fn h2_at_the_end_everybody_who_waits_is_told() {
     let delivery = delivered(inbox.on_request(at(0), RequestId(1), id(1), None));
     inbox.release_waiters();
     check(&inbox);
-    assert_eq!(answers(&mut inbox), [(1, SOON_BUSY)]);
+    assert_eq!(answers(&mut inbox), [(1, AGAIN)]);
     assert_eq!(inbox.earliest(), None, "nothing is left to wake for");
     assert!(inbox.complete(at(1), delivery, Verdict::Done), "the application may still finish");
 }
@@ -566,7 +620,7 @@ fn s6_closed_to_what_is_new_but_not_to_copies() {
     assert_eq!(acks(&mut inbox), [1]);
     inbox.close();
     assert_eq!(inbox.on_frame(at(2), id(2), key(20)), Arrival::Full);
-    assert_eq!(inbox.on_request(at(2), RequestId(1), id(2), key(20)), Arrival::Answer(SOON_BUSY));
+    assert_eq!(inbox.on_request(at(2), RequestId(1), id(2), key(20)), Arrival::Answer(FULL));
     assert_eq!(inbox.on_frame(at(2), id(1), key(10)), Arrival::Duplicate);
     assert_eq!(acks(&mut inbox), [1]);
 }
@@ -657,6 +711,7 @@ proptest! {
         let mut now = 0;
         let mut open: BTreeMap<DeliveryId, u128> = BTreeMap::new();
         let mut done: BTreeMap<u128, u64> = BTreeMap::new();
+        let mut given_back: BTreeMap<u128, u64> = BTreeMap::new();
         let mut waiting = BTreeMap::new();
         let mut requests = 0;
         for step in steps {
@@ -677,10 +732,13 @@ proptest! {
                     if let Some((delivery, message)) = open.iter().nth(which).map(|(d, m)| (*d, *m)) {
                         open.remove(&delivery);
                         let verdict = match verdict {
-                            0 => Verdict::Retry { after: SECOND },
+                            0 => Verdict::Retry { after: 3 * SECOND },
                             1 => Verdict::Reject,
                             _ => Verdict::Done,
                         };
+                        if verdict == (Verdict::Retry { after: 3 * SECOND }) {
+                            given_back.insert(message, now);
+                        }
                         prop_assert!(inbox.complete(at(now), delivery, verdict));
                         prop_assert!(!inbox.complete(at(now), delivery, verdict));
                         if !matches!(verdict, Verdict::Retry { .. }) {
@@ -709,7 +767,7 @@ proptest! {
                     for (request, answer) in answers(&mut inbox) {
                         let since = waiting.remove(&request);
                         prop_assert!(since.is_some(), "an answer nobody waits for");
-                        prop_assert!(matches!(answer, Answer::Done | Answer::Busy { .. }), "another answer");
+                        prop_assert!(matches!(answer, Answer::Done | Answer::Again { .. }), "another answer");
                     }
                     while inbox.take_rejected_but_acked().is_some() {}
                     for (request, since) in &waiting {
@@ -722,6 +780,9 @@ proptest! {
                 prop_assert!(!open.values().any(|held| *held == message), "delivered while it is at the application");
                 let forgotten = done.get(&message).is_none_or(|when| when + HOUR <= now);
                 prop_assert!(forgotten || maybe_dup, "G2: {} again at {}", message, now);
+                // Of three places two may be held, and then the third is needed.
+                let rests = given_back.get(&message).is_some_and(|when| now < when + 3);
+                prop_assert!(!rests || given_back.len() + done.len() > 1, "S16: {} again at {}", message, now);
                 prop_assert!(open.insert(delivery, message).is_none());
             }
             check(&inbox);

@@ -108,7 +108,7 @@ fn script(seed: u64, first: u64, order: bool) {
                 if let Some(n) = open.get(rng.up_to(open.len() as u64) as usize).copied() {
                     let seq = Seq::from_number(n);
                     if rng.up_to(4) == 0 {
-                        marks.given_back(now, seq, Duration::ZERO);
+                        marks.given_back(now, seq);
                         model.here.remove(&n);
                         model.handed.remove(&n);
                         model.back.push(n);
@@ -229,7 +229,7 @@ fn r5_what_was_given_back_and_given_up_is_told() {
         for n in 1..=3 {
             assert!(marks.arrived(Instant::ZERO, Seq::from_number(n)));
         }
-        marks.given_back(Instant::ZERO, Seq::from_number(2), Duration::ZERO);
+        marks.given_back(Instant::ZERO, Seq::from_number(2));
         marks.advance(Instant::ZERO, Seq::from_number(4));
         let two = Seq::from_number(2);
         assert_eq!(marks.step(), Some(Step::Gap { from: two, to: two, count: 1 }));

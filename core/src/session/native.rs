@@ -10,7 +10,7 @@
 //! Invariants: one question by HTTP at a time ([`Output::Greet`](super::Output::Greet), [`Output::Poll`](super::Output::Poll)),
 //! and a second poll beside it when there are marks to be told, for the first one may wait long for something to carry;
 //! one poll waits at a time, and the newest counts; what a poll carried is carried again until marks say that it arrived.
-//! Rules: S4, S8–S11, R1–R7, L3, L7, H3.
+//! Rules: S4, S8–S11, S16, R1–R7, L3, L7, H3.
 
 use super::{Event, Head, Heard, Next, Session};
 use crate::ids::{DeliveryId, LinkId, MessageId, RequestId, Seq};
@@ -46,6 +46,9 @@ impl NativeConfig {
 
 /// Below the first number.
 const NOTHING: Seq = Seq::from_number(0);
+
+/// What could not be taken for lack of room is asked for again after this.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// After a question by HTTP that failed, or that brought nothing at once, the next one.
 const REST: Duration = Duration::from_secs(1);
@@ -333,7 +336,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     /// A numbered message, by frame or by `request`.
     pub(super) fn on_numbered(&mut self, seq: Seq, request: Option<RequestId>) -> Arrival {
         let now = self.now;
-        let busy = Answer::Busy { after: Duration::from_secs(1) };
+        let busy = Answer::Busy { after: AGAIN };
         let Some(native) = &mut self.native else { return Arrival::Full };
         let Some(of) = native.marks.of() else { return Arrival::Answer(Answer::Unknown) };
         let id = Some(of.message(seq));
@@ -363,7 +366,16 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             }
             Arrival::Full if request.is_some() => Arrival::Answer(busy),
             Arrival::Full if !self.closing => {
-                native.marks.refused(now, seq, Duration::from_secs(1));
+                native.marks.refused(now, seq, true);
+                arrival
+            }
+            // Given back, and too soon (S16).
+            Arrival::Duplicate if came == Came::Fresh && request.is_none() => {
+                if self.live.is_some() {
+                    native.marks.refused(now, seq, false);
+                } else {
+                    native.marks.keep(now, seq);
+                }
                 arrival
             }
             Arrival::Duplicate | Arrival::Answer(_) | Arrival::Full | Arrival::Reused | Arrival::Ahead { .. } => {
@@ -413,12 +425,28 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     /// The application has decided about something; if it was numbered, the marks are to be told.
     pub(super) fn on_decided(&mut self, id: Option<MessageId>, verdict: Verdict) {
         let now = self.now;
+        // Who polls cannot say when, and is answered at once.
+        let polls = self.live.is_none() && self.route.has_http();
         let Some(native) = &mut self.native else { return };
         let Some(seq) = id.zip(native.marks.of()).and_then(|(id, of)| of.seq_of(id)) else { return };
         match verdict {
             Verdict::Done => native.marks.completed(now, seq, false),
             Verdict::Reject => native.marks.completed(now, seq, true),
-            Verdict::Retry { after } => native.marks.given_back(now, seq, after),
+            Verdict::Retry { .. } if polls => native.marks.keep(now, seq),
+            Verdict::Retry { .. } => native.marks.given_back(now, seq),
+        }
+    }
+
+    /// What was given back without a word about the time, and whose time has come, is asked for now (S16).
+    pub(super) fn ask_for_returned(&mut self) {
+        let now = self.now;
+        while let Some(id) = self.inbox.take_returned(now) {
+            let seq = self.native_seq(Some(id));
+            if let Some(native) = &mut self.native
+                && let Some(seq) = seq.filter(|seq| native.marks.keeps(*seq))
+            {
+                native.marks.given_back(now, seq);
+            }
         }
     }
 
@@ -607,8 +635,10 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             native.announce = false;
             return Some(Next::Marks(Beat::Pong(n)));
         }
-        if let Some((seq, after)) = native.marks.take_nack() {
-            return Some(Next::Nack(seq, after));
+        if let Some((seq, full)) = native.marks.take_nack() {
+            let id = native.marks.of().map(|of| of.message(seq));
+            let left = id.and_then(|id| self.inbox.rests(self.now, id)).unwrap_or_default();
+            return Some(Next::Nack(seq, if full { AGAIN } else { left }));
         }
         if native.marks.is_due() || core::mem::take(&mut native.announce) {
             native.marks.told();

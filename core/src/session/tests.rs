@@ -563,7 +563,64 @@ fn h2_a_request_waits_four_seconds_by_the_sessions_own_deadline() {
     let _ = drain(&mut session);
     let Arrival::Deliver { .. } = session.request(at(0), RequestId(1), None, None) else { panic!() };
     let did = run_until(&mut session, at(4), false);
-    assert!(did.contains(&Did::Respond(1, Answer::Busy { after: SECOND })), "{did:?}");
+    assert!(did.contains(&Did::Respond(1, Answer::Again { after: SECOND })), "{did:?}");
+}
+
+/// What one message is told is nothing to another, on either side.
+#[test]
+fn s16_the_hint_of_one_message_delays_no_other() {
+    let mut config = config();
+    config.route.posts = 1;
+    let mut session = session(config);
+    for n in 0..3 {
+        let _ = send(&mut session, at(0), n);
+    }
+    let did = run_until(&mut session, at(2), false);
+    let [first] = posts(&did)[..] else { panic!("{did:?}") };
+    let again = |after| HttpOutcome::status(Answer::Again { after }.status()).with_after(after);
+    session.posted(at(2), first, again(60 * SECOND));
+    let [second] = posts(&drain(&mut session))[..] else { panic!("the path waits for the first one's time") };
+    session.posted(at(2), second, again(5 * SECOND));
+    let [third] = posts(&drain(&mut session))[..] else { panic!() };
+    session.posted(at(2), third, HttpOutcome::status(200));
+    let did = run_until(&mut session, at(60), false);
+    let [later] = posts(&did)[..] else { panic!("each in its own time: {did:?}") };
+    assert_eq!((later.seq, later.attempt), (second.seq, 4));
+    session.posted(at(60), later, HttpOutcome::status(200));
+    let did = run_until(&mut session, at(70), false);
+    assert_eq!(posts(&did).iter().map(|post| post.seq).collect::<Vec<_>>(), [first.seq], "{did:?}");
+}
+
+#[test]
+fn f8_degraded_means_that_http_carries() {
+    let mut session = session(config());
+    let did = run_until(&mut session, at(2), false);
+    assert!(connects(&did).is_some() && session.path() == Path::Http);
+    assert_eq!(session.state(), State::Connecting, "nobody has answered by HTTP yet");
+    let _ = send(&mut session, at(3), 1);
+    let _ = send(&mut session, at(3), 2);
+    let [first, second] = posts(&drain(&mut session))[..] else { panic!() };
+    assert_eq!(session.state(), State::Connecting, "it was asked, and has not answered");
+    session.posted(at(4), first, HttpOutcome::foreign(404));
+    assert_eq!(session.state(), State::Connecting, "a go-between's word");
+    session.posted(at(4), second, HttpOutcome::status(200));
+    assert_eq!(session.state(), State::Degraded);
+    let states = |did: &[Did]| {
+        let state = |did: &Did| if let Did::Event(Event::State { to, .. }) = did { Some(*to) } else { None };
+        did.iter().filter_map(state).collect::<Vec<_>>()
+    };
+    assert_eq!(states(&drain(&mut session)), [State::Degraded]);
+    let did = run_until(&mut session, at(9), false);
+    let [again] = posts(&did)[..] else { panic!("{did:?}") };
+    session.posted(at(9), again, HttpOutcome::Unreached(Reason::PortClosed));
+    assert_ne!(session.state(), State::Degraded, "it carries no more");
+    let (now, link, _) = reconnect(&mut session);
+    assert_eq!((session.path(), session.state()), (Path::WebSocket, State::Up));
+    // The next time it has to be shown anew.
+    session.link_down(now.after(100 * SECOND), link, Reason::Closed(1006), RetryHint::NONE);
+    let _ = run_until(&mut session, now.after(103 * SECOND), false);
+    assert_eq!(session.path(), Path::Http);
+    assert_ne!(session.state(), State::Degraded);
 }
 
 #[test]
@@ -617,7 +674,6 @@ fn f1_what_was_passed_over_during_the_grace_goes_by_http_after_it() {
     let did = run_until(&mut session, at(12), false);
     assert_eq!(posts(&did).iter().map(|post| post.seq.get()).collect::<Vec<_>>(), [1, 2], "{did:?}");
     assert!(did.contains(&Did::Event(Event::Path { from: Path::WebSocket, to: Path::Http })));
-    assert_eq!(session.state(), State::Degraded);
 }
 
 #[test]
@@ -890,6 +946,48 @@ fn l10_a_library_proves_nothing_where_the_ping_is_the_wires_own() {
     assert!(ends(&drain(&mut session)).is_empty());
     let _ = session.received(at(0), link, Head::Word { pong: true });
     assert_eq!(ends(&drain(&mut session)), [(1, BY_WEBSOCKET)]);
+}
+
+/// As an original hub of AI Village's that cannot write its answer: it never says another word, and closes within a minute.
+#[test]
+fn l12_a_message_behind_which_the_program_fell_silent_is_not_sent_again() {
+    let mut config = miner();
+    config.outbox.proof = Proof::Pong;
+    config.outbox.ack_wait = AckWait::Fixed(3 * SECOND);
+    let again = |late: bool, reason| {
+        let (mut session, link) = up(config);
+        let _ = send(&mut session, at(0), 1);
+        let _ = drain(&mut session);
+        let when = at(if late { 4 } else { 1 });
+        let _ = run_until(&mut session, when, true);
+        let mut did = down(&mut session, when, link, reason);
+        did.extend(reconnect(&mut session).2);
+        let ends = ends(&did);
+        assert!(ends.is_empty() || ends == [(1, Outcome::Abandoned)], "{ends:?}");
+        (ends.is_empty(), did.iter().any(|did| matches!(did, Did::Data(..))))
+    };
+    assert_eq!(again(true, Reason::Closed(1000)), (false, false));
+    assert_eq!(again(false, Reason::Closed(1000)), (true, true), "there was no time for an answer");
+    for reason in [Reason::Closed(1006), Reason::Closed(1012), Reason::Dead] {
+        assert_eq!(again(true, reason), (true, true), "{reason}: that says nothing about the message");
+    }
+    // The program is found dead.
+    let (mut session, link) = up(config);
+    let _ = send(&mut session, at(0), 1);
+    let (found, _) = library_alone(&mut session, link, 1000, closes).expect("found");
+    let mut did = down(&mut session, at(found), link, Reason::Closed(1000));
+    did.extend(reconnect(&mut session).2);
+    assert!(!did.iter().any(|did| matches!(did, Did::Data(..))), "{did:?}");
+    assert_eq!((session.backlog(), session.stats().abandoned), (0, 1));
+    // Where a message is acknowledged it is kept, and sent alone.
+    let (mut session, link) = up(miner());
+    let _ = send(&mut session, at(0), 1);
+    let _ = drain(&mut session);
+    let now = at(60);
+    session.tick(now);
+    let did = down(&mut session, now, link, Reason::Closed(1000));
+    assert!(ends(&did).is_empty());
+    assert!(reconnect(&mut session).2.iter().any(|did| matches!(did, Did::Data(..))));
 }
 
 /// How often an API node dials in an hour in which the ML node's library answers and its program says nothing.
@@ -1244,8 +1342,8 @@ fn p2_a_new_connection_is_asked_and_dropped_if_it_is_mute() {
     let [post] = posts(&drain(&mut session))[..] else { panic!() };
     let (now, second, did) = reconnect(&mut session);
     assert!(pings(&did) == 1 && frames(&did).is_empty(), "{did:?}");
-    assert_eq!(session.state(), State::Degraded);
     session.posted(now, post, HttpOutcome::status(200));
+    assert_eq!(session.state(), State::Degraded);
     let did = run_until(&mut session, now.after(3 * SECOND), true);
     assert!(did.contains(&Did::Event(Event::Down { link: second, reason: Reason::Dead })), "{did:?}");
     assert_eq!(session.path(), Path::Http);
@@ -1663,7 +1761,7 @@ fn l8_the_drain_is_bounded_and_what_is_unfinished_is_abandoned() {
         session.close(at(0), 2 * SECOND);
         let did = run_until(&mut session, at(4), true);
         assert_eq!(ends(&did), [(1, Outcome::Abandoned)]);
-        assert!(did.contains(&Did::Respond(1, Answer::Busy { after: SECOND })), "{did:?}");
+        assert!(did.contains(&Did::Respond(1, Answer::Again { after: SECOND })), "{did:?}");
         assert_eq!((session.state(), session.deadline()), (State::Closed, None));
         let quiet = run_until(&mut session, at(9999), false);
         assert!(quiet.is_empty(), "closed is quiet: {quiet:?}");

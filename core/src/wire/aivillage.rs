@@ -6,7 +6,7 @@
 //! ```text
 //! client                                                     hub
 //!        ◀───── connection_established{connection_id, …} ──        at once; subscribed to the path's topics already
-//!        ── {"type":"subscribe","topic":"models"} ────────▶        or "channel"; "since" if it wants what it missed
+//!        ── {"type":"subscribe","topic":"models", …} ─────▶        or "channel"; "since" if it wants what it missed
 //!        ◀── custom{"type":"subscription_response", …} ────        to "channel": subscription_confirmed
 //!        ◀────────── training_progress, model_created, … ──        {"type":…,"data":{…},"timestamp":…,
 //!        ◀────────────────────────────────── ping{…} ──────         "connection_id":…,"target_connections":null}
@@ -28,7 +28,8 @@
 //! Field facts and bugs this guards against (numbers of wire facts, section 3):
 //! * `subscribe` was looked up among the events, found missing, and dropped without a word (3.2): here it is a
 //!   [`Request`] of its own;
-//! * interfaces say `channel`, the service says `topic` (3.4): both are taken, and each is answered in its own words;
+//! * interfaces say `channel`, the service says `topic` (3.4): a client says both, and a hub takes either, and speaks from
+//!   then on to each in its own words;
 //! * a listener that answers only the WebSocket's own pings is closed after 357 s (3.3): answer [`PING`] with [`PONG`];
 //! * an event with a date in it ended the connection of everybody who got it (3.6.3): an [`Event`] can always be written;
 //! * Python writes `NaN`, which no browser reads: we write `null`, and refuse such a frame as no JSON.
@@ -44,7 +45,8 @@ use serde::{Deserialize, Serialize};
 
 pub use decode::{Frame, Malformed, Request, decode, decode_request};
 pub use encode::{
-    Unaddressed, encode_answer, encode_message, encode_refusal, encode_status, encode_subscribe, encode_unsubscribe,
+    Unaddressed, encode_answer, encode_greeting, encode_message, encode_refusal, encode_status, encode_subscribe,
+    encode_unsubscribe,
 };
 pub use event::{Event, Json};
 pub use notice::Notice;
@@ -142,9 +144,10 @@ pub struct Position<'a> {
 /// ```
 /// use bowline::wire::aivillage::{Since, encode_subscribe};
 /// let frame = encode_subscribe("training", Some(Since::After { epoch: 7, offset: 12 }));
-/// assert_eq!(frame, r#"{"type":"subscribe","topic":"training","since":{"epoch":7,"offset":12}}"#);
-/// assert_eq!(encode_subscribe("models", Some(Since::Now)), r#"{"type":"subscribe","topic":"models","since":"now"}"#);
-/// assert_eq!(encode_subscribe("training", Some(Since::Oldest)), r#"{"type":"subscribe","topic":"training","since":"oldest"}"#);
+/// let names = r#"{"type":"subscribe","topic":"training","channel":"training","since":"#;
+/// assert_eq!(frame, [names, r#"{"epoch":7,"offset":12}}"#].concat());
+/// assert_eq!(encode_subscribe("training", Some(Since::Now)), [names, r#""now"}"#].concat());
+/// assert_eq!(encode_subscribe("training", Some(Since::Oldest)), [names, r#""oldest"}"#].concat());
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -67,6 +67,8 @@ pub(super) enum Word {
     Done,
     /// The peer: not yet.
     Busy,
+    /// The peer: 409, for it is still at work on this one, or has given it back.
+    Again,
     /// The peer: 500, as a receiver that can never take it.
     Poison,
     /// A go-between, with this status.
@@ -81,6 +83,7 @@ impl Word {
     pub(super) fn outcome(self) -> HttpOutcome {
         match self {
             Self::Done => HttpOutcome::status(200),
+            Self::Again => HttpOutcome::status(409).with_after(Duration::from_secs(1)),
             Self::Busy => HttpOutcome::status(503).with_after(Duration::from_secs(1)),
             Self::Poison => HttpOutcome::status(500),
             Self::Foreign(status) => HttpOutcome::foreign(status),
@@ -253,6 +256,7 @@ pub(super) fn said(reply: Reply<u8>) -> Said {
 pub(super) fn answered(answer: Answer) -> Word {
     match answer {
         Answer::Done => Word::Done,
+        Answer::Again { .. } => Word::Again,
         Answer::Busy { .. } => Word::Busy,
         answer => unreachable!("{answer:?} to a plain peer, whose messages are never rejected"),
     }

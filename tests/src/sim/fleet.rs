@@ -709,9 +709,8 @@ impl World {
             }
             Said::Respond(request, answer) => {
                 let Some((n, post)) = self.requests.remove(&request) else { panic!("H2: {request:?} twice") };
-                let after = if let Answer::Busy { after } = answer { Some(after) } else { None };
                 let back = self.delay(n, 1);
-                let outcome = HttpOutcome::status(answer.status()).with_after(after.unwrap_or_default());
+                let outcome = HttpOutcome::status(answer.status()).with_after(answer.after().unwrap_or_default());
                 self.agenda.put_in(back, Due::Posted(n, post, outcome));
             }
             Said::Event(HubEvent::Session { session, event: Event::Settled { seq, .. } }) => {

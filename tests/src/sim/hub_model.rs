@@ -147,6 +147,8 @@ struct Session {
     /// The least by which its words were behind our clock.
     behind: Option<i64>,
     inbox: BTreeMap<u128, Known>,
+    /// Given back by the application, and until when its copies are not handed over (S16).
+    given_back: BTreeMap<u128, Instant>,
     outbox: Vec<Message>,
     /// Broadcasts lost so far, and those of them that were lost with earlier connections: they must have been told.
     lost: u32,
@@ -534,6 +536,7 @@ impl Model {
             messages: Bucket::default(),
             nonces: BTreeSet::new(),
             inbox: BTreeMap::new(),
+            given_back: BTreeMap::new(),
             outbox: Vec::new(),
             lost: 0,
             told: 0,
@@ -721,6 +724,7 @@ impl Model {
             What::Data(message) => {
                 known.malformed = 0;
                 match s.inbox.get_mut(&message) {
+                    _ if s.given_back.get(&message).is_some_and(|until| *until > now) => Expect::Duplicate,
                     Some(seen) => {
                         seen.framed = true;
                         seen.ack |= seen.held.is_none();
@@ -793,6 +797,7 @@ impl Model {
         }
         let waiter = Some((request, now.after(config.session.inbox.answer_wait)));
         match s.inbox.get_mut(&message) {
+            _ if s.given_back.get(&message).is_some_and(|until| *until > now) => Expect::Answer(false),
             None => {
                 let held = got.and_then(|(_, delivery)| delivery);
                 s.inbox.insert(message, Known { held, framed: false, ack: false, waiter });
@@ -815,18 +820,21 @@ impl Model {
         }
     }
 
-    /// The application is done with a message, or gives it back.
-    pub fn complete(&mut self, session: SessionId, delivery: DeliveryId, done: bool) -> bool {
+    /// The application is done with a message, or gives it back for this time.
+    pub fn complete(&mut self, session: SessionId, delivery: DeliveryId, given_back: Option<Duration>) -> bool {
+        let (now, done) = (self.now, given_back.is_none());
         let Some(s) = self.sessions.get_mut(&session) else { return false };
         let Some((id, seen)) = s.inbox.iter_mut().find(|(_, seen)| seen.held == Some(delivery)) else { return false };
         if let Some((request, _)) = seen.waiter.take() {
             self.book.answers.insert(request, done);
         }
         let id = *id;
-        if done {
-            (seen.held, seen.ack) = (None, seen.framed);
-        } else {
-            s.inbox.remove(&id);
+        match given_back {
+            None => (seen.held, seen.ack) = (None, seen.framed),
+            Some(after) => {
+                s.inbox.remove(&id);
+                s.given_back.insert(id, now.after(after));
+            }
         }
         true
     }

@@ -578,11 +578,12 @@ impl Rig {
         let deliveries = self.deliveries.clone();
         let Some((session, delivery)) = self.pick(&deliveries) else { return };
         let done = !self.one_in(4);
-        let verdict = if done { bowline::Verdict::Done } else { bowline::Verdict::Retry { after: s(1) } };
+        let given_back = (!done).then_some(s(5));
+        let verdict = given_back.map_or(bowline::Verdict::Done, |after| bowline::Verdict::Retry { after });
         self.tell(format_args!("complete {session:?} {delivery:?} {done}"));
         let open = self.hub.complete(self.now, session, delivery, verdict);
         if let Some(model) = &mut self.model {
-            assert_eq!(open, model.complete(session, delivery, done), "one completion a delivery");
+            assert_eq!(open, model.complete(session, delivery, given_back), "one completion a delivery");
         }
         if !self.one_in(10) {
             self.deliveries.retain(|other| *other != (session, delivery));

@@ -448,11 +448,8 @@ impl World {
     }
 
     fn respond(&mut self, request: RequestId, answer: Answer) {
-        let after = if let Answer::Busy { after } = answer { Some(after) } else { None };
-        let outcome = match answer {
-            Answer::Busy { after } => HttpOutcome::status(409).with_after(after),
-            _ => HttpOutcome::status(answer.status()).with_after(after.unwrap_or_default()),
-        };
+        let status = if answer.after().is_some() { 409 } else { answer.status() };
+        let outcome = HttpOutcome::status(status).with_after(answer.after().unwrap_or_default());
         match self.owed.remove(&request).expect("an answer to nobody") {
             Owed::Post(post) => {
                 let session = &self.parties[HUB].session;

@@ -999,8 +999,7 @@ impl World {
         if copy == 1 || self.calls[call].answer_lost {
             return;
         }
-        let after = if let Answer::Busy { after } = answer { Some(after) } else { None };
-        let outcome = HttpOutcome::status(answer.status()).with_after(after.unwrap_or_default());
+        let outcome = HttpOutcome::status(answer.status()).with_after(answer.after().unwrap_or_default());
         let delay = self.delay();
         self.agenda.put_in(delay, Happening::Answer { call, outcome });
     }

@@ -453,19 +453,35 @@ fn types_without_a_handler_go_to_whoever_reads_them() {
     assert!(delivery.confirm("noted"));
     let said = miner.expect("confirmation");
     assert_eq!((&said.data["prediction_id"], &said.data["message"]), (&"o-1".into(), &"noted".into()));
-    // Without an id there is nothing to confirm; dropped, one with an id comes again.
+    // Without an id there is nothing to confirm; given back, one with an id comes again, and not before its time (S16).
     let chat = message(&miner.keys, "chat", r#"{"text":"hello"}"#);
     miner.send(chat);
     assert!(block("the chat", messages.next()).unwrap().confirm(()));
-    for round in 0..2 {
-        let again = message(&miner.keys, "odds", r#"{"prediction_id":"o-2"}"#);
-        miner.send(again);
-        let delivery = block("the odds", messages.next()).unwrap();
-        if round == 1 {
-            assert!(delivery.reject("too late"));
+    let odds = |miner: &Client| message(&miner.keys, "odds", r#"{"prediction_id":"o-2"}"#);
+    miner.send(odds(&miner));
+    let given_back = std::time::Instant::now();
+    assert!(block("the odds", messages.next()).unwrap().retry(Duration::from_millis(300)));
+    let again = loop {
+        let copy = odds(&miner);
+        miner.send(copy);
+        let heartbeat = message(&miner.keys, "heartbeat", "{}");
+        miner.send(heartbeat);
+        miner.expect("heartbeat_ack");
+        if let Some(delivery) = smol::block_on(smol::future::poll_once(messages.next())) {
+            break delivery.unwrap();
         }
-    }
+    };
+    assert!(given_back.elapsed() >= Duration::from_millis(300), "by no copy sooner");
+    assert!(again.reject("too late"));
     assert!(!miner.expect("confirmation").success());
+    // A copy by HTTP is told what is left.
+    let other = message(&miner.keys, "odds", r#"{"prediction_id":"o-3"}"#);
+    miner.send(other);
+    assert!(block("the odds", messages.next()).unwrap().retry(Duration::from_secs(3600)));
+    let copy = message(&miner.keys, "odds", r#"{"prediction_id":"o-3"}"#);
+    let answer = post(hub.address(), &copy);
+    assert_eq!(answer.status, 409, "{answer:?}");
+    assert!(answer.head.contains("retry-after: 3600") || answer.head.contains("retry-after: 35"), "{answer:?}");
 }
 
 #[test]

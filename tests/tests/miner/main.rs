@@ -173,6 +173,7 @@ mod with_a_validator {
     with_both! {
         predicts_and_is_confirmed,
         speaks_only_when_it_was_greeted,
+        n3_reads_json_in_binary_frames_and_sends_text,
         hears_why_a_prediction_is_rejected,
         keeps_predictions_of_one_id_apart,
         i7_takes_no_late_word_about_another_of_that_id,
@@ -229,6 +230,23 @@ mod with_a_validator {
         visitor.confirm("p", "success", "");
         assert_eq!(ended(receipt).0, DELIVERED);
         miner.stop();
+    }
+
+    /// As the original does. Sixteen of them were malformed, and then the validator was refused for ever longer.
+    fn n3_reads_json_in_binary_frames_and_sends_text(adapter: Adapter) {
+        let (mut validator, miner) = world(adapter);
+        let mut visitor = validator.visitor();
+        visitor.auth();
+        visitor.binary = true;
+        visitor.say("welcome", "{}");
+        for n in 0..20 {
+            let receipt = miner.predict(prediction(&format!("p-{n}")));
+            assert_eq!(visitor.next().prediction_id(), format!("p-{n}"));
+            visitor.confirm(&format!("p-{n}"), "success", "");
+            assert_eq!(ended(receipt).0, DELIVERED);
+        }
+        let last = miner.stop();
+        assert_eq!((last.stats.malformed, last.stats.attempts), (0, 1));
     }
 
     fn hears_why_a_prediction_is_rejected(adapter: Adapter) {

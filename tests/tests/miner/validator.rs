@@ -174,7 +174,7 @@ impl Validator {
         while self.sockets.is_empty() {
             self.wait();
         }
-        Visitor { socket: self.sockets.remove(0), keys: self.keys.clone(), miner: self.miner }
+        Visitor { socket: self.sockets.remove(0), keys: self.keys.clone(), miner: self.miner, binary: false }
     }
 
     /// The next connection, authenticated and welcome, and the nonce of its first frame.
@@ -191,6 +191,8 @@ pub(crate) struct Visitor {
     socket: WebSocket<TcpStream>,
     keys: Keypair,
     miner: Hotkey,
+    /// It sends its JSON in binary frames.
+    pub(crate) binary: bool,
 }
 
 impl Visitor {
@@ -246,7 +248,9 @@ impl Visitor {
     }
 
     pub(crate) fn raw(&mut self, text: impl Into<String>) {
-        self.socket.send(Message::text(text.into())).unwrap();
+        let text = text.into();
+        let frame = if self.binary { Message::binary(text.into_bytes()) } else { Message::text(text) };
+        self.socket.send(frame).unwrap();
     }
 
     /// Pings and waits for the answer: whatever was said before has been read, and nothing but heartbeats came meanwhile.

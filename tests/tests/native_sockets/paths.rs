@@ -4,6 +4,7 @@ use super::*;
 use bowline::Rejection;
 use bowline_cli::proxy::{Direction, Fault};
 use core::ops::RangeInclusive;
+use core::time::Duration;
 use real::ca::{self, Authority};
 use std::sync::Arc;
 
@@ -197,7 +198,7 @@ fn every_end_a_message_can_have(adapter: Adapter) {
         deliveries = take.1;
         let delivery = delivery.unwrap();
         assert_eq!((delivery.kind(), &delivery.data()[..], delivery.maybe_dup()), ("nobody's", &b"[1]"[..], false));
-        assert!(if again { delivery.confirm(()) } else { delivery.retry() });
+        assert!(if again { delivery.confirm(()) } else { delivery.retry(Duration::from_millis(1)) });
     }
     assert_eq!(outcome(&given_back), BY_FRAME);
     // And what the client may say to the hub.

@@ -89,7 +89,7 @@ fn a_viewer_is_greeted_at_once_and_gets_the_topics_of_its_path() {
     let hub = hub();
     let mut viewer = Viewer::try_open(hub.address(), "/ws").unwrap();
     let greeting = viewer.next().unwrap();
-    assert_eq!(keys(&greeting), KEYS);
+    assert_eq!(keys(&greeting), [&KEYS[..], &["client_id"]].concat(), "the last is the siblings' (N3)");
     let greeting: Value = serde_json::from_str(&greeting).unwrap();
     let id = greeting["connection_id"].as_str().unwrap();
     assert_eq!((&greeting["type"], &greeting["data"]["connection_id"]), (&json!("connection_established"), &json!(id)));
@@ -170,6 +170,138 @@ fn a_sibling_s_viewer_is_told_how_it_stands() {
         "type": "status", "client_id": id, "subscriptions": topics, "connected_at": null, "total_clients": 2
     });
     assert_eq!(said, expected);
+}
+
+/// As `phase-monitor.js` and `AgentForgeControl.tsx` do: they subscribe to channels, and look at `type` and what lies beside
+/// it. Whoever says `topic` gets envelopes at the same time, of the same events.
+#[test]
+fn n3_everybody_is_spoken_to_in_the_dialect_that_its_interface_reads() {
+    let hub = hub();
+    let mut interface = Viewer::try_open(hub.address(), "/ws").unwrap();
+    let greeting = interface.frame();
+    assert_eq!(greeting["client_id"], greeting["connection_id"], "before it says anything it is greeted in both");
+    let (mut service, id) = Viewer::join(hub.address(), "/ws");
+    for channel in ["agent_forge_phases", "system_metrics", "model_updates"] {
+        let asked = json!({"type": "subscribe", "channel": channel}).to_string();
+        let said = interface.ask(&asked, "subscription_confirmed");
+        assert_eq!(said, json!({"type": "subscription_confirmed", "channel": channel}));
+        service.ask(&json!({"type": "subscribe", "topic": channel}).to_string(), "custom");
+    }
+    let phase = json!({"phase_name": "EvoMerge", "status": "running", "progress": 0.25, "message": "m"});
+    let update = json!({"model_id": "m-1", "event_type": "created", "data": {"size": 1}, "channel": "theirs"});
+    let metrics = json!({"metrics": {"cpu_usage": 45.2}, "type": "of the data"});
+    for (channel, kind, data) in [
+        ("agent_forge_phases", "phase_update", &phase),
+        ("model_updates", "model_update", &update),
+        ("system_metrics", "system_metrics", &metrics),
+    ] {
+        assert_eq!(hub.publish_topic(channel, kind, &data.to_string()).unwrap().reached, 2);
+        let mut expected = data.clone();
+        expected["type"] = json!(kind);
+        expected["channel"] = json!(channel);
+        let mut said = interface.frame();
+        assert!(said.as_object_mut().unwrap().remove("timestamp").is_some_and(|at| at.is_string()), "{said}");
+        assert_eq!(said, expected);
+        let said = service.frame();
+        assert_eq!((&said["type"], &said["data"], &said["connection_id"]), (&json!(kind), data, &json!(id)));
+    }
+    let pong = interface.ask(r#"{"type":"ping"}"#, "pong");
+    assert!(pong["timestamp"].is_string() && pong["data"].is_null(), "{pong}");
+    assert_eq!(interface.ask("{nope", "error"), json!({"type": "error", "message": "Invalid JSON"}));
+    let name: Name = greeting["client_id"].as_str().unwrap().parse().unwrap();
+    hub.send(&name, "chat_response", r#"{"text":"hello"}"#).unwrap();
+    assert_eq!(interface.expect("chat_response")["text"], "hello", "what is for it alone, too");
+    // Both names are the service's word, because only our own viewer says both; a later word counts.
+    let both = r#"{"type":"subscribe","topic":"fog","channel":"fog"}"#;
+    assert_eq!(interface.ask(both, "custom")["data"]["success"], true);
+    assert!(interface.ask(r#"{"type":"ping"}"#, "pong")["data"].is_object());
+    // A word about how it stands is a sibling's.
+    assert_eq!(service.ask(r#"{"type":"get_status"}"#, "status")["client_id"], json!(id));
+    assert_eq!(service.ask("{nope", "error"), json!({"type": "error", "message": "Invalid JSON"}));
+}
+
+/// An interface may ask for what it missed like everybody else, and reads it as it reads the rest.
+#[test]
+fn n3_positions_and_gaps_are_flat_for_whoever_reads_flat_frames() {
+    let hub = hub_with(|setup| setup.configure(|config| config.topics.history = 2));
+    (1..=4).for_each(|n| {
+        assert_eq!(hub.publish_topic("phases", "phase_update", &format!(r#"{{"n":{n}}}"#)).unwrap().refused, 0)
+    });
+    let (mut interface, _) = Viewer::join(hub.address(), "/ws");
+    interface.ask(r#"{"type":"subscribe","channel":"phases","since":"oldest"}"#, "subscription_confirmed");
+    let got = interface.all();
+    let positions: Vec<_> =
+        got.iter().map(|frame| (frame["n"].as_u64(), frame["position"]["offset"].as_u64())).collect();
+    assert_eq!(positions, [(Some(3), Some(3)), (Some(4), Some(4))]);
+    let since = json!({"epoch": got[0]["position"]["epoch"], "offset": 1});
+    drop(interface);
+    let (mut again, _) = Viewer::join(hub.address(), "/ws");
+    let asked = json!({"type": "subscribe", "channel": "phases", "since": since});
+    again.ask(&asked.to_string(), "subscription_confirmed");
+    let gap = again.frame();
+    assert_eq!(
+        (&gap["type"], &gap["topic"], &gap["from"], &gap["to"]),
+        (&json!("gap"), &json!("phases"), &json!(2), &json!(2))
+    );
+}
+
+/// What the original answers to any `custom` message, made of the trainings that were published; it could not write the date.
+#[test]
+fn who_asks_how_the_trainings_stand_is_answered_as_by_the_original() {
+    let hub = hub();
+    let (mut viewer, id) = Viewer::join(hub.address(), "/ws");
+    let ask = |viewer: &mut Viewer, frame: &str| {
+        viewer.send(frame);
+        loop {
+            let said = viewer.frame();
+            if said["type"] == "status_update" {
+                return said;
+            }
+        }
+    };
+    let asked = r#"{"type":"custom","data":{"request":"training_status"}}"#;
+    let said = ask(&mut viewer, asked);
+    let nothing = json!({"type": "training_status", "active_sessions": [], "session_details": {}});
+    assert_eq!((&said["data"], &said["connection_id"]), (&nothing, &json!(id)));
+    let started = |name: &'static str| Event::TrainingStarted {
+        session_id: name.into(),
+        parameters: Json::parse(r#"{"epochs":10}"#).unwrap(),
+        estimated_duration: None,
+        model_type: None,
+    };
+    for name in ["sess-1", "sess-2"] {
+        hub.publish_event(&started(name)).unwrap();
+    }
+    hub.publish_event(&progress(1)).unwrap();
+    // Without a type it is one, too.
+    let mut said = ask(&mut viewer, r#"{"data":{"x":1}}"#);
+    let details = &mut said["data"]["session_details"];
+    for name in ["sess-1", "sess-2"] {
+        let at = details[name]["started_at"].take();
+        assert!(at.as_str().is_some_and(|at| at.starts_with("20") && at.contains('T')), "{at}");
+    }
+    let detail = |progress: f64| json!({"started_at": null, "parameters": {"epochs": 10}, "progress": progress});
+    assert_eq!(*details, json!({"sess-1": detail(0.5), "sess-2": detail(0.0)}));
+    assert_eq!(said["data"]["active_sessions"], json!(["sess-1", "sess-2"]));
+    let error = Event::TrainingError { session_id: "sess-1".into(), error: "".into(), traceback: None };
+    hub.publish_event(&error).unwrap();
+    // By whichever call it is published.
+    hub.publish_topic("training", "training_completed", r#"{"session_id":"sess-2"}"#).unwrap();
+    assert_eq!(ask(&mut viewer, asked)["data"], nothing);
+    // However many there are, and whatever they begin with.
+    let long = format!(r#"{{"x":"{}"}}"#, "x".repeat(8000));
+    for n in 0..200 {
+        let data = json!({"session_id": format!("t-{n}"), "parameters": serde_json::from_str::<Value>(&long).unwrap()});
+        hub.publish_topic("elsewhere", "training_started", &data.to_string()).unwrap();
+    }
+    let said = ask(&mut viewer, asked);
+    assert_eq!(said["data"]["active_sessions"].as_array().unwrap().len(), 64);
+    assert_eq!(said["data"]["session_details"]["t-199"]["parameters"], Value::Null);
+    assert_eq!(said["data"]["session_details"]["t-135"], Value::Null, "it began before the last 64");
+    // In the words of whoever asks.
+    viewer.ask(r#"{"type":"subscribe","channel":"training"}"#, "subscription_confirmed");
+    viewer.send(asked);
+    assert!(viewer.expect("training_status")["active_sessions"].is_array());
 }
 
 #[test]
@@ -566,7 +698,7 @@ fn python_only_listens_and_stays() {
 fn node_looks_and_asks() {
     let hub = hub();
     let Some(mut peer) = peer::node("village_viewer.js", &format!("ws://{}/ws", hub.address())) else { return };
-    assert_eq!(peer.saw("established")["keys"], json!(KEYS));
+    assert_eq!(peer.saw("established")["keys"], json!([&KEYS[..], &["client_id"]].concat()));
     assert_eq!(peer.saw("answer")["success"], true);
     (1..=3).for_each(|n| assert_eq!(hub.publish_event(&progress(n)).unwrap().reached, 1));
     (1..=3).for_each(|n| assert_eq!(peer.saw("progress")["epoch"], n));

@@ -50,8 +50,8 @@ What comes in:
   {\"type\":\"confirmation\",\"prediction_id\":\"g1_17\",\"hotkey\":\"5…\",
    \"status\":\"success\",\"message\":\"stored\",\"miner_stats\":{…}}
       the end of a prediction; a status of error rejects it, and one of retry
-      gives it back, so that it comes again. Its miner has each confirmation at
-      once, by the way the prediction came.
+      gives it back, so that it comes again, \"after\" so many seconds, or one.
+      Its miner has each confirmation at once, by the way the prediction came.
   {\"type\":\"send\",\"to\":\"5…\",\"kind\":\"odds\",\"data\":{…}}
       for one miner, connected or not. Its end comes out as
       {\"event\":\"sent\",\"line\":7,\"to\":\"5…\",\"outcome\":\"delivered\",

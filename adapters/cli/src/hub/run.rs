@@ -78,6 +78,8 @@ struct Said<'a> {
     message: Option<Cow<'a, str>>,
     #[serde(borrow)]
     miner_stats: Option<&'a RawValue>,
+    /// Of one that gives it back: seconds.
+    after: Option<f64>,
 }
 
 /// What was said and done: `messages` is the sum of the next three, what of `sent` is in neither column after it was
@@ -203,7 +205,7 @@ impl Shared {
             let mut waiting = waiting.unwrap_or_else(PoisonError::into_inner);
             if !waiting.open {
                 drop(waiting);
-                delivery.retry();
+                delivery.retry(Duration::ZERO);
                 continue;
             }
             // Counted before anybody can answer.
@@ -305,6 +307,7 @@ impl Shared {
             return Err("a status of success, error or retry is needed".into());
         }
         let hotkey: Hotkey = hotkey.parse().map_err(|error| format!("hotkey: {error}"))?;
+        let after = Duration::try_from_secs_f64(said.after.unwrap_or(0.0)).map_err(|error| error.to_string())?;
         let waited = self.waiting().deliveries.remove(&(hotkey, prediction_id.clone().into_owned()));
         let delivery = waited.ok_or("no such prediction waits for an answer")?;
         self.answered.notify_one();
@@ -316,7 +319,7 @@ impl Shared {
                 delivery.confirm(stats.into_iter().fold(confirmation, Confirmation::miner_stats))
             }
             "error" => delivery.reject(message),
-            _ => delivery.retry(),
+            _ => delivery.retry(after),
         };
         self.count(if in_time { status } else { "retry" });
         if in_time { Ok(()) } else { Err("too late: the miner's session has ended".into()) }

@@ -223,9 +223,13 @@ impl<'a, S: Wire, R: Wire> Pair<'_, 'a, S, R> {
 
     fn http_answer(&self, sample: &(&S::Kind, Bytes)) -> Result<(), String> {
         let after = Duration::from_secs(7);
-        for answer in
-            [bowline::Answer::Done, bowline::Answer::Busy { after }, bowline::Answer::Rejected, bowline::Answer::Reused]
-        {
+        for answer in [
+            bowline::Answer::Done,
+            bowline::Answer::Again { after },
+            bowline::Answer::Busy { after },
+            bowline::Answer::Rejected,
+            bowline::Answer::Reused,
+        ] {
             let said = self.receiver.answer(answer);
             let Written { sender, id, .. } = self.kit.written(sample, 1)?;
             let seen = said.seen();
@@ -233,6 +237,7 @@ impl<'a, S: Wire, R: Wire> Pair<'_, 'a, S, R> {
             let agreed = match answer {
                 bowline::Answer::Done | bowline::Answer::Polled => outcome.class() == HttpClass::Delivered,
                 bowline::Answer::Unknown => seen.status == 404,
+                bowline::Answer::Again { after } => outcome.class() == HttpClass::DelayMessage && seen.after == after,
                 bowline::Answer::Busy { after } => [409, 503].contains(&seen.status) && seen.after == after,
                 bowline::Answer::Rejected | bowline::Answer::Reused => outcome.class() == HttpClass::Rejected,
             };

@@ -104,9 +104,13 @@ impl<W: HubWire> Parcel<W> {
     /// The same with its place; a parcel is published on one topic, once.
     fn placed(&self, wire: &W, now: Instant, to: &W::Peer, topic: &TopicName, at: Position) -> Text {
         match self.placed.get_or_init(|| wire.placed(&self.fresh(wire, now), topic, at)) {
-            Some(placed) => wire.frame(placed, to),
-            None => self.frame(wire, now, to),
+            Some(placed) => wire.item(placed, to, topic),
+            None => self.item(wire, now, to, topic),
         }
+    }
+
+    fn item(&self, wire: &W, now: Instant, to: &W::Peer, topic: &TopicName) -> Text {
+        wire.item(&self.fresh(wire, now), to, topic)
     }
 
     /// What it says.

@@ -307,7 +307,10 @@ impl<W: HubWire> Line<W> {
             match state.stage {
                 Stage::Gone => return (items, Reading::Over),
                 Stage::Asked => return (items, Reading::Held),
-                Stage::First | Stage::Open | Stage::Closing => state.pull(&mut texts, self.longest()),
+                Stage::First | Stage::Open | Stage::Closing => {
+                    let binary = W::READS_BINARY && !self.is_native();
+                    state.pull(&mut texts, self.longest(), binary)
+                }
             }
         };
         for pulled in texts {
@@ -361,7 +364,7 @@ enum Pulled {
 }
 
 impl<W: HubWire> State<W> {
-    fn pull(&mut self, pulled: &mut Vec<Pulled>, longest: usize) -> Reading {
+    fn pull(&mut self, pulled: &mut Vec<Pulled>, longest: usize, binary: bool) -> Reading {
         self.socket.allow(LONGEST_A_TURN * longest);
         for _ in 0..FRAMES_A_TURN {
             if self.socket.refused.is_some() {
@@ -373,7 +376,7 @@ impl<W: HubWire> State<W> {
                 return Reading::Empty;
             }
             let closing = self.stage == Stage::Closing;
-            match self.socket.read() {
+            match self.socket.read(binary) {
                 Incoming::Text(_) | Incoming::Binary | Incoming::Ping | Incoming::Pong | Incoming::Part if closing => {}
                 Incoming::Text(text) if self.stage == Stage::First => {
                     self.stage = Stage::Asked;

@@ -12,6 +12,7 @@ use bowline::hub::SessionId;
 use bowline::{ContentKey, DeliveryId, Instant, MessageId, Seq};
 use core::ops::Deref;
 use core::pin::Pin;
+use core::time::Duration;
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::sync::Weak;
@@ -98,7 +99,7 @@ pub(super) struct Ticket {
 pub(super) enum Verdict<C> {
     Confirmed(C),
     Rejected(String),
-    Retry,
+    Retry(Duration),
 }
 
 /// A message of a type that no handler was named for; it should end with [`confirm`](Self::confirm),
@@ -134,9 +135,10 @@ impl<W: HubWire> Delivery<W> {
         self.end(Verdict::Rejected(why.into()))
     }
 
-    /// Not now. False: it came too late.
-    pub fn retry(mut self) -> bool {
-        self.end(Verdict::Retry)
+    /// Not now: it comes again when the peer sends it again, and not before this time has passed (rule S16). Zero is taken
+    /// for a second. False: it came too late.
+    pub fn retry(mut self, after: Duration) -> bool {
+        self.end(Verdict::Retry(after))
     }
 
     fn end(&mut self, verdict: Verdict<W::Confirmation>) -> bool {
@@ -158,7 +160,7 @@ impl<W: HubWire> Deref for Delivery<W> {
 impl<W: HubWire> Drop for Delivery<W> {
     fn drop(&mut self) {
         if self.ticket.is_some() {
-            self.end(Verdict::Retry);
+            self.end(Verdict::Retry(Duration::ZERO));
         }
     }
 }

@@ -50,7 +50,7 @@ pub use setup::{Admission, HubSetup};
 pub use types::{Action, Event, Receipt, Refused, SessionInfo};
 #[cfg(feature = "sr25519")]
 pub use validator::{Confirmation, Proof, Validator};
-pub use village::{Name, Village};
+pub use village::{EventFrames, Name, Village};
 pub use wire::{Claim, Complaint, Content, Farewell, Gap, Heard, HubWire, Letter, Misread, Said, Text, Wish};
 
 use crate::channel::Security;
@@ -282,6 +282,7 @@ impl<W: HubWire> Hub<W> {
         if parcel.size() > self.longest {
             return Err(Refused::Session(Refusal::TooLarge));
         }
+        self.wire().published(kind, data);
         Ok(self.with(|engine| engine.publish_topic(&topic, parcel)))
     }
 

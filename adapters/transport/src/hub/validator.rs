@@ -101,6 +101,8 @@ impl HubWire for Validator {
     const LONGEST_FRAME: usize = 64 * 1024;
     const LONGEST_FIRST: usize = AUTH_LIMIT;
     const LONGEST_SENT: usize = MINER_LIMIT;
+    /// The original's handler dies of one (wire facts 2.2).
+    const READS_BINARY: bool = false;
     /// Receivers allow 300 s.
     const SHELF_LIFE: Option<Duration> = Some(Duration::from_secs(60));
 

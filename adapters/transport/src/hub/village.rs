@@ -2,16 +2,19 @@
 //!
 //! ```text
 //!  connects at /ws, /ws/p2p-fog ─▶ a guest of a new name ─▶ connection_established, subscribed to that path's topics
-//!  subscribe, unsubscribe ─▶ answered in the words it was asked in      ping ─▶ pong      what is no JSON ─▶ error
+//!  subscribe, unsubscribe ─▶ answered      ping ─▶ pong      what is no JSON ─▶ error      custom ─▶ status_update
 //!  publish_topic ─▶ written once, to each with its own connection_id; with its position to whoever asked for one
+//!  channel, get_status ─▶ from then on everything flat, as the siblings' interfaces read it; topic ─▶ in the envelope (N3)
 //! ```
 //!
 //! Every connection is a peer of its own, named by its `connection_id`, and ends with it: what a viewer missed it gets from
 //! the history of the topics, if it says which event was its last (`since`). Other types than these are the application's:
-//! with a handler, or read from the hub's messages; without either they are ignored, as the original does.
+//! with a handler, or read from the hub's messages; without either they are ignored, as the original does, but for
+//! `custom`, which it answers with how the trainings stand: those that were published and have not ended.
 //!
 //! Field bugs (wire facts 3.6): a broadcast that waits for its slowest reader (2), a `custom` message that ends the
-//! connection (3), a binary frame that leaks it (4); and 3.2, subscriptions that were dropped without a word.
+//! connection (3), a binary frame that leaks it (4); 3.2, subscriptions that were dropped without a word; and 3.4,
+//! interfaces that read flat frames and were sent envelopes.
 
 use super::line::wall;
 use super::setup::{Admission, HubSetup};
@@ -23,14 +26,24 @@ use bowline::ConfigError;
 use bowline::hub::{Position, Sent, Start, TopicFilter, TopicName, VILLAGE_HUB};
 use bowline::wire::KeyedHash;
 use bowline::wire::aivillage::{
-    self, Event, FEATURES, HUB_LIMIT, INVALID_JSON, Json, MAX_NAME, Malformed, Notice, PATH, PATH_P2P_FOG, Request,
-    Since, TOPICS, TOPICS_P2P_FOG, Unaddressed, encode_answer, encode_status,
+    self, Dialect, Event, HUB_LIMIT, INVALID_JSON, Json, MAX_NAME, Malformed, Notice, PATH, PATH_P2P_FOG, Request,
+    Since, TOPICS, TOPICS_P2P_FOG, Unaddressed, encode_answer, encode_greeting, encode_refusal, encode_status,
 };
 use bowline::wire::timestamp::Timestamp;
+use core::cmp::Ordering;
 use core::fmt;
+use core::hash::{Hash, Hasher};
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use core::time::Duration;
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+/// So many trainings are told of; the one that began first is forgotten for another one.
+const TRAININGS: usize = 64;
+
+/// What a training was started with is told up to this length in bytes, or the answer could be as long as anybody likes.
+const LONGEST_PARAMETERS: usize = 4096;
 
 /// AI Village's side of the hub. Made by [`HubSetup::village`].
 ///
@@ -45,6 +58,69 @@ use std::sync::Arc;
 pub struct Village {
     /// What whoever connects is subscribed to, by path.
     topics: [(&'static str, Vec<TopicFilter>); 2],
+    trainings: Arc<Mutex<Trainings>>,
+}
+
+/// The trainings that were published and have not ended, by their names.
+#[derive(Default, Debug)]
+struct Trainings {
+    last: u64,
+    active: BTreeMap<String, Training>,
+}
+
+/// What the original tells of a training.
+#[derive(Debug)]
+struct Training {
+    /// Its place in the order of beginnings.
+    number: u64,
+    started_at: Timestamp,
+    /// JSON.
+    parameters: String,
+    progress: f64,
+}
+
+impl Trainings {
+    fn note(&mut self, now: Timestamp, event: &Event<'_>) {
+        match event {
+            Event::TrainingStarted { session_id, parameters, .. } if session_id.len() <= MAX_NAME => {
+                let first =
+                    self.active.iter().min_by_key(|(_, training)| training.number).map(|(name, _)| name.clone());
+                if self.active.len() >= TRAININGS
+                    && let Some(first) = first
+                {
+                    self.active.remove(&first);
+                }
+                self.last = self.last.saturating_add(1);
+                let known = Some(parameters.as_str()).filter(|json| json.len() <= LONGEST_PARAMETERS);
+                let parameters = known.unwrap_or("null").to_owned();
+                let training = Training { number: self.last, started_at: now, parameters, progress: 0.0 };
+                self.active.insert(session_id.to_string(), training);
+            }
+            Event::TrainingProgress { session_id, progress: Some(progress), .. } => {
+                if let Some(training) = self.active.get_mut(&**session_id) {
+                    training.progress = *progress;
+                }
+            }
+            Event::TrainingCompleted { session_id, .. } | Event::TrainingError { session_id, .. } => {
+                self.active.remove(&**session_id);
+            }
+            _ => {}
+        }
+    }
+
+    /// The original's answer to a `custom` message, but for the date with which that cannot be written (wire facts 3.6.3).
+    fn status(&self) -> (String, String) {
+        let name = |name: &str| serde_json::Value::from(name).to_string();
+        let names: Vec<_> = self.active.keys().map(|key| name(key)).collect();
+        let detail = |(key, training): (&String, &Training)| {
+            let Training { started_at, parameters, progress, .. } = training;
+            let (key, started_at, progress) =
+                (name(key), name(&started_at.naive()), serde_json::Value::from(*progress));
+            format!(r#"{key}:{{"started_at":{started_at},"parameters":{parameters},"progress":{progress}}}"#)
+        };
+        let details: Vec<_> = self.active.iter().map(detail).collect();
+        (format!("[{}]", names.join(",")), format!("{{{}}}", details.join(",")))
+    }
 }
 
 /// Who somebody is at a hub of AI Village's: 1 to 64 bytes of text.
@@ -56,8 +132,15 @@ pub struct Village {
 /// assert!("".parse::<Name>().is_err());
 /// # Ok::<(), &str>(())
 /// ```
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Name(Arc<str>);
+#[derive(Clone)]
+pub struct Name(Arc<Known>);
+
+/// What is known of a viewer.
+struct Known {
+    text: Box<str>,
+    /// Its interface reads flat frames, to judge by its last word about a topic (N3).
+    flat: AtomicBool,
+}
 
 impl Name {
     /// A name that nobody has.
@@ -66,13 +149,53 @@ impl Name {
         let bits = u128::from_be_bytes(random_key()) & !(0xf << 76 | 0x3 << 62) | 0x4 << 76 | 0x2 << 62;
         let hex = format!("{bits:032x}");
         let part = |range: core::ops::Range<usize>| hex.get(range).unwrap_or_default();
-        Self([part(0..8), part(8..12), part(12..16), part(16..20), part(20..32)].join("-").into())
+        Self::of(&[part(0..8), part(8..12), part(12..16), part(16..20), part(20..32)].join("-"))
+    }
+
+    fn of(text: &str) -> Self {
+        Self(Arc::new(Known { text: text.into(), flat: AtomicBool::new(false) }))
     }
 
     /// Its text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.0.text
+    }
+
+    /// From now on it is spoken to so.
+    fn speaks(&self, dialect: Dialect) {
+        self.0.flat.store(dialect == Dialect::Flat, Relaxed);
+    }
+
+    fn is_flat(&self) -> bool {
+        self.0.flat.load(Relaxed)
+    }
+}
+
+/// By its text alone.
+impl PartialEq for Name {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Name {}
+
+impl PartialOrd for Name {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Name {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_str().cmp(other.as_str())
+    }
+}
+
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
     }
 }
 
@@ -81,7 +204,7 @@ impl core::str::FromStr for Name {
 
     fn from_str(name: &str) -> Result<Self, &'static str> {
         match name.len() {
-            1..=MAX_NAME => Ok(Self(name.into())),
+            1..=MAX_NAME => Ok(Self::of(name)),
             _ => Err("a name has 1 to 64 bytes"),
         }
     }
@@ -89,13 +212,42 @@ impl core::str::FromStr for Name {
 
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
 impl fmt::Debug for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
+    }
+}
+
+/// An event for all who get it, in both dialects; what a hub of AI Village's makes of what is published.
+///
+/// ```
+/// use bowline_transport::hub::{EventFrames, HubWire, Village};
+/// fn is_one<W: HubWire<Encoded = EventFrames>>() {}
+/// is_one::<Village>();
+/// ```
+#[derive(Debug)]
+pub struct EventFrames {
+    event: Unaddressed,
+    /// The same for everybody: written when somebody wants it.
+    flat: OnceLock<Text>,
+}
+
+impl EventFrames {
+    const fn new(event: Unaddressed) -> Self {
+        Self { event, flat: OnceLock::new() }
+    }
+
+    /// Of one event there is one topic, or none.
+    fn to(&self, peer: &Name, channel: Option<&str>) -> Text {
+        if peer.is_flat() {
+            self.flat.get_or_init(|| self.event.flat(channel).into()).clone()
+        } else {
+            self.event.to(peer.as_str()).into()
+        }
     }
 }
 
@@ -103,10 +255,12 @@ impl HubWire for Village {
     type Peer = Name;
     type Proof = ();
     type Confirmation = ();
-    type Encoded = Unaddressed;
+    type Encoded = EventFrames;
 
     const LONGEST_FRAME: usize = HUB_LIMIT;
     const SERVICE: Option<&'static str> = Some("bowline");
+    /// The original's handler dies of one (wire facts 3.6.4).
+    const READS_BINARY: bool = false;
 
     fn routes(&self) -> Routes<'static> {
         Routes {
@@ -130,7 +284,7 @@ impl HubWire for Village {
     }
 
     fn named(&self, cid: &str) -> Option<Name> {
-        Some(Name(cid.into()))
+        Some(Name::of(cid))
     }
 
     fn read(&self, _: &KeyedHash, peer: &Name, text: &Bytes) -> Heard {
@@ -138,6 +292,12 @@ impl HubWire for Village {
             Ok(request) => request,
             Err(why) => return Heard { reply: Some(misread(peer, why)), ..Heard::MALFORMED },
         };
+        match &request {
+            Request::Subscribe { dialect, .. } | Request::Unsubscribe { dialect, .. } => peer.speaks(*dialect),
+            // A word of the siblings'.
+            Request::GetStatus => peer.speaks(Dialect::Flat),
+            Request::Ping | Request::Pong | Request::Authenticate | Request::Message { .. } => {}
+        }
         let answer = |on, topic: &str, dialect, success| {
             Some(encode_answer(dialect, on, topic, success, now(), peer.as_str()).into())
         };
@@ -180,27 +340,40 @@ impl HubWire for Village {
         }
     }
 
-    fn encode(&self, kind: &str, data: &str) -> Result<Unaddressed, Cow<'static, str>> {
+    fn encode(&self, kind: &str, data: &str) -> Result<EventFrames, Cow<'static, str>> {
         if !(1..=MAX_NAME).contains(&kind.len()) {
             return Err("a type has 1 to 64 bytes".into());
         }
         // A viewer of ours looks for the keys of its type, and takes what has one twice for malformed.
         Event::read(kind, data).map_err(|why| why.to_string())?;
         let data = Json::parse(data).map_err(|why| why.to_string())?;
-        Ok(Unaddressed::new(now(), &Event::Custom { kind: kind.into(), data }))
+        Ok(EventFrames::new(Unaddressed::new(now(), &Event::Custom { kind: kind.into(), data })))
     }
 
-    fn size(encoded: &Unaddressed) -> usize {
-        encoded.size().saturating_add(MAX_NAME)
+    fn size(encoded: &EventFrames) -> usize {
+        encoded.event.size().saturating_add(MAX_NAME)
     }
 
-    fn frame(&self, encoded: &Unaddressed, to: &Name) -> Text {
-        encoded.to(to.as_str()).into()
+    fn frame(&self, encoded: &EventFrames, to: &Name) -> Text {
+        encoded.to(to, None)
     }
 
-    fn placed(&self, encoded: &Unaddressed, topic: &TopicName, at: Position) -> Option<Unaddressed> {
+    fn item(&self, encoded: &EventFrames, to: &Name, topic: &TopicName) -> Text {
+        encoded.to(to, Some(topic.as_str()))
+    }
+
+    fn published(&self, kind: &str, data: &str) {
+        if kind.starts_with("training_")
+            && let Ok(event) = Event::read(kind, data)
+        {
+            self.trainings.lock().unwrap_or_else(PoisonError::into_inner).note(now(), &event);
+        }
+    }
+
+    fn placed(&self, encoded: &EventFrames, topic: &TopicName, at: Position) -> Option<EventFrames> {
         let Position { epoch, offset } = at;
-        Some(encoded.at(&aivillage::Position { topic: topic.as_str().into(), epoch, offset }))
+        let at = aivillage::Position { topic: topic.as_str().into(), epoch, offset };
+        Some(EventFrames::new(encoded.event.at(&at)))
     }
 
     fn gap(&self, peer: &Name, gap: &Gap) -> Option<Text> {
@@ -210,9 +383,7 @@ impl HubWire for Village {
     }
 
     fn welcome(&self, peer: &Name, _: Duration) -> Option<Text> {
-        let features = Json::parse(FEATURES).unwrap_or_default();
-        let server_time = now().naive().into();
-        Some(to(peer, &Event::ConnectionEstablished { connection_id: peer.as_str().into(), server_time, features }))
+        Some(encode_greeting(peer.as_str(), now()).into())
     }
 
     fn complain(&self, peer: &Name, complaint: Complaint<'_>) -> Option<Text> {
@@ -222,6 +393,14 @@ impl HubWire for Village {
                 Some(error(peer, &complaint.to_string()))
             }
             Complaint::TooMuch => Some(error(peer, "Too many messages")),
+            // The application does not want it, so it is answered as the original does.
+            Complaint::Unhandled("custom") => {
+                let (active, details) = self.trainings.lock().unwrap_or_else(PoisonError::into_inner).status();
+                let active_sessions = Json::parse(&active).unwrap_or_default();
+                let session_details = Json::parse(&details).unwrap_or_default();
+                let of = "training_status".into();
+                Some(to(peer, &Event::StatusUpdate { of, active_sessions, session_details }))
+            }
             Complaint::Unhandled(_) => None,
         }
     }
@@ -241,11 +420,12 @@ fn now() -> Timestamp {
 }
 
 fn to(peer: &Name, event: &Event<'_>) -> Text {
-    Unaddressed::new(now(), event).to(peer.as_str()).into()
+    let event = Unaddressed::new(now(), event);
+    if peer.is_flat() { event.flat(None).into() } else { event.to(peer.as_str()).into() }
 }
 
 fn error(peer: &Name, why: &str) -> Text {
-    to(peer, &Event::Error { error: why.into() })
+    if peer.is_flat() { encode_refusal(why).into() } else { to(peer, &Event::Error { error: why.into() }) }
 }
 
 fn misread(peer: &Name, why: Malformed) -> Text {
@@ -282,7 +462,8 @@ impl HubSetup<Village> {
     pub fn village(address: &str) -> Result<Self, SetupError> {
         let topics = |names: &[&str]| names.iter().filter_map(|name| TopicFilter::new(name).ok()).collect();
         let topics = [(PATH, topics(&TOPICS)), (PATH_P2P_FOG, topics(&TOPICS_P2P_FOG))];
-        Ok(Self::with(address, Village { topics }, VILLAGE_HUB)?.authorize(|_| Admission::accept()))
+        let trainings = Arc::default();
+        Ok(Self::with(address, Village { topics, trainings }, VILLAGE_HUB)?.authorize(|_| Admission::accept()))
     }
 
     /// What whoever connects at this path is subscribed to without asking. Default: `training`, `models` and `system` at

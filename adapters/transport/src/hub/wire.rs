@@ -120,6 +120,10 @@ pub trait HubWire: Debug + Send + Sync + Sized + 'static {
     /// `connected_clients` and `active_channels`, as they know them.
     const SERVICE: Option<&'static str> = None;
 
+    /// Whether text in a binary frame is read like text in a text frame (rule N1): some libraries send binary frames unless
+    /// they are told otherwise. Default true; false, where such a frame is malformed, for a system whose own hub takes none.
+    const READS_BINARY: bool = true;
+
     /// What may be asked of the hub's listener.
     fn routes(&self) -> Routes<'static>;
 
@@ -173,6 +177,17 @@ pub trait HubWire: Debug + Send + Sync + Sized + 'static {
 
     /// Its frame for this peer.
     fn frame(&self, encoded: &Self::Encoded, to: &Self::Peer) -> Text;
+
+    /// Its frame for this peer as an item of this topic. Default: [`frame`](Self::frame).
+    fn item(&self, encoded: &Self::Encoded, to: &Self::Peer, topic: &TopicName) -> Text {
+        let _ = topic;
+        self.frame(encoded, to)
+    }
+
+    /// A message of this kind was published on a topic: for a wire that answers by what it knows of them.
+    fn published(&self, kind: &str, data: &str) {
+        let _ = (kind, data);
+    }
 
     /// What a peer is subscribed to without asking when it connects; `path` is the last part of where.
     fn topics(&self, path: &str) -> &[TopicFilter] {

@@ -93,6 +93,11 @@ impl Wire for Gonka {
         }
     }
 
+    /// An original Go client reads both; an original ML node drops the connection on a binary frame.
+    fn reads_binary(&self) -> bool {
+        self.direction == Direction::Receive
+    }
+
     fn routes(&self) -> Routes<'static> {
         match self.direction {
             Direction::Send => Routes { websockets: &[gonka::PATH], ..Routes::NONE },
@@ -176,7 +181,7 @@ impl Wire for Gonka {
             bowline::Answer::Done | bowline::Answer::Unknown | bowline::Answer::Polled => status,
             bowline::Answer::Rejected => Answer { error: Some("this batch can never be processed".into()), ..status },
             bowline::Answer::Reused => Answer { error: Some("this id was used for another batch".into()), ..status },
-            bowline::Answer::Busy { after } => {
+            bowline::Answer::Again { after } | bowline::Answer::Busy { after } => {
                 Answer { retry_after: Some(after), error: Some("this batch is not done yet".into()), ..status }
             }
         }

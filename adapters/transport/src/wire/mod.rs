@@ -155,6 +155,13 @@ pub trait Wire: Clone + fmt::Debug + Send + 'static {
         LONGEST
     }
 
+    /// Whether text in a binary frame is read like text in a text frame (rule N1): some libraries send binary frames unless
+    /// they are told otherwise. What is written is always text. Default true; false, where such a frame is malformed, for a
+    /// system whose own programs take none.
+    fn reads_binary(&self) -> bool {
+        true
+    }
+
     /// What peers may ask of our listener. Default: a WebSocket at `/`.
     fn routes(&self) -> Routes<'static> {
         Routes { websockets: &["/"], ..Routes::NONE }
@@ -247,6 +254,7 @@ pub trait Wire: Clone + fmt::Debug + Send + 'static {
             bowline::Answer::Reused => Answer::marked(status, "this id was used for another message"),
             bowline::Answer::Unknown => Answer::marked(status, "unknown"),
             bowline::Answer::Polled => Answer::marked(status, "polled"),
+            bowline::Answer::Again { after } => Answer { retry_after: Some(after), ..Answer::marked(status, "again") },
             bowline::Answer::Busy { after } => Answer { retry_after: Some(after), ..Answer::marked(status, "busy") },
         }
     }

@@ -448,6 +448,11 @@ impl Wire for Native {
         Routes::NONE
     }
 
+    /// A frame is text (PROTOCOL.md, 8.1).
+    fn reads_binary(&self) -> bool {
+        false
+    }
+
     fn subprotocol(&self) -> Option<&'static str> {
         Some(native::SUBPROTOCOL)
     }

@@ -29,7 +29,7 @@ enum Did {
     Respond(u64, Answer),
     Carry(u64),
     Marks(Report, Seq),
-    Nack(u64),
+    Nack(u64, Duration),
     Data(u64),
     Post(PostId),
     Greet(u32),
@@ -46,7 +46,7 @@ fn drain(session: &mut Small) -> Vec<Did> {
             Output::Respond { request, answer } => Did::Respond(request.0, answer),
             Output::Carry { request, .. } => Did::Carry(request.0),
             Output::Frame { frame: Frame::Marks { report, una, .. }, .. } => Did::Marks(report, una),
-            Output::Frame { frame: Frame::Nack { seq, .. }, .. } => Did::Nack(seq.get()),
+            Output::Frame { frame: Frame::Nack { seq, after }, .. } => Did::Nack(seq.get(), after),
             Output::Frame { frame: Frame::Data { seq, .. }, .. } => Did::Data(seq.get()),
             Output::Post { post, .. } => Did::Post(post),
             Output::Greet { talk, .. } => Did::Greet(talk),
@@ -125,7 +125,7 @@ fn s10_nobody_is_told_of_room_that_is_not_there() {
     }
     // A peer that sends more all the same is asked for it again.
     assert_eq!(hub.received(at(1), link, numbered(9)), Some(Arrival::Full));
-    assert!(drain(&mut hub).contains(&Did::Nack(9)));
+    assert!(drain(&mut hub).contains(&Did::Nack(9, SECOND)));
 }
 
 #[test]
@@ -402,4 +402,167 @@ fn e3_a_message_that_is_turned_away_is_told_and_counted() {
         assert!(drain(&mut client).contains(&Did::Event(failed)), "{status}");
         assert_eq!(client.stats().requests_failed, before + 1, "{status}");
     }
+}
+
+/// A client without a connection that has been greeted by HTTP; its poll is under way.
+fn polling() -> (Small, u32) {
+    let (mut client, talk, _) = degraded();
+    let now = client.now();
+    client.carried(now, Head::Welcome { greeting: greeting(THEIRS, 1, 1), refused: None });
+    client.talked(now, talk, HttpOutcome::status(200));
+    let talk = polls(&drain(&mut client));
+    (client, talk.expect("it asks"))
+}
+
+fn polls(did: &[Did]) -> Option<u32> {
+    did.iter().find_map(|did| if let Did::Poll(talk) = did { Some(*talk) } else { None })
+}
+
+/// Its numbers 1 to `n`, at the application.
+fn deliveries(session: &mut Small, link: LinkId, n: u64) -> Vec<DeliveryId> {
+    let deliver = |n| match session.received(at(1), link, numbered(n)) {
+        Some(Arrival::Deliver { delivery, .. }) => delivery,
+        other => panic!("{other:?}"),
+    };
+    (1..=n).map(deliver).collect()
+}
+
+#[test]
+fn s16_each_message_that_is_given_back_is_asked_for_after_its_own_time() {
+    let (mut hub, link) = hub();
+    let given_back = [60 * SECOND, Duration::from_millis(1), Duration::ZERO];
+    for (delivery, after) in deliveries(&mut hub, link, 3).into_iter().zip(given_back) {
+        assert!(hub.complete(at(2), delivery, Verdict::Retry { after }));
+    }
+    let asked = |did: &[Did]| {
+        let nack = |did: &Did| if let Did::Nack(seq, after) = did { Some((*seq, *after)) } else { None };
+        did.iter().filter_map(nack).collect::<Vec<_>>()
+    };
+    let did = drain(&mut hub);
+    assert_eq!(asked(&did), [(1, 60 * SECOND), (2, Duration::from_millis(1)), (3, SECOND)], "zero is a second");
+    // One that comes too soon is not handed over, and its sender is told what is left.
+    assert_eq!(hub.received(at(10_002), link, numbered(1)), Some(Arrival::Duplicate));
+    assert_eq!(asked(&drain(&mut hub)), [(1, 50 * SECOND)]);
+    assert!(matches!(hub.received(at(10_002), link, numbered(2)), Some(Arrival::Deliver { .. })));
+    assert!(matches!(hub.received(at(60_002), link, numbered(1)), Some(Arrival::Deliver { .. })));
+}
+
+#[test]
+fn s16_a_request_for_what_was_given_back_is_told_how_long_it_takes() {
+    let (mut hub, link) = hub();
+    let [first, second] = deliveries(&mut hub, link, 2)[..] else { panic!() };
+    hub.link_down(at(2), link, Reason::Closed(1006), RetryHint::NONE);
+    let ask = |hub: &mut Small, ms, n| hub.request(at(ms), RequestId(ms), Some(THEIRS.message(seq(n))), None);
+    assert_eq!(ask(&mut hub, 3, 1), Arrival::Duplicate);
+    assert!(hub.complete(at(1000), first, Verdict::Retry { after: 60 * SECOND }));
+    assert!(hub.complete(at(1000), second, Verdict::Retry { after: 5 * SECOND }));
+    assert_eq!(drain(&mut hub).last(), Some(&Did::Respond(3, Answer::Again { after: 60 * SECOND })));
+    assert_eq!(ask(&mut hub, 2000, 1), Arrival::Answer(Answer::Again { after: 59 * SECOND }));
+    assert_eq!(ask(&mut hub, 2001, 2), Arrival::Answer(Answer::Again { after: Duration::from_millis(3999) }));
+    assert!(matches!(ask(&mut hub, 6000, 2), Arrival::Deliver { .. }));
+    assert!(matches!(ask(&mut hub, 61_000, 1), Arrival::Deliver { .. }));
+}
+
+/// The answer to a poll comes at once: a hub that was told that the message has not arrived would say it again and again.
+#[test]
+fn s16_who_polls_says_that_it_has_arrived_until_it_may_come_again() {
+    let (mut client, mut talk) = polling();
+    let began = client.now();
+    let Some(Arrival::Deliver { delivery, .. }) = client.carried(began, numbered(1)) else { panic!() };
+    client.talked(began, talk, HttpOutcome::status(200));
+    let replaced = polls(&drain(&mut client)).unwrap();
+    assert!(client.complete(began, delivery, Verdict::Retry { after: 60 * SECOND }));
+    assert_eq!((client.report().rcv(), client.report().cum().get()), (seq(1), 0), "it need not be sent");
+    talk = polls(&drain(&mut client)).unwrap();
+    client.talked(began, replaced, HttpOutcome::status(200));
+    // A hub that sends it all the same is told so again.
+    assert_eq!(client.carried(began.after(SECOND), numbered(1)), Some(Arrival::Duplicate));
+    client.talked(began.after(SECOND), talk, HttpOutcome::status(200));
+    assert_eq!(client.report().rcv(), seq(1));
+    let until = began.after(60 * SECOND);
+    while let Some(next) = client.deadline().filter(|next| *next < until) {
+        client.tick(next);
+        for did in drain(&mut client) {
+            match did {
+                Did::Poll(asked) => talk = asked,
+                Did::Connect(link) => client.link_down(next, link, Reason::PortClosed, RetryHint::NONE),
+                _ => {}
+            }
+        }
+        assert_eq!(client.report().rcv(), seq(1));
+    }
+    client.tick(until);
+    assert_eq!(client.report().rcv().get(), 0, "now it may come");
+    let did = drain(&mut client);
+    let again = polls(&did);
+    assert!(
+        again.is_some_and(|again| again > talk),
+        "and the hub is asked, beside the poll that waits: {did:?} {talk}"
+    );
+    assert!(matches!(client.carried(until, numbered(1)), Some(Arrival::Deliver { .. })));
+    assert_eq!(client.report().rcv(), seq(1));
+}
+
+/// Two sessions, HTTP alone, and an application that gives back what it gets: it has it once in each of its times.
+#[test]
+fn s16_by_http_nothing_is_handed_over_again_in_no_time() {
+    let mut hub = session(NATIVE_PEER);
+    hub.send(at(0), 5, 10, Policy::DEFAULT).unwrap();
+    let (mut client, talk) = polling();
+    let mut now = client.now();
+    let ours = hub.greeting(true).origin;
+    assert_eq!(ours, OURS, "whom the client takes for itself, which changes nothing");
+    let _ = hub.greeted(now, &greeting(THEIRS, 1, 1), None, true);
+    let (mut waiting, mut handed, mut asked) = (Some(talk), Vec::new(), 0);
+    let end = now.after(200 * SECOND);
+    while now < end {
+        // The hub answers what it is asked.
+        if let Some(talk) = waiting.take() {
+            asked += 1;
+            let taken = hub.polled(now, RequestId(talk.into()), 25 * SECOND, &client.report(), client.outbox().una());
+            assert!(taken);
+        }
+        let said = drain_carried(&mut hub);
+        for (request, heads) in said {
+            for head in heads {
+                if let Some(Arrival::Deliver { delivery, .. }) = client.carried(now, head) {
+                    handed.push(now);
+                    assert!(client.complete(now, delivery, Verdict::Retry { after: 60 * SECOND }));
+                }
+            }
+            client.talked(now, u32::try_from(request).unwrap(), HttpOutcome::status(200));
+        }
+        for did in drain(&mut client) {
+            match did {
+                Did::Poll(talk) => waiting = Some(talk),
+                Did::Connect(link) => client.link_down(now, link, Reason::PortClosed, RetryHint::NONE),
+                _ => {}
+            }
+        }
+        if waiting.is_none() {
+            now = [client.deadline(), hub.deadline()].into_iter().flatten().min().unwrap();
+            client.tick(now);
+            hub.tick(now);
+        }
+    }
+    let spans: Vec<_> = handed.windows(2).map(|pair| pair[1].since(pair[0])).collect();
+    assert_eq!(handed.len(), 4, "{spans:?}");
+    assert!(spans.iter().all(|span| (60 * SECOND..62 * SECOND).contains(span)), "{spans:?}");
+    assert!(asked < 30, "{asked} polls");
+}
+
+/// What a hub says in its answers to polls.
+fn drain_carried(hub: &mut Small) -> Vec<(u64, Vec<Head>)> {
+    let (mut all, mut heads) = (Vec::new(), Vec::new());
+    while let Some(output) = hub.poll() {
+        match output {
+            Output::Carry { frame: Frame::Data { seq, una, .. }, .. } => heads.push(Head::Numbered { seq, una }),
+            Output::Carry { frame: Frame::Marks { report, una, beat }, .. } => {
+                heads.push(Head::Marks { report, una, beat });
+            }
+            Output::Respond { request, .. } => all.push((request.0, core::mem::take(&mut heads))),
+            _ => {}
+        }
+    }
+    all
 }

@@ -349,7 +349,7 @@ fn l13_who_was_told_to_come_again_is_waited_for() {
         let ask = |session: &mut Small, now, n| session.request(now, RequestId(n), Some(foreign(7)), None);
         let Arrival::Deliver { delivery, .. } = ask(&mut session, at(1), 1) else { panic!("not delivered") };
         session.close(at(1), 30 * SECOND);
-        assert!(matches!(ask(&mut session, at(2), 2), Arrival::Answer(Answer::Busy { .. })));
+        assert!(matches!(ask(&mut session, at(2), 2), Arrival::Answer(Answer::Again { .. })));
         let verdict = if given_back { Verdict::Retry { after: Duration::ZERO } } else { Verdict::Done };
         assert!(session.complete(at(3), delivery, verdict));
         let _ = drain(&mut session);

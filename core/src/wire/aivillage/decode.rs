@@ -6,6 +6,7 @@ use core::fmt;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::encode::members;
 use super::{CUSTOM, Dialect, Event, MAX_NAME, Position, Since};
 use crate::wire::{WHITE, text};
 
@@ -97,12 +98,16 @@ impl<'a> Frame<'a> {
 
 /// Reads a frame of a hub's.
 ///
+/// An envelope has an object for `data` and a `connection_id`, or else no key beside its own: the siblings have frames with
+/// `data` that say more beside it, such as `{"type":"model_update","event_type":"created","data":{…}}`.
+///
 /// # Errors
 ///
-/// [`Malformed`] says what is wrong with it. A frame whose `data` is no object is taken for a flat one.
+/// [`Malformed`] says what is wrong with it. What is no envelope is taken for a flat frame.
 pub fn decode(frame: &[u8]) -> Result<Frame<'_>, Malformed> {
     let (json, fields) = object(frame)?;
-    let data = fields.data.map(RawValue::get).filter(|data| data.starts_with('{'));
+    let enveloped = || fields.connection_id.is_some() || is_envelope(json);
+    let data = fields.data.map(RawValue::get).filter(|data| data.starts_with('{') && enveloped());
     Ok(Frame {
         kind: kind(&fields)?,
         data: data.unwrap_or(json),
@@ -208,6 +213,12 @@ struct Fields<'a> {
     channel: Raw<'a>,
     #[serde(borrow)]
     since: Raw<'a>,
+}
+
+/// Whether an object has nothing beside an envelope's keys.
+fn is_envelope(json: &str) -> bool {
+    let known = ["type", "data", "timestamp", "connection_id", "target_connections", "position"];
+    members(json).iter().all(|(key, value)| known.contains(&&**key) || value.get() == "null")
 }
 
 /// The text of one JSON object, and its keys.

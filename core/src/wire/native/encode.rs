@@ -184,7 +184,9 @@ impl Object {
     }
 
     fn span(self, name: &str, span: Duration) -> Self {
-        self.number(name, u64::try_from(span.as_millis()).unwrap_or(u64::MAX).min(u32::MAX.into()))
+        // Up, because most are lower bounds.
+        let millis = span.as_nanos().div_ceil(1_000_000);
+        self.number(name, u64::try_from(millis).unwrap_or(u64::MAX).min(u32::MAX.into()))
     }
 
     fn flag(self, name: &str, flag: bool) -> Self {

@@ -104,7 +104,7 @@ impl<W: HubWire> Hub<W> {
         let (verdict, word) = match verdict {
             Verdict::Confirmed(said) => (bowline::Verdict::Done, Some(Ok(said))),
             Verdict::Rejected(why) => (bowline::Verdict::Reject, Some(Err(why.into_boxed_str()))),
-            Verdict::Retry => (bowline::Verdict::Retry { after: Duration::ZERO }, None),
+            Verdict::Retry(after) => (bowline::Verdict::Retry { after }, None),
         };
         let frame = ticket.name().zip(word.as_ref()).and_then(|((id, content), word): (_, &Word<W::Confirmation>)| {
             self.wire().confirmation(id, content, word.as_ref().map_err(|why| &**why))
@@ -205,9 +205,10 @@ impl<W: HubWire> Engine<W> {
             },
             bowline::Answer::Reused => Answer::error(422, "this id was used for another message"),
             bowline::Answer::Unknown | bowline::Answer::Polled => Answer::status(said.status()),
-            bowline::Answer::Busy { after } => {
-                Answer { retry_after: Some(after), ..Answer::error(503, "still at work") }
+            bowline::Answer::Again { after } => {
+                Answer { retry_after: Some(after), ..Answer::error(409, "still at work") }
             }
+            bowline::Answer::Busy { after } => Answer { retry_after: Some(after), ..Answer::error(503, "no room") },
         }
     }
 

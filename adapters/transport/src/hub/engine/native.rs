@@ -363,7 +363,7 @@ impl<W: HubWire> Engine<W> {
                 Answer { body: body.and_then(json), ..Answer::status(422) }
             }
             bowline::Answer::Unknown => Answer::status(404),
-            bowline::Answer::Busy { after } => {
+            bowline::Answer::Again { after } | bowline::Answer::Busy { after } => {
                 Answer { retry_after: Some(after), ..Answer::error(409, "still at work") }
             }
         }

@@ -264,8 +264,9 @@ impl<W: HubWire> Engine<W> {
             self.write(&line, Wire::Text(parcel.event(at)));
             return;
         }
-        let frame = match at.filter(|_| line.keeps_account()) {
-            Some((topic, position)) => parcel.placed(&self.wire, now, peer, topic, position),
+        let frame = match at {
+            Some((topic, position)) if line.keeps_account() => parcel.placed(&self.wire, now, peer, topic, position),
+            Some((topic, _)) => parcel.item(&self.wire, now, peer, topic),
             None => parcel.frame(&self.wire, now, peer),
         };
         self.write(&line, Wire::Text(frame));
