@@ -2,7 +2,11 @@
 //!
 //! ```text
 //! cargo bench -p bowline-tests --bench hub                       all of them, as below
-//! cargo bench -p bowline-tests --bench hub -- broadcast 1000     a broadcast of 1 KB to so many miners
+//! cargo bench -p bowline-tests --bench hub -- confirm            messages of 300 bytes, each confirmed, of 32 clients with 32
+//!                                                                under way each; the hub remembers 128 and 1,024 of each,
+//!                                                                or as many as a second word says
+//! cargo bench -p bowline-tests --bench hub -- broadcast 1000     a broadcast of 1 KB to so many miners, by itself
+//! cargo bench -p bowline-tests --bench hub -- bursts 1000        the same, eight at a time
 //! cargo bench -p bowline-tests --bench hub -- idle 5000          memory and CPU of so many idle miners
 //! cargo bench -p bowline-tests --bench hub -- reconnect 1000     the hub is killed and comes back after 2 s: the busiest
 //!                                                                100 ms, with and without the announced window
@@ -11,25 +15,36 @@
 //! ```
 //!
 //! The miners live in a process of their own (this program again), so what is measured is the server's alone: CPU by the
-//! scheduler's books, memory by what is resident. The bare loop writes the same pre-built frames to as many sockets of the
-//! same kind, in the same process, turn by turn with the hub; only the ratio means anything on a shared machine.
+//! scheduler's books, memory by what is resident. The bare loop serves as many sockets of the same kind in the same process,
+//! turn by turn with the hub; only the ratio means anything on a shared machine. It writes the same frames pre-built, those of
+//! a burst at once, and of messages it reads the envelope with the same parser, writes its confirmations, and does all that one
+//! read brought in one write.
 
+use bowline::ContentKey;
 use bowline::hub::{HubConfig, Publish, Rate};
+use bowline::wire::KeyedHash;
 use bowline::wire::bettensor::Unsigned;
-use bowline_smol::hub::{Admission, Hub, HubSetup, Validator};
+use bowline_smol::hub::{Admission, Claim, Content, Heard, Hub, HubSetup, HubWire, Said, Text, Validator};
 use bowline_smol::{Miner, Setup};
 use bowline_transport::Keypair;
+use bowline_transport::http::{Bytes, Routes};
 use core::fmt::Write as _;
 use core::net::SocketAddr;
+use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
+use rustix::event::epoll;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use smol::Async;
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use std::borrow::Cow;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Instant;
 
-/// Rounds of a measurement, and their pace: the miners on the other core must keep up.
+/// Frames of a measurement to each, and their pace: the miners on the other core must keep up.
 const ROUNDS: u32 = 150;
 const PACE: Duration = Duration::from_millis(15);
 /// Measurements of each, of which the median counts.
@@ -42,12 +57,19 @@ fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
     let count = |default| words.get(1).and_then(|word| word.parse().ok()).unwrap_or(default);
     match words.first().map(String::as_str) {
-        Some("broadcast") => broadcast(count(1000)),
+        Some("confirm") => match words.get(1).and_then(|word| word.parse().ok()) {
+            Some(memory) => confirm(&[memory]),
+            None => confirm(&[128, 1024]),
+        },
+        Some("broadcast") => broadcast(count(1000), 1),
+        Some("bursts") => broadcast(count(1000), 8),
         Some("idle") => idle(count(5000)),
         Some("reconnect") => reconnect(count(1000)),
         Some("topics") => topics(),
         _ => {
-            broadcast(1000);
+            confirm(&[128, 1024]);
+            broadcast(1000, 1);
+            broadcast(1000, 8);
             idle(5000);
             reconnect(1000);
             topics();
@@ -63,7 +85,6 @@ fn keys(n: usize) -> Keypair {
     Keypair::from_seed_hex(&seed).unwrap()
 }
 
-/// A hub that lets in as many as there are, as fast as they come, all from one address.
 fn hub(miners: usize) -> Hub<Validator> {
     hub_at("127.0.0.1:0", miners, HubConfig::DEFAULT.reconnect_window)
 }
@@ -71,23 +92,205 @@ fn hub(miners: usize) -> Hub<Validator> {
 fn hub_at(address: &str, miners: usize, window: Duration) -> Hub<Validator> {
     let setup = HubSetup::validator(address, keys(usize::MAX >> 8)).unwrap();
     let setup = setup.authorize(|_| Admission::accept()).configure(|config| {
+        unlimited(config);
         config.sessions = miners;
         config.connections = miners + 100;
-        config.per_address_connections = u32::MAX;
-        config.handshakes = Rate::UNLIMITED;
-        config.per_address.handshakes = Rate::UNLIMITED;
         config.reconnect_window = window;
     });
     Hub::start(setup).unwrap()
 }
 
-fn broadcast(count: usize) {
-    let hub = hub(count);
+/// As many as there are, as fast as they come, all from one address.
+fn unlimited(config: &mut HubConfig) {
+    config.per_address_connections = u32::MAX;
+    config.handshakes = Rate::UNLIMITED;
+    for limits in [&mut config.per_address, &mut config.per_identity] {
+        (limits.handshakes, limits.messages, limits.bytes) = (Rate::UNLIMITED, Rate::UNLIMITED, Rate::UNLIMITED);
+    }
+}
+
+/// Clients that send messages, how many each has under way, and how many each sends in one measurement.
+const SENDERS: usize = 32;
+const WINDOW: usize = 32;
+const EACH: usize = 4000;
+
+/// A wire without signatures, so that nothing but the hub is compared with the bare loop.
+#[derive(Debug)]
+struct Plain;
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    id: &'a str,
+    #[serde(borrow)]
+    data: &'a RawValue,
+}
+
+fn confirmation(id: &str) -> String {
+    format!(r#"{{"type":"confirmation","id":"{id}","success":true}}"#)
+}
+
+impl HubWire for Plain {
+    type Peer = usize;
+    type Proof = ();
+    type Confirmation = ();
+    type Encoded = Text;
+
+    const LONGEST_FRAME: usize = 4096;
+
+    fn routes(&self) -> Routes<'static> {
+        Routes { websockets: &["/ws"], guarded: true, ..Routes::NONE }
+    }
+
+    fn guest(&self) -> Option<Claim<Self>> {
+        static LAST: AtomicUsize = AtomicUsize::new(0);
+        Some(Claim { peer: LAST.fetch_add(1, Ordering::Relaxed), proof: (), stamp: None })
+    }
+
+    fn holds(&self, _: &usize, (): &()) -> bool {
+        true
+    }
+
+    fn read(&self, _: &KeyedHash, _: &usize, text: &Bytes) -> Heard {
+        let Ok(Envelope { kind, id, data }) = serde_json::from_slice(text) else { return Heard::MALFORMED };
+        let kind = if kind == "prediction" { Cow::Borrowed("prediction") } else { Cow::Owned(kind.to_owned()) };
+        let content = Content { kind, data: text.slice_ref(data.get().as_bytes()), id: Some(id.into()) };
+        Heard { said: Said::Message(content), ..Heard::OTHER }
+    }
+
+    fn encode(&self, _: &str, data: &str) -> Result<Text, Cow<'static, str>> {
+        Ok(data.into())
+    }
+
+    fn size(encoded: &Text) -> usize {
+        encoded.len()
+    }
+
+    fn frame(&self, encoded: &Text, _: &usize) -> Text {
+        encoded.clone()
+    }
+
+    fn confirmation(&self, id: &str, _: ContentKey, _: Result<&(), &str>) -> Option<Text> {
+        Some(confirmation(id).into())
+    }
+}
+
+/// Messages are sent as fast as they are confirmed.
+fn confirm(memories: &[usize]) {
+    let hubs = memories.iter().map(|memory| {
+        let config = HubConfig { sessions: SENDERS, connections: 2 * SENDERS, ..HubConfig::DEFAULT };
+        let setup = HubSetup::with("127.0.0.1:0", Plain, config).unwrap().authorize(|_| Admission::accept());
+        let setup = setup.on("prediction", |_| async { Ok::<_, String>(()) }).configure(|config| {
+            unlimited(config);
+            config.session.inbox.capacity = *memory;
+            config.session.inbox.held = 64;
+        });
+        (memory, Hub::start(setup).unwrap())
+    });
+    let hubs: Vec<_> = hubs.collect();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let bare_address = listener.local_addr().unwrap();
+    std::thread::spawn(move || confirm_bare(&listener));
+    let mut senders: Vec<_> = hubs
+        .iter()
+        .map(|(memory, hub)| (Some(**memory), hub.address()))
+        .chain([(None, bare_address)])
+        .map(|(memory, address)| (memory, start_miners("sender", address, SENDERS), Vec::new()))
+        .collect();
+    println!(
+        "messages of {} bytes, confirmed, {SENDERS} clients with {WINDOW} under way each, median of {REPEATS}:",
+        message(0).len()
+    );
+    // The first run fills what the hubs remember.
+    for run in 0..=REPEATS {
+        for (_, child, costs) in &mut senders {
+            let before = cpu();
+            writeln!(child.stdin.as_mut().unwrap(), "{EACH}").unwrap();
+            await_word(child, "done");
+            if run > 0 {
+                costs.push((cpu() - before).as_nanos() as f64 / (SENDERS * EACH) as f64);
+            }
+        }
+    }
+    let bare = median(&mut senders.last_mut().unwrap().2);
+    for (memory, child, costs) in &mut senders {
+        let cost = median(costs);
+        match memory {
+            Some(memory) => println!(
+                "  hub         {cost:8.0} ns of CPU a message, {:.2} times as much; it remembers {memory}",
+                cost / bare
+            ),
+            None => println!("  bare loop   {cost:8.0} ns of CPU a message"),
+        }
+        end(child);
+    }
+}
+
+fn message(n: usize) -> String {
+    format!(r#"{{"type":"prediction","id":"p-{n:014}","data":{{"games":"{}"}}}}"#, "x".repeat(234))
+}
+
+/// Reads what there is, writes the confirmations of all of it.
+fn confirm_bare(listener: &TcpListener) {
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+    let mut sockets: Vec<_> = (0..SENDERS).map(|_| (accept_bare(listener), Vec::new())).collect();
+    for (n, (socket, _)) in sockets.iter().enumerate() {
+        epoll::add(&epoll, socket, epoll::EventData::new_u64(n as u64), epoll::EventFlags::IN).unwrap();
+    }
+    let (mut events, mut buffer, mut out) = (Vec::with_capacity(SENDERS), vec![0; 64 * 1024], Vec::new());
+    loop {
+        events.clear();
+        if epoll::wait(&epoll, rustix::buffer::spare_capacity(&mut events), None).is_err() {
+            continue;
+        }
+        for event in &events {
+            let (socket, rest) = &mut sockets[event.data.u64() as usize];
+            buffer[..rest.len()].copy_from_slice(rest);
+            let held = match socket.read(&mut buffer[rest.len()..]) {
+                Ok(0) | Err(_) => return,
+                Ok(read) => rest.len() + read,
+            };
+            let mut at = 0;
+            while let Some((head, length)) =
+                masked_head(&buffer[at..held]).filter(|(head, length)| held - at >= head + length)
+            {
+                let (mask, payload) = buffer[at + head - 4..at + head + length].split_at_mut(4);
+                for (byte, mask) in payload.iter_mut().zip(mask.iter().cycle()) {
+                    *byte ^= mask;
+                }
+                let envelope: Envelope<'_> = serde_json::from_slice(payload).unwrap();
+                assert!(envelope.kind == "prediction" && envelope.data.get().len() > 100);
+                let said = confirmation(envelope.id);
+                out.extend([0x81, u8::try_from(said.len()).unwrap()]);
+                out.extend(said.as_bytes());
+                at += head + length;
+            }
+            rest.clear();
+            rest.extend(&buffer[at..held]);
+            assert_eq!(socket.write(&out).unwrap(), out.len(), "the clients do not keep up");
+            out.clear();
+        }
+    }
+}
+
+/// The length of a client's frame's head, and of what follows.
+fn masked_head(frame: &[u8]) -> Option<(usize, usize)> {
+    match frame {
+        [_, short, ..] if short & 127 < 126 => Some((6, usize::from(short & 127))),
+        [_, _, high, low, ..] => Some((8, usize::from(u16::from_be_bytes([*high, *low])))),
+        _ => None,
+    }
+}
+
+/// To `count` miners, so many at a time. What the hub sends is published by a task of its executor, as its programs do.
+fn broadcast(count: usize, burst: usize) {
+    let hub = Arc::new(hub(count));
     let mut hub_miners = start_miners("miner", hub.address(), count);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut bare_miners = begin_miners("plain", listener.local_addr().unwrap(), count);
     let mut bare: Vec<TcpStream> = (0..count).map(|_| accept_bare(&listener)).collect();
-    await_ready(&mut bare_miners);
+    await_word(&mut bare_miners, "ready");
 
     let data = format!(r#"{{"games":"{}"}}"#, "x".repeat(700));
     let frame = text_frame(
@@ -95,16 +298,22 @@ fn broadcast(count: usize) {
             .seal(|stamp| Unsigned::message(stamp, &bowline::wire::bettensor::Kind::GameUpdate, &data).unwrap())
             .as_bytes(),
     );
-    println!("a frame of {} bytes to {count} miners, {ROUNDS} rounds, median of {REPEATS}:", frame.len());
+    println!("{burst} frame(s) of {} bytes at a time to {count} miners, median of {REPEATS}:", frame.len());
+    let frames = frame.repeat(burst);
     let (mut hub_costs, mut bare_costs) = (Vec::new(), Vec::new());
     for _ in 0..REPEATS {
-        hub_costs.push(cost(count, || {
-            let sent = hub.publish("game_update", &data, Publish::DEFAULT).unwrap();
-            assert_eq!(sent.reached as usize, count);
+        hub_costs.push(cost(count, burst, || {
+            let (hub, data) = (Arc::clone(&hub), data.clone());
+            smol::block_on(smol::spawn(async move {
+                for _ in 0..burst {
+                    let sent = hub.publish("game_update", &data, Publish::DEFAULT).unwrap();
+                    assert_eq!(sent.reached as usize, count);
+                }
+            }));
         }));
-        bare_costs.push(cost(count, || {
+        bare_costs.push(cost(count, burst, || {
             for socket in &mut bare {
-                assert_eq!(socket.write(&frame).unwrap(), frame.len(), "the miners do not keep up");
+                assert_eq!(socket.write(&frames).unwrap(), frames.len(), "the miners do not keep up");
             }
         }));
     }
@@ -121,15 +330,16 @@ fn broadcast(count: usize) {
 }
 
 /// CPU time of a delivery, in nanoseconds.
-fn cost(count: usize, mut round: impl FnMut()) -> f64 {
+fn cost(count: usize, burst: usize, mut round: impl FnMut()) -> f64 {
     std::thread::sleep(Duration::from_millis(200));
     let before = cpu();
-    for _ in 0..ROUNDS {
-        let next = Instant::now() + PACE;
+    let rounds = ROUNDS / burst as u32;
+    for _ in 0..rounds {
+        let next = Instant::now() + PACE * burst as u32;
         round();
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
     }
-    (cpu() - before).as_nanos() as f64 / f64::from(ROUNDS) / count as f64
+    (cpu() - before).as_nanos() as f64 / f64::from(rounds) / (count * burst) as f64
 }
 
 fn idle(count: usize) {
@@ -138,7 +348,7 @@ fn idle(count: usize) {
     let mut first = start_miners("miner", hub.address(), 1);
     let before = resident();
     let mut others = begin_miners("miner", hub.address(), count - 1);
-    await_ready(&mut others);
+    await_word(&mut others, "ready");
     std::thread::sleep(Duration::from_secs(2));
     let after = resident();
     let health = hub.health();
@@ -163,7 +373,7 @@ fn reconnect(count: usize) {
         let hub = hub_at("127.0.0.1:0", count, window);
         let address = hub.address();
         let mut miners = begin_miners("whole", address, count);
-        await_ready(&mut miners);
+        await_word(&mut miners, "ready");
         while hub.health().connections < count {
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -277,15 +487,15 @@ fn begin_miners(kind: &str, address: SocketAddr, count: usize) -> Child {
     Command::new(program).env("BOWLINE_BENCH_MINERS", job).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
 }
 
-fn await_ready(child: &mut Child) {
+fn await_word(child: &mut Child, word: &str) {
     let mut line = String::new();
     BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-    assert_eq!(line.trim(), "ready");
+    assert_eq!(line.trim(), word);
 }
 
 fn start_miners(kind: &str, address: SocketAddr, count: usize) -> Child {
     let mut child = begin_miners(kind, address, count);
-    await_ready(&mut child);
+    await_word(&mut child, "ready");
     child
 }
 
@@ -343,6 +553,9 @@ fn miners(job: &str) {
         std::io::stdin().read_line(&mut String::new()).unwrap();
         return drop(miners);
     }
+    if words[0] == "sender" {
+        return senders(address, count);
+    }
     smol::block_on(async {
         // The keys of two processes differ.
         let first = std::process::id() as usize * 100_000;
@@ -354,6 +567,59 @@ fn miners(job: &str) {
         println!("ready");
         smol::unblock(|| std::io::stdin().read_line(&mut String::new())).await.unwrap();
     });
+}
+
+/// Sends as many messages as each line of standard input says, by each client, and says when all are confirmed.
+fn senders(address: SocketAddr, count: usize) {
+    smol::block_on(async {
+        let mut sockets = Vec::new();
+        for _ in 0..count {
+            sockets.push(connect(address, None).await.unwrap());
+        }
+        println!("ready");
+        let mut first = 0;
+        for line in std::io::stdin().lines() {
+            let each: usize = line.unwrap().parse().unwrap();
+            let tasks: Vec<_> = sockets.drain(..).map(|socket| smol::spawn(send(socket, first, each))).collect();
+            for task in tasks {
+                sockets.push(task.await.unwrap());
+            }
+            first += each;
+            println!("done");
+        }
+    });
+}
+
+/// Sends so many messages, with at most [`WINDOW`] under way.
+async fn send(mut socket: Async<TcpStream>, first: usize, each: usize) -> std::io::Result<Async<TcpStream>> {
+    let (mut sent, mut confirmed) = (0, 0);
+    let mut buffer = Vec::new();
+    while confirmed < each {
+        let until = each.min(confirmed + WINDOW);
+        let frames: Vec<u8> = (sent..until).flat_map(|n| masked(1, message(first + n).as_bytes())).collect();
+        sent = until;
+        socket.write_all(&frames).await?;
+        let held = buffer.len();
+        buffer.resize(held + 64 * 1024, 0);
+        let read = socket.read(&mut buffer[held..]).await?;
+        buffer.truncate(held + read);
+        if read == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut at = 0;
+        while let Some([opcode, length, rest @ ..]) = buffer.get(at..).filter(|rest| rest.len() >= 2) {
+            let length = usize::from(*length);
+            let Some(payload) = rest.get(..length) else { break };
+            match opcode {
+                0x81 => confirmed += 1,
+                0x89 => socket.write_all(&masked(10, payload)).await?,
+                _ => {}
+            }
+            at += 2 + length;
+        }
+        buffer.drain(..at);
+    }
+    Ok(socket)
 }
 
 async fn connect(address: SocketAddr, keys: Option<Keypair>) -> std::io::Result<Async<TcpStream>> {
