@@ -478,4 +478,17 @@ plant N3 "a topic has one name" core/src/wire/aivillage/encode.rs \
     '/struct Words/,/^\}/s/    channel: /    #[serde(skip)]\n    channel: /' $codec
 plant N3 "a sibling's frame is taken for an envelope" core/src/wire/aivillage/decode.rs 's/ \&\& enveloped\(\)/ \&\& (true || enveloped())/' $codec
 
+# How often the system is called: reads for what comes together, writes for what is sent together.
+calls='cargo test -q -p bowline-transport --features hub --test system_calls'
+plant U5 "a text keeps the read buffer, and each frame is a read" adapters/transport/src/hub/line.rs \
+    's/if text\.len\(\) <= COPIED/if false/' $calls
+plant U5 "each broadcast is a write to each" adapters/transport/src/hub/mod.rs \
+    '/fn publish_to/,/^    \}/s/with_turn/with/' $calls
+plant U5 "nobody is asked for the turn that writes" adapters/transport/src/hub/mod.rs \
+    '/fn with_turn/,/^    \}/s/if wake/if false \&\& wake/' $calls
+plant U5 "a line is asked for one turn and never again" adapters/transport/src/hub/engine/output.rs \
+    's/self\.turn_asked = false;//' $calls
+plant U5 "what a full line has taken is not watched" adapters/transport/src/hub/mod.rs \
+    's/engine\.unsent\(unsent\)/{ let _ = (engine, unsent); }/' $calls
+
 [ $missed = 0 ] && echo "all caught" || { echo "$missed not caught"; exit 1; }

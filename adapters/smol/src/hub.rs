@@ -6,7 +6,8 @@
 //!                  · one per WebSocket that is full · one per request of ours
 //! ```
 //!
-//! Nothing is handed from task to task on a message's way: whoever reads applies, and whoever publishes writes. Invariants:
+//! Nothing is handed from task to task on a message's way in: whoever reads applies. What is sent and published leaves as
+//! soon as the task that did it lets others run: the task for time writes all of it then, each line once. Invariants:
 //! connections that are not WebSockets are limited, together and for each address; when the hub is closed its port is free
 //! and its tasks are over.
 //!

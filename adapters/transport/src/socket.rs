@@ -229,11 +229,14 @@ impl Socket {
 
     /// `None`: it only has to wait.
     fn ended(&mut self, error: Error) -> Option<Explanation> {
+        // First: every turn of reading ends so, and the text of an error costs more than a frame.
+        if let Error::Io(error) = &error
+            && matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+        {
+            return None;
+        }
         let said = error.to_string();
         let code = match error {
-            Error::Io(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
-                return None;
-            }
             // Impossible by the limits above; treated as a connection that broke.
             Error::WriteBufferFull(_) => return Some(Reason::Stalled.into()),
             Error::ConnectionClosed | Error::AlreadyClosed => {

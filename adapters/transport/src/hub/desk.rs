@@ -73,10 +73,10 @@ impl<W: HubWire> Desks<W> {
         let mut works: Vec<Running<'_, W>> = Vec::new();
         loop {
             let listener = more.listen();
-            while works.len() < self.each && self.waits(session) {
-                let Some(place) = self.places.try_acquire() else { break };
-                self.take_up(session, place, &mut works);
-            }
+            while works.len() < self.each
+                && let Some(place) = self.places.try_acquire()
+                && self.take_up(session, place, &mut works)
+            {}
             if works.is_empty() && self.close(session) {
                 return;
             }
@@ -109,11 +109,11 @@ impl<W: HubWire> Desks<W> {
         }
     }
 
-    /// Begins the next message.
-    fn take_up<'a>(&self, session: SessionId, place: SemaphoreGuard<'a>, works: &mut Vec<Running<'a, W>>) {
-        if let Some(Job { message, ticket, handler }) = self.next(session) {
-            works.push(Running { work: begin::<W>(message, &handler), ticket: Some(ticket), _place: place });
-        }
+    /// Begins the next message. False: there is none.
+    fn take_up<'a>(&self, session: SessionId, place: SemaphoreGuard<'a>, works: &mut Vec<Running<'a, W>>) -> bool {
+        let Some(Job { message, ticket, handler }) = self.next(session) else { return false };
+        works.push(Running { work: begin::<W>(message, &handler), ticket: Some(ticket), _place: place });
+        true
     }
 
     fn waits(&self, session: SessionId) -> bool {

@@ -54,7 +54,7 @@ pub(super) struct Parcel<W: HubWire> {
     source: Option<(Box<str>, Box<str>)>,
     /// As native peers get it.
     native: OnceLock<Text>,
-    encoded: Mutex<(Instant, Arc<W::Encoded>)>,
+    encoded: Mutex<(Instant, W::Encoded)>,
     /// With its place in its topic's stream, once somebody wants that; `None`: as without.
     placed: OnceLock<Option<W::Encoded>>,
 }
@@ -77,13 +77,13 @@ impl<W: HubWire> Parcel<W> {
             readable: plain <= W::LONGEST_SENT && native <= FRAME_LIMIT,
             source,
             native: OnceLock::new(),
-            encoded: Mutex::new((now, Arc::new(encoded))),
+            encoded: Mutex::new((now, encoded)),
             placed: OnceLock::new(),
         })
     }
 
-    /// As it was encoded, anew when that was too long ago: once, for all who get it then.
-    fn fresh(&self, wire: &W, now: Instant) -> Arc<W::Encoded> {
+    /// What `of` makes of it as it was encoded, anew when that was too long ago: once, for all who get it then.
+    fn fresh<R>(&self, wire: &W, now: Instant, of: impl FnOnce(&W::Encoded) -> R) -> R {
         let mut encoded = self.encoded.lock().unwrap_or_else(PoisonError::into_inner);
         let (since, last) = &mut *encoded;
         if let Some((kind, data)) = &self.source
@@ -91,26 +91,27 @@ impl<W: HubWire> Parcel<W> {
         {
             // It could be encoded before, so it can be now.
             if let Ok(anew) = wire.encode(kind, data) {
-                (*since, *last) = (now, Arc::new(anew));
+                (*since, *last) = (now, anew);
             }
         }
-        Arc::clone(last)
+        of(last)
     }
 
     fn frame(&self, wire: &W, now: Instant, to: &W::Peer) -> Text {
-        wire.frame(&self.fresh(wire, now), to)
+        self.fresh(wire, now, |encoded| wire.frame(encoded, to))
     }
 
     /// The same with its place; a parcel is published on one topic, once.
     fn placed(&self, wire: &W, now: Instant, to: &W::Peer, topic: &TopicName, at: Position) -> Text {
-        match self.placed.get_or_init(|| wire.placed(&self.fresh(wire, now), topic, at)) {
+        let place = || self.fresh(wire, now, |encoded| wire.placed(encoded, topic, at));
+        match self.placed.get_or_init(place) {
             Some(placed) => wire.item(placed, to, topic),
             None => self.item(wire, now, to, topic),
         }
     }
 
     fn item(&self, wire: &W, now: Instant, to: &W::Peer, topic: &TopicName) -> Text {
-        wire.item(&self.fresh(wire, now), to, topic)
+        self.fresh(wire, now, |encoded| wire.item(encoded, to, topic))
     }
 
     /// What it says.
@@ -171,8 +172,9 @@ pub(super) struct Engine<W: HubWire> {
     /// By place.
     lines: Vec<Option<Door<W>>>,
     accounts: Vec<Option<Account<W>>>,
-    /// Lines with something to flush.
+    /// Lines with something to flush; and the adapter was asked for a turn that flushes them.
     dirty: Vec<Arc<Line<W>>>,
+    turn_asked: bool,
     requests: BTreeMap<RequestId, Asking>,
     last_request: u64,
     receipts: BTreeMap<(SessionId, Seq), Sender<Settlement>>,
@@ -218,6 +220,7 @@ impl<W: HubWire> Engine<W> {
             lines: Vec::new(),
             accounts: Vec::new(),
             dirty: Vec::new(),
+            turn_asked: false,
             requests: BTreeMap::new(),
             last_request: 0,
             receipts: BTreeMap::new(),
@@ -381,13 +384,12 @@ impl<W: HubWire> Engine<W> {
 
     /// What one turn of reading has brought.
     pub(super) fn apply(&mut self, line: &Arc<Line<W>>, items: Vec<Item>) {
-        let (wall, conn) = (line::wall(), line.conn());
+        let (now, wall, conn) = (self.now(), line::wall(), line.conn());
         for item in items {
-            let now = self.now();
             match item {
                 Item::Hello { stamp } => self.hello(line, stamp),
                 Item::Stranger => self.machine.refuse(now, conn, CloseReason::Impostor),
-                Item::Heard(heard) => self.heard(line, heard, wall),
+                Item::Heard(heard) => self.heard(line, heard, now, wall),
                 Item::Part => {
                     let _ = self.machine.received(now, wall, conn, bowline::Head::Part, 0, None);
                 }
@@ -401,8 +403,8 @@ impl<W: HubWire> Engine<W> {
         }
     }
 
-    fn heard(&mut self, line: &Arc<Line<W>>, frame: Frame, wall: i64) {
-        let (now, conn) = (self.now(), line.conn());
+    fn heard(&mut self, line: &Arc<Line<W>>, frame: Frame, now: Instant, wall: i64) {
+        let conn = line.conn();
         let mut head = frame.head();
         let Frame { heard, bytes, names } = frame;
         let text = bytes > 0;

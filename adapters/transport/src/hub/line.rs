@@ -15,7 +15,7 @@ use super::native::{self, Hello};
 use super::wire::{Claim, Complaint, Content, Heard, HubWire, Said, Text};
 use crate::explanation::Explanation;
 use crate::node::Stream;
-use crate::socket::{Incoming, Socket};
+use crate::socket::{Incoming, Socket, Wrote};
 use bowline::hub::{ConnId, Stamp};
 use bowline::wire::native::{FRAME_LIMIT, Refusal, SUBPROTOCOL};
 use bowline::{ContentKey, Head, MessageId, Reason};
@@ -29,6 +29,10 @@ use tungstenite::protocol::Role as Side;
 
 /// Read at once, and kept for every connection.
 const READ_BUFFER: usize = 2 * 1024;
+
+/// A text of at most this length, in bytes, is copied out of the read buffer: as long as a text shares the buffer, the rest
+/// of the buffer is all that can be read at once, down to a single frame. A longer one is worth a buffer of its own.
+const COPIED: usize = 4 * 1024;
 
 /// So many frames, and so many times the longest, are read in one turn before the others get theirs.
 const FRAMES_A_TURN: usize = 64;
@@ -298,6 +302,16 @@ impl<W: HubWire> Line<W> {
         self.changed.notify(usize::MAX);
     }
 
+    /// Lets out what was written. `None`: it has left, or whoever waits for the socket lets it out.
+    pub(super) fn flush(&self) -> Option<Wrote> {
+        let mut state = self.lock();
+        state.dirty = false;
+        if state.stage == Stage::Gone || state.socket.blocked {
+            return None;
+        }
+        Some(state.socket.flush()).filter(|wrote| !matches!(wrote, Wrote::Done))
+    }
+
     /// Reads what there is, and finds out what it says.
     fn read(&self, hub: &Hub<W>) -> (Vec<Item>, Reading) {
         let mut items = Vec::new();
@@ -313,6 +327,7 @@ impl<W: HubWire> Line<W> {
                 }
             }
         };
+        items.reserve_exact(texts.len());
         for pulled in texts {
             items.push(match pulled {
                 Pulled::First(text) if self.is_native() => match Hello::read(text.as_bytes()) {
@@ -383,6 +398,7 @@ impl<W: HubWire> State<W> {
                     pulled.push(Pulled::First(text));
                     return Reading::Held;
                 }
+                Incoming::Text(text) if text.len() <= COPIED => pulled.push(Pulled::Text(text.as_str().into())),
                 Incoming::Text(text) => pulled.push(Pulled::Text(text)),
                 Incoming::Binary if self.stage == Stage::First => {
                     self.stage = Stage::Asked;

@@ -143,7 +143,7 @@ impl<W: HubWire> Delivery<W> {
 
     fn end(&mut self, verdict: Verdict<W::Confirmation>) -> bool {
         match (self.ticket.take(), self.hub.upgrade()) {
-            (Some(ticket), Some(hub)) => hub.complete(vec![(ticket, verdict)]),
+            (Some(ticket), Some(hub)) => hub.end(ticket, verdict),
             _ => false,
         }
     }

@@ -8,13 +8,14 @@
 //!               decode, verify, no lock ─▶│ confirmations, receipts      messages ◀─ Delivery
 //!  writable ▶ writable(line) ────────────▶│                              send, publish ─▶
 //!  POST    ─▶ request ─ verify ──────────▶│ drain, flush what was        events ◀─
-//!  time    ─▶ turn ──────────────────────▶│ touched, once each
+//!  time    ─▶ turn ──────────────────────▶│ touched, once each (no lock)
 //!                                         └─▶ Actions: Run, Watch, Post, Drop, Wake    after the lock is gone
 //! ```
 //!
 //! Frames are read and what is signed in them is verified with the line's lock alone, and what they say is applied in one
 //! step for all that one read brought; what has to be written to one line leaves in one write. A broadcast is encoded
-//! once and written to every line by whoever publishes; only a line that is full gets somebody who waits for it. What
+//! once and copied into every line by whoever publishes; the adapter's next turn writes what was sent and published since
+//! the last, each line once, and only a line that is full gets somebody who waits for it. What
 //! frames say is the affair of a [`HubWire`]: [`Validator`](HubSetup::validator) is Bettensor's, with the feature
 //! `sr25519`; [`Village`](HubSetup::village) is AI Village's.
 //!
@@ -233,7 +234,7 @@ impl<W: HubWire> Hub<W> {
     /// Why not.
     pub fn send(&self, peer: impl Borrow<W::Peer>, kind: &str, data: &str) -> Result<Receipt, Refused> {
         let parcel = self.parcel(kind, data)?;
-        self.with(|engine| engine.send(peer.borrow(), parcel, Policy::DEFAULT)).map(Receipt)
+        self.with_turn(|engine| engine.send(peer.borrow(), parcel, Policy::DEFAULT)).map(Receipt)
     }
 
     /// Makes a session for a peer that is known by other means, so that messages can be sent to it before it has ever
@@ -268,7 +269,7 @@ impl<W: HubWire> Hub<W> {
         if parcel.size() > self.longest {
             return Err(Refused::Session(Refusal::TooLarge));
         }
-        Ok(self.with(|engine| engine.publish(&parcel, how, to)))
+        Ok(self.with_turn(|engine| engine.publish(&parcel, how, to)))
     }
 
     /// Publishes on a topic: to every subscriber, and to its history for those who are behind, away, or come later and ask
@@ -283,7 +284,7 @@ impl<W: HubWire> Hub<W> {
             return Err(Refused::Session(Refusal::TooLarge));
         }
         self.wire().published(kind, data);
-        Ok(self.with(|engine| engine.publish_topic(&topic, parcel)))
+        Ok(self.with_turn(|engine| engine.publish_topic(&topic, parcel)))
     }
 
     /// Subscribes a peer that has a session to a topic, or with a wildcard to several, as it could itself. How many there
@@ -406,10 +407,17 @@ impl<W: HubWire> Hub<W> {
         self.drained.notify(usize::MAX);
     }
 
-    fn complete(&self, ends: Vec<(Ticket, Verdict<W::Confirmation>)>) -> bool {
+    /// What handlers have ended together.
+    fn complete(&self, ends: Vec<(Ticket, Verdict<W::Confirmation>)>) {
         // Encoded, and perhaps signed, before the lock.
         let ends: Vec<_> = ends.into_iter().map(|(ticket, verdict)| self.word(ticket, verdict)).collect();
-        self.with(|engine| engine.complete(ends))
+        self.with(|engine| engine.complete(ends));
+    }
+
+    /// What the application has ended by itself. False: it came too late.
+    fn end(&self, ticket: Ticket, verdict: Verdict<W::Confirmation>) -> bool {
+        let end = self.word(ticket, verdict);
+        self.with_turn(|engine| engine.complete(vec![end]))
     }
 
     fn parcel(&self, kind: &str, data: &str) -> Result<Arc<Parcel<W>>, Refused> {
@@ -437,10 +445,36 @@ impl<W: HubWire> Hub<W> {
         self.engine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Applies something, does what follows from it, and lets its effects out when the lock is gone.
+    /// Applies something and does what follows from it; what that wrote leaves at once.
     fn with<R>(&self, apply: impl FnOnce(&mut Engine<W>) -> R) -> R {
+        let (answer, mut dirty) = self.step(apply, Engine::take_dirty);
+        while !dirty.is_empty() {
+            // Without the engine's lock: the system's part of a write takes longer than all of ours.
+            let flush = |line: Arc<Line<W>>| line.flush().map(|wrote| (line, wrote));
+            let unsent: Vec<_> = dirty.into_iter().filter_map(flush).collect();
+            if unsent.is_empty() {
+                break;
+            }
+            ((), dirty) = self.step(|engine| engine.unsent(unsent), Engine::take_dirty);
+        }
+        answer
+    }
+
+    /// The same for what the application sends and confirms; what that wrote leaves with the adapter's next turn, which is
+    /// asked for at once: what is sent in one go leaves in one write.
+    fn with_turn<R>(&self, apply: impl FnOnce(&mut Engine<W>) -> R) -> R {
+        let (answer, wake) = self.step(apply, Engine::wants_turn);
+        if wake {
+            (self.act)(Action::Wake);
+        }
+        answer
+    }
+
+    /// Applies something, does what follows from it, and lets its effects out when the lock is gone. `last` is done before
+    /// that.
+    fn step<R, T>(&self, apply: impl FnOnce(&mut Engine<W>) -> R, last: impl FnOnce(&mut Engine<W>) -> T) -> (R, T) {
         let (mut later, mut unwanted) = (Vec::new(), Vec::new());
-        let (answer, wake) = {
+        let (answer, last, wake) = {
             let mut engine = self.lock();
             let answer = apply(&mut engine);
             engine.settle();
@@ -451,7 +485,7 @@ impl<W: HubWire> Hub<W> {
                     effect => later.push(effect),
                 }
             }
-            (answer, engine.sooner())
+            (answer, last(&mut engine), engine.sooner())
         };
         // Given back, which takes the lock.
         drop(unwanted);
@@ -461,7 +495,7 @@ impl<W: HubWire> Hub<W> {
         if wake {
             (self.act)(Action::Wake);
         }
-        answer
+        (answer, last)
     }
 
     fn tell(&self, effect: Effect<W>) {

@@ -50,7 +50,8 @@ pub enum Action<W: HubWire> {
         /// How long it may take (rule H10).
         timeouts: HttpTimeouts,
     },
-    /// Call [`Hub::turn`](super::Hub::turn): its time is earlier than it said last.
+    /// Call [`Hub::turn`](super::Hub::turn) as soon as the task that runs now has let others run: something is to be written,
+    /// or its time is earlier than it said last.
     Wake,
 }
 

@@ -220,9 +220,8 @@ impl<W: HubWire> Engine<W> {
     }
 
     pub(in crate::hub) fn complete(&mut self, ends: Vec<End<W::Confirmation>>) -> bool {
-        let mut open = true;
+        let (mut open, now) = (true, self.now());
         for End { ticket, verdict, word, frame } in ends {
-            let now = self.now();
             let Ticket { session, delivery, id, seq, bytes, arrived } = ticket;
             self.held_bytes = self.held_bytes.saturating_sub(bytes);
             let success = word.as_ref().map(Result::is_ok);

@@ -1,4 +1,4 @@
-//! What the machine says, done: frames into lines, effects for later, and every line that was touched flushed once.
+//! What the machine says, done: frames into lines, which are flushed when the engine's lock is gone, and effects for later.
 
 use super::account::Asking;
 use super::{BELIEVED, Effect, Engine, Parcel, native, wrong_clock};
@@ -20,26 +20,31 @@ use tungstenite::Message as Wire;
 const LONGEST_REASON: usize = 120;
 
 impl<W: HubWire> Engine<W> {
-    /// Does what the machine says until it says nothing more, and flushes what was written.
+    /// Does what the machine says until it says nothing more. What is to be written lies in the lines then.
     pub(in crate::hub) fn settle(&mut self) {
-        loop {
-            while self.step() {}
-            if self.dirty.is_empty() {
-                return;
-            }
-            let mut dirty = core::mem::take(&mut self.dirty);
-            for line in dirty.drain(..) {
-                self.flush(&line);
-            }
-            // Its memory is used again, unless flushing has made more to flush.
-            if self.dirty.is_empty() {
-                self.dirty = dirty;
-            }
+        let now = self.now();
+        while self.step(now) {}
+    }
+
+    /// The lines with something to flush, each once.
+    pub(in crate::hub) fn take_dirty(&mut self) -> Vec<Arc<Line<W>>> {
+        self.turn_asked = false;
+        core::mem::take(&mut self.dirty)
+    }
+
+    /// True: there is something to flush, and nobody was asked for a turn yet.
+    pub(in crate::hub) fn wants_turn(&mut self) -> bool {
+        !self.dirty.is_empty() && !core::mem::replace(&mut self.turn_asked, true)
+    }
+
+    /// These lines were flushed, and not all of them has left.
+    pub(in crate::hub) fn unsent(&mut self, lines: Vec<(Arc<Line<W>>, Wrote)>) {
+        for (line, wrote) in lines {
+            self.wrote(&line, wrote);
         }
     }
 
-    fn step(&mut self) -> bool {
-        let now = self.clock.now();
+    fn step(&mut self, now: Instant) -> bool {
         let Some(output) = self.machine.poll() else { return false };
         match output {
             HubOutput::Verify { conn, .. } => {
@@ -312,21 +317,10 @@ impl<W: HubWire> Engine<W> {
         if !dirty {
             self.dirty.push(Arc::clone(line));
         }
-        match wrote {
-            Wrote::Done => {}
-            Wrote::Blocked => self.blocked(line),
-            Wrote::Ended(why) => self.lost(line.conn(), why),
-        }
+        self.wrote(line, wrote);
     }
 
-    fn flush(&mut self, line: &Arc<Line<W>>) {
-        let mut state = line.lock();
-        state.dirty = false;
-        if state.stage == Stage::Gone || state.socket.blocked {
-            return;
-        }
-        let wrote = state.socket.flush();
-        drop(state);
+    fn wrote(&mut self, line: &Arc<Line<W>>, wrote: Wrote) {
         match wrote {
             Wrote::Done => {}
             Wrote::Blocked => self.blocked(line),
