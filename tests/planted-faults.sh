@@ -104,7 +104,7 @@ plant F2 "HTTP that fails counts as a way for a late message" core/src/session.r
 plant F2 "what is too large for HTTP is not stuck" core/src/outbox.rs \
     's/if http \&\& slot\.size <= limit \{/if http {/' $unit f2_f4_
 plant F2 "a message that is never answered ends a connection every two minutes" core/src/outbox.rs \
-    's/PATIENCE\.saturating_mul\(1 << .*\)\)\)\);/PATIENCE));/' $unit f2_a_message
+    's/patience\.saturating_mul\(1 << doublings\)/patience/' $unit f2_a_message
 plant F2 "what is awaited on a connection that ends for a stuck message comes twice" core/src/session.rs \
     's/let holds = holds \|\| self\.outbox\.out_of_patience\(\);//; s/\(!self\.outbox\.awaiting\(\) \|\| self\.outbox\.is_silent\(\)\)/true/' \
     cargo test -q -p bowline-tests --test slow_receivers
@@ -490,5 +490,25 @@ plant U5 "a line is asked for one turn and never again" adapters/transport/src/h
     's/self\.turn_asked = false;//' $calls
 plant U5 "what a full line has taken is not watched" adapters/transport/src/hub/mod.rs \
     's/engine\.unsent\(unsent\)/{ let _ = (engine, unsent); }/' $calls
+
+# The room for what peers have sent (U12), and what is told of a place there is not (U13) or a route (U14).
+held=core/src/hub/held.rs
+for test in "$unit u12_" "$model"; do
+    plant U12 "no limit of held bytes" $held 's/is_some_and\(\|left\| own <= left \/ SHARE\)/is_none_or(|left| left < u64::MAX)/' $test
+    plant U12 "one identity may have all there is" $held 's/own <= left \/ SHARE/own <= left.max(own)/' $test
+    plant U12 "there are no equal parts" $held 's/own <= part/own > u64::MAX - part/' $test
+done
+plant U12 "a copy of what is remembered finds no room" $held \
+    's/return peer\.session\.knows\(id, content\)/return false/' $unit u12_a_copy
+plant U12 "what waits for its turn keeps out the message whose turn it is" $held \
+    's/peer\.give_back \|= .*;//' $unit u12_what_waits
+plant U12 "what waits for its turn waits as long as its session lives" $held \
+    's/peer\.turns\.arm\(self\.now\.after\(dead\)\);/let _ = dead;/' $unit u12_what_waits
+plant U14 "a hub without guarded routes is built" adapters/transport/src/hub/request.rs \
+    's/wire\.guarded \|\| !\(websocket/true || !(websocket/' \
+    cargo test -q -p bowline-transport --features hub --lib u14_
+plant U13 "a connection without a place gets no time to come back" adapters/transport/src/http/server.rs \
+    's/retry_after: Some\(Duration::from_secs\(1\)\), error: None/retry_after: None, error: None/' \
+    cargo test -q -p bowline-transport --test http_smol u13_
 
 [ $missed = 0 ] && echo "all caught" || { echo "$missed not caught"; exit 1; }

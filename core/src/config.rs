@@ -77,6 +77,9 @@ impl Config {
             (takes_time(link.knock), "link.knock", "the holder of the place must have time to answer"),
             (lasts(link.give_up), "link.give_up", "given up before the first refusal"),
             (takes_time(link.suspend), "link.suspend", "every interruption would be a long outage"),
+            (link.short_lives > 0, "link.short_lives", "every path would be blocked before its first connection"),
+            (takes_time(link.write_timeout), "link.write_timeout", "no write moves in no time"),
+            (link.malformed_limit > 0, "link.malformed_limit", "every connection would end before its first frame"),
             (moves(link.backoff), "link.backoff", "floor and base are zero: a refused connection would be a hot loop"),
             (ordered(link.backoff), "link.backoff.cap", "smaller than the base"),
             (takes_time(outbox.ack_wait.longest()), "outbox.ack_wait", "every message would be late at once"),
@@ -86,6 +89,7 @@ impl Config {
                 "outbox.ack_wait",
                 "longer than a message's life: it would expire before it is ever found unanswered",
             ),
+            (takes_time(outbox.patience), "outbox.patience", "every late message would end its connection at once"),
             (
                 inbox.horizon >= inbox.peer_life,
                 "inbox.horizon",
@@ -209,7 +213,7 @@ mod tests {
     #[test]
     fn s12_nonsense_is_refused_by_name() {
         type Change = fn(&mut Config);
-        let cases: [(&str, Change); 27] = [
+        let cases: [(&str, Change); 31] = [
             ("outbox.capacity", |c| c.outbox.capacity = 0),
             ("outbox.bytes", |c| c.outbox.bytes = 0),
             ("inbox.capacity", |c| c.inbox.capacity = 0),
@@ -220,6 +224,10 @@ mod tests {
             ("link.give_up", |c| c.link.give_up = GiveUp::After(Duration::ZERO)),
             ("link.give_up", |c| c.link.give_up = GiveUp::Refusals(0)),
             ("link.suspend", |c| c.link.suspend = Duration::ZERO),
+            ("link.short_lives", |c| c.link.short_lives = 0),
+            ("link.write_timeout", |c| c.link.write_timeout = Duration::ZERO),
+            ("link.malformed_limit", |c| c.link.malformed_limit = 0),
+            ("outbox.patience", |c| c.outbox.patience = Duration::ZERO),
             ("link.backoff", |c| c.link.backoff = BackoffConfig::range(Duration::ZERO, Duration::ZERO)),
             ("link.backoff.cap", |c| c.link.backoff.cap = Duration::from_millis(1)),
             ("outbox.ack_wait", |c| c.outbox.ack_wait = AckWait::Fixed(Duration::ZERO)),

@@ -159,7 +159,7 @@ impl Answer {
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct InboxConfig {
-    /// How many messages are remembered; smaller storage limits further. Default 128 (U13).
+    /// How many messages are remembered; smaller storage limits further. Default 128.
     pub capacity: usize,
     /// How many may be at the application at once; further ones are refused. Default 64.
     pub held: usize,
@@ -839,6 +839,12 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
                 None => return found,
             }
         }
+    }
+
+    /// Whether this is a copy of a message that is remembered, and would not be handed over again (S16).
+    pub(crate) fn knows(&self, now: Instant, id: Option<MessageId>, key: Option<ContentKey>) -> bool {
+        let (Find::At(at) | Find::Reused(at)) = self.find(id, key) else { return false };
+        self.slots.as_ref().get(at).and_then(Option::as_ref).is_some_and(|seen| !seen.may_return(now))
     }
 
     /// Notes one more arrival of a message; if its result is known, an acknowledgement is due again (S6).

@@ -134,6 +134,13 @@ pub struct LinkConfig {
     pub give_up: GiveUp,
     /// The delays between attempts.
     pub backoff: BackoffConfig,
+    /// How many connections in a row that open and die before a useful frame block the path. From 1, default 3 (F5).
+    pub short_lives: u8,
+    /// How long a write may stand still before the connection is dropped. At least 1 µs, default 5 s.
+    pub write_timeout: Duration,
+    /// How many frames that are not understood, with no useful one between, end the connection with 1002. From 1, default
+    /// 16: bad input costs the peer, not us.
+    pub malformed_limit: u8,
     /// Rows of the close and refusal table that differ from [`STANDARD`](crate::STANDARD). Default none.
     pub rows: &'static [CloseRule],
 }
@@ -153,6 +160,9 @@ impl LinkConfig {
         blocked: Duration::from_secs(600),
         give_up: GiveUp::Never,
         backoff: BackoffConfig::DEFAULT,
+        short_lives: 3,
+        write_timeout: Duration::from_secs(5),
+        malformed_limit: 16,
         rows: &[],
     };
 }
@@ -268,9 +278,6 @@ pub struct Link {
     give_up: Timer,
     short_lives: u8,
 }
-
-/// So many connections that opened and died before a useful frame block the path (F5).
-const SHORT_LIVES: u8 = 3;
 
 impl Link {
     /// A link that waits for [`start`](Self::start), or, as acceptor, for [`accept`](Self::accept).
@@ -634,6 +641,16 @@ impl Link {
         matches!(self.config.role, Role::Dialer)
     }
 
+    /// How long a write may stand still.
+    pub(crate) const fn write_timeout(&self) -> Duration {
+        self.config.write_timeout
+    }
+
+    /// How many frames that are not understood end a connection.
+    pub(crate) const fn malformed_limit(&self) -> u8 {
+        self.config.malformed_limit
+    }
+
     /// How many attempts and connections there have been.
     #[must_use]
     pub const fn attempts(&self) -> u64 {
@@ -739,7 +756,7 @@ impl Link {
         }
         // One message is to blame (F4); but a peer that ends every connection so is not asked once a second for ever.
         let class = if class == RetryClass::PerMessage && !earned { RetryClass::Retry } else { class };
-        if class == RetryClass::Refused || (short && self.short_lives >= SHORT_LIVES) {
+        if class == RetryClass::Refused || (short && self.short_lives >= self.config.short_lives) {
             self.refused(now);
         }
         if self.gives_up() {

@@ -422,6 +422,17 @@ impl Marks {
         self.gap.take().map(|(from, to, count)| Step::Gap { from, to, count })
     }
 
+    /// Whether it is this number's turn: all below it were handed over, or passed over.
+    pub(crate) fn is_next(&self, seq: Seq) -> bool {
+        self.order && seq == self.next
+    }
+
+    /// Whether any number waits for its turn: it came, and one before it is missing.
+    pub(crate) fn has_waiting(&self) -> bool {
+        let over = u32::try_from(self.next.since(self.base)).unwrap_or(u32::MAX);
+        self.order && self.arrived.checked_shr(over).unwrap_or_default() != 0
+    }
+
     /// The report, for one who takes `room` messages more.
     #[must_use]
     pub fn report(&self, room: usize) -> Report {

@@ -216,6 +216,10 @@ pub struct OutboxConfig {
     pub ack_wait: AckWait,
     /// The life of a message whose policy names none; `None`: until it is delivered or the session ends. Default none.
     pub life: Option<Duration>,
+    /// How long a message may be late while nothing but a new connection can bring it to its peer, before its connection is
+    /// ended for it (F2); twice as long for each connection that it has ended, up to 32 times. At least 1 µs, default 120 s:
+    /// as long as a long outage.
+    pub patience: Duration,
     /// Largest payload a frame may carry, in bytes of the size given to `send`; larger ones go by HTTP. Default 16 MiB,
     /// the common limit of the servers we met.
     pub frame_limit: u32,
@@ -231,16 +235,14 @@ impl OutboxConfig {
         proof: Proof::Acknowledgement,
         ack_wait: AckWait::ADAPTIVE,
         life: None,
+        patience: Duration::from_secs(120),
         frame_limit: 16 << 20,
         post_limit: 64 << 20,
     };
 }
 
-/// A stuck message ends its connection so much later, or a peer that gave it back in silence would never see it again. As
-/// long as a long outage.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-/// It doubles this often, to 64 minutes: a message that its receiver never answers must not end a connection every two.
+/// [`OutboxConfig::patience`] doubles this often, by default to 64 minutes: a message that its receiver never answers must
+/// not end a connection every two.
 const PATIENCE_DOUBLINGS: u8 = 5;
 
 /// What something on the way of HTTP calls too large is tried again so much later (F4): the ceiling of the delays of a path
@@ -1034,7 +1036,8 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
             if http && slot.size <= limit {
                 patience.disarm();
             } else if !patience.is_armed() {
-                patience.arm(now.after(PATIENCE.saturating_mul(1 << u32::from(slot.stuck.min(PATIENCE_DOUBLINGS)))));
+                let doublings = u32::from(slot.stuck.min(PATIENCE_DOUBLINGS));
+                patience.arm(now.after(self.config.patience.saturating_mul(1 << doublings)));
             }
             match patience.at() {
                 Some(at) if at <= now => self.spent = true,

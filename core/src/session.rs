@@ -749,12 +749,6 @@ pub struct PathStatus {
     pub refused_size: Option<u32>,
 }
 
-/// A write that does not move for this long ends the connection (section 4.14: send deadline, 5 s in every profile).
-const SEND_DEADLINE: Duration = Duration::from_secs(5);
-
-/// So many frames that are not understood, with no useful one between, end a connection: bad input costs the peer, not us.
-const MALFORMED: u8 = 16;
-
 /// Called so much later than it asked for, the process or the machine stood still (L5). It is the lateness that counts, not
 /// the gap between two calls, or a tick in between would hide a stall (rule 4).
 const STALL: Duration = Duration::from_secs(3);
@@ -1571,7 +1565,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             Head::Malformed => {
                 self.stats.malformed = self.stats.malformed.saturating_add(1);
                 live.malformed = live.malformed.saturating_add(1);
-                if live.malformed >= MALFORMED {
+                if live.malformed >= self.link.malformed_limit() {
                     self.link.abort(now, Reason::Violation, &mut self.rng);
                 }
                 Heard::Noted
@@ -1644,7 +1638,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             return self.taken(greeting);
         };
         if live.writable && !yes {
-            live.stall.arm(self.now.after(SEND_DEADLINE));
+            live.stall.arm(self.now.after(self.link.write_timeout()));
         } else if yes {
             live.stall.disarm();
         }
@@ -1695,7 +1689,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
         if let Some(live) = &mut self.live {
             live.beat.stalled(until);
             if live.stall.is_armed() {
-                live.stall.arm(now.after(SEND_DEADLINE));
+                live.stall.arm(now.after(self.link.write_timeout()));
             }
         }
     }
@@ -1781,7 +1775,7 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
             let writable = self.full.take() != Some(link);
             if !writable {
                 beat.writable(now, false);
-                stall.arm(now.after(SEND_DEADLINE));
+                stall.arm(now.after(self.link.write_timeout()));
             }
             self.live = Some(Live {
                 link,

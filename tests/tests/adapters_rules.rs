@@ -4,7 +4,7 @@ mod real;
 
 use bowline::{Config, Path, Policy};
 use bowline_cli::proxy::{Direction, Fault};
-use bowline_smol::Setup;
+use bowline_smol::{Gonka, Setup};
 use core::time::Duration;
 use real::*;
 use std::net::TcpStream;
@@ -75,4 +75,36 @@ fn pings_are_control_frames(adapter: Adapter) {
 #[test]
 fn l3_a_ping_is_a_control_frame() {
     limited(|| BOTH.into_iter().for_each(pings_are_control_frames));
+}
+
+/// A listener whose wire names no path for what it is there for would start and serve nobody.
+#[test]
+fn u14_a_listener_that_could_serve_nobody_does_not_start() {
+    let posted = || {
+        Setup::dialer("ws://127.0.0.1:1", Config::DEFAULT, Gonka::ML_NODE).unwrap().callbacks("127.0.0.1:0").unwrap()
+    };
+    let dialled = || Setup::acceptor("127.0.0.1:0", Config::DEFAULT, Gonka::API_NODE).unwrap();
+    let late = || Setup::ml_node("127.0.0.1:0").unwrap().http_limits(|limits| limits.body = Duration::ZERO);
+    for (setup, named) in [
+        (posted as fn() -> Setup, "routes.callbacks: "),
+        (dialled, "routes.websockets: "),
+        (late, "http_limits.body: "),
+    ] {
+        let errors = [
+            bowline_smol::Node::start(setup()).map(drop).unwrap_err().to_string(),
+            bowline_blocking::Node::start(setup()).map(drop).unwrap_err().to_string(),
+        ];
+        assert!(errors.iter().all(|error| error.contains(named)), "{errors:?}");
+    }
+}
+
+/// The adapters give an attempt as much time as its setting says, and a second more, so that the session's word comes first.
+#[test]
+fn b7_an_attempt_lasts_as_long_as_its_setting_says() {
+    for seconds in [1, 10, 60] {
+        let limit = Duration::from_secs(seconds);
+        let setup = Setup::api_node("ws://127.0.0.1:1").unwrap().configure(|config| config.link.attempt = limit);
+        let node = bowline_transport::Node::new(&setup, || ()).unwrap();
+        assert_eq!(node.longest_attempt(), limit + Duration::from_secs(1));
+    }
 }

@@ -18,7 +18,11 @@ use tungstenite::{Message, WebSocket};
 const LIMIT: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
-struct Lines;
+struct Lines(Routes<'static>);
+
+/// Where devices come in.
+const DEVICES: Routes<'static> =
+    Routes { websockets: &["/devices"], callbacks: &["/readings"], guarded: true, ..Routes::NONE };
 
 impl HubWire for Lines {
     type Peer = String;
@@ -29,7 +33,7 @@ impl HubWire for Lines {
     const LONGEST_FRAME: usize = 4096;
 
     fn routes(&self) -> Routes<'static> {
-        Routes { websockets: &["/devices"], callbacks: &["/readings"], guarded: true, ..Routes::NONE }
+        self.0
     }
 
     fn claim(&self, _: &KeyedHash, text: &str) -> Option<Claim<Self>> {
@@ -122,7 +126,7 @@ impl Device {
 }
 
 fn hub() -> Hub<Lines> {
-    let setup = HubSetup::with("127.0.0.1:0", Lines, HubConfig::DEFAULT).unwrap();
+    let setup = HubSetup::with("127.0.0.1:0", Lines(DEVICES), HubConfig::DEFAULT).unwrap();
     let setup = setup.authorize(|name| match name.as_str() {
         "sensor-7" => Admission::accept(),
         _ => Admission::Refuse("never heard of it".into()),
@@ -208,4 +212,61 @@ fn i5_an_id_that_names_another_message_is_refused_by_either_path_and_told() {
     let mut events = smol::stream::block_on(events);
     let told = |event: &Event<String>| matches!(event, Event::IdReused { peer, total: 3 } if peer == "sensor-7");
     assert!(events.any(|event| told(&event)), "I5: the application is told each time");
+}
+
+/// Today's example of a hub's wire left `guarded` out: it accepted every upgrade and dropped the connection in silence.
+#[test]
+fn u14_routes_that_leave_out_what_a_hub_needs_are_refused_by_name() {
+    let start = |routes, websocket, native: bool| {
+        let setup = HubSetup::with("127.0.0.1:0", Lines(routes), HubConfig::DEFAULT).unwrap();
+        let setup = setup.authorize(|_| Admission::accept()).enabled(websocket);
+        let setup = if native { setup.native(|_| Admission::accept()) } else { setup };
+        Hub::start(setup).map(drop).map_err(|error| error.to_string())
+    };
+    let fine = |routes| assert_eq!(start(routes, true, false), Ok(()), "{routes:?}");
+    let posts: &[&str] = &["/devices/readings"];
+    fine(DEVICES);
+    fine(Routes { callbacks: posts, pages: &["/health", "/own/stats", "/metrics"], ..DEVICES });
+    for (routes, websocket, native, named) in [
+        (Routes { guarded: false, ..DEVICES }, true, false, "routes.guarded: "),
+        (Routes { guarded: false, websockets: &[], ..DEVICES }, true, true, "routes.guarded: "),
+        (Routes { websockets: &[], ..DEVICES }, true, false, "routes.websockets: "),
+        (Routes { callbacks: &[], ..DEVICES }, false, false, "routes.callbacks: "),
+        (Routes { websockets: &["devices"], ..DEVICES }, true, false, "routes: "),
+        (Routes { callbacks: DEVICES.websockets, ..DEVICES }, true, false, "routes: "),
+        (Routes { pages: &["/dashboard"], ..DEVICES }, true, false, "routes.pages: "),
+    ] {
+        let error = start(routes, websocket, native).unwrap_err();
+        assert!(error.contains(named), "{routes:?}: {error}");
+    }
+    assert_eq!(start(Routes { callbacks: posts, ..Routes::NONE }, false, false), Ok(()), "by HTTP alone");
+    assert_eq!(start(Routes { guarded: true, ..Routes::NONE }, true, true), Ok(()), "native clients alone");
+}
+
+/// The last part of a path that means something else at another place.
+#[test]
+fn u14_a_path_is_known_by_all_of_it() {
+    let routes = Routes { callbacks: &["/posted/devices"], ..DEVICES };
+    let setup = HubSetup::with("127.0.0.1:0", Lines(routes), HubConfig::DEFAULT).unwrap();
+    let hub = Hub::start(setup.authorize(|_| Admission::accept())).unwrap();
+    let mut socket = TcpStream::connect(hub.address()).unwrap();
+    socket.set_read_timeout(Some(LIMIT)).unwrap();
+    let head = "POST /posted/devices HTTP/1.1\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}";
+    std::io::Write::write_all(&mut socket, head.as_bytes()).unwrap();
+    let answer = std::io::read_to_string(socket).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 "), "this wire takes no messages by HTTP: {answer}");
+    assert_eq!(hub.health().pending, 0, "nobody was let in");
+}
+
+/// U14: no message of the longest length could ever be taken.
+#[test]
+fn u14_a_limit_of_held_bytes_below_the_longest_frames_is_refused() {
+    let config = HubConfig { held_bytes: 18 * 4095, ..HubConfig::DEFAULT };
+    let setup = HubSetup::with("127.0.0.1:0", Lines(DEVICES), config).unwrap().authorize(|_| Admission::accept());
+    let error = Hub::start(setup).unwrap_err().to_string();
+    assert!(error.contains("held_bytes: "), "{error}");
+    let setup = HubSetup::with("127.0.0.1:0", Lines(DEVICES), HubConfig::DEFAULT).unwrap();
+    let setup = setup.authorize(|_| Admission::accept()).http_limits(|limits| limits.head = Duration::ZERO);
+    let error = Hub::start(setup).unwrap_err().to_string();
+    assert!(error.contains("http_limits.head: "), "{error}");
 }

@@ -23,7 +23,7 @@ const PAGE: &str = include_str!("../../PROTOCOL.md");
 const VECTORS: &str = include_str!("../vectors/gonka.jsonl");
 const NATIVE_VECTORS: &str = include_str!("../vectors/native.jsonl");
 
-/// The rules that hold today. R10, P7 and U11–U13 are later work.
+/// The rules that hold today. R10 and P7 are later work.
 const RULES: &[(&str, &[u8])] = &[
     ("N", &[1, 2, 3]),
     ("I", &[1, 2, 3, 4, 5, 6, 7]),
@@ -35,7 +35,7 @@ const RULES: &[(&str, &[u8])] = &[
     ("B", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]),
     ("L", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]),
     ("T", &[1, 2, 3, 4, 5, 6, 7, 8]),
-    ("U", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]),
+    ("U", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]),
     ("E", &[1, 2, 3, 4]),
 ];
 
@@ -285,6 +285,9 @@ fn settings(config: Config) -> Vec<(&'static str, String)> {
         blocked,
         give_up,
         backoff,
+        short_lives,
+        write_timeout,
+        malformed_limit,
         rows,
     } = link;
     let newcomer = match newcomer {
@@ -305,6 +308,9 @@ fn settings(config: Config) -> Vec<(&'static str, String)> {
         ("link.blocked", span(blocked)),
         ("link.give_up", give_up_after(give_up)),
         ("link.backoff", delays(backoff)),
+        ("link.short_lives", short_lives.to_string()),
+        ("link.write_timeout", span(write_timeout)),
+        ("link.malformed_limit", malformed_limit.to_string()),
         ("link.rows", own_rows(rows)),
     ];
     let HeartbeatConfig { interval, dead, keepalive, probe, program } = heartbeat;
@@ -320,13 +326,14 @@ fn settings(config: Config) -> Vec<(&'static str, String)> {
         ("heartbeat.probe", span(probe)),
         ("heartbeat.program", program),
     ]);
-    let OutboxConfig { capacity, bytes, proof, ack_wait, life, frame_limit, post_limit } = outbox;
+    let OutboxConfig { capacity, bytes, proof, ack_wait, life, patience, frame_limit, post_limit } = outbox;
     all.extend([
         ("outbox.capacity", capacity.to_string()),
         ("outbox.bytes", size(u32::try_from(bytes).unwrap())),
         ("outbox.proof", if proof == Proof::Pong { "pong" } else { "acknowledgement" }.to_owned()),
         ("outbox.ack_wait", wait(ack_wait)),
         ("outbox.life", life.map_or("none".to_owned(), span)),
+        ("outbox.patience", span(patience)),
         ("outbox.frame_limit", size(frame_limit)),
         ("outbox.post_limit", size(post_limit)),
     ]);
@@ -439,6 +446,7 @@ fn hub_settings(config: HubConfig) -> Vec<(String, String)> {
     let HubConfig {
         session,
         native,
+        held_bytes,
         sessions,
         connections,
         pending,
@@ -493,6 +501,7 @@ fn hub_settings(config: HubConfig) -> Vec<(String, String)> {
     };
     let mut all: Vec<(String, String)> = [
         ("native", if native.is_some() { "yes" } else { "no" }.to_owned()),
+        ("held_bytes", size(u32::try_from(held_bytes).unwrap())),
         ("sessions", sessions.to_string()),
         ("connections", connections.to_string()),
         ("pending", pending.to_string()),

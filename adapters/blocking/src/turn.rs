@@ -6,7 +6,7 @@
 
 use crate::io::{BlockingIo, block_on};
 use bowline::{LinkId, Reason, RetryHint};
-use bowline_transport::http::{self, Deadline, Post, Posted, Served, Target};
+use bowline_transport::http::{self, Answer, Deadline, Post, Posted, Served, Target};
 use bowline_transport::{Action, Explanation, Node, Setup, SetupError, Stream, Wire};
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -25,12 +25,8 @@ const SOCKET: Token = Token(2);
 /// How often a thread that connects looks whether it still should, on systems where nothing else wakes it.
 const LOOK_UP: Duration = Duration::from_millis(250);
 
-/// So many connections to our listener at once; a further one is closed.
+/// So many connections to our listener at once; a further one is answered 503 (U13), and as many of these at once.
 const CONNECTIONS: usize = 64;
-
-/// For an attempt to connect, from the name to the upgrade, if the session does not drop it sooner: a little more than
-/// its own limit, so that the session's word comes first.
-const ATTEMPT: Duration = Duration::from_secs(11);
 
 /// After the system refused a connection for want of something, such as file descriptors.
 const BREATH: Duration = Duration::from_millis(100);
@@ -45,7 +41,7 @@ pub(crate) fn start<W: Wire>(setup: &Setup<W>) -> Result<Started<W>, SetupError>
         // Full only if it has been woken already.
         let _ = waker.wake();
     })?;
-    let listener = setup.listen_on().map(TcpListener::bind).transpose()?;
+    let listener = setup.listen_on().map(bowline_transport::listen).transpose()?;
     let address = listener.as_ref().map(TcpListener::local_addr).transpose()?;
     let mut listener = listener.map(listening).transpose()?;
     if let Some(listener) = &mut listener {
@@ -77,8 +73,18 @@ type Sockets = Arc<Mutex<BTreeMap<LinkId, Arc<TcpStream>>>>;
 struct Helper {
     thread: JoinHandle<()>,
     slot: Slot,
+    work: Work,
+}
+
+/// What a thread waits for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Work {
+    /// An attempt to connect, or a request of ours.
+    Ours,
     /// A peer's request: its answer may still have to be written.
-    serves: bool,
+    Serve,
+    /// A peer for which there is no place: its answer, too.
+    Refuse,
 }
 
 /// Where a thread leaves the socket it waits on, so that others can end its wait.
@@ -167,7 +173,7 @@ impl<W: Wire> Turner<W> {
             Action::Post { call, target, headers, body, read, timeouts } => {
                 let node = Arc::clone(&self.node);
                 let unstarted = Arc::clone(&self.node);
-                let spawned = self.help("bowline-post", false, move |slot| {
+                let spawned = self.help("bowline-post", Work::Ours, move |slot| {
                     let request = Post { target: &target, headers: &headers, body, read, timeouts };
                     node.posted(call, &post(&node, request, slot));
                 });
@@ -204,8 +210,8 @@ impl<W: Wire> Turner<W> {
         let Some(target) = self.node.url().cloned() else { return };
         let (node, sockets) = (Arc::clone(&self.node), Arc::clone(&self.sockets));
         let unstarted = Arc::clone(&self.node);
-        let spawned = self.help("bowline-dial", false, move |slot| {
-            let deadline = Deadline::after(ATTEMPT);
+        let spawned = self.help("bowline-dial", Work::Ours, move |slot| {
+            let deadline = Deadline::after(node.longest_attempt());
             let failed = |why| (why, RetryHint::NONE);
             let hold = |socket: &Arc<TcpStream>| {
                 lock(&sockets).insert(link, Arc::clone(socket));
@@ -240,27 +246,33 @@ impl<W: Wire> Turner<W> {
                 }
             };
             self.helpers.retain(|helper| !helper.thread.is_finished());
-            if self.helpers.iter().filter(|helper| helper.serves).count() >= CONNECTIONS {
-                continue;
-            }
+            let of = |work| self.helpers.iter().filter(|helper| helper.work == work).count();
+            let work = match (of(Work::Serve), of(Work::Refuse)) {
+                (..CONNECTIONS, _) => Work::Serve,
+                (_, ..CONNECTIONS) => Work::Refuse,
+                _ => continue,
+            };
             let socket = Arc::new(TcpStream::from(socket));
             let (node, sockets) = (Arc::clone(&self.node), Arc::clone(&self.sockets));
-            self.help("bowline-peer", true, move |slot| {
+            self.help("bowline-peer", work, move |slot| {
                 if slot.hold(&socket).is_ok() {
-                    serve(&node, &sockets, socket);
+                    match work {
+                        Work::Refuse => refuse(&node, socket),
+                        Work::Serve | Work::Ours => serve(&node, &sockets, socket),
+                    }
                 }
             });
         }
     }
 
-    /// Runs `work` on a thread of its own, which leaves its socket in a slot so that the end of the session ends it.
-    fn help(&mut self, name: &str, serves: bool, work: impl FnOnce(&Slot) + Send + 'static) -> bool {
+    /// Runs something on a thread of its own, which leaves its socket in a slot so that the end of the session ends it.
+    fn help(&mut self, name: &str, work: Work, run: impl FnOnce(&Slot) + Send + 'static) -> bool {
         self.helpers.retain(|helper| !helper.thread.is_finished());
         let slot = Slot::default();
         let own = slot.clone();
-        match Builder::new().name(name.into()).spawn(move || work(&own)) {
+        match Builder::new().name(name.into()).spawn(move || run(&own)) {
             Ok(thread) => {
-                self.helpers.push(Helper { thread, slot, serves });
+                self.helpers.push(Helper { thread, slot, work });
                 true
             }
             Err(_) => false,
@@ -273,7 +285,8 @@ impl<W: Wire> Drop for Turner<W> {
         self.node.ended();
         self.listener = None;
         // All of them first, or the end of each would wait for the end of the one before.
-        self.helpers.retain(|helper| helper.slot.end(if helper.serves { Shutdown::Read } else { Shutdown::Both }));
+        self.helpers
+            .retain(|helper| helper.slot.end(if helper.work == Work::Ours { Shutdown::Both } else { Shutdown::Read }));
         for helper in self.helpers.drain(..) {
             let _ = helper.thread.join();
         }
@@ -289,6 +302,16 @@ fn post<W: Wire>(node: &Node<W>, request: Post<'_>, slot: &Slot) -> Posted {
     match connect(node, request.target, &deadline, slot, |socket| slot.hold(socket)) {
         Ok(io) => block_on(http::post(io, &deadline, request)),
         Err(why) => Posted::Unreached(why),
+    }
+}
+
+/// Tells a connection that there is no place for it, and when to come back.
+fn refuse<W: Wire>(node: &Node<W>, socket: Arc<TcpStream>) {
+    let limits = *node.limits();
+    let deadline = Deadline::after(limits.linger);
+    let secure = |socket| node.security().accept(socket);
+    if let Ok(io) = BlockingIo::secured(socket, deadline.clone(), secure) {
+        block_on(http::refuse(io, &deadline, &limits, Answer::BUSY));
     }
 }
 

@@ -8,7 +8,7 @@ use bowline::RetryHint;
 use bowline_blocking::io::{BlockingIo, block_on};
 use bowline_transport::Explanation;
 use bowline_transport::http::{
-    Answer, Bytes, Callback, Deadline, Limits, Post, Posted, Routes, Served, Target, dial, post, serve,
+    Answer, Bytes, Callback, Deadline, Limits, Post, Posted, Routes, Served, Target, dial, post, refuse, serve,
 };
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -31,6 +31,11 @@ impl Driver for Threads {
         let io = BlockingIo::new(socket, deadline.clone()).unwrap();
         let (io, read_buf) = block_on(dial(io, target, subprotocol, &deadline))?;
         Ok((io.into_inner().unwrap(), read_buf))
+    }
+
+    fn refuse(socket: TcpStream, limits: &Limits, answer: Answer) {
+        let deadline = Deadline::after(limits.linger);
+        block_on(refuse(BlockingIo::new(Arc::new(socket), deadline.clone()).unwrap(), &deadline, limits, answer));
     }
 
     fn serve<H, F>(socket: TcpStream, limits: &Limits, routes: &Routes<'_>, handler: H) -> Option<(TcpStream, Bytes)>

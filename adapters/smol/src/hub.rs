@@ -66,10 +66,13 @@ use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
-/// So many connections that are not WebSockets, together and from one address (of version 6: one network); a further
-/// one is closed unheard.
+/// So many connections that are not WebSockets, together and from one address (of version 6: one network); a further one is
+/// answered 503 (U13).
 const VISITORS: usize = 2048;
 const OF_ONE: usize = 256;
+
+/// So many connections are told at once that there is no place for them; a further one is closed unheard.
+const REFUSED: usize = 64;
 
 /// A hub and its tasks, on smol's global executor. Dropped, it is closed at once.
 ///
@@ -129,7 +132,7 @@ impl<W: HubWire> Hub<W> {
     /// # Errors
     /// A setting makes no sense, or the system refuses a socket.
     pub fn start(setup: HubSetup<W>) -> Result<Self, SetupError> {
-        let listener = TcpListener::bind(setup.listen_on())?;
+        let listener = bowline_transport::listen(setup.listen_on())?;
         let address = listener.local_addr()?;
         let listener = Async::try_from(listener)?;
         let world = Arc::new(World::new());
@@ -366,6 +369,8 @@ impl<W: HubWire> core::fmt::Debug for World<W> {
 #[derive(Default)]
 struct Visitors {
     all: usize,
+    /// Those that are told that there is no place; they are not among the others.
+    refused: usize,
     /// By origin.
     of: BTreeMap<u64, usize>,
 }
@@ -466,8 +471,11 @@ async fn listen<W: HubWire>(hub: Arc<hub::Hub<W>>, world: Arc<World<W>>, listene
     loop {
         match listener.accept().await {
             Ok((socket, from)) => {
-                if let Some(visitor) = Visitor::enter(&world, Visit::new(from.ip())) {
-                    world.spawn(serve(Arc::clone(&hub), visitor, Socket::new(socket)));
+                let (hub, socket) = (Arc::clone(&hub), Socket::new(socket));
+                match Visitor::enter(&world, Visit::new(from.ip())) {
+                    Some(visitor) if visitor.refused => world.spawn(refuse(hub, visitor, socket)),
+                    Some(visitor) => world.spawn(serve(hub, visitor, socket)),
+                    None => drop(hub.full(&Visit::new(from.ip()))),
                 }
             }
             Err(_) => {
@@ -481,25 +489,36 @@ async fn listen<W: HubWire>(hub: Arc<hub::Hub<W>>, world: Arc<World<W>>, listene
 struct Visitor<W: HubWire> {
     world: Arc<World<W>>,
     visit: Visit,
+    /// There is no place for it, and it is told so.
+    refused: bool,
 }
 
 impl<W: HubWire> Visitor<W> {
-    /// None: there are too many.
+    /// None: there are too many of those that are told that there is no place.
     fn enter(world: &Arc<World<W>>, visit: Visit) -> Option<Self> {
         let mut visitors = lock(&world.visitors);
         let of_one = visitors.of.get(&visit.origin()).copied().unwrap_or_default();
-        if visitors.all >= VISITORS || of_one >= OF_ONE {
+        let refused = visitors.all >= VISITORS || of_one >= OF_ONE;
+        if !refused {
+            visitors.all += 1;
+            visitors.of.insert(visit.origin(), of_one + 1);
+        } else if visitors.refused < REFUSED {
+            visitors.refused += 1;
+        } else {
             return None;
         }
-        visitors.all += 1;
-        visitors.of.insert(visit.origin(), of_one + 1);
-        Some(Self { world: Arc::clone(world), visit })
+        drop(visitors);
+        Some(Self { world: Arc::clone(world), visit, refused })
     }
 }
 
 impl<W: HubWire> Drop for Visitor<W> {
     fn drop(&mut self) {
         let mut visitors = lock(&self.world.visitors);
+        if self.refused {
+            visitors.refused -= 1;
+            return;
+        }
         visitors.all -= 1;
         if let Some(count) = visitors.of.get_mut(&self.visit.origin()) {
             *count -= 1;
@@ -508,6 +527,16 @@ impl<W: HubWire> Drop for Visitor<W> {
             }
         }
     }
+}
+
+/// Tells a connection that there is no place for it, and when to come back.
+async fn refuse<W: HubWire>(hub: Arc<hub::Hub<W>>, visitor: Visitor<W>, socket: Socket) {
+    let limits = hub.limits();
+    let deadline = Deadline::after(limits.linger);
+    let answer = hub.full(&visitor.visit);
+    let Ok(io) = Io::new(socket, |socket| hub.security().accept(socket)) else { return };
+    let io = Timed::new(FuturesIo::new(io), SmolTimer::new(), deadline.clone());
+    http::refuse(io, &deadline, &limits, answer).await;
 }
 
 async fn serve<W: HubWire>(hub: Arc<hub::Hub<W>>, visitor: Visitor<W>, socket: Socket) {
@@ -520,7 +549,7 @@ async fn serve<W: HubWire>(hub: Arc<hub::Hub<W>>, visitor: Visitor<W>, socket: S
     let visit = &visitor.visit;
     let io = Timed::new(FuturesIo::new(io), SmolTimer::new(), deadline.clone());
     let answer = |callback: Callback| {
-        let patience = hub::Hub::<W>::patience(callback.path);
+        let patience = hub.patience(callback.path);
         let busy = async move {
             Timer::after(patience).await;
             Answer { retry_after: Some(Duration::from_secs(5)), ..Answer::error(503, "it takes too long") }
@@ -581,19 +610,23 @@ mod tests {
     fn u8_an_address_has_so_many_visitors_and_all_have_so_many() {
         let world = Arc::new(World::<Validator>::new());
         let from = |n: u8| Visit::new(core::net::IpAddr::from([192, 0, 2, n]));
-        let mut visitors: Vec<_> = (0..OF_ONE).map_while(|_| Visitor::enter(&world, from(1))).collect();
+        let enter = |visit| Visitor::enter(&world, visit).filter(|visitor| !visitor.refused);
+        let mut visitors: Vec<_> = (0..OF_ONE).map_while(|_| enter(from(1))).collect();
         assert_eq!(visitors.len(), OF_ONE);
-        assert!(Visitor::enter(&world, from(1)).is_none());
-        assert!(Visitor::enter(&world, from(2)).is_some(), "others come in");
+        assert!(enter(from(1)).is_none());
+        assert!(enter(from(2)).is_some(), "others come in");
         let network = |host: u16| Visit::new(core::net::IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, host]));
-        let neighbours: Vec<_> = (0..1000).map_while(|host| Visitor::enter(&world, network(host))).collect();
+        let neighbours: Vec<_> = (0..1000).map_while(|host| enter(network(host))).collect();
         assert_eq!(neighbours.len(), OF_ONE, "a network of version 6 counts as one");
         drop(neighbours);
         drop(visitors.pop());
-        assert!(Visitor::enter(&world, from(1)).is_some(), "a place is given back");
-        let crowd: Vec<_> = (0..VISITORS).map_while(|n| Visitor::enter(&world, from((n / 100) as u8 + 2))).collect();
+        assert!(enter(from(1)).is_some(), "a place is given back");
+        let crowd: Vec<_> = (0..VISITORS).map_while(|n| enter(from((n / 100) as u8 + 2))).collect();
         assert_eq!(visitors.len() + crowd.len(), VISITORS);
-        drop((visitors, crowd));
-        assert!(lock(&world.visitors).of.is_empty(), "nothing is kept of those who left");
+        let told: Vec<_> = (0..100).map_while(|_| Visitor::enter(&world, from(1))).collect();
+        assert_eq!(told.len(), REFUSED, "so many are told that there is no place, beside those that have one");
+        drop((visitors, crowd, told));
+        let left = lock(&world.visitors);
+        assert!(left.of.is_empty() && (left.all, left.refused) == (0, 0), "nothing is kept of those who left");
     }
 }

@@ -6,7 +6,7 @@
 
 use crate::io::{Io, Socket};
 use bowline::{LinkId, Reason, RetryHint};
-use bowline_transport::http::{self, Deadline, Post, Posted, Served, Target, Timed};
+use bowline_transport::http::{self, Answer, Deadline, Post, Posted, Served, Target, Timed};
 use bowline_transport::{Action, Call, Explanation, Node, Security, Setup, SetupError, Stream, Wait, Wire};
 use core::future::pending;
 use core::net::SocketAddr;
@@ -20,12 +20,8 @@ use std::net::{Shutdown, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
-/// So many connections to our listener at once; a further one is closed.
+/// So many connections to our listener at once; a further one is answered 503 (U13), and as many of these at once.
 const CONNECTIONS: usize = 64;
-
-/// For an attempt to connect, from the name to the upgrade, if the session does not drop it sooner: a little more than
-/// its own limit, so that the session's word comes first.
-const ATTEMPT: Duration = Duration::from_secs(11);
 
 /// After the system refused a connection for want of something, such as file descriptors.
 pub(crate) const BREATH: Duration = Duration::from_millis(100);
@@ -37,9 +33,17 @@ const ANSWERS: Duration = Duration::from_secs(2);
 /// tells it to watch.
 type Sockets = Arc<Mutex<BTreeMap<LinkId, Socket>>>;
 
-/// Connections to our listener: who serves each, and its socket, to tell that no further request is wanted. It is not
-/// kept open for that.
-type Peers = Arc<Mutex<Vec<(Task<()>, Weak<Async<std::net::TcpStream>>)>>>;
+/// Connections to our listener.
+type Peers = Arc<Mutex<Vec<Peer>>>;
+
+/// A connection to our listener: who serves it, and its socket, to tell that no further request is wanted. It is not kept open
+/// for that.
+struct Peer {
+    task: Task<()>,
+    socket: Weak<Async<std::net::TcpStream>>,
+    /// There is no place for it, and it is told so.
+    refused: bool,
+}
 
 /// The node, where it listens, and its task.
 pub(crate) type Started<W> = (Arc<Node<W>>, Option<SocketAddr>, Task<()>);
@@ -50,7 +54,7 @@ pub(crate) fn start<W: Wire>(setup: &Setup<W>) -> Result<Started<W>, SetupError>
     let node = Node::new(setup, move || {
         call.notify(1);
     })?;
-    let listener = setup.listen_on().map(TcpListener::bind).transpose()?;
+    let listener = setup.listen_on().map(bowline_transport::listen).transpose()?;
     let address = listener.as_ref().map(TcpListener::local_addr).transpose()?;
     let listener = listener.map(Async::try_from).transpose()?;
     let sockets = Sockets::default();
@@ -99,11 +103,11 @@ impl<W: Wire> Turner<W> {
             task.cancel().await;
         }
         let peers = core::mem::take(&mut *lock(&self.peers));
-        for socket in peers.iter().filter_map(|(_, socket)| socket.upgrade()) {
+        for socket in peers.iter().filter_map(|peer| peer.socket.upgrade()) {
             let _ = socket.get_ref().shutdown(Shutdown::Read);
         }
         let until = Instant::now() + ANSWERS;
-        for (mut task, _) in peers {
+        for Peer { mut task, .. } in peers {
             let late = async {
                 Timer::at(until).await;
             };
@@ -174,7 +178,7 @@ async fn writable(socket: Option<&Socket>, wanted: bool) {
 async fn dial<W: Wire>(node: Arc<Node<W>>, sockets: Sockets, target: Target, link: LinkId) {
     let failed = |why| (why, RetryHint::NONE);
     let dialed = async {
-        let deadline = Deadline::after(ATTEMPT);
+        let deadline = Deadline::after(node.longest_attempt());
         let (socket, io) = connect(node.security(), &target, &deadline).await.map_err(failed)?;
         let io = Timed::new(FuturesIo::new(io), SmolTimer::new(), deadline.clone());
         let (io, early) = http::dial(io, &target, node.subprotocol(), &deadline).await?;
@@ -236,11 +240,14 @@ async fn listen<W: Wire>(node: Arc<Node<W>>, sockets: Sockets, peers: Peers, lis
             Ok((socket, _)) => {
                 let socket = Socket::new(socket);
                 let mut peers = lock(&peers);
-                peers.retain(|(task, _)| !task.is_finished());
-                if peers.len() < CONNECTIONS {
-                    let open = Arc::downgrade(&socket);
-                    let served = serve(Arc::clone(&node), Arc::clone(&sockets), socket);
-                    peers.push((smol::spawn(served), open));
+                peers.retain(|peer| !peer.task.is_finished());
+                let refused = peers.iter().filter(|peer| peer.refused).count();
+                let (node, open) = (Arc::clone(&node), Arc::downgrade(&socket));
+                if peers.len() - refused < CONNECTIONS {
+                    let task = smol::spawn(serve(node, Arc::clone(&sockets), socket));
+                    peers.push(Peer { task, socket: open, refused: false });
+                } else if refused < CONNECTIONS {
+                    peers.push(Peer { task: smol::spawn(refuse(node, socket)), socket: open, refused: true });
                 }
             }
             Err(_) => {
@@ -248,6 +255,15 @@ async fn listen<W: Wire>(node: Arc<Node<W>>, sockets: Sockets, peers: Peers, lis
             }
         }
     }
+}
+
+/// Tells a connection that there is no place for it, and when to come back.
+async fn refuse<W: Wire>(node: Arc<Node<W>>, socket: Socket) {
+    let limits = *node.limits();
+    let deadline = Deadline::after(limits.linger);
+    let Ok(io) = Io::new(socket, |socket| node.security().accept(socket)) else { return };
+    let io = Timed::new(FuturesIo::new(io), SmolTimer::new(), deadline.clone());
+    http::refuse(io, &deadline, &limits, Answer::BUSY).await;
 }
 
 async fn serve<W: Wire>(node: Arc<Node<W>>, sockets: Sockets, socket: Socket) {

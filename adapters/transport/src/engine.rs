@@ -480,11 +480,11 @@ impl<W: Wire> Engine<W> {
         let request = RequestId(self.last_request);
         match self.session.request(self.clock.now(), request, id, key) {
             Arrival::Answer(known) => return Err(self.wire.answer(known)),
-            Arrival::Full | Arrival::Reused => return Err(Answer::status(503)),
+            Arrival::Full | Arrival::Reused => return Err(Answer::BUSY),
             Arrival::Duplicate => {}
             Arrival::Deliver { delivery, maybe_dup } => self.deliver(delivery, maybe_dup, Path::Http, message),
             // Only numbered messages have a turn.
-            Arrival::Ahead { .. } => return Err(Answer::status(503)),
+            Arrival::Ahead { .. } => return Err(Answer::BUSY),
         }
         let (sender, receiver) = async_channel::bounded(1);
         self.requests.insert(request, sender);

@@ -43,7 +43,7 @@ pub use keys::{Hotkey, KeyError, Keypair};
 #[cfg(feature = "sr25519")]
 pub use miner::Settings;
 pub use node::{Message, Node, NodeEvent, PathReport, Receipt, Refused, SendError, Settlement, Status, Stream};
-pub use setup::{Setup, SetupError};
+pub use setup::{Setup, SetupError, listen};
 #[cfg(feature = "tls")]
 pub use tls::{Tls, TlsError};
 pub use wire::{Batch, Direction, Gonka, Heard, Mail, Native, News, Note, Question, Reply, Village, Wire};

@@ -134,6 +134,15 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// The variables that [`with_environment`](Self::with_environment) reads.
+    pub const VARIABLES: [&str; 5] = [
+        "BOWLINE_ENABLED",
+        "BOWLINE_HEARTBEAT_INTERVAL",
+        "BOWLINE_CONNECTION_TIMEOUT",
+        "BOWLINE_RECONNECT_BASE_INTERVAL",
+        "BOWLINE_MAX_RECONNECT_INTERVAL",
+    ];
+
     /// Reads a JSON object; what it does not name has its default.
     ///
     /// # Errors
@@ -152,24 +161,27 @@ impl Settings {
     /// # Errors
     /// One of them is not what it should be.
     pub fn with_environment(self) -> Result<Self, SetupError> {
-        self.with_variables(|name| std::env::var(name).ok())
+        // One that is no text is not what it should be, and is told by what can be read of it.
+        self.with_variables(|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))
     }
 
     fn with_variables(mut self, variable: impl Fn(&str) -> Option<String>) -> Result<Self, SetupError> {
         let wrong = |name: &str, value: &str| SetupError::Settings(format!("{name}: {value:?}"));
-        if let Some(value) = variable("BOWLINE_ENABLED") {
+        let [enabled, times @ ..] = Self::VARIABLES;
+        if let Some(value) = variable(enabled) {
             self.enabled = match value.trim().to_ascii_lowercase().as_str() {
                 "true" | "1" | "yes" => true,
                 "false" | "0" | "no" => false,
-                _ => return Err(wrong("BOWLINE_ENABLED", &value)),
+                _ => return Err(wrong(enabled, &value)),
             };
         }
-        for (name, field) in [
-            ("BOWLINE_HEARTBEAT_INTERVAL", &mut self.heartbeat_interval),
-            ("BOWLINE_CONNECTION_TIMEOUT", &mut self.connection_timeout),
-            ("BOWLINE_RECONNECT_BASE_INTERVAL", &mut self.reconnect_base_interval),
-            ("BOWLINE_MAX_RECONNECT_INTERVAL", &mut self.max_reconnect_interval),
-        ] {
+        let fields = [
+            &mut self.heartbeat_interval,
+            &mut self.connection_timeout,
+            &mut self.reconnect_base_interval,
+            &mut self.max_reconnect_interval,
+        ];
+        for (name, field) in times.into_iter().zip(fields) {
             if let Some(value) = variable(name) {
                 *field = value.trim().parse().map_err(|_| wrong(name, &value))?;
             }

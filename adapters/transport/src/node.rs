@@ -23,8 +23,8 @@ use bowline::wire::bettensor;
 use bowline::wire::canonical::Uncanonical;
 use bowline::wire::gonka::{Kind, Malformed};
 use bowline::{
-    DeliveryId, Event, LinkId, MessageId, Outcome, Path, Policy, Reason, Refusal, RequestId, RetryHint, State, Stats,
-    Verdict,
+    ConfigError, DeliveryId, Event, LinkId, MessageId, Outcome, Path, Policy, Reason, Refusal, RequestId, RetryHint,
+    Role, State, Stats, Verdict,
 };
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -444,6 +444,7 @@ pub struct Node<W: Wire = Gonka> {
     subprotocol: Option<&'static str>,
     routes: Routes<'static>,
     limits: Limits,
+    attempt: Duration,
     security: Security,
     drain: Duration,
     /// What the application has not taken yet is given back, and so is what was just on its way to it.
@@ -457,6 +458,8 @@ impl<W: Wire> Node<W> {
     /// A setting makes no sense.
     pub fn new(setup: &Setup<W>, wake: impl Fn() + Send + Sync + 'static) -> Result<Arc<Self>, SetupError> {
         let engine = Engine::new(setup)?;
+        setup.http_limits.check()?;
+        check_routes(&setup.wire.routes(), setup)?;
         let security = setup.security.clone().for_targets([setup.url.as_ref(), setup.fallback.as_ref()])?;
         // The session lets no more than this be at the application.
         let held = setup.config.inbox.held;
@@ -470,7 +473,8 @@ impl<W: Wire> Node<W> {
             url: setup.url.clone(),
             subprotocol: setup.wire.subprotocol(),
             routes: setup.wire.routes(),
-            limits: setup.wire.limits(),
+            limits: setup.http_limits,
+            attempt: setup.config.link.attempt,
             security,
             drain: setup.drain,
             closing: AtomicBool::new(false),
@@ -516,7 +520,7 @@ impl<W: Wire> Node<W> {
             Err(answer) => answer,
             Ok((request, answer)) => {
                 let _gone = Gone { node: self, request };
-                answer.recv().await.unwrap_or(Answer::status(503))
+                answer.recv().await.unwrap_or(Answer::BUSY)
             }
         }
     }
@@ -537,6 +541,13 @@ impl<W: Wire> Node<W> {
     #[must_use]
     pub const fn security(&self) -> &Security {
         &self.security
+    }
+
+    /// For the adapter: for an attempt to connect, from the name to the upgrade, if the session does not drop it sooner; a
+    /// little more than its own limit, so that the session's word comes first.
+    #[must_use]
+    pub const fn longest_attempt(&self) -> Duration {
+        self.attempt.saturating_add(Duration::from_secs(1))
     }
 
     /// What peers may ask of our listener.
@@ -724,6 +735,29 @@ impl<W: Wire> Node<W> {
             }
         }
         None
+    }
+}
+
+/// Refuses routes with which a listener of one peer's could not do its work.
+fn check_routes<W: Wire>(routes: &Routes<'_>, setup: &Setup<W>) -> Result<(), ConfigError> {
+    let listens = setup.listen.is_some();
+    let accepts = setup.config.link.role == Role::Acceptor && setup.url.is_none();
+    let rules = [
+        (
+            !listens || !accepts || !routes.websockets.is_empty(),
+            "routes.websockets",
+            "nobody could connect to the listener: the wire names no path",
+        ),
+        (
+            !listens || accepts || !routes.callbacks.is_empty(),
+            "routes.callbacks",
+            "nothing could be posted to the listener: the wire names no path",
+        ),
+        (!listens || !routes.guarded, "routes.guarded", "only a hub decides before a connection becomes a WebSocket"),
+    ];
+    match rules.into_iter().find(|(holds, ..)| !holds) {
+        Some((_, field, why)) => Err(ConfigError { field, why }),
+        None => Ok(()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a node is told before it starts.
 
 use crate::channel::Security;
-use crate::http::{Target, TargetError};
+use crate::http::{Limits, Target, TargetError};
 use crate::wire::{Gonka, Wire};
 use bowline::wire::{KeyedHash, gonka};
 use bowline::{Config, ConfigError, GONKA_API_NODE, GONKA_ML_NODE, Origin, Role};
@@ -11,7 +11,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 use std::hash::RandomState;
 use std::io;
-use std::net::ToSocketAddrs;
+use std::net::{TcpListener, ToSocketAddrs};
 use std::time::SystemTime;
 
 /// Everything a node is told before it starts; both adapters take it.
@@ -32,6 +32,7 @@ pub struct Setup<W: Wire = Gonka> {
     pub(crate) fallback: Option<Target>,
     pub(crate) drain: Duration,
     pub(crate) security: Security,
+    pub(crate) http_limits: Limits,
     identity: Option<String>,
     epoch: Option<u32>,
     seed: Option<u64>,
@@ -124,6 +125,14 @@ impl<W: Wire> Setup<W> {
         self
     }
 
+    /// Changes what a request to our listener may take before it is answered or a WebSocket; see [`Limits`] for the meaning of
+    /// each. Default: [`Wire::limits`].
+    #[must_use]
+    pub fn http_limits(mut self, change: impl FnOnce(&mut Limits)) -> Self {
+        change(&mut self.http_limits);
+        self
+    }
+
     /// Names the sender, so that its ids tell whose they are. Default: drawn anew for every node.
     #[must_use]
     pub fn identity(mut self, name: impl Into<String>) -> Self {
@@ -174,6 +183,7 @@ impl<W: Wire> Setup<W> {
     pub(crate) fn with(config: Config, wire: W) -> Self {
         Self {
             config,
+            http_limits: wire.limits(),
             wire,
             url: None,
             listen: None,
@@ -225,6 +235,21 @@ pub(crate) fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
+/// A listener on this address, for the adapters.
+///
+/// ```
+/// let listener = bowline_transport::listen("127.0.0.1:0".parse()?)?;
+/// let taken = bowline_transport::listen(listener.local_addr()?).unwrap_err();
+/// assert!(taken.to_string().contains(&listener.local_addr()?.to_string()), "{taken}");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// The system refuses it, such as one that is in use: the error names the address.
+pub fn listen(address: SocketAddr) -> Result<TcpListener, SetupError> {
+    TcpListener::bind(address).map_err(|source| SetupError::Listen { address, source })
+}
+
 pub(crate) fn resolve(address: &str) -> Result<SocketAddr, SetupError> {
     let unknown = |source| SetupError::Address { address: address.to_owned(), source };
     let mut found = address.to_socket_addrs().map_err(unknown)?;
@@ -251,6 +276,13 @@ pub enum SetupError {
         /// What the system said.
         source: io::Error,
     },
+    /// The system does not let us listen there.
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Settings that are no JSON, or a variable of the environment that is not what it should be.
     Settings(String),
     /// A certificate or key makes no sense.
@@ -266,6 +298,7 @@ impl fmt::Display for SetupError {
             Self::Url(error) => write!(f, "bad URL: {error}"),
             Self::Config(error) => write!(f, "bad setting: {error}"),
             Self::Address { address, source } => write!(f, "bad address {address:?}: {source}"),
+            Self::Listen { address, source } => write!(f, "cannot listen on {address}: {source}"),
             Self::Settings(why) => write!(f, "bad settings: {why}"),
             #[cfg(feature = "tls")]
             Self::Tls(error) => write!(f, "bad TLS setting: {error}"),
@@ -281,7 +314,7 @@ impl core::error::Error for SetupError {
             Self::Config(error) => Some(error),
             #[cfg(feature = "tls")]
             Self::Tls(error) => Some(error),
-            Self::Address { source, .. } | Self::Io(source) => Some(source),
+            Self::Address { source, .. } | Self::Listen { source, .. } | Self::Io(source) => Some(source),
             Self::Settings(_) => None,
         }
     }

@@ -7,7 +7,7 @@ use bowline::{HttpTimeouts, RetryHint};
 use bowline_transport::Explanation;
 use bowline_transport::http::{
     Answer, Bytes, Callback, Deadline, GONKA_CALLBACKS, Limits, Post, Posted, Routes, Served, Target, Timed, dial,
-    post, serve,
+    post, refuse, serve,
 };
 use core::time::Duration;
 use smol::{Async, net};
@@ -55,6 +55,11 @@ impl Driver for Smol {
             let (io, read_buf) = dial(io(socket, deadline.clone()), target, subprotocol, &deadline).await?;
             Ok((plain(io), read_buf))
         }))
+    }
+
+    fn refuse(socket: TcpStream, limits: &Limits, answer: Answer) {
+        let deadline = Deadline::after(limits.linger);
+        smol::block_on(send(async { refuse(io(socket, deadline.clone()), &deadline, limits, answer).await }));
     }
 
     fn serve<H, F>(socket: TcpStream, limits: &Limits, routes: &Routes<'_>, handler: H) -> Option<(TcpStream, Bytes)>

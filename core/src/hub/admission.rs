@@ -28,7 +28,7 @@ use crate::time::{Instant, Timer};
 use core::time::Duration;
 
 /// After a stall, what was nearly over gets this much longer (L5): as long as a probe.
-const GRACE: Duration = Duration::from_secs(3);
+pub(super) const GRACE: Duration = Duration::from_secs(3);
 
 impl<P, M: Memory<P>> Hub<P, M> {
     /// A connection was made from this address (a number that stands for it). It may say who it is, or is to be turned
@@ -44,6 +44,17 @@ impl<P, M: Memory<P>> Hub<P, M> {
                 Err(_) => hub.count_refused(),
             }
             admitted
+        })
+    }
+
+    /// A connection was made for which the adapter has no place: why it is turned away, and when to come back.
+    pub fn full(&mut self, now: Instant) -> Denied {
+        self.enter(now, |hub| {
+            hub.count_refused();
+            match hub.may_come(false) {
+                Err(denied) => denied,
+                Ok(()) => hub.denied(CloseReason::Full),
+            }
         })
     }
 
@@ -498,6 +509,9 @@ impl<P, M: Memory<P>> Hub<P, M> {
             reason: None,
             knocking: None,
             counted: super::Counted::default(),
+            held_bytes: 0,
+            turns: Timer::disarmed(),
+            give_back: false,
             expires,
             leaving: None,
             since: self.forgotten,
@@ -538,6 +552,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
         if let Some(peer) = self.peers.get_mut(key) {
             peer.conn = Some((link, conn));
             peer.expires.disarm();
+            peer.turns.disarm();
         }
         let (now, next) = (self.now, self.log.next());
         if let Some(conn) = self.conns.get_mut(conn) {
@@ -578,6 +593,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
         }
         self.member_connected(key, false);
         self.live = self.live.saturating_sub(1);
+        self.watch_turns(key);
         Some((link, conn))
     }
 

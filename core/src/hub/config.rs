@@ -1,7 +1,7 @@
 //! Everything a hub can be told, with its defaults, and the check that refuses nonsense.
 //!
 //! Invariants: a hub takes only [`HubChecked`]; the check names the first field that makes no sense and says why.
-//! Rules: U1, U2, U4–U6, U8, U9, P8; numbers from section 4.9 of the rules where nothing else is said.
+//! Rules: U1, U2, U4–U6, U8, U9, U12, P8; numbers from section 4.9 of the rules where nothing else is said.
 
 use super::limit::Rate;
 use super::log::LogConfig;
@@ -147,6 +147,10 @@ pub struct HubConfig {
     /// Of every session with a native peer; none: there are no native peers. As for [`session`](Self::session); a newcomer
     /// always replaces (R8). Default none.
     pub native: Option<Config>,
+    /// Bytes of all peers' messages that are at the application or wait for their turn. Half of them is kept for equal parts,
+    /// one for each of [`sessions`](Self::sessions); of the other half an identity may have an eighth of what it leaves (U12).
+    /// At least 18, default 256 MiB.
+    pub held_bytes: u64,
     /// Identities known at once, connected or not; smaller storage limits further. Default 4,096.
     pub sessions: usize,
     /// Connections at once, of every kind. Default 8,192.
@@ -210,6 +214,7 @@ impl HubConfig {
             ..Config::DEFAULT
         },
         native: None,
+        held_bytes: 256 << 20,
         sessions: 4096,
         connections: 8192,
         pending: 1024,
@@ -252,6 +257,7 @@ impl HubConfig {
         let rules = [
             (link.role == Role::Acceptor, "session.link.role", "a hub is dialled"),
             (link.ready == Ready::Open, "session.link.ready", "the hub sees to the greeting itself"),
+            (self.largest_message() > 0, "held_bytes", "no message could be taken"),
             (self.sessions > 0, "sessions", "nobody could be served"),
             (self.connections > 0, "connections", "nobody could connect"),
             (self.pending > 0, "pending", "nobody could authenticate"),
@@ -342,9 +348,10 @@ mod tests {
     #[test]
     fn u1_nonsense_is_refused_by_name() {
         type Change = fn(&mut HubConfig);
-        let cases: [(&str, Change); 13] = [
+        let cases: [(&str, Change); 14] = [
             ("session.link.role", |c| c.session.link.role = Role::Dialer),
             ("session.link.ready", |c| c.session.link.ready = Ready::Hello),
+            ("held_bytes", |c| c.held_bytes = 17),
             ("sessions", |c| c.sessions = 0),
             ("duplicate", |c| c.duplicate = Duplicate::Allow(0)),
             ("hello", |c| c.hello = Duration::ZERO),

@@ -25,10 +25,11 @@
 //! Field bugs: a reconnect whose predecessor's clean-up removes it (wire facts 2.10, 3); confirmations that wait for the
 //! next heartbeat (1) or kill the sender (2); messages that die with their connection (4); a newcomer who gets no game
 //! update (5); nonces forgotten too soon (7); a herd after a restart (9); a broadcast that waits for its slowest reader (11).
-//! Rules: U1–U11, R8, P8, L14.
+//! Rules: U1–U12, R8, P8, L14.
 
 mod admission;
 mod config;
+mod held;
 mod limit;
 mod log;
 mod memory;
@@ -129,6 +130,8 @@ pub struct Hub<P, M: Memory<P>> {
     closing: usize,
     backlog: usize,
     held: usize,
+    /// Bytes of messages that are at the application or wait for their turn, also of sessions that have ended.
+    held_bytes: u64,
     /// Sessions that owe their peer something (L13).
     owing: usize,
     activity: Activity,
@@ -248,6 +251,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
             closing: 0,
             backlog: 0,
             held: 0,
+            held_bytes: 0,
             owing: 0,
             activity: Activity::default(),
             expected: None,
@@ -310,6 +314,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
             suspended: self.peers.len().saturating_sub(self.live),
             backlog: self.backlog,
             held: self.held,
+            held_bytes: self.held_bytes,
             fleet_http: self.fleet_http,
             draining: self.drain.is_some(),
         }
@@ -423,7 +428,16 @@ impl<P, M: Memory<P>> Hub<P, M> {
 
     fn peer_due(&mut self, key: Key) {
         let now = self.now;
+        let stalled = self.stalled;
         let Some(peer) = self.peers.get_mut(key) else { return };
+        if peer.turns.fire(now) {
+            if stalled {
+                // The process stood still: what the peer asked by HTTP may lie unread.
+                peer.turns.arm(now.after(admission::GRACE));
+            } else {
+                peer.give_back = peer.session.has_waiting();
+            }
+        }
         if peer.expires.fire(now) {
             peer.leaving.get_or_insert((CloseReason::Expired, Duration::ZERO));
             peer.session.close(now, Duration::ZERO);

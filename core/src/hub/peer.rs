@@ -34,6 +34,11 @@ pub struct Peer<P, O: Slots<Slot<P>>, I: Slots<Seen>, N: Slots<super::replay::No
     pub(super) knocking: Option<(LinkId, Key)>,
     /// Of its backlog and of its messages at the application, so many are in the sums of the hub.
     pub(super) counted: super::Counted,
+    /// Bytes of its messages that are at the application or wait for their turn.
+    pub(super) held_bytes: u64,
+    /// Without a connection, until then what waits for its turn is kept; and it is to be given back.
+    pub(super) turns: Timer,
+    pub(super) give_back: bool,
     pub(super) expires: Timer,
     /// It ends, for this reason; its connection is told to come back so much later.
     pub(super) leaving: Option<(CloseReason, Duration)>,

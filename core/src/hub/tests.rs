@@ -8,6 +8,7 @@ use std::vec;
 use std::vec::Vec;
 
 mod closing;
+mod held;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -24,6 +25,8 @@ struct Rig {
     hub: Hub<u32, Grows>,
     now: Instant,
     said: Vec<Said>,
+    /// Requests so far, where a test numbers them so.
+    asked: u64,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -49,7 +52,7 @@ impl Rig {
         config.session.outbox.proof = crate::Proof::Pong;
         change(&mut config);
         let hub = Hub::new(config.check().unwrap(), 1, Origin::new(9, 1), Instant::ZERO);
-        Self { hub, now: at(1), said: Vec::new() }
+        Self { hub, now: at(1), said: Vec::new(), asked: 0 }
     }
 
     /// Everything the hub has to say now.

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Invariants: a message is refused before it costs anything; a broadcast that a connection loses is counted and told.
-//! Rules: U3, U5, U6, U8, U11.
+//! Rules: U3, U5, U6, U8, U11, U12.
 
 use super::peer::ConnState;
 use super::replay::{Replayed, Stamp};
@@ -112,6 +112,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
             peer.messages.take(now, rate, 1).map_err(|after| Denied { why: CloseReason::Rate, retry_after: after })?;
             let taken = peer.session.polled(now, request, wait, report, una);
             hub.renew(session.0);
+            hub.watch_turns(session.0);
             hub.touched(session.0);
             if taken { Ok(()) } else { Err(Denied { why: CloseReason::Rate, retry_after: Duration::from_secs(1) }) }
         })
@@ -248,6 +249,14 @@ impl<P, M: Memory<P>> Hub<P, M> {
             return Heard::Limited;
         }
         conn.strikes = 0;
+        if !self.has_room(peer_key, head, bytes) {
+            if let Some(peer) = self.peers.get_mut(peer_key) {
+                // It is life all the same.
+                let _ = peer.session.received(now, link, Head::Other);
+            }
+            self.touched(peer_key);
+            return Heard::NoRoom;
+        }
         let fresh = self.fresh(wall, peer_key, stamp);
         let head = if fresh.is_ok() { head } else { Head::Malformed };
         let draining = self.drain.is_some();
@@ -263,6 +272,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
         match arrival {
             Some(arrival) => {
                 self.count(arrival, false);
+                self.hold(peer_key, arrival, bytes);
                 Heard::Arrival(SessionId(peer_key), arrival)
             }
             None => Heard::Noted,
@@ -294,6 +304,11 @@ impl<P, M: Memory<P>> Hub<P, M> {
             self.stats.limited = self.stats.limited.saturating_add(1);
             return Err(Denied { why: CloseReason::Rate, retry_after: after });
         }
+        let seq = self.peers.get(key).and_then(|peer| peer.session.native_seq(id));
+        if !self.has_room_for(key, seq, id, content, bytes) {
+            self.touched(key);
+            return Err(Denied { why: CloseReason::Full, retry_after: Duration::from_secs(1) });
+        }
         self.fresh(wall, key, stamp).map_err(|why| self.denied_stamp(why))?;
         self.renew(key);
         let draining = self.drain.is_some();
@@ -310,6 +325,8 @@ impl<P, M: Memory<P>> Hub<P, M> {
             return Err(self.going_down());
         }
         self.count(arrival, true);
+        self.hold(key, arrival, bytes);
+        self.watch_turns(key);
         Ok((SessionId(key), arrival))
     }
 

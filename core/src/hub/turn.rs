@@ -241,6 +241,9 @@ impl<P, M: Memory<P>> Hub<P, M> {
             peer.war_told = true;
             return Some(Step::Event(HubEvent::War { session: SessionId(key) }));
         }
+        if core::mem::take(&mut peer.give_back) {
+            return Some(Step::Event(HubEvent::GiveBack { session: SessionId(key) }));
+        }
         let count = core::mem::take(&mut peer.lost);
         if count > 0 {
             return Some(Step::Event(HubEvent::Lost { session: SessionId(key), count }));
@@ -301,7 +304,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
             }
             return Some(Step::Event(HubEvent::Ended { session: SessionId(key), identity, why }));
         }
-        let due = [peer.session.deadline(), peer.expires.at()].into_iter().flatten().min();
+        let due = [peer.session.deadline(), peer.expires.at(), peer.turns.at()].into_iter().flatten().min();
         if due.is_some_and(|at| at <= self.now) {
             // Time passed while it waited for its turn, and it was not in the heap yet.
             self.peer_due(key);

@@ -305,6 +305,9 @@ pub enum Heard {
     Noted,
     /// It was not looked at: more than is allowed. The peer should be told, and after sixteen in a row it is closed.
     Limited,
+    /// It is data, and its identity has as many bytes at the application as it may have (U12): it was not looked at. The peer
+    /// sends it again; a native one should be told to.
+    NoRoom,
     /// Its time or its nonce is wrong: it counts as malformed.
     Replayed(Replayed),
     /// Its connection is over, or not authenticated.
@@ -505,6 +508,13 @@ pub enum HubEvent {
         /// The session.
         session: SessionId,
     },
+    /// What waits for its turn in this session ([`Arrival::Ahead`]) is to be given back: each is to be completed with
+    /// [`Verdict::Retry`](crate::Verdict::Retry), and its sender sends it again. There is no room for the message whose turn
+    /// it is, or the peer that could send it is gone (U12).
+    GiveBack {
+        /// The session.
+        session: SessionId,
+    },
     /// A session has ended; its messages were settled before.
     Ended {
         /// The session.
@@ -564,6 +574,8 @@ pub struct Health {
     pub backlog: usize,
     /// Messages at the application.
     pub held: usize,
+    /// Their bytes, and those of messages whose session has ended while the application had them.
+    pub held_bytes: u64,
     /// The fleet should use HTTP.
     pub fleet_http: bool,
     /// The hub is going down.

@@ -13,7 +13,7 @@
 //! Rules: S4, S8–S11, S16, R1–R7, L3, L7, H3.
 
 use super::{Event, Head, Heard, Next, Session};
-use crate::ids::{DeliveryId, LinkId, MessageId, RequestId, Seq};
+use crate::ids::{ContentKey, DeliveryId, LinkId, MessageId, RequestId, Seq};
 use crate::inbox::{Answer, Arrival, Seen, Verdict};
 use crate::marks::{Beat, Came, Marks, Nack, Report, Step};
 use crate::outbox::{Ack, Outcome, Path, Rejection, Slot};
@@ -718,8 +718,31 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     }
 
     /// The number of a message that came with this id, if it is the peer's.
-    pub(super) fn native_seq(&self, id: Option<MessageId>) -> Option<Seq> {
+    pub(crate) fn native_seq(&self, id: Option<MessageId>) -> Option<Seq> {
         self.native.as_ref().and_then(|native| native.marks.of()).zip(id).and_then(|(of, id)| of.seq_of(id))
+    }
+
+    /// Whether this number has arrived, now or earlier.
+    pub(crate) fn has(&self, seq: Seq) -> bool {
+        self.native.as_ref().is_some_and(|native| match native.marks.look(seq) {
+            Came::Copy | Came::Done { .. } => true,
+            Came::Fresh | Came::Beyond => false,
+        })
+    }
+
+    /// Whether it is this number's turn (S9).
+    pub(crate) fn is_next(&self, seq: Seq) -> bool {
+        self.native.as_ref().is_some_and(|native| native.marks.is_next(seq))
+    }
+
+    /// Whether any message waits for its turn.
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.native.as_ref().is_some_and(|native| native.marks.has_waiting())
+    }
+
+    /// Whether this is a copy of a message that is remembered.
+    pub(crate) fn knows(&self, id: Option<MessageId>, key: Option<ContentKey>) -> bool {
+        self.inbox.knows(self.now, id, key)
     }
 
     /// A numbered message is frame or request alike to the counters.

@@ -118,6 +118,7 @@ fn input(hub: &mut Small, rng: &mut SplitMix64, now: Instant, step: u32, seen: &
             let heard = hub.received(now, wall, conn, Head::Data { id, key: None }, 10, stamp);
             if let Heard::Arrival(session, Arrival::Deliver { delivery, .. }) = heard {
                 hub.complete(now, session, delivery, bowline::Verdict::Done);
+                hub.release(session, 10);
             }
         }
         (7, Some(conn), _) => {
@@ -132,6 +133,7 @@ fn input(hub: &mut Small, rng: &mut SplitMix64, now: Instant, step: u32, seen: &
                 hub.request(now, wall, identity, request, id, None, 10, stamp)
             {
                 hub.complete(now, session, delivery, bowline::Verdict::Done);
+                hub.release(session, 10);
             }
         }
         (11 | 12, _, Some(session)) => return hub.send(now, session, [7; 16], 16, Policy::DEFAULT).is_ok(),

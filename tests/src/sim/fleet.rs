@@ -420,6 +420,7 @@ impl World {
                     let again = payload.is_multiple_of(17) && self.fates[&payload].handed == 1;
                     let verdict = if again { Verdict::Retry { after: s(1) } } else { Verdict::Done };
                     let open = hub.complete(now, session, delivery, verdict);
+                    hub.release(session, 100);
                     let fate = self.fates.get_mut(&payload).expect("a message");
                     fate.done |= open && !again;
                     if again {

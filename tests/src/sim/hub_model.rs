@@ -141,6 +141,8 @@ struct Session {
     war: Option<(Instant, bool)>,
     handshakes: Bucket,
     messages: Bucket,
+    /// Of its messages that the application has.
+    bytes: u64,
     nonces: BTreeSet<u64>,
     /// What was said before this may be in a memory that is lost.
     heard_from: i64,
@@ -175,6 +177,8 @@ pub struct Model {
     forgotten: i64,
     /// Whose they were, and how far behind, the latest first.
     dismissed: Vec<(Identity, Option<i64>)>,
+    /// Of messages that the application has, also of sessions that have ended.
+    bytes: u64,
     /// What should have been said since the last [`take`](Self::take).
     book: Book,
 }
@@ -186,6 +190,8 @@ pub enum Expect {
     Stale,
     /// A limit refuses it.
     Limited,
+    /// Its identity has as many bytes at the application as it may have.
+    NoRoom,
     /// Its stamp is not fresh.
     Replayed,
     /// It is understood.
@@ -214,7 +220,6 @@ pub enum What {
 }
 
 const PROBE: Duration = Duration::from_secs(3);
-const SEND_DEADLINE: Duration = Duration::from_secs(5);
 
 impl Model {
     /// An empty one.
@@ -236,6 +241,7 @@ impl Model {
             wall: i64::MIN,
             forgotten: i64::MIN,
             dismissed: Vec::new(),
+            bytes: 0,
             book: Book::default(),
         }
     }
@@ -292,6 +298,7 @@ impl Model {
             suspended: self.sessions.len() - connections,
             backlog: sessions.clone().map(|s| s.outbox.len()).sum(),
             held: sessions.map(|s| s.inbox.values().filter(|known| known.held.is_some()).count()).sum(),
+            held_bytes: self.bytes,
             fleet_http: self.fleet,
             draining: false,
         }
@@ -534,6 +541,7 @@ impl Model {
             war: None,
             handshakes: Bucket::default(),
             messages: Bucket::default(),
+            bytes: 0,
             nonces: BTreeSet::new(),
             inbox: BTreeMap::new(),
             given_back: BTreeMap::new(),
@@ -573,7 +581,7 @@ impl Model {
         let s = self.sessions.get_mut(&id).unwrap();
         s.conn = Some(conn);
         s.expires = None;
-        s.stall = (!known.writable).then(|| self.now.after(SEND_DEADLINE));
+        s.stall = (!known.writable).then(|| self.now.after(self.config.session.link.write_timeout));
         self.say(conn, Control::Welcome(id, resumed));
     }
 
@@ -682,23 +690,49 @@ impl Model {
                     s.answer = Some(self.now.after(PROBE));
                 }
             } else {
-                s.stall = if known.writable { Some(self.now.after(SEND_DEADLINE)) } else { s.stall };
+                s.stall =
+                    if known.writable { Some(self.now.after(self.config.session.link.write_timeout)) } else { s.stall };
                 s.held |= s.answer.take().is_some();
             }
         }
         known.writable = yes;
     }
 
-    /// A frame came in; `delivery`: the number it was handed over under, if it was.
+    /// Whether there is room for so many bytes more of this identity: in its equal part of one half, or, with eight times as
+    /// much left for others, in the other half.
+    fn room(&self, identity: Identity, bytes: u32) -> bool {
+        let own = self.sessions.values().filter(|s| s.identity == identity).map(|s| s.bytes).sum::<u64>();
+        let (own, all, half) = (own + u64::from(bytes), self.bytes + u64::from(bytes), self.config.held_bytes / 2);
+        if own <= half / self.config.sessions as u64 { all <= 2 * half } else { all + 8 * own <= half }
+    }
+
+    /// The application has so many bytes of this session's less.
+    pub fn release(&mut self, session: SessionId, bytes: u32) {
+        self.bytes -= u64::from(bytes);
+        if let Some(s) = self.sessions.get_mut(&session) {
+            s.bytes -= u64::from(bytes);
+        }
+    }
+
+    /// A frame came in, of so many bytes; `delivery`: the number it was handed over under, if it was.
     pub fn received(
         &mut self,
         wall: i64,
         conn: ConnId,
         what: What,
+        bytes: u32,
         stamp: Option<Stamp>,
         delivery: Option<DeliveryId>,
     ) -> Expect {
         let (now, config, span) = (self.now, self.config, self.span());
+        let of = self.conns.get(&conn).and_then(|known| match known.state {
+            State::Attached(id) => self.sessions.get(&id),
+            _ => None,
+        });
+        let room = match (what, of) {
+            (What::Data(message), Some(s)) => s.inbox.contains_key(&message) || self.room(s.identity, bytes),
+            _ => true,
+        };
         let Some(known) = self.conns.get_mut(&conn) else { return Expect::Stale };
         let State::Attached(id) = known.state else { return Expect::Stale };
         known.heard = span;
@@ -716,6 +750,12 @@ impl Model {
         known.strikes = 0;
         (s.answer, s.held) = (None, false);
         let knocker = s.knocker.take();
+        if !room {
+            if let Some((knocker, _)) = knocker {
+                self.close(knocker, CloseReason::Duplicate);
+            }
+            return Expect::NoRoom;
+        }
         Self::read_at(&mut self.began, &mut self.wall, stamp.map(|_| wall));
         let began = self.began;
         let fresh = stamp.is_none_or(|stamp| fresh(s, began, wall, config.tolerance, stamp).is_ok());
@@ -733,6 +773,8 @@ impl Model {
                     None => {
                         let seen = Known { held: delivery, framed: true, ack: false, waiter: None };
                         s.inbox.insert(message, seen);
+                        s.bytes += u64::from(bytes);
+                        self.bytes += u64::from(bytes);
                         Expect::Deliver(id)
                     }
                 }
@@ -746,7 +788,7 @@ impl Model {
             What::Life => Expect::Noted,
             What::Malformed => {
                 known.malformed += 1;
-                if known.malformed >= 16 {
+                if known.malformed >= config.session.link.malformed_limit.into() {
                     s.closing = Some((conn, now.after(config.session.link.closing)));
                     self.untie(id);
                     self.close(conn, CloseReason::Violation);
@@ -768,6 +810,7 @@ impl Model {
         identity: Identity,
         request: RequestId,
         message: u128,
+        bytes: u32,
         stamp: Option<Stamp>,
         got: Option<(SessionId, Option<DeliveryId>)>,
         made: Option<SessionId>,
@@ -787,6 +830,13 @@ impl Model {
         if !s.messages.take(now, config.per_identity.messages) {
             return Expect::Denied(CloseReason::Rate);
         }
+        // Where several are allowed, nobody says by which of them it was refused.
+        let unknown = |s: &Session| fits(s) && !s.inbox.contains_key(&message);
+        let refused = if got.is_some() { unknown(&self.sessions[&id]) } else { self.sessions.values().any(unknown) };
+        if refused && !self.room(identity, bytes) {
+            return Expect::Denied(CloseReason::Full);
+        }
+        let s = self.sessions.get_mut(&id).unwrap();
         Self::read_at(&mut self.began, &mut self.wall, stamp.map(|_| wall));
         let began = self.began;
         if let Some(why) = stamp.and_then(|stamp| fresh(s, began, wall, config.tolerance, stamp).err()) {
@@ -801,6 +851,8 @@ impl Model {
             None => {
                 let held = got.and_then(|(_, delivery)| delivery);
                 s.inbox.insert(message, Known { held, framed: false, ack: false, waiter });
+                s.bytes += u64::from(bytes);
+                self.bytes += u64::from(bytes);
                 Expect::Deliver(id)
             }
             Some(seen) if seen.held.is_none() => Expect::Answer(true),

@@ -44,6 +44,9 @@ pub fn config(seed: u64) -> HubConfig {
     let of_identity = if config.duplicate == Duplicate::Allow(2) { Rate::UNLIMITED } else { rate(1, 3) };
     config.per_identity = Limits { handshakes: of_identity, messages: rate(2, 5), bytes: Rate::UNLIMITED };
     (config.ttl, config.tolerance, config.idle) = (s(30), s(10), s(5));
+    if seed / 80 % 2 == 1 {
+        config.held_bytes = 360;
+    }
     config.war_most = 2;
     config.session.heartbeat.interval = Duration::ZERO;
     config.session.outbox.ack_wait = AckWait::Fixed(s(1_000_000));
@@ -92,6 +95,8 @@ pub struct Rig {
     pub log: Option<Vec<(Instant, String)>>,
     policy: Duplicate,
     small_log: bool,
+    /// Messages are so large that there is not room for all.
+    tight: bool,
     /// Which message a data frame was, by session and number.
     ids: BTreeMap<(SessionId, Seq), MessageId>,
     /// Every connection there was.
@@ -99,6 +104,8 @@ pub struct Rig {
     /// Those that have not ended.
     pub open: Vec<ConnId>,
     deliveries: Vec<(SessionId, DeliveryId)>,
+    /// The bytes of those that were not completed.
+    bytes: BTreeMap<(SessionId, DeliveryId), u32>,
     requests: Vec<(SessionId, RequestId)>,
     stamps: Vec<Stamp>,
     nonce: u64,
@@ -127,6 +134,7 @@ impl Rig {
             choices,
             policy: config.duplicate,
             small_log: config.bulk.log.messages < 256,
+            tight: config.held_bytes < HubConfig::DEFAULT.held_bytes,
             told: false,
             dense: false,
             log: None,
@@ -135,6 +143,7 @@ impl Rig {
             conns: Vec::new(),
             open: Vec::new(),
             deliveries: Vec::new(),
+            bytes: BTreeMap::new(),
             requests: Vec::new(),
             stamps: Vec::new(),
             nonce: 0,
@@ -234,6 +243,9 @@ impl Rig {
             }
             HubOutput::Event(HubEvent::Session { .. }) => {}
             HubOutput::Event(HubEvent::Lost { session, count }) => *books.told.entry(session).or_default() += count,
+            HubOutput::Event(HubEvent::GiveBack { session }) => {
+                panic!("N2: {session:?} is plain, and nothing has a turn")
+            }
             HubOutput::Event(HubEvent::War { session }) => *book.wars.entry(session).or_default() += 1,
             HubOutput::Event(HubEvent::Ended { session, why, .. }) => {
                 assert!(books.ended.insert(session), "U1: {session:?} ends twice");
@@ -296,6 +308,8 @@ impl Rig {
             let conn = self.hub.connection(session).unwrap();
             assert_eq!(self.hub.session_of(conn), Some(session), "tied both ways");
         }
+        let at_application = self.bytes.values().copied().map(u64::from).sum::<u64>();
+        assert_eq!(health.held_bytes, at_application, "U12: what the application has");
         let mine = self.books.accepted.iter().filter(|message| !self.books.settled.contains(message)).count();
         assert_eq!(health.backlog, mine, "G1: what is open");
     }
@@ -432,24 +446,27 @@ impl Rig {
             if n > 0 {
                 self.drain();
             }
-            self.tell(format_args!("{conn:?} {what:?} {stamp:?}"));
-            let heard = self.hub.received(self.now, wall, conn, head, 1, stamp);
+            let bytes = self.bytes_of_a_message();
+            self.tell(format_args!("{conn:?} {what:?} {bytes} {stamp:?}"));
+            let heard = self.hub.received(self.now, wall, conn, head, bytes, stamp);
             let delivery = match heard {
                 Heard::Arrival(session, Arrival::Deliver { delivery, .. }) => Some((session, delivery)),
                 _ => None,
             };
             self.deliveries.extend(delivery);
+            self.bytes.extend(delivery.map(|delivery| (delivery, bytes)));
             let is = match heard {
                 Heard::Arrival(session, Arrival::Deliver { .. }) => Expect::Deliver(session),
                 Heard::Arrival(_, Arrival::Duplicate) => Expect::Duplicate,
                 Heard::Arrival(_, other) => panic!("{other:?}"),
                 Heard::Noted => Expect::Noted,
                 Heard::Limited => Expect::Limited,
+                Heard::NoRoom => Expect::NoRoom,
                 Heard::Replayed(_) => Expect::Replayed,
                 Heard::Stale => Expect::Stale,
             };
             if let Some(model) = &mut self.model {
-                let expected = model.received(wall, conn, what, stamp, delivery.map(|(_, delivery)| delivery));
+                let expected = model.received(wall, conn, what, bytes, stamp, delivery.map(|(_, delivery)| delivery));
                 assert_eq!(is, expected);
             }
         }
@@ -459,9 +476,10 @@ impl Rig {
         let (identity, wall, stamp) = (self.identity(), self.wall(), self.stamp());
         let id = u128::from(1 + self.choices.up_to(11));
         self.asked += 1;
-        let request = RequestId(self.asked);
-        self.tell(format_args!("request {request:?} {identity:?} {id} {stamp:?}"));
-        let got = self.hub.request(self.now, wall, identity, request, Some(MessageId::from_bits(id)), None, 1, stamp);
+        let (request, bytes) = (RequestId(self.asked), self.bytes_of_a_message());
+        self.tell(format_args!("request {request:?} {identity:?} {id} {bytes} {stamp:?}"));
+        let named = Some(MessageId::from_bits(id));
+        let got = self.hub.request(self.now, wall, identity, request, named, None, bytes, stamp);
         let made = self.made();
         let mut to = None;
         let is = match got {
@@ -471,6 +489,7 @@ impl Rig {
                     Arrival::Deliver { delivery, .. } => {
                         to = Some((session, Some(delivery)));
                         self.deliveries.push((session, delivery));
+                        self.bytes.insert((session, delivery), bytes);
                         Expect::Deliver(session)
                     }
                     Arrival::Duplicate => Expect::Duplicate,
@@ -481,7 +500,7 @@ impl Rig {
             Err(denied) => Expect::Denied(denied.why),
         };
         if let Some(model) = &mut self.model {
-            assert_eq!(is, model.request(wall, identity, request, id, stamp, to, made));
+            assert_eq!(is, model.request(wall, identity, request, id, bytes, stamp, to, made));
         }
         if let (Expect::Deliver(_) | Expect::Duplicate, Some((session, _))) = (is, to) {
             self.books.asked.insert(request);
@@ -585,8 +604,22 @@ impl Rig {
         if let Some(model) = &mut self.model {
             assert_eq!(open, model.complete(session, delivery, given_back), "one completion a delivery");
         }
+        self.release((session, delivery));
         if !self.one_in(10) {
             self.deliveries.retain(|other| *other != (session, delivery));
+        }
+    }
+
+    fn bytes_of_a_message(&mut self) -> u32 {
+        if self.tight { 1 + self.choices.up_to(24) as u32 } else { 1 }
+    }
+
+    /// The application has it no longer; said once.
+    fn release(&mut self, delivery: (SessionId, DeliveryId)) {
+        let Some(bytes) = self.bytes.remove(&delivery) else { return };
+        self.hub.release(delivery.0, bytes);
+        if let Some(model) = &mut self.model {
+            model.release(delivery.0, bytes);
         }
     }
 
@@ -681,10 +714,13 @@ impl Rig {
     }
 
     /// Nothing is left of anybody.
-    pub fn nothing_left(&self) {
+    pub fn nothing_left(&mut self) {
+        for delivery in self.bytes.keys().copied().collect::<Vec<_>>() {
+            self.release(delivery);
+        }
         let (health, books) = (self.hub.health(), &self.books);
         let left = (health.connections, health.pending, health.closing, health.sessions, health.backlog, health.held);
-        assert_eq!(left, (0, 0, 0, 0, 0, 0), "U1: something is left");
+        assert_eq!((left, health.held_bytes), ((0, 0, 0, 0, 0, 0), 0), "U1: something is left");
         assert_eq!(books.accepted, books.settled, "G1: each message ends once");
         assert!(books.asked.is_empty(), "H2: never answered: {:?}", books.asked);
     }

@@ -51,6 +51,10 @@ impl Scale {
             blocked,
             give_up,
             backoff,
+            short_lives: _,
+            // Sockets and their buffers do not scale.
+            write_timeout: _,
+            malformed_limit: _,
             rows: _,
         } = link;
         self.all([attempt, closing, knock, stable, suspend, blocked]);
@@ -67,11 +71,13 @@ impl Scale {
         if let Some(NativeConfig { order: _, poll }) = native {
             self.all([poll]);
         }
-        let OutboxConfig { capacity: _, bytes: _, proof: _, ack_wait, life, frame_limit: _, post_limit: _ } = outbox;
+        let OutboxConfig { capacity: _, bytes: _, proof: _, ack_wait, life, patience, frame_limit: _, post_limit: _ } =
+            outbox;
         match ack_wait {
             AckWait::Fixed(wait) => self.all([wait]),
             AckWait::Adaptive { first, least, most } => self.all([first, least, most]),
         }
+        self.all([patience]);
         self.all(life);
         let InboxConfig {
             capacity: _,

@@ -34,7 +34,7 @@ pub use deadline::{Deadline, Timed};
 pub use dial::dial;
 /// The bytes of bodies: cheap to clone, so a message can be posted again without a copy.
 pub use hyper::body::Bytes;
-pub use server::{Answer, Callback, GONKA_CALLBACKS, Limits, Routes, Served, serve};
+pub use server::{Answer, Callback, GONKA_CALLBACKS, Limits, Routes, Served, refuse, serve};
 pub use target::{Target, TargetError};
 
 use core::convert::Infallible;

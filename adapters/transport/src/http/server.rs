@@ -24,10 +24,11 @@
 use super::answer::{HttpAnswer, MARK};
 use super::slowest;
 use super::{Bytes, Deadline, Whole};
+use bowline::ConfigError;
 use bowline::wire::native::CLIENT;
 use core::convert::Infallible;
 use core::fmt::Write as _;
-use core::future::poll_fn;
+use core::future::{poll_fn, ready};
 use core::pin::Pin;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
@@ -39,7 +40,7 @@ use hyper::header::{
 };
 use hyper::rt::{Read, ReadBuf, Write};
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
+use hyper::service::{Service, service_fn};
 use hyper::{Method, Request, Response, StatusCode, Version};
 use std::io;
 use std::time::Instant;
@@ -96,6 +97,23 @@ impl Limits {
         head_bytes: 16 * 1024,
         body_bytes: 64 * 1024 * 1024,
     };
+}
+
+impl Limits {
+    /// Refuses what cannot work.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        let rules = [
+            (!self.head.is_zero(), "http_limits.head", "no head comes in no time"),
+            (!self.body.is_zero(), "http_limits.body", "no body comes in no time"),
+            (!self.linger.is_zero(), "http_limits.linger", "a peer that is still sending would not read its answer"),
+            (self.head_bytes > 0, "http_limits.head_bytes", "no request has a head of no bytes"),
+            (self.body_bytes > 0, "http_limits.body_bytes", "no message could be posted"),
+        ];
+        match rules.into_iter().find(|(holds, ..)| !holds) {
+            Some((_, field, why)) => Err(ConfigError { field, why }),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Default for Limits {
@@ -213,6 +231,9 @@ impl Answer {
     /// The message is done.
     pub const OK: Self = Self::status(200);
 
+    /// Not now: there is no place, or nobody to take it. In a second there may be.
+    pub const BUSY: Self = Self { status: 503, retry_after: Some(Duration::from_secs(1)), error: None, body: None };
+
     /// An answer with an empty body.
     #[must_use]
     pub const fn status(status: u16) -> Self {
@@ -317,31 +338,84 @@ where
         Desk { deadline, limits, routes, handler, asked: AtomicBool::new(false), upgraded: AtomicBool::new(false) };
     let desk = &desk;
     deadline.restart(limits.head);
-    let mut connection = http1::Builder::new()
-        .half_close(true)
-        .max_header_size(limits.head_bytes)
-        .max_buf_size(limits.head_bytes.max(PIECE))
-        // Boxed because only an `Unpin` future lets the socket be taken back below.
-        .serve_connection(
-            io,
-            service_fn(|request| Box::pin(async { Ok::<_, Infallible>(desk.answer(request).await) })),
-        );
-    let ended = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
-    let parts = connection.into_parts();
-    let mut io = parts.io;
+    // Boxed because only an `Unpin` future lets the socket be taken back.
+    let service = service_fn(|request| Box::pin(async { Ok::<_, Infallible>(desk.answer(request).await) }));
+    let Ended { mut io, well, read_buf } = exchange(io, limits, service).await;
 
-    if ended.is_ok() && desk.upgraded.load(Ordering::Relaxed) {
-        return Served::Upgraded { io, read_buf: parts.read_buf };
+    if well && desk.upgraded.load(Ordering::Relaxed) {
+        return Served::Upgraded { io, read_buf };
     }
     let timed_out = deadline.left().is_zero();
     deadline.restart(limits.linger);
-    if timed_out && !parts.read_buf.is_empty() && !desk.asked.load(Ordering::Relaxed) {
+    if timed_out && !read_buf.is_empty() && !desk.asked.load(Ordering::Relaxed) {
         // The library only closes. Nothing has been written yet, so an answer is still an answer.
         let _ =
             write_all(&mut io, b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await;
     }
     let _ = hang_up(&mut io).await;
     Served::Done
+}
+
+/// Answers one request on `io` with `answer`, whatever it asks for, and ends the connection: for a listener that has no place
+/// for it (rule U13). The head has [`Limits::linger`] to come, and so has the rest of the request to be thrown away.
+///
+/// ```
+/// # use bowline_transport::http::{Answer, Deadline, Limits, Timed, refuse};
+/// # use smol_hyper::rt::{FuturesIo, SmolTimer};
+/// # use std::io::{Read as _, Write as _};
+/// # smol::block_on(async {
+/// let listener = smol::net::TcpListener::bind("127.0.0.1:0").await?;
+/// # let address = listener.local_addr()?;
+/// # let peer = std::thread::spawn(move || {
+/// #     let mut socket = std::net::TcpStream::connect(address).unwrap();
+/// #     socket.write_all(b"GET /ws HTTP/1.1\r\nHost: us\r\n\r\n").unwrap();
+/// #     let mut answer = String::new();
+/// #     socket.read_to_string(&mut answer).unwrap();
+/// #     answer
+/// # });
+/// let (socket, _) = listener.accept().await?;
+/// let limits = Limits::default();
+/// let deadline = Deadline::after(limits.linger);
+/// let io = Timed::new(FuturesIo::new(socket), SmolTimer::new(), deadline.clone());
+/// refuse(io, &deadline, &limits, Answer::BUSY).await;
+/// # let answer = peer.join().unwrap();
+/// # assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: 1\r\n"), "{answer}");
+/// # Ok::<(), std::io::Error>(())
+/// # })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub async fn refuse<I: Read + Write + Unpin>(io: I, deadline: &Deadline, limits: &Limits, answer: Answer) {
+    deadline.restart(limits.linger);
+    let service = service_fn(|_: Request<Incoming>| ready(Ok::<_, Infallible>(last(reply(answer.clone())))));
+    let Ended { mut io, .. } = exchange(io, limits, service).await;
+    deadline.restart(limits.linger);
+    let _ = hang_up(&mut io).await;
+}
+
+/// A connection whose requests are answered.
+struct Ended<I> {
+    io: I,
+    /// It ended in order.
+    well: bool,
+    /// What came behind the last request.
+    read_buf: Bytes,
+}
+
+/// Answers requests until the connection ends or becomes something else.
+async fn exchange<I, S>(io: I, limits: &Limits, service: S) -> Ended<I>
+where
+    I: Read + Write + Unpin,
+    S: Service<Request<Incoming>, Response = Response<Whole>, Error = Infallible> + Unpin,
+    S::Future: Unpin,
+{
+    let mut connection = http1::Builder::new()
+        .half_close(true)
+        .max_header_size(limits.head_bytes)
+        .max_buf_size(limits.head_bytes.max(PIECE))
+        .serve_connection(io, service);
+    let well = poll_fn(|cx| connection.poll_without_shutdown(cx)).await.is_ok();
+    let parts = connection.into_parts();
+    Ended { io: parts.io, well, read_buf: parts.read_buf }
 }
 
 /// Ends our half of the connection and throws away what the peer still sends, until it ends too. Closing at once would

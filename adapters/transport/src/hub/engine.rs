@@ -35,15 +35,12 @@ use bowline::hub::{
 };
 use bowline::wire::KeyedHash;
 use bowline::wire::native::FRAME_LIMIT;
-use bowline::{Arrival, DedupBy, DeliveryId, Instant, Origin, Policy, PostId, RequestId, Seq, Verdict};
+use bowline::{Arrival, ConfigError, DedupBy, DeliveryId, Instant, Origin, Policy, PostId, RequestId, Seq, Verdict};
 use core::net::IpAddr;
 use core::time::Duration;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-
-/// So many bytes of messages may be at the application; further ones are not taken.
-const HELD_BYTES: usize = 256 << 20;
 
 /// What is sent to peers, encoded.
 #[derive(Debug)]
@@ -187,7 +184,6 @@ pub(super) struct Engine<W: HubWire> {
     native_beat: (Duration, Duration),
     /// Whether messages of this type are taken.
     takes: Box<dyn Fn(&str) -> bool + Send>,
-    held_bytes: usize,
     /// So many messages of a session are remembered.
     remembered: usize,
     dedup: DedupBy,
@@ -210,6 +206,12 @@ impl<W: HubWire> Engine<W> {
         takes: Box<dyn Fn(&str) -> bool + Send>,
     ) -> Result<Self, SetupError> {
         let config = config.check()?;
+        let native = config.get().native.map_or(0, |_| FRAME_LIMIT);
+        let longest = u64::try_from(W::LONGEST_FRAME.max(native)).unwrap_or(u64::MAX);
+        if longest > config.get().largest_message() {
+            let why = "less than 18 of the longest frames of the wire: a message of that length could never be taken";
+            return Err(ConfigError { field: "held_bytes", why }.into());
+        }
         let native = config.get().native.unwrap_or(bowline::NATIVE_PEER);
         Ok(Self {
             clock,
@@ -230,7 +232,6 @@ impl<W: HubWire> Engine<W> {
             native_horizon: native.inbox.horizon,
             native_beat: (native.heartbeat.interval, native.heartbeat.dead),
             takes,
-            held_bytes: 0,
             remembered: config.get().session.inbox.capacity,
             dedup: config.get().session.inbox.dedup,
             armed: None,
@@ -298,6 +299,13 @@ impl<W: HubWire> Engine<W> {
             Err(denied) => self.turned_away(Some(address), None, denied.why, None),
         }
         admitted
+    }
+
+    /// There is no place for a connection from this address.
+    pub(super) fn full(&mut self, address: IpAddr) -> Denied {
+        let denied = self.machine.full(self.now());
+        self.turned_away(Some(address), None, denied.why, None);
+        denied
     }
 
     pub(super) fn knock(&mut self, address: IpAddr) -> Result<(), Denied> {
@@ -405,15 +413,12 @@ impl<W: HubWire> Engine<W> {
 
     fn heard(&mut self, line: &Arc<Line<W>>, frame: Frame, now: Instant, wall: i64) {
         let conn = line.conn();
-        let mut head = frame.head();
+        let head = frame.head();
         let Frame { heard, bytes, names } = frame;
         let text = bytes > 0;
         self.counters.frames_in = self.counters.frames_in.saturating_add(u64::from(text));
-        let full = self.held_bytes > HELD_BYTES;
         let (mut content, mut wish, mut asks) = (None, None, false);
         match heard.said {
-            // As if the inbox were full: the peer sends it again.
-            Said::Message(_) if full => head = bowline::Head::Other,
             Said::Message(said) => content = Some(said),
             Said::Subscribe(said) => wish = Some((true, *said)),
             Said::Unsubscribe(said) => wish = Some((false, *said)),
@@ -451,6 +456,8 @@ impl<W: HubWire> Engine<W> {
                 self.misunderstood(line, None, complaint);
             }
             Heard::Limited => self.complain(line, Complaint::TooMuch),
+            // As if the inbox were full: the peer sends it again.
+            Heard::NoRoom => {}
             Heard::Arrival(session, arrival) => {
                 if let Some(content) = content {
                     if arrival == Arrival::Reused {
@@ -628,7 +635,7 @@ impl<W: HubWire> Engine<W> {
         self.machine.drain(self.now(), window, limit);
         // What those wait for that came before their turn is not taken any more.
         for ((session, delivery), (_, ticket)) in core::mem::take(&mut self.ahead) {
-            self.held_bytes = self.held_bytes.saturating_sub(ticket.bytes);
+            self.machine.release(session, ticket.bytes);
             let given_back = Verdict::Retry { after: Duration::ZERO };
             self.machine.complete(self.now(), session, delivery, given_back);
         }

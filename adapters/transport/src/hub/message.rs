@@ -90,7 +90,7 @@ pub(super) struct Ticket {
     pub(super) id: Option<(MessageId, Name)>,
     /// Its number, if it has one.
     pub(super) seq: Option<Seq>,
-    pub(super) bytes: usize,
+    pub(super) bytes: u32,
     pub(super) arrived: Instant,
 }
 

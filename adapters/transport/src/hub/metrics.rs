@@ -142,6 +142,7 @@ pub(super) fn text(health: &Health, stats: &HubStats, counters: &Counters) -> St
         gauge("sessions", "Identities known, connected or not.", count(health.sessions)),
         gauge("backlog", "Messages accepted for peers and not ended.", count(health.backlog)),
         gauge("held", "Messages at the application.", count(health.held)),
+        gauge("held_bytes", "Their bytes.", health.held_bytes),
         gauge("fleet_http", "1 while absent peers are served by HTTP.", u64::from(health.fleet_http)),
         counters_by(
             "frames_total",

@@ -56,12 +56,14 @@ pub use wire::{Claim, Complaint, Content, Farewell, Gap, Heard, HubWire, Letter,
 
 use crate::channel::Security;
 use crate::clock::Clock;
-use crate::http::{Posted, Target};
+use crate::http::{Limits, Posted, Target};
 use crate::node::Stream;
 use crate::setup::{SetupError, random_key};
 use async_channel::{Receiver, Sender};
 use async_lock::Semaphore;
-use bowline::hub::{ConnId, Health, HubStats, Publish, Sent, SessionId, Start, TopicFilter, TopicHealth, TopicName};
+use bowline::hub::{
+    ConnId, Health, HubConfig, HubStats, Publish, Sent, SessionId, Start, TopicFilter, TopicHealth, TopicName,
+};
 use bowline::wire::KeyedHash;
 use bowline::{Policy, PostId, Reason, Refusal};
 use core::borrow::Borrow;
@@ -128,6 +130,10 @@ pub struct Hub<W: HubWire> {
     window: Duration,
     /// No frame is longer: a peer's library would end the connection.
     longest: usize,
+    /// What a request may take; how long its body may be follows from the wire.
+    http_limits: Limits,
+    /// How long an answer may take.
+    longest_answer: Duration,
 }
 
 impl<W: HubWire> Hub<W> {
@@ -148,6 +154,8 @@ impl<W: HubWire> Hub<W> {
         let security = setup.security.clone();
         #[cfg(feature = "tls")]
         let security = security.for_any_target()?;
+        Paths::check(&setup.wire.routes(), setup.websocket, setup.native.is_some())?;
+        setup.http_limits.check()?;
         let routes = Paths::new(setup.wire.routes(), setup.pages, setup.native.is_some());
         let wire = Arc::new(setup.wire);
         let wanted = Arc::new(AtomicBool::new(false));
@@ -190,6 +198,8 @@ impl<W: HubWire> Hub<W> {
             most_hello: setup.config.hello,
             window: setup.config.reconnect_window,
             longest: usize::try_from(setup.config.session.outbox.frame_limit).unwrap_or(usize::MAX),
+            http_limits: setup.http_limits,
+            longest_answer: longest_answer(&setup.config),
         }))
     }
 
@@ -545,6 +555,14 @@ impl<W: HubWire> Hub<W> {
             }
         }
     }
+}
+
+/// How long the answer to a request may take: as long as the application may take to say whom it is from, and then to handle
+/// it.
+fn longest_answer(config: &HubConfig) -> Duration {
+    let handling = |session: &bowline::Config| session.inbox.answer_wait;
+    let handling = handling(&config.session).max(config.native.as_ref().map_or(Duration::ZERO, handling));
+    config.hello.saturating_add(handling).saturating_add(Duration::from_secs(1))
 }
 
 impl<W: HubWire> fmt::Debug for Hub<W> {

@@ -379,7 +379,7 @@ impl<W: HubWire> Hub<W> {
         match taken {
             Ok((session, request, answered)) => {
                 let _gone = super::request::Gone { hub: self, session, request };
-                answered.recv().await.unwrap_or(Answer::status(503))
+                answered.recv().await.unwrap_or(Answer::BUSY)
             }
             Err((forged, answer)) => {
                 if forged {

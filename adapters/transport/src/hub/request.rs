@@ -17,9 +17,9 @@ use super::{Admission, Hub};
 use crate::explanation::Excerpt;
 use crate::http::{Answer, Callback, Limits, Routes, Target};
 use async_lock::Semaphore;
-use bowline::RequestId;
 use bowline::hub::{CloseReason, ConnId, Denied, SessionId};
 use bowline::wire::native::{FRAME_LIMIT, HELLO, MAX_WAIT, MESSAGES, PATH, POLL, SUBPROTOCOL};
+use bowline::{ConfigError, RequestId};
 use core::net::IpAddr;
 use core::panic::AssertUnwindSafe;
 use core::pin::Pin;
@@ -78,14 +78,20 @@ impl<W: HubWire> Hub<W> {
     #[must_use]
     pub fn limits(&self) -> Limits {
         let longest = if self.native.is_some() { W::LONGEST_FRAME.max(FRAME_LIMIT) } else { W::LONGEST_FRAME };
-        Limits { body_bytes: u64::try_from(longest).unwrap_or(u64::MAX), ..Limits::DEFAULT }
+        Limits { body_bytes: u64::try_from(longest).unwrap_or(u64::MAX), ..self.http_limits }
     }
 
     /// For the adapter: how long an answer may take. As long as the application has to say who it is from, and then to
     /// handle it; a poll waits for longer.
     #[must_use]
-    pub fn patience(path: &str) -> Duration {
-        if path == POLL { MAX_WAIT.saturating_add(Duration::from_secs(3)) } else { Duration::from_secs(15) }
+    pub fn patience(&self, path: &str) -> Duration {
+        if path == POLL { MAX_WAIT.saturating_add(Duration::from_secs(3)) } else { self.longest_answer }
+    }
+
+    /// For the adapter: a connection for which it has no place. What it is answered, whatever it asks for; it is counted and
+    /// told of as those that the hub turns away (E4).
+    pub fn full(&self, visit: &Visit) -> Answer {
+        denied(self.with(|engine| engine.full(visit.address)))
     }
 
     /// For the adapter: what may be asked.
@@ -100,13 +106,13 @@ impl<W: HubWire> Hub<W> {
             return self.with(|engine| engine.knock(visit.address)).map_or_else(denied, |()| page);
         }
         let routes = self.routes();
-        if is_one(routes.websockets, callback.segment) {
+        if routes.websockets.contains(&callback.path) {
             return match (callback.path, callback.subprotocol) {
                 (PATH, None) => Answer::error(400, "the subprotocol bowline.1 is spoken here"),
                 (_, subprotocol) => self.admit(visit, callback.segment, subprotocol),
             };
         }
-        let page = is_one(routes.pages, callback.segment);
+        let page = routes.pages.contains(&callback.path);
         // How it stands may be asked to the end, when every other request is refused; that is no refusal to be counted.
         let knocked = self.with(|engine| match page && engine.health().draining {
             true => Ok(()),
@@ -238,7 +244,7 @@ impl<W: HubWire> Hub<W> {
             Err(answer) => answer,
             Ok((session, request, answered)) => {
                 let _gone = Gone { hub: self, session, request };
-                answered.recv().await.unwrap_or(Answer::status(503))
+                answered.recv().await.unwrap_or(Answer::BUSY)
             }
         }
     }
@@ -283,6 +289,9 @@ impl<W: HubWire> Hub<W> {
     }
 }
 
+/// The last parts of the paths of a hub's own pages.
+const PAGES: [&str; 3] = ["health", "stats", "metrics"];
+
 /// Where a native client asks by HTTP.
 const NATIVE: [&str; 3] = [HELLO, MESSAGES, POLL];
 
@@ -307,6 +316,43 @@ impl Paths {
         Self { wire, websockets, callbacks, pages, own, native }
     }
 
+    /// Refuses routes with which a hub could not do its work: `websocket`, whether peers may connect so, and `native`, whether
+    /// there are native ones.
+    pub(super) fn check(wire: &Routes<'_>, websocket: bool, native: bool) -> Result<(), ConfigError> {
+        let lists = [wire.websockets, wire.callbacks, wire.pages];
+        let all = || lists.into_iter().flatten();
+        let twice = |path: &&&str| all().filter(|other| other == path).count() > 1;
+        let known = |path: &&str| PAGES.contains(&path.rsplit('/').next().unwrap_or_default());
+        let rules = [
+            (
+                !websocket || native || !wire.websockets.is_empty(),
+                "routes.websockets",
+                "nobody could connect: name a path, or switch WebSockets off",
+            ),
+            (
+                websocket || native || !wire.callbacks.is_empty(),
+                "routes.callbacks",
+                "nobody could say anything: there are no WebSockets, and no path to post to",
+            ),
+            (
+                wire.guarded || !(websocket && (native || !wire.websockets.is_empty())),
+                "routes.guarded",
+                "a hub decides about each connection before it becomes a WebSocket: it must be true",
+            ),
+            (all().all(|path| path.starts_with('/')), "routes", "a path does not begin with /"),
+            (all().find(twice).is_none(), "routes", "a path has two meanings"),
+            (
+                wire.pages.iter().all(known),
+                "routes.pages",
+                "a hub has pages for paths that end with health, stats or metrics; others are for `HubSetup::page`",
+            ),
+        ];
+        match rules.into_iter().find(|(holds, ..)| !holds) {
+            Some((_, field, why)) => Err(ConfigError { field, why }),
+            None => Ok(()),
+        }
+    }
+
     /// Whether one of these paths is this one, with or without native peers.
     pub(super) fn knows(wire: &Routes<'_>, path: &str) -> bool {
         let lists = [wire.websockets, wire.callbacks, wire.pages, &NATIVE, &[PATH]];
@@ -328,11 +374,6 @@ impl Paths {
             ..self.wire
         }
     }
-}
-
-/// Whether this segment is the last part of one of these paths.
-fn is_one(paths: &[&'static str], segment: &str) -> bool {
-    paths.iter().any(|path| path.rsplit('/').next() == Some(segment))
 }
 
 /// A future whose panic is an answer: none.
@@ -363,6 +404,22 @@ impl<W: HubWire> Drop for Gone<'_, W> {
     }
 }
 
+#[cfg(test)]
+mod routes {
+    use super::*;
+
+    #[test]
+    fn u14_what_a_hub_needs_of_its_routes_is_named() {
+        let whole = Routes { websockets: &["/ws"], callbacks: &["/ws/messages"], guarded: true, ..Routes::NONE };
+        let named = |routes: &Routes<'_>| Paths::check(routes, true, false).map_err(|error| error.field);
+        assert_eq!(named(&whole), Ok(()));
+        assert_eq!(named(&Routes { guarded: false, ..whole }), Err("routes.guarded"));
+        assert_eq!(named(&Routes { websockets: &[], ..whole }), Err("routes.websockets"));
+        assert_eq!(named(&Routes { pages: &["/ws"], ..whole }), Err("routes"));
+        assert_eq!(named(&Routes { pages: &["/ws/about"], ..whole }), Err("routes.pages"));
+    }
+}
+
 #[cfg(all(test, feature = "sr25519"))]
 mod tests {
     use super::*;
@@ -384,7 +441,7 @@ mod tests {
         let setup = setup.configure(|config| config.hello = Duration::from_millis(20));
         let hub = Hub::new(setup, |_| {}).unwrap();
         let visit = Visit::new(IpAddr::from([127, 0, 0, 1]));
-        let asked = Callback::empty("ws");
+        let asked = Callback { path: "/ws", ..Callback::empty("ws") };
         assert_eq!(smol::block_on(hub.request(&visit, asked)).status, 200);
         // Nobody says that it is a WebSocket now, and its time to say who it is passes.
         while hub.health().pending > 0 {

@@ -5,7 +5,7 @@ use super::native::{Call, Caller};
 use super::request::Paths;
 use super::wire::HubWire;
 use crate::channel::Security;
-use crate::http::{Bytes, Target};
+use crate::http::{Bytes, Limits, Target};
 use crate::setup::{SetupError, resolve};
 use bowline::ConfigError;
 use bowline::hub::HubConfig;
@@ -110,6 +110,7 @@ pub struct HubSetup<W: HubWire> {
     pub(super) seed: Option<u64>,
     pub(super) security: Security,
     pub(super) pages: Vec<Page>,
+    pub(super) http_limits: Limits,
 }
 
 impl<W: HubWire> HubSetup<W> {
@@ -138,6 +139,7 @@ impl<W: HubWire> HubSetup<W> {
             seed: None,
             security: Security::default(),
             pages: Vec::new(),
+            http_limits: Limits::DEFAULT,
         })
     }
 
@@ -242,6 +244,14 @@ impl<W: HubWire> HubSetup<W> {
     #[must_use]
     pub fn configure(mut self, change: impl FnOnce(&mut HubConfig)) -> Self {
         change(&mut self.config);
+        self
+    }
+
+    /// Changes what a request may take before it is answered or a WebSocket; see [`Limits`] for the meaning and default of
+    /// each. How long a body may be follows from the wire.
+    #[must_use]
+    pub fn http_limits(mut self, change: impl FnOnce(&mut Limits)) -> Self {
+        change(&mut self.http_limits);
         self
     }
 

@@ -34,7 +34,7 @@ pub type Text = Utf8Bytes;
 ///
 /// ```
 /// use bowline::wire::KeyedHash;
-/// use bowline_transport::hub::{Claim, Complaint, Content, Heard, HubSetup, HubWire, Said, Text};
+/// use bowline_transport::hub::{Admission, Claim, Complaint, Content, Heard, HubSetup, HubWire, Said, Text};
 /// use bowline_transport::http::{Bytes, Routes};
 /// use std::borrow::Cow;
 ///
@@ -50,7 +50,7 @@ pub type Text = Utf8Bytes;
 ///     const LONGEST_FRAME: usize = 4096;
 ///
 ///     fn routes(&self) -> Routes<'static> {
-///         Routes { websockets: &["/devices"], ..Routes::NONE }
+///         Routes { websockets: &["/devices"], guarded: true, ..Routes::NONE }
 ///     }
 ///
 ///     fn claim(&self, _: &KeyedHash, text: &str) -> Option<Claim<Self>> {
@@ -89,8 +89,9 @@ pub type Text = Utf8Bytes;
 ///     .on("measured", |message| async move {
 ///         println!("{}: {} bytes", message.peer(), message.data().len());
 ///         Ok::<_, String>(())
-///     });
-/// # let _ = setup;
+///     })
+///     .authorize(|_| Admission::accept());
+/// # bowline_transport::hub::Hub::new(setup, |_| {})?; // it can be built
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait HubWire: Debug + Send + Sync + Sized + 'static {
@@ -124,7 +125,8 @@ pub trait HubWire: Debug + Send + Sync + Sized + 'static {
     /// they are told otherwise. Default true; false, where such a frame is malformed, for a system whose own hub takes none.
     const READS_BINARY: bool = true;
 
-    /// What may be asked of the hub's listener.
+    /// What may be asked of the hub's listener. They must be [`guarded`](Routes::guarded): the hub decides about each
+    /// connection before it becomes a WebSocket. Pages end with `health`, `stats` or `metrics`, and no path means two things.
     fn routes(&self) -> Routes<'static>;
 
     /// Who a newcomer is that has said nothing yet; `None`: its first frame says so, and it is not read beyond that.

@@ -44,6 +44,9 @@ pub(crate) trait Driver: 'static {
         deadline: Deadline,
     ) -> Result<(TcpStream, Bytes), (Explanation, RetryHint)>;
 
+    /// Answers whatever is asked with this.
+    fn refuse(socket: TcpStream, limits: &Limits, answer: Answer);
+
     /// The socket and the early bytes if it was upgraded.
     fn serve<H, F>(socket: TcpStream, limits: &Limits, routes: &Routes<'_>, handler: H) -> Option<(TcpStream, Bytes)>
     where
@@ -77,6 +80,7 @@ macro_rules! run_with {
             what_is_no_http
             a_head_has_a_limit
             any_bytes_at_all
+            u13_who_finds_no_place_is_told_so_whatever_it_asks_for
             a_peer_that_leaves_in_the_middle
             the_request_is_what_the_rules_say
             every_answer_has_its_outcome
@@ -145,6 +149,17 @@ where
             handler(callback)
         });
         let _ = ended.send(result);
+    });
+    Served { peer, seen, end, driver: PhantomData }
+}
+
+/// A connection for which there is no place.
+fn refuse<D: Driver>(limits: Limits) -> Served<D> {
+    let (peer, socket) = pair();
+    let ((_, seen), (ended, end)) = (channel(), channel());
+    thread::spawn(move || {
+        D::refuse(socket, &limits, Answer::BUSY);
+        let _ = ended.send(None);
     });
     Served { peer, seen, end, driver: PhantomData }
 }
@@ -565,6 +580,27 @@ pub(crate) fn a_refusal_reaches_a_peer_that_writes_first_and_reads_later<D: Driv
         assert_eq!(read_to_end(&mut server.peer), "");
         server.done();
     }
+}
+
+pub(crate) fn u13_who_finds_no_place_is_told_so_whatever_it_asks_for<D: Driver>() {
+    // More than the system's buffers hold: closed early, the answer would be lost.
+    let body = "x".repeat(4 * 1024 * 1024);
+    for asked in [UPGRADE.to_owned(), post_head(GENERATED, body.len(), "") + &body, "?\r\n\r\n".to_owned()] {
+        let mut server = refuse::<D>(brisk());
+        server.send(&asked);
+        let reply = server.answer();
+        if asked.starts_with('?') {
+            assert_eq!(reply.status(), 400, "no HTTP");
+        } else {
+            let said = (reply.status(), reply.header("retry-after"), reply.header("connection"));
+            assert_eq!(said, (503, Some("1"), Some("close")));
+        }
+        assert_eq!(read_to_end(&mut server.peer), "");
+        server.done();
+    }
+    // Who asks for nothing is not waited for.
+    let server = refuse::<D>(Limits { linger: Duration::from_millis(50), ..brisk() });
+    server.done();
 }
 
 pub(crate) fn the_handler_runs_undisturbed<D: Driver>() {

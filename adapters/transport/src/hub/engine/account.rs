@@ -1,6 +1,6 @@
 //! What a session's messages come to: delivered, decided, and what their sender is told of them, by either path.
 
-use super::{BELIEVED, Effect, Engine, HELD_BYTES, grow, wrong_clock};
+use super::{BELIEVED, Effect, Engine, grow, wrong_clock};
 use crate::explanation::{Excerpt, Explanation};
 use crate::http::{Answer, Target};
 use crate::hub::Hub;
@@ -133,9 +133,7 @@ impl<W: HubWire> Engine<W> {
         }
         if let Arrival::Deliver { delivery, maybe_dup } = arrival {
             let message = Message { peer: account.peer.clone(), kind, data, maybe_dup };
-            let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
             let ticket = Ticket { session, delivery, id, seq: None, bytes, arrived: self.clock.now() };
-            self.held_bytes = self.held_bytes.saturating_add(bytes);
             self.effects.push(Effect::Deliver { message, ticket });
         }
     }
@@ -150,10 +148,6 @@ impl<W: HubWire> Engine<W> {
         (names, bytes): (Names, u32),
         stamp: Option<Stamp>,
     ) -> Result<(SessionId, RequestId, Receiver<Answer>), Answer> {
-        if self.held_bytes > HELD_BYTES {
-            self.turned_away(Some(address), Some(&peer), CloseReason::Full, None);
-            return Err(denied(Denied { why: CloseReason::Full, retry_after: Duration::from_secs(1) }));
-        }
         let request = self.next_request();
         let (identity, wall) = (self.identity(&peer, false), line::wall());
         let (session, arrival) = self
@@ -223,7 +217,7 @@ impl<W: HubWire> Engine<W> {
         let (mut open, now) = (true, self.now());
         for End { ticket, verdict, word, frame } in ends {
             let Ticket { session, delivery, id, seq, bytes, arrived } = ticket;
-            self.held_bytes = self.held_bytes.saturating_sub(bytes);
+            self.machine.release(session, bytes);
             let success = word.as_ref().map(Result::is_ok);
             if let (Some(seq), Some(Err(why))) = (seq, &word) {
                 self.say_rejected(session, seq, why);

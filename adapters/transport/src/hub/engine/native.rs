@@ -1,7 +1,7 @@
 //! What the engine does for native peers beside all the others.
 
 use super::account::{Account, Asking};
-use super::{BELIEVED, Effect, Engine, HELD_BYTES, Parcel};
+use super::{BELIEVED, Effect, Engine, Parcel};
 use crate::http::Answer;
 use crate::hub::line::{self, Line};
 use crate::hub::message::{Message, Ticket};
@@ -11,7 +11,7 @@ use crate::hub::{Admission, Event};
 use async_channel::Receiver;
 use bowline::hub::{CloseReason, ConnId, Denied, Position, SessionId, Start, TopicName};
 use bowline::wire::native::{self, EVERYBODY, FRAME_LIMIT, Frame, Refusal};
-use bowline::{Arrival, DeliveryId, Head, MessageId, Nack, RequestId, ResumeRefusal, Seq, Verdict};
+use bowline::{Arrival, DeliveryId, MessageId, Nack, RequestId, ResumeRefusal, Seq, Verdict};
 use core::net::IpAddr;
 use core::time::Duration;
 use std::sync::Arc;
@@ -147,14 +147,8 @@ impl<W: HubWire> Engine<W> {
         use bowline::hub::Heard;
         let (now, conn) = (self.now(), line.conn());
         self.counters.frames_in = self.counters.frames_in.saturating_add(u64::from(bytes > 0));
-        let full = self.held_bytes > HELD_BYTES;
-        // Nothing but life, then: it counts against the limits all the same.
-        let head = match &heard {
-            hub::Heard::Message { .. } if full => Head::Other,
-            heard => heard.head(),
-        };
-        match self.machine.received(now, wall, conn, head, bytes, None) {
-            Heard::Limited => {
+        match self.machine.received(now, wall, conn, heard.head(), bytes, None) {
+            Heard::Limited | Heard::NoRoom => {
                 if let hub::Heard::Message { seq, .. } = heard {
                     self.ask_again(line, seq);
                 }
@@ -229,13 +223,12 @@ impl<W: HubWire> Engine<W> {
             let why = super::Complaint::Unhandled(&content.kind).to_string();
             self.say_rejected(session, seq, &why);
             self.machine.complete(self.now(), session, delivery, Verdict::Reject);
+            self.machine.release(session, bytes);
             return;
         }
         let Content { kind, data, .. } = content;
         let message = Message { peer: account.peer.clone(), kind, data, maybe_dup };
-        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         let ticket = Ticket { session, delivery, id: None, seq: Some(seq), bytes, arrived: self.clock.now() };
-        self.held_bytes = self.held_bytes.saturating_add(bytes);
         if ahead {
             self.ahead.insert((session, delivery), (message, ticket));
         } else {
@@ -288,9 +281,6 @@ impl<W: HubWire> Engine<W> {
             // Another self of this client has been here: it has to say hello again before it is listened to.
             None => return Err(Answer::status(404)),
         }
-        if self.held_bytes > HELD_BYTES {
-            return Err(super::denied(Denied { why: CloseReason::Full, retry_after: Duration::from_secs(1) }));
-        }
         let takes = (self.takes)(&content.kind);
         let now = self.now();
         self.machine.advance(now, session, una);
@@ -311,7 +301,7 @@ impl<W: HubWire> Engine<W> {
         match arrival {
             Arrival::Answer(said) => Err(self.native_answer(session, said, Some((seq, String::new())), Vec::new())),
             Arrival::Deliver { .. } | Arrival::Ahead { .. } | Arrival::Duplicate => Ok((session, request, answered)),
-            Arrival::Full | Arrival::Reused => Err(Answer::status(503)),
+            Arrival::Full | Arrival::Reused => Err(Answer::BUSY),
         }
     }
 
@@ -414,8 +404,15 @@ impl<W: HubWire> Engine<W> {
     }
 
     #[cfg(test)]
-    pub(in crate::hub) const fn held_bytes(&self) -> usize {
-        self.held_bytes
+    pub(in crate::hub) fn held_bytes(&self) -> u64 {
+        self.machine.health().held_bytes
+    }
+
+    /// Gives back what waits for its turn in this session, to be sent again after this.
+    pub(super) fn give_back(&mut self, session: SessionId, after: Duration) {
+        for delivery in self.let_go(session) {
+            self.machine.complete(self.now(), session, delivery, Verdict::Retry { after });
+        }
     }
 
     /// What this session has that waits for its turn, let go of.
@@ -424,7 +421,7 @@ impl<W: HubWire> Engine<W> {
         let kept: Vec<_> = self.ahead.range(of_it).map(|((_, delivery), _)| *delivery).collect();
         for delivery in &kept {
             if let Some((_, ticket)) = self.ahead.remove(&(session, *delivery)) {
-                self.held_bytes = self.held_bytes.saturating_sub(ticket.bytes);
+                self.machine.release(session, ticket.bytes);
             }
         }
         kept

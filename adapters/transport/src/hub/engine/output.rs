@@ -5,13 +5,14 @@ use super::{BELIEVED, Effect, Engine, Parcel, native, wrong_clock};
 use crate::explanation::Excerpt;
 use crate::http::Bytes;
 use crate::hub::line::{Door, Line, Stage};
+use crate::hub::native::AGAIN;
 use crate::hub::wire::{Farewell, Gap, HubWire, Text};
 use crate::hub::{Action, Event};
 use crate::node::Settlement;
 use crate::socket::Wrote;
 use bowline::hub::{CloseReason, ConnId, HubEvent, HubOutput, Position, SessionId, Start, TopicName};
 use bowline::wire::native::SUBPROTOCOL;
-use bowline::{Frame, HttpOutcome, Instant, Reason, Verdict};
+use bowline::{Frame, HttpOutcome, Instant, Reason};
 use core::time::Duration;
 use std::sync::Arc;
 use tungstenite::Message as Wire;
@@ -192,11 +193,14 @@ impl<W: HubWire> Engine<W> {
     }
 
     fn event(&mut self, event: HubEvent) {
-        if let HubEvent::Session { session, event: bowline::Event::Gap { to: None, .. } } = event {
+        match event {
             // The turn of a former sender's messages never comes.
-            for delivery in self.let_go(session) {
-                self.machine.complete(self.clock.now(), session, delivery, Verdict::Retry { after: Duration::ZERO });
+            HubEvent::Session { session, event: bowline::Event::Gap { to: None, .. } } => {
+                self.give_back(session, Duration::ZERO);
             }
+            // After the one whose turn it is, which was told to come again, too.
+            HubEvent::GiveBack { session } => self.give_back(session, 2 * AGAIN),
+            _ => {}
         }
         let whose = |session: SessionId| {
             self.accounts.get(session.place()).and_then(Option::as_ref).map(|account| account.peer.clone())
@@ -231,7 +235,7 @@ impl<W: HubWire> Engine<W> {
             HubEvent::Session { session, event: bowline::Event::IdReused { total } } => {
                 whose(session).map(|peer| Event::IdReused { peer, total })
             }
-            HubEvent::Session { .. } => None,
+            HubEvent::Session { .. } | HubEvent::GiveBack { .. } => None,
             HubEvent::Lost { session, count } => whose(session).map(|peer| Event::Lost { peer, count }),
             HubEvent::Presence { session, topic, present, subscribers } => {
                 whose(session).map(|peer| Event::Presence { peer, topic, present, subscribers })
