@@ -5,12 +5,14 @@
 mod advice;
 mod connect;
 mod demo;
+mod environment;
 mod hub;
 mod interrupt;
 mod keys;
 mod life;
 mod node;
 mod pipe;
+mod session;
 mod settings;
 mod tls;
 mod words;

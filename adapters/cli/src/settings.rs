@@ -2,7 +2,9 @@
 //!
 //! Decided here: which of the three counts.
 
+use crate::life::Failure;
 use bowline_smol::{Settings, SetupError};
+use core::time::Duration;
 use std::path::{Path, PathBuf};
 
 /// The settings, as flags.
@@ -20,11 +22,11 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "true|false", hide_possible_values = true, action = clap::ArgAction::Set)]
     enabled: Option<bool>,
 
-    /// Between heartbeats, in seconds; 0: never [default: 60]
+    /// Between heartbeats, in seconds; 0: never [default: 60; of Gonka: 20]
     #[arg(long, value_name = "SECONDS")]
     heartbeat_interval: Option<f64>,
 
-    /// Silence after which a connection is dead [default: 300]
+    /// Silence after which a connection is dead [default: 300; of Gonka: 45]
     #[arg(long, value_name = "SECONDS")]
     connection_timeout: Option<f64>,
 
@@ -55,18 +57,19 @@ impl Flags {
         self.reconnect_base_interval.is_some() || self.max_reconnect_interval.is_some()
     }
 
-    /// Whether there are any.
-    pub(crate) fn given(&self) -> bool {
-        let Self {
-            config,
-            enabled,
-            heartbeat_interval,
-            connection_timeout,
-            reconnect_base_interval,
-            max_reconnect_interval,
-        } = self;
-        let times = [heartbeat_interval, connection_timeout, reconnect_base_interval, max_reconnect_interval];
-        config.is_some() || enabled.is_some() || times.into_iter().any(Option::is_some)
+    /// Whether one of those is given that only a miner or a hub has.
+    pub(crate) const fn beyond_heartbeat(&self) -> bool {
+        self.config.is_some() || self.enabled.is_some() || self.dials()
+    }
+
+    /// Between heartbeats, if it is given.
+    pub(crate) fn interval(&self) -> Result<Option<Duration>, Failure> {
+        self.heartbeat_interval.map(|seconds| span("--heartbeat-interval", seconds)).transpose()
+    }
+
+    /// The silence after which a connection is dead, if it is given.
+    pub(crate) fn timeout(&self) -> Result<Option<Duration>, Failure> {
+        self.connection_timeout.map(|seconds| span("--connection-timeout", seconds)).transpose()
     }
 
     fn over(&self, set: Settings) -> Settings {
@@ -78,6 +81,10 @@ impl Flags {
             max_reconnect_interval: self.max_reconnect_interval.unwrap_or(set.max_reconnect_interval),
         }
     }
+}
+
+fn span(name: &str, seconds: f64) -> Result<Duration, Failure> {
+    Duration::try_from_secs_f64(seconds).map_err(|error| Failure::Other(format!("{name}: {error}")))
 }
 
 fn read(path: &Path) -> Result<Settings, String> {
@@ -94,7 +101,7 @@ mod tests {
     fn every_flag_counts_more_than_what_was_set_before() {
         let none = Flags::default();
         let before = Settings { enabled: false, heartbeat_interval: 7.0, ..Settings::default() };
-        assert_eq!((none.over(before), none.given(), none.dials()), (before, false, false));
+        assert_eq!((none.over(before), none.beyond_heartbeat(), none.dials()), (before, false, false));
         let all = Flags {
             config: None,
             enabled: Some(true),
@@ -110,6 +117,8 @@ mod tests {
             reconnect_base_interval: 3.0,
             max_reconnect_interval: 4.0,
         };
-        assert_eq!((all.over(before), all.given(), all.dials()), (expected, true, true));
+        assert_eq!((all.over(before), all.beyond_heartbeat(), all.dials()), (expected, true, true));
+        let spans = (all.interval().unwrap(), all.timeout().unwrap());
+        assert_eq!(spans, (Some(Duration::from_secs(1)), Some(Duration::from_secs(2))));
     }
 }

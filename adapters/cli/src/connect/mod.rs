@@ -10,13 +10,15 @@
 
 mod run;
 
+use crate::environment;
 use crate::keys;
 use crate::life::{Failure, seconds};
 use crate::node::Adapter;
+use crate::session::{self, Does, SessionFlags};
 use crate::settings::Flags;
 use crate::tls::Certificates;
 use bowline::GiveUp;
-use bowline_smol::{Hotkey, Setup, SetupError};
+use bowline_smol::{Hotkey, Settings, Setup};
 use bowline_transport::{Tls, Wire};
 use core::time::Duration;
 use std::path::PathBuf;
@@ -93,12 +95,13 @@ at the end of the input it is given back, and the peer sends it again later. A
 second Ctrl-C ends it at once.
 
 Exit status:
-    0  everything that was accepted came to its end
+    0  every line was accepted and came to its end
     1  it could not start, another connection has its place, or nobody read
        the output
     2  the arguments make no sense
     3  it ended before everything had come to its end: the lines say what
     4  given up: it was refused for as long as --give-up-after says
+    5  lines were refused; everything that was accepted came to its end
   130  a second Ctrl-C
 
 Examples:
@@ -157,6 +160,9 @@ pub(crate) struct Args {
     settings: Flags,
 
     #[command(flatten)]
+    session: SessionFlags,
+
+    #[command(flatten)]
     tls: Certificates,
 }
 
@@ -172,6 +178,20 @@ enum Profile {
 }
 
 impl Profile {
+    const fn does(self) -> Does {
+        match self {
+            Self::Bettensor => Does { sends: true, dials: true, judges: false },
+            Self::GonkaApiNode => Does { sends: false, dials: true, judges: true },
+            Self::GonkaMlNode => Does { sends: true, dials: false, judges: false },
+        }
+    }
+
+    /// The variables of the environment that it reads.
+    fn variables(self) -> Vec<&'static str> {
+        let own: &[&str] = if self == Self::Bettensor { &Settings::VARIABLES } else { &session::HEARTBEAT };
+        own.iter().copied().chain(SessionFlags::variables(self.does())).collect()
+    }
+
     const fn name(self) -> &'static str {
         match self {
             Self::Bettensor => "bettensor",
@@ -194,7 +214,7 @@ fn begin(args: &Args) -> Result<ExitCode, Failure> {
     let useless = |what: &str| Failure::Arguments(format!("{what} means nothing to {}", args.profile.name()));
     let miner = args.profile == Profile::Bettensor;
     for (given, is_for, what) in [
-        (args.settings.given(), miner, "a setting of the miner's"),
+        (args.settings.beyond_heartbeat(), miner, "a setting of the miner's"),
         (args.key.is_some(), miner, "--key"),
         (args.validator.is_some(), miner, "--validator"),
         (args.accept, args.profile == Profile::GonkaApiNode, "--accept"),
@@ -204,6 +224,10 @@ fn begin(args: &Args) -> Result<ExitCode, Failure> {
             return Err(useless(what));
         }
     }
+    if let Some(flag) = args.session.useless(args.profile.does()) {
+        return Err(useless(flag));
+    }
+    environment::tell_unknown(&args.profile.variables());
     let tls = args.tls.tls()?;
     let url = args.url.as_deref();
     let listen = args.listen.as_deref();
@@ -241,12 +265,19 @@ fn begin(args: &Args) -> Result<ExitCode, Failure> {
 }
 
 /// With what the profiles have in common.
-fn finished<W: Wire>(mut setup: Setup<W>, args: &Args, tls: Option<&Tls>) -> Result<Setup<W>, SetupError> {
-    if let Some(after) = args.give_up_after {
-        setup = setup.configure(|config| config.link.give_up = GiveUp::After(after));
-    }
+fn finished<W: Wire>(setup: Setup<W>, args: &Args, tls: Option<&Tls>) -> Result<Setup<W>, Failure> {
+    let session = args.session.with_environment(args.profile.does())?;
+    let mut read = Ok(());
+    let setup = setup.configure(|config| {
+        if args.profile != Profile::Bettensor {
+            read = session::heartbeat(&args.settings, config);
+        }
+        session.apply(config);
+        config.link.give_up = args.give_up_after.map_or(config.link.give_up, GiveUp::After);
+    });
+    read?;
     match tls {
-        Some(tls) => setup.tls(tls),
+        Some(tls) => Ok(setup.tls(tls)?),
         None => Ok(setup),
     }
 }

@@ -197,6 +197,7 @@ pub(super) fn run<W: Speaks>(args: &Args, setup: Setup<W>, hotkey: Option<Hotkey
             if replaced { ExitCode::FAILURE } else { ExitCode::from(4) }
         }
         End::Input | End::Interrupted if unfinished > 0 || !in_time => ExitCode::from(3),
+        End::Input | End::Interrupted if tally.refused > 0 => ExitCode::from(5),
         End::Input | End::Interrupted => ExitCode::SUCCESS,
     })
 }

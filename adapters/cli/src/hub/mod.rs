@@ -9,12 +9,13 @@
 
 mod run;
 
+use crate::environment;
 use crate::keys;
 use crate::life::{Failure, seconds};
 use crate::settings::Flags;
 use crate::tls::Certificates;
-use bowline_smol::Hotkey;
 use bowline_smol::hub::{Admission, HubSetup};
+use bowline_smol::{Hotkey, Settings};
 use core::time::Duration;
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
@@ -88,6 +89,7 @@ Exit status:
     1  it could not start, or nobody read the output
     2  the arguments make no sense
     3  messages for miners were abandoned
+    5  lines of the input were refused; nothing accepted was abandoned
   130  a second Ctrl-C
 
 Examples:
@@ -107,7 +109,9 @@ pub(crate) struct Args {
     key: PathBuf,
 
     /// Who may come in: a file with SS58 addresses, one a line
-    #[arg(long, value_name = "FILE", required_unless_present = "allow_any")]
+    ///
+    /// This or --allow-any must be given.
+    #[arg(long, value_name = "FILE", verbatim_doc_comment)]
     allow: Option<PathBuf>,
 
     /// Everybody who has a key may come in: for trials
@@ -139,6 +143,9 @@ pub(crate) struct Args {
     tls: Certificates,
 }
 
+/// The variables of the environment that it reads: the reconnect intervals are for its miners.
+const VARIABLES: [&str; 3] = [Settings::VARIABLES[0], Settings::VARIABLES[1], Settings::VARIABLES[2]];
+
 /// Runs until the end of the input, or an interruption.
 pub(crate) fn run(args: &Args) -> ExitCode {
     begin(args).unwrap_or_else(|failure| {
@@ -151,6 +158,11 @@ fn begin(args: &Args) -> Result<ExitCode, Failure> {
     if args.settings.dials() {
         return Err(Failure::Arguments("a hub waits for its miners: the reconnect intervals are theirs".into()));
     }
+    if args.allow.is_none() && !args.allow_any {
+        let why = "nobody may come in: name them with --allow FILE, or let everybody in with --allow-any";
+        return Err(Failure::Arguments(why.into()));
+    }
+    environment::tell_unknown(&VARIABLES);
     let settings = args.settings.settings().map_err(Failure::Other)?;
     let span = |name: &str, seconds| {
         Duration::try_from_secs_f64(seconds).map_err(|error| Failure::Other(format!("{name}: {error}")))
@@ -199,8 +211,12 @@ fn allowed(path: &Path) -> Result<BTreeSet<Hotkey>, Failure> {
     let why = |why: &dyn core::fmt::Display| Failure::Other(format!("{}: {why}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| why(&error))?;
     let lines = text.lines().zip(1..).map(|(line, number)| (line.trim(), number));
-    lines
+    let known = lines
         .filter(|(line, _)| !line.is_empty() && !line.starts_with('#'))
         .map(|(line, number)| line.parse().map_err(|error| why(&format_args!("line {number}: {error}"))))
-        .collect()
+        .collect::<Result<BTreeSet<_>, _>>()?;
+    match known.is_empty() {
+        true => Err(why(&"it names nobody, so nobody may come in; --allow-any lets everybody in")),
+        false => Ok(known),
+    }
 }

@@ -171,6 +171,7 @@ pub(super) fn run(args: &Args, setup: HubSetup<Validator>) -> Result<ExitCode, F
     Ok(match end {
         End::Output | End::Session => ExitCode::FAILURE,
         End::Input | End::Interrupted if abandoned > 0 || !in_time => ExitCode::from(3),
+        End::Input | End::Interrupted if shared.tally().refused > 0 => ExitCode::from(5),
         End::Input | End::Interrupted => ExitCode::SUCCESS,
     })
 }

@@ -87,7 +87,7 @@ fn a_prediction_goes_out_its_answer_comes_back_and_so_do_updates() {
         let (lines, code) = hub.end();
         let expected = json!({"event": "end", "messages": 2, "confirmed": 1, "rejected": 1, "given_back": 0, "sent": 1,
             "delivered": 1, "failed": 0, "abandoned": 0, "published": 1, "refused": 5});
-        assert_eq!((code, lines.last().unwrap()), (Some(0), &expected));
+        assert_eq!((code, lines.last().unwrap()), (Some(5), &expected), "lines were refused");
     }
 }
 
@@ -260,8 +260,14 @@ fn a_second_signal_ends_a_hub_at_once() {
 fn what_makes_no_sense_is_refused_and_said() {
     let place = place("hub-refused");
     let key = key(&place, "0b");
-    let cases: [(&[&str], i32, &str); 6] = [
-        (&["--listen", "127.0.0.1:0", "--key", &key], 2, "--allow"),
+    let nobody = place.join("nobody");
+    std::fs::write(&nobody, "# the metagraph\n").unwrap();
+    let nobody = nobody.to_str().unwrap();
+    let cases: [(&[&str], i32, &str); 9] = [
+        (&["--listen", "127.0.0.1:0", "--key", &key], 2, "--allow FILE"),
+        (&["--listen", "127.0.0.1:0", "--key", &key], 2, "--allow-any"),
+        (&["--listen", "127.0.0.1:0", "--key", &key, "--allow", nobody], 1, "nobody"),
+        (&["--listen", "127.0.0.1:0", "--key", &key, "--allow", nobody], 1, "--allow-any"),
         (&["--listen", "127.0.0.1:0", "--allow-any"], 2, "--key"),
         (&["--listen", "nowhere", "--key", &key, "--allow-any"], 1, "nowhere"),
         (&["--listen", "127.0.0.1:0", "--key", &key, "--allow-any", "--max-sessions", "0"], 2, "max-sessions"),

@@ -147,8 +147,9 @@ fn e3_a_validator_with_another_key() {
 fn e4_the_program_s_hub_says_whom_it_turned_away() {
     let place = place("turned-away");
     let allow = place.join("allow");
-    std::fs::write(&allow, "").unwrap();
     let (validator, miner) = (key(&place, "0b"), key(&place, "07"));
+    // Somebody else.
+    std::fs::write(&allow, Keypair::from_seed_hex(&"0c".repeat(32)).unwrap().hotkey().to_string()).unwrap();
     let args = ["hub", "--listen", "127.0.0.1:0", "--key", &validator, "--allow", allow.to_str().unwrap()];
     let mut hub = Process::start(&args);
     let url = format!("ws://{}", hub.next("start")["address"].as_str().unwrap());

@@ -158,7 +158,8 @@ fn u12_what_waits_for_its_turn_makes_room_for_the_message_whose_turn_it_is() {
     rig.drain();
     let first = rig.post(1, 1, 20);
     assert!(matches!(first, Ok((_, Arrival::Deliver { .. }))), "{first:?}");
-    // They come again, in order.
+    // They come again when their time has come (S16), in order.
+    rig.later(SECOND);
     let second = rig.post(1, 2, 20);
     assert!(matches!(second, Ok((_, Arrival::Deliver { .. }))), "{second:?}");
     let _ = ahead(rig.post(1, 4, 20));
