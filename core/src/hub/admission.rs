@@ -158,8 +158,8 @@ impl<P, M: Memory<P>> Hub<P, M> {
     }
 
     /// Does not want this session any more: its connection is closed with 1008, its messages are abandoned and reported.
-    /// False: there is none. With the session its memory goes: whoever accepts the identity again within twice the tolerance
-    /// may take for new what it said before.
+    /// False: there is none. With the session its memory goes: if the identity is accepted again within twice the tolerance,
+    /// what it said before may be taken for new until it has been heard again; not so for the last sixteen dismissed (U11).
     pub fn dismiss(&mut self, now: Instant, session: SessionId) -> bool {
         self.enter(now, |hub| hub.leave(session.0, CloseReason::Dismissed, Duration::ZERO, Duration::ZERO))
     }
