@@ -612,15 +612,21 @@ fn f8_degraded_means_that_http_carries() {
     assert_eq!(states(&drain(&mut session)), [State::Degraded]);
     let did = run_until(&mut session, at(9), false);
     let [again] = posts(&did)[..] else { panic!("{did:?}") };
-    session.posted(at(9), again, HttpOutcome::Unreached(Reason::PortClosed));
-    assert_ne!(session.state(), State::Degraded, "it carries no more");
+    session.posted(at(9), again, HttpOutcome::status(200));
     let (now, link, _) = reconnect(&mut session);
-    assert_eq!((session.path(), session.state()), (Path::WebSocket, State::Up));
-    // The next time it has to be shown anew.
-    session.link_down(now.after(100 * SECOND), link, Reason::Closed(1006), RetryHint::NONE);
-    let _ = run_until(&mut session, now.after(103 * SECOND), false);
+    assert_eq!((session.path(), session.state()), (Path::WebSocket, State::Up), "the first connection carries at once");
+    // The next time HTTP has to show it anew.
+    let _ = down(&mut session, now, link, Reason::Closed(1006));
+    let now = now.after(3 * SECOND);
+    let _ = run_until(&mut session, now, false);
     assert_eq!(session.path(), Path::Http);
-    assert_ne!(session.state(), State::Degraded);
+    assert_ne!(session.state(), State::Degraded, "that it carried before");
+    for (outcome, carries) in [(HttpOutcome::status(500), true), (HttpOutcome::Unreached(Reason::PortClosed), false)] {
+        let _ = send(&mut session, now, 3);
+        let [post] = posts(&drain(&mut session))[..] else { panic!() };
+        session.posted(now, post, outcome);
+        assert_eq!(session.state() == State::Degraded, carries, "{outcome:?}");
+    }
 }
 
 #[test]
