@@ -88,13 +88,26 @@ impl KeyedHash {
         let mut hasher = self.hasher(b"content");
         hasher.write(kind.as_bytes());
         hasher.write(&[END]);
-        let mut at = At::Outside;
-        let between_tokens = |&byte: &u8| {
-            let white = at == At::Outside && WHITE.contains(&char::from(byte));
-            at = at.after(byte);
-            white
-        };
-        json.as_bytes().split(between_tokens).for_each(|run| hasher.write(run));
+        let (mut rest, mut string) = (json.as_bytes(), false);
+        // From one byte that matters to the next, not byte by byte: a hub does this for every message.
+        while let Some(at) = rest.iter().position(|&byte| match byte {
+            b'"' => true,
+            b'\\' => string,
+            b' ' | b'\t' | b'\n' | b'\r' => !string,
+            _ => false,
+        }) {
+            let (kept, left_out) = match rest.get(at) {
+                Some(b'"') => (1, 0),
+                // With what it escapes.
+                Some(b'\\') => (2, 0),
+                _ => (0, 1),
+            };
+            string ^= kept == 1;
+            let end = at.saturating_add(kept);
+            hasher.write(rest.get(..end).unwrap_or(rest));
+            rest = rest.get(end.saturating_add(left_out)..).unwrap_or_default();
+        }
+        hasher.write(rest);
         ContentKey::from_bits(u128::from(hasher.finish128()))
     }
 
@@ -136,26 +149,6 @@ fn escape(out: &mut String, text: &str) {
                 let _ = write!(out, "\\u{:04x}", u32::from(c));
             }
             _ => out.push(c),
-        }
-    }
-}
-
-/// Where in a JSON text a byte stands.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum At {
-    Outside,
-    String,
-    Escape,
-}
-
-impl At {
-    /// Where the byte after this one stands.
-    const fn after(self, byte: u8) -> Self {
-        match (self, byte) {
-            (Self::Outside, b'"') | (Self::Escape, _) => Self::String,
-            (Self::Outside, _) | (Self::String, b'"') => Self::Outside,
-            (Self::String, b'\\') => Self::Escape,
-            (Self::String, _) => Self::String,
         }
     }
 }
