@@ -55,10 +55,10 @@ plant() {
 
 plant G1 "a new connection forgets what was under way" core/src/outbox.rs \
     's/slot\.on_new_link == OnNewLink::Drop/true/' $unit outbox
-plant G2 "the copy without an id is taken for new" core/src/inbox.rs \
-    's/key\.is_some\(\) && seen\.key == key/false/' $unit inbox
+plant G2 "the copy without an id is taken for new" core/src/inbox/memory.rs \
+    's/key\.and_then\(\|key\| named\(Name::Content\(key\)\)\)/None::<(u32, Inbound)>/' $unit inbox
 plant G3 "a copy is acknowledged before the application is done" core/src/inbox.rs \
-    's/(Stage::Held \| Stage::GivenBack \{ \.\. \} \| Stage::Released) => false,/\1 => true,/' $unit inbox
+    's/(Stage::Held \{ \.\. \} \| Stage::GivenBack \{ \.\. \} \| Stage::Released \| Stage::Vacant) => false,/\1 => true,/' $unit inbox
 plant G4 "the configured capacity is ignored" core/src/outbox.rs \
     's/self\.config\.capacity\.min\(self\.ring\.limit\(\)\)/usize::MAX/' $unit outbox
 plant G5 "own sends count as life" core/src/session.rs \
@@ -72,7 +72,7 @@ plant G8 "another stream of random numbers" core/src/rng.rs \
 plant G9 "the verdict on a silent peer is not among the deadlines" core/src/heartbeat.rs \
     's/see\(Wake::Dead, &self\.answer\.due\);//' $world
 plant G10 "a way to panic" core/src/inbox.rs \
-    's/self\.slots\.as_mut\(\)\.get_mut\(at\)\?\.as_mut\(\)/self.slots.as_mut().get_mut(at).unwrap().as_mut()/' .ci/core-is-pure
+    's/let \(at, forget\) = oldest\?;/let (at, forget) = oldest.unwrap();/' .ci/core-is-pure
 
 echo
 plant G1 "what waited on the other path is not looked at again" core/src/session.rs \
@@ -84,13 +84,13 @@ miner='cargo test -q -p bowline-transport --features sr25519 --lib wire::bettens
 plant I5 "a hub does not look at what a message says" adapters/transport/src/hub/line.rs \
     's/key: Some\(self\.wire\(\)\.content\(.*\)\) \}/key: None }/' $own i5
 plant I5 "where ids count, equal contents are one message" core/src/inbox.rs \
-    's/self\.config\.dedup == DedupBy::IdOrContent \&\& key/key/' $unit i5
+    's/Index::new\(seed, config\.dedup\)/Index::new(seed, DedupBy::IdOrContent)/; s/DedupBy::Id => \{\}/DedupBy::Id => inbound.found_by_key = true,/' $unit i5
 plant I6 "another content under a known id is a copy" core/src/inbox.rs \
     's/\(Self::IdAndContent, Some\(key\)\) => id\.with\(key\),/(Self::IdAndContent, Some(_)) => id,/' $unit i6
 plant I6 "a confirmation overtakes an earlier one of its id" core/src/inbox.rs \
     's/Stage::Done \{ rejected, \.\. \} => !self\.behind \&\& /Stage::Done { rejected, .. } => /' $unit i6
-plant I6 "what is given back holds up all behind it" core/src/inbox.rs \
-    's/before\.follower = follower;//' $unit i6
+plant I6 "what is given back holds up all behind it" core/src/inbox/memory.rs \
+    's/set_queue\(places, before, \|queue\| queue\.after = after\);//' $unit i6
 plant I7 "two messages of one id are under way" core/src/outbox.rs \
     's/self\.open\(\) \&\& self\.after == Seq::NONE/self.open()/' $unit i7
 plant I7 "what ends while it waits lets others overtake" core/src/outbox.rs \
@@ -159,7 +159,7 @@ plant G7 "a server that ends everything with 1009 is asked once a second" core/s
 plant G9 "how often it is called decides what is a stall" core/src/session.rs \
     's/now\.since\(at\) > STALL/now.since(self.now) > at.since(self.now).saturating_mul(2).max(STALL)/' $world
 plant G9 "a waiting request's limit does not fire" core/src/inbox.rs \
-    's/if waiter\.until\.fire\(now\)/if false/' $world
+    's/inbound\.waits_until\(\) <= now/false/' $world
 plant B7 "an attempt has no deadline" core/src/link.rs \
     's/attempt\.arm\(now\.after\(self\.config\.attempt\)\);//' $world
 plant L8 "a close handshake has no limit" core/src/link.rs \
@@ -228,11 +228,11 @@ plant L13 "a listener that closes turns its own peer away" core/src/session.rs \
     's/if self\.finished\(\) \{ Accepted::Refused \}/if self.closing { Accepted::Refused }/' $unit l13
 plant L13 "who closes takes what is new" core/src/session.rs \
     '/^    fn on_close/,/^    \}/s/self\.inbox\.close\(\);//' $unit l13
-plant L13 "the word about a request is not waited for" core/src/inbox.rs 's/ \|\| \(self\.closed\(\) && self\.untold > 0\)//' $unit l13
+plant L13 "the word about a request is not waited for" core/src/inbox.rs 's/ \|\| \(self\.closed\(\) && self\.index\.untold > 0\)//' $unit l13
 plant L13 "a result that was known before the close is told to nobody" core/src/inbox.rs \
-    '/^    pub fn tick/,/^    \}/s/saturating_add\(seen\.comes_again\(\)\)/saturating_add(0)/' $unit l13
+    's/^(        self\.untold = )true;/\1false;/' $unit l13
 plant L13 "a request's answer leaves its acknowledgement owed" core/src/inbox.rs \
-    's/self\.acks = self\.acks\.saturating_sub\(owed\);//' $unit l13
+    's/self\.closed\(\), on_reject\)/false, on_reject)/' $unit l13
 plant L13 "a hub that goes down lets nobody back" $admission \
     's/self\.drain\.is_some\(\) \&\& self\.owing == 0/self.drain.is_some()/' $unit l13
 plant L13 "strangers are verified while the hub goes down" $admission \
@@ -271,7 +271,20 @@ plant R5 "a lowest number that moved is not announced" $native \
     's/self\.announce \|= .*;/self.announce |= false;/' $unit native
 plant S10 "credit is ignored" $window 's/self\.credit\.min\(self\.una/Seq::LAST.min(self.una/' $unit window
 plant S10 "room that is not there is promised" core/src/inbox.rs \
-    's/self\.config\.held\.min\(self\.config\.capacity\)\.min\(self\.slots\.limit\(\)\)/self.config.held/' $unit native
+    's/self\.config\.held\.min\(self\.capacity\(\)\)/self.config.held/' $unit native
+memory=core/src/inbox/memory.rs
+plant S14 "a peer that knows the hash can choose ids that share a place" $memory \
+    's/let upper = hasher\.finish\(\) >> 32;/let unkeyed = |(high, low): (u64, u64)| ((0xcbf2_9ce4_8422_2325 ^ high).wrapping_mul(0x0100_0000_01b3) ^ low).wrapping_mul(0x0100_0000_01b3); let upper = if let Name::Id(id) = name { unkeyed(id.halves()) } else { hasher.finish() } >> 32;/' $unit s14
+plant S14 "the seed makes no difference to the index" $memory \
+    's/new_with_keys\(self\.key\.0, self\.key\.1\)/new_with_keys(7, 7)/' $unit s14
+plant S14 "what is equal hashes differently when it lies elsewhere" core/src/inbox.rs \
+    's/for \(_, inbound\) in self\.index\.messages\(self\.places\.as_ref\(\)\)/for inbound in self.places.as_ref()/' $unit s14
+plant S14 "all that is remembered is looked through for a place" $memory \
+    's/\.take\(OLDEST\)//' $unit s14
+plant S15 "the memory grows beyond its bytes" core/src/inbox.rs \
+    's/Index::most\(self\.config\.messages\(\)\)/Index::most(1 << 20)/' $unit s15
+plant S15 "a vector is as long as it likes" core/src/store.rs 's/try_reserve_exact/try_reserve/' $unit store
+plant S15 "the profile remembers a thousand batches" core/src/profile.rs 's/bytes: 8 << 20/bytes: 1 << 17/' $unit s15
 plant R1 "what a greeting says of arrivals is not applied" $native \
     's/let _ = self\.outbox\.on_greeting\(self\.now, report\.as_ref\(\), greeting\.win\);/let _ = report;/' $unit native
 plant R4 "after a loss nothing is in doubt" core/src/marks.rs \

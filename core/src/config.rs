@@ -66,11 +66,11 @@ impl Config {
         let Self { link, heartbeat, outbox, inbox, route, native } = self;
         let rules = [
             (outbox.capacity > 0, "outbox.capacity", "nothing could be sent"),
-            (inbox.capacity > 0, "inbox.capacity", "nothing could be received, or told from its copy"),
+            (inbox.messages() > 0, "inbox.bytes", "nothing could be received, or told from its copy"),
             (inbox.held > 0, "inbox.held", "nothing could be handed to the application"),
             (outbox.bytes > 0, "outbox.bytes", "only one message at a time could be under way"),
             (outbox.capacity <= MOST, "outbox.capacity", "more than a million messages under way"),
-            (inbox.capacity <= MOST, "inbox.capacity", "more than a million messages remembered"),
+            (inbox.bytes <= MOST_BYTES, "inbox.bytes", "more than a gigabyte of messages remembered"),
             (inbox.held <= MOST, "inbox.held", "more than a million messages at the application"),
             (takes_time(link.attempt), "link.attempt", "no connection can come up in no time"),
             (takes_time(link.closing), "link.closing", "a close handshake takes time"),
@@ -118,6 +118,9 @@ impl Config {
         }
     }
 }
+
+/// No memory of messages is larger.
+const MOST_BYTES: usize = 1 << 30;
 
 /// No table is longer: it is searched in a line, and its memory is taken at once.
 const MOST: usize = 1 << 20;
@@ -208,6 +211,7 @@ impl core::error::Error for ConfigError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inbox::Seen;
     use std::string::String;
 
     #[test]
@@ -216,7 +220,7 @@ mod tests {
         let cases: [(&str, Change); 31] = [
             ("outbox.capacity", |c| c.outbox.capacity = 0),
             ("outbox.bytes", |c| c.outbox.bytes = 0),
-            ("inbox.capacity", |c| c.inbox.capacity = 0),
+            ("inbox.bytes", |c| c.inbox.bytes = Seen::BYTES - 1),
             ("inbox.held", |c| c.inbox.held = 0),
             ("link.attempt", |c| c.link.attempt = Duration::ZERO),
             ("link.closing", |c| c.link.closing = Duration::ZERO),

@@ -153,6 +153,11 @@ impl MessageId {
         Self::from_bits(self.bits() ^ key.bits() | VARIANT)
     }
 
+    /// Its 128 bits in two words, the higher one first.
+    pub(crate) const fn halves(self) -> (u64, u64) {
+        (self.0.high, self.0.low)
+    }
+
     /// Reads the canonical form, hyphenated and in lower case; anything else is `None`, because the id is echoed byte for
     /// byte and these 128 bits print in no other way.
     #[must_use]
@@ -220,6 +225,11 @@ impl ContentKey {
     #[must_use]
     pub const fn bits(self) -> u128 {
         self.0.whole()
+    }
+
+    /// Its 128 bits in two words, the higher one first.
+    pub(crate) const fn halves(self) -> (u64, u64) {
+        (self.0.high, self.0.low)
     }
 }
 

@@ -21,20 +21,23 @@
 //!
 //! What a numbered sender's application has completed is remembered by its number ([`Marks`](crate::marks::Marks)), not here.
 //!
-//! Invariants: at most `capacity` entries and `held` deliveries; nothing held is ever forgotten; a copy is never delivered
+//! Invariants: at most `bytes` of memory and `held` deliveries; nothing held is ever forgotten; a copy is never delivered
 //! while its first is remembered and is always answered with the known result; an entry forgotten before its time is
 //! counted, and what arrives while that matters is marked `maybe_dup`.
 //! Field bugs: no dedupe key at all, so that a slow handler doubles every message; the id-less HTTP copy of a WebSocket
 //! message; duplicates not acknowledged again, so that the sender never stops; time windows that forget in silence; sixteen of
 //! twenty messages that vanish as copies because their sender counts seconds.
-//! Rules: I4, I5, I6, S3, S5, S6, S8, S11, S12, S16, H2, L13; the answer to a poison message.
+//! Rules: I4, I5, I6, S3, S5, S6, S8, S11, S12, S14, S15, S16, H2, L13; the answer to a poison message.
+
+mod memory;
 
 use crate::ids::{ContentKey, DeliveryId, MessageId, RequestId};
-use crate::ring::Slots;
+use crate::store::{Fixed, Store};
 use crate::time::{Instant, Timer, Timers, Wake};
 use core::fmt;
-use core::marker::PhantomData;
+use core::hash::{Hash, Hasher};
 use core::time::Duration;
+use memory::{Index, Known, Links, List, NAMES, Name};
 
 /// What the application said about a message.
 ///
@@ -159,8 +162,9 @@ impl Answer {
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct InboxConfig {
-    /// How many messages are remembered; smaller storage limits further. Default 128.
-    pub capacity: usize,
+    /// How many bytes remembered messages may take, [`Seen::BYTES`] each; fixed storage limits further. The memory is taken
+    /// when it is needed. Default 1 MiB, which is enough for 7,281 messages within the horizon.
+    pub bytes: usize,
     /// How many may be at the application at once; further ones are refused. Default 64.
     pub held: usize,
     /// What makes two messages the same. Default [`DedupBy::IdOrContent`]; in a hub [`DedupBy::Id`].
@@ -181,7 +185,7 @@ pub struct InboxConfig {
 impl InboxConfig {
     /// The documented default of every field.
     pub const DEFAULT: Self = Self {
-        capacity: 128,
+        bytes: 1 << 20,
         held: 64,
         dedup: DedupBy::IdOrContent,
         horizon: Duration::from_secs(3600),
@@ -190,6 +194,12 @@ impl InboxConfig {
         on_reject: OnReject::Acknowledge,
         after_loss: false,
     };
+
+    /// How many messages [`bytes`](Self::bytes) are enough for.
+    #[must_use]
+    pub const fn messages(&self) -> usize {
+        self.bytes / Seen::BYTES
+    }
 }
 
 /// What the inbox said to a message.
@@ -224,24 +234,69 @@ pub enum Arrival {
     Reused,
 }
 
-/// One remembered message; what storage for an [`Inbox`] is made of.
+/// One place of an inbox's memory; what storage for an [`Inbox`] is made of.
 ///
 /// ```
-/// # use bowline::{Inbox, InboxConfig, InlineInbox, Instant};
-/// let inline: InlineInbox<1> = Inbox::new(InboxConfig::DEFAULT, Instant::ZERO, [None]);
+/// use bowline::{Fixed, Seen};
+/// let four: Fixed<Seen, 4> = Fixed::new();
+/// assert!(size_of_val(&four) <= 4 * Seen::BYTES + 8);
 /// ```
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone)]
 pub struct Seen {
+    inbound: Inbound,
+    links: Links,
+}
+
+impl Seen {
+    /// How many bytes one remembered message takes, its share of the index included: 144 where a pointer has 64 bits.
+    pub const BYTES: usize = size_of::<Self>();
+
+    const VACANT: Self = Self { inbound: Inbound::VACANT, links: Links::NONE };
+}
+
+/// Equal if the same is known of the same message, wherever it lies.
+impl PartialEq for Seen {
+    fn eq(&self, other: &Self) -> bool {
+        self.inbound == other.inbound
+    }
+}
+
+impl Eq for Seen {}
+
+impl Hash for Seen {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.inbound.hash(state);
+    }
+}
+
+impl fmt::Debug for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inbound.fmt(f)
+    }
+}
+
+/// What is known of a message that came. Plain fields and no options: of these there are tens of thousands.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Inbound {
     /// The id it first came with, and the latest other one: a peer that draws a new id for every try awaits an answer to
     /// the last, one that does not awaits it to the first.
-    ids: [Option<Known>; 2],
-    /// Its content; where ids are used again, the id by which its sender calls it.
-    key: Option<ContentKey>,
+    ids: [MessageId; 2],
+    named: [Named; 2],
+    /// Its content; where ids are used again, the id by which its sender calls it. Of no meaning unless `keyed`.
+    key: ContentKey,
+    keyed: bool,
+    /// It is found by its key: where ids are used again, the latest of those that its sender calls so, otherwise where equal
+    /// contents are the same message.
+    found_by_key: bool,
+    /// An earlier message that its sender calls by the same id is undecided: its acknowledgement waits (I6).
+    behind: bool,
     delivery: DeliveryId,
-    /// The next message that its sender calls by the same id, if that one is behind it; none otherwise.
-    follower: DeliveryId,
     stage: Stage,
-    waiter: Option<Waiter>,
+    /// Of no meaning unless somebody asks.
+    request: RequestId,
+    asks: Asks,
+    /// In milliseconds from the answer on; of no meaning unless that is to come again.
+    after_ms: u32,
     /// Rejected, acknowledged all the same, and not yet reported to the application (S8).
     report: bool,
     /// It is kept until it is its turn (S9).
@@ -250,64 +305,29 @@ pub struct Seen {
     stray: bool,
     /// Its sender asked for its result by a request, has not been told, and asks again (L13).
     untold: bool,
-    /// An earlier message that its sender calls by the same id is undecided: its acknowledgement waits (I6).
-    behind: bool,
 }
 
-impl Seen {
-    /// Whether its sender may be told of it on a connection.
-    const fn answerable(&self, on_reject: OnReject) -> bool {
-        match self.stage {
-            Stage::Done { rejected, .. } => !self.behind && (!rejected || matches!(on_reject, OnReject::Acknowledge)),
-            Stage::Held | Stage::GivenBack { .. } | Stage::Released => false,
-        }
-    }
-
-    /// Its sender was told to come again, or went without an answer; returns how many more are untold by that.
-    fn comes_again(&mut self) -> usize {
-        usize::from(!core::mem::replace(&mut self.untold, true))
-    }
-
-    /// What came by a frame is acknowledged, if that may be; returns how many more acknowledgements wait to be sent.
-    fn make_due(&mut self, on_reject: OnReject) -> usize {
-        let mut more = 0_usize;
-        let answerable = self.answerable(on_reject);
-        for known in self.ids.iter_mut().flatten().filter(|known| answerable && known.framed && !known.ack_due) {
-            known.ack_due = true;
-            more = more.saturating_add(1);
-        }
-        more
-    }
-
-    /// Whether it was given back and its next copy is to be delivered (S16).
-    fn may_return(&self, now: Instant) -> bool {
-        matches!(self.stage, Stage::GivenBack { until } if until <= now)
-    }
-
-    /// Nothing is known by its names any more.
-    fn forget_names(&mut self) {
-        self.stage = Stage::Released;
-        self.ids = [None, None];
-        self.key = None;
-    }
-
-    /// How many acknowledgements wait to be sent for it.
-    fn owed(&self) -> usize {
-        self.ids.iter().flatten().filter(|known| known.ack_due).count()
-    }
-}
-
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-struct Known {
-    id: MessageId,
-    /// It came by a frame, so an acknowledgement is awaited on the connection.
-    framed: bool,
-    ack_due: bool,
+/// How a message came by an id.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Named {
+    /// There is no such id.
+    No,
+    /// By requests alone: they are answered, and no acknowledgement is awaited.
+    Posted,
+    /// By a frame, so an acknowledgement is awaited on the connection.
+    Framed,
+    /// By a frame, and its acknowledgement is to be sent.
+    Due,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Stage {
-    Held,
+    /// No message.
+    Vacant,
+    /// At the application; so long a request waits for it.
+    Held {
+        until: Instant,
+    },
     Done {
         rejected: bool,
         forget: Instant,
@@ -316,123 +336,343 @@ enum Stage {
     GivenBack {
         until: Instant,
     },
-    /// Forgotten, or without a name; only its waiter's answer is left.
+    /// Forgotten, or without a name; only its request's answer or its report is left.
     Released,
 }
 
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-struct Waiter {
-    request: RequestId,
-    until: Timer,
-    word: Option<Word>,
-}
-
-/// What whoever waits is told; as little of an [`Answer`] as there can be, because every place has room for one.
+/// The request that asks for a message's result; one at a time.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-enum Word {
+enum Asks {
+    Nobody,
+    Waits,
+    /// To be answered so.
     Done,
     Rejected,
-    Again(Duration),
+    Again,
 }
 
-impl Word {
-    /// For a completed message.
-    const fn of(rejected: bool, on_reject: OnReject) -> Self {
-        match (rejected, on_reject) {
-            (false, _) | (true, OnReject::Acknowledge) => Self::Done,
-            (true, OnReject::Silence) => Self::Rejected,
+impl Inbound {
+    const VACANT: Self = Self {
+        ids: [MessageId::from_bits(0); 2],
+        named: [Named::No; 2],
+        key: ContentKey::from_bits(0),
+        keyed: false,
+        found_by_key: false,
+        behind: false,
+        delivery: DeliveryId::NONE,
+        stage: Stage::Vacant,
+        request: RequestId(0),
+        asks: Asks::Nobody,
+        after_ms: 0,
+        report: false,
+        waits: false,
+        stray: false,
+        untold: false,
+    };
+
+    /// By what it is found. What has no result and is not at the application has no name.
+    fn names(&self) -> [Option<Name>; NAMES] {
+        let [first, latest] = self.ids;
+        let [came, again] = self.named;
+        [
+            (came != Named::No).then_some(Name::Id(first)),
+            (again != Named::No).then_some(Name::Id(latest)),
+            self.found_by_key.then_some(Name::Content(self.key)),
+            self.is_held().then_some(Name::Delivery(self.delivery)),
+        ]
+    }
+
+    /// In which lists it is: where it stands, and what is to be told of it first.
+    fn lists(&self) -> [Option<List>; 2] {
+        let due = if self.report {
+            Some(List::Reports)
+        } else if self.answer().is_some() {
+            Some(List::Answers)
+        } else {
+            self.is_owed().then_some(List::Acks)
+        };
+        let stands = match self.stage {
+            Stage::Vacant => List::Vacant,
+            Stage::Held { .. } if self.asks == Asks::Waits => List::Waiting,
+            Stage::Held { .. } => List::Held,
+            Stage::Done { .. } if self.behind => List::Behind,
+            Stage::Done { .. } => List::Completed,
+            Stage::GivenBack { .. } => List::GivenBack,
+            Stage::Released => List::Released,
+        };
+        [Some(stands), due]
+    }
+
+    /// An acknowledgement of it is to be sent.
+    fn is_owed(&self) -> bool {
+        self.named.contains(&Named::Due)
+    }
+
+    const fn is_held(&self) -> bool {
+        matches!(self.stage, Stage::Held { .. })
+    }
+
+    const fn key(&self) -> Option<ContentKey> {
+        if self.keyed { Some(self.key) } else { None }
+    }
+
+    /// Whether it came by a frame under any id.
+    fn is_framed(&self) -> bool {
+        self.named.iter().any(|named| matches!(named, Named::Framed | Named::Due))
+    }
+
+    /// The ids it came with.
+    fn ids(&self) -> impl Iterator<Item = MessageId> {
+        self.ids.into_iter().zip(self.named).filter(|(_, named)| *named != Named::No).map(|(id, _)| id)
+    }
+
+    /// When it may be forgotten.
+    const fn forget(&self) -> Instant {
+        match self.stage {
+            Stage::Done { forget, .. } => forget,
+            Stage::Vacant | Stage::Held { .. } | Stage::GivenBack { .. } | Stage::Released => Instant::ZERO,
         }
     }
 
-    const fn answer(self) -> Answer {
-        match self {
-            Self::Done => Answer::Done,
-            Self::Rejected => Answer::Rejected,
-            Self::Again(after) => Answer::Again { after },
+    /// Until when it rests (S16).
+    const fn rests_until(&self) -> Option<Instant> {
+        match self.stage {
+            Stage::GivenBack { until } => Some(until),
+            Stage::Vacant | Stage::Held { .. } | Stage::Done { .. } | Stage::Released => None,
         }
+    }
+
+    /// Whether it was given back and its next copy is to be delivered (S16).
+    fn may_return(&self, now: Instant) -> bool {
+        self.rests_until().is_some_and(|until| until <= now)
+    }
+
+    /// Nothing is known by its names any more.
+    fn forget_names(&mut self) {
+        self.stage = Stage::Released;
+        (self.ids, self.named) = (Self::VACANT.ids, Self::VACANT.named);
+        (self.key, self.keyed, self.found_by_key, self.behind) = (Self::VACANT.key, false, false, false);
+    }
+
+    /// So long its request waits.
+    const fn waits_until(&self) -> Instant {
+        match self.stage {
+            Stage::Held { until } => until,
+            Stage::Vacant | Stage::Done { .. } | Stage::GivenBack { .. } | Stage::Released => Instant::ZERO,
+        }
+    }
+
+    /// What its request is answered; `None` while it waits, or if there is none.
+    fn answer(&self) -> Option<Answer> {
+        match self.asks {
+            Asks::Nobody | Asks::Waits => None,
+            Asks::Done => Some(Answer::Done),
+            Asks::Rejected => Some(Answer::Rejected),
+            Asks::Again => Some(Answer::Again { after: Duration::from_millis(self.after_ms.into()) }),
+        }
+    }
+
+    /// A message that has just come.
+    fn new(delivery: DeliveryId, id: Option<MessageId>, key: Option<ContentKey>, by_frame: bool) -> Self {
+        let mut inbound = Self { delivery, stage: Stage::Held { until: Instant::ZERO }, ..Self::VACANT };
+        if let Some(id) = id {
+            inbound.came(id, by_frame, OnReject::Silence);
+        }
+        if let Some(key) = key {
+            (inbound.key, inbound.keyed) = (key, true);
+        }
+        inbound
+    }
+
+    /// Whether its sender may be told of it on a connection.
+    fn is_answerable(&self, on_reject: OnReject) -> bool {
+        match self.stage {
+            Stage::Done { rejected, .. } => !self.behind && (!rejected || on_reject == OnReject::Acknowledge),
+            Stage::Held { .. } | Stage::GivenBack { .. } | Stage::Released | Stage::Vacant => false,
+        }
+    }
+
+    /// It came once more; if its result is known, an acknowledgement is due again (S6).
+    fn came(&mut self, id: MessageId, by_frame: bool, on_reject: OnReject) {
+        let answerable = self.is_answerable(on_reject);
+        let [first, latest] = &mut self.ids;
+        let [came, again] = &mut self.named;
+        let (known, named) = if *came == Named::No || *first == id { (first, came) } else { (latest, again) };
+        if *known != id || *named == Named::No {
+            (*known, *named) = (id, Named::Posted);
+        }
+        if by_frame && *named != Named::Due {
+            *named = if answerable { Named::Due } else { Named::Framed };
+            // From now on its acknowledgement is what is owed.
+            self.untold &= !answerable;
+        }
+    }
+
+    /// A request asks for its result, and waits so long for it. `closed`: the answer is all that is owed to its sender.
+    fn asked_by(
+        &mut self,
+        now: Instant,
+        request: RequestId,
+        until: Instant,
+        closed: bool,
+        on_reject: OnReject,
+    ) -> Arrival {
+        match self.stage {
+            Stage::Done { rejected, .. } => {
+                self.untold = false;
+                if closed {
+                    self.rename(Named::Due, Named::Framed);
+                }
+                Arrival::Answer(result(rejected, on_reject))
+            }
+            // One request waits at a time; a second copy of the same message is told to come again.
+            Stage::Held { .. } if self.asks != Asks::Nobody => {
+                self.untold = true;
+                Arrival::Answer(Answer::Again { after: SOON })
+            }
+            Stage::GivenBack { until } => Arrival::Answer(Answer::Again { after: until.since(now) }),
+            Stage::Held { .. } | Stage::Released | Stage::Vacant => {
+                self.stage = Stage::Held { until };
+                (self.request, self.asks, self.untold) = (request, Asks::Waits, false);
+                Arrival::Duplicate
+            }
+        }
+    }
+
+    /// The application has decided. It is remembered until `forget`, unless others remember it (`numbered`).
+    fn decided(&mut self, now: Instant, verdict: Verdict, forget: Instant, numbered: bool, on_reject: OnReject) {
+        let mut after_ms = 0;
+        let (answer, stage) = match verdict {
+            Verdict::Done => (Asks::Done, Stage::Done { rejected: false, forget }),
+            Verdict::Reject if on_reject == OnReject::Acknowledge => {
+                (Asks::Done, Stage::Done { rejected: true, forget })
+            }
+            Verdict::Reject => (Asks::Rejected, Stage::Done { rejected: true, forget }),
+            Verdict::Retry { after } => {
+                let after = if after.is_zero() { SOON } else { after };
+                after_ms = millis(after);
+                (Asks::Again, Stage::GivenBack { until: now.after(after) })
+            }
+        };
+        self.stage = stage;
+        // Without a name there is nothing to know it by: it takes no place in the memory.
+        let nameless = !self.keyed && self.named == Self::VACANT.named;
+        let given_back = self.rests_until().is_some();
+        if nameless || (numbered && !given_back) {
+            self.forget_names();
+        } else if given_back {
+            // It comes again behind those that its sender calls by the same id.
+            self.behind = false;
+        }
+        self.make_due(on_reject);
+        self.report = verdict == Verdict::Reject && on_reject == OnReject::Acknowledge;
+        if self.asks == Asks::Waits {
+            (self.asks, self.after_ms) = (answer, after_ms);
+        }
+        // What is given back has no result, and what came by a frame is acknowledged.
+        self.untold &= matches!(self.stage, Stage::Done { .. }) && !self.is_framed();
+    }
+
+    /// What came by a frame is acknowledged, if that may be.
+    fn make_due(&mut self, on_reject: OnReject) {
+        if self.is_answerable(on_reject) {
+            self.rename(Named::Framed, Named::Due);
+        }
+    }
+
+    /// What came before it under its id is decided (I6). It is remembered from now on.
+    fn released(&mut self, now_forget: Instant, on_reject: OnReject) {
+        self.behind = false;
+        if let Stage::Done { forget, .. } = &mut self.stage {
+            *forget = now_forget;
+        }
+        self.make_due(on_reject);
+    }
+
+    fn rename(&mut self, old: Named, new: Named) {
+        for named in self.named.iter_mut().filter(|named| **named == old) {
+            *named = new;
+        }
+    }
+
+    /// The id whose acknowledgement is to be sent, once.
+    fn take_ack(&mut self) -> Option<MessageId> {
+        let (id, named) = self.ids.into_iter().zip(&mut self.named).find(|(_, named)| **named == Named::Due)?;
+        *named = Named::Framed;
+        Some(id)
+    }
+
+    /// Its request is told to come again.
+    fn turn_away(&mut self) {
+        (self.asks, self.after_ms) = (Asks::Again, SOON_MS);
+        self.untold = true;
     }
 }
 
 /// An inbox that lies inside its owner and remembers `M` messages.
 ///
 /// ```
-/// # use bowline::{Inbox, InboxConfig, InlineInbox, Instant};
-/// let inbox: InlineInbox<2> = Inbox::new(InboxConfig::DEFAULT, Instant::ZERO, [None, None]);
+/// # use bowline::{Fixed, Inbox, InboxConfig, InlineInbox, Instant};
+/// let inbox: InlineInbox<2> = Inbox::new(InboxConfig::DEFAULT, 42, Instant::ZERO, Fixed::new());
 /// assert_eq!(inbox.held(), 0);
 /// ```
-pub type InlineInbox<const M: usize> = Inbox<[Option<Seen>; M]>;
+pub type InlineInbox<const M: usize> = Inbox<Fixed<Seen, M>>;
 
 /// The memory of inbound messages, behind storage of the caller's choice.
 ///
+/// Two inboxes are equal if they know the same of the same messages, in the same order, wherever these lie: storage and
+/// seed make no difference.
+///
 /// ```
-/// use bowline::{Arrival, Inbox, InboxConfig, Instant, MessageId, Verdict};
+/// use bowline::{Arrival, Fixed, Inbox, InboxConfig, InlineInbox, Instant, MessageId, Verdict};
 /// let now = Instant::ZERO;
 /// let id = Some(MessageId::from_bits(7));
-/// let mut inbox = Inbox::new(InboxConfig::DEFAULT, now, [None, None]);
+/// let mut inbox: InlineInbox<2> = Inbox::new(InboxConfig::DEFAULT, 42, now, Fixed::new());
 /// let Arrival::Deliver { delivery, .. } = inbox.on_frame(now, id, None) else { panic!() };
 /// assert_eq!(inbox.on_frame(now, id, None), Arrival::Duplicate);
 /// assert_eq!(inbox.take_ack(), None, "not before the application completed it");
 /// assert!(inbox.complete(now, delivery, Verdict::Done));
 /// assert_eq!(inbox.take_ack(), id);
 /// ```
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Inbox<S: Slots<Seen> + ?Sized = [Option<Seen>]> {
+#[derive(Clone)]
+pub struct Inbox<S> {
     config: InboxConfig,
     last: DeliveryId,
     /// Until then a fresh message may be one that was forgotten.
     doubt: Instant,
-    /// Never later than the earliest waiter's limit.
-    wake: Timer,
-    held: usize,
-    acks: usize,
-    answers: usize,
-    reports: usize,
-    untold: usize,
     horizon_short: u64,
     /// Others remember by number what is completed; this remembers only what is not.
     numbered: bool,
-    /// Of a numbered sender there are messages that were given back and may come again now.
-    returns: bool,
-    item: PhantomData<Seen>,
-    slots: S,
+    index: Index,
+    places: S,
 }
 
-impl<S: Slots<Seen>> Inbox<S> {
-    /// An empty memory.
-    pub fn new(config: InboxConfig, now: Instant, mut slots: S) -> Self {
-        for slot in slots.as_mut() {
-            *slot = None;
-        }
+impl<S: Store<Seen>> Inbox<S> {
+    /// An empty memory; whatever the storage held is dropped. `seed` keys the hashes by which messages are found: a peer that
+    /// does not know it cannot choose ids that are slow to find (S14).
+    pub fn new(config: InboxConfig, seed: u64, now: Instant, mut places: S) -> Self {
+        places.clear();
         Self {
             config,
             last: DeliveryId::NONE,
             doubt: if config.after_loss { now.after(config.horizon) } else { Instant::ZERO },
-            wake: Timer::disarmed(),
-            held: 0,
-            acks: 0,
-            answers: 0,
-            reports: 0,
-            untold: 0,
             horizon_short: 0,
             numbered: false,
-            returns: false,
-            item: PhantomData,
-            slots,
+            index: Index::new(seed, config.dedup),
+            places,
         }
     }
-}
 
-impl<S: Slots<Seen> + ?Sized> Inbox<S> {
     /// A message came by a frame. Without an id it cannot be acknowledged, without a key only its id tells it from others.
     pub fn on_frame(&mut self, now: Instant, id: Option<MessageId>, key: Option<ContentKey>) -> Arrival {
         let (id, key) = self.identify(id, key);
-        let known = id.map(|id| Known { id, framed: true, ack_due: false });
-        match self.find_now(now, id, key) {
-            Find::Reused(_) => Arrival::Reused,
-            Find::Nothing => self.admit(now, known, key, None),
-            Find::At(at) => {
-                if let Some(known) = known {
-                    self.note(at, known);
+        match self.index.known_now(self.places.as_mut(), now, id, key) {
+            Known::Reused(..) => Arrival::Reused,
+            Known::Nothing => self.admit(now, id, key, None),
+            Known::At(at, mut inbound) => {
+                if let Some(id) = id {
+                    inbound.came(id, true, self.config.on_reject);
+                    self.put(at, inbound);
                 }
                 Arrival::Duplicate
             }
@@ -448,14 +688,9 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
         key: Option<ContentKey>,
     ) -> Arrival {
         let (id, key) = self.identify(id, key);
-        let known = id.map(|id| Known { id, framed: false, ack_due: false });
-        let mut until = Timer::disarmed();
-        until.arm(now.after(self.config.answer_wait));
-        let waiter = Waiter { request, until, word: None };
-        let on_reject = self.config.on_reject;
-        match self.find_now(now, id, key) {
-            Find::Reused(_) => Arrival::Answer(Answer::Reused),
-            Find::Nothing => match self.admit(now, known, key, Some(waiter)) {
+        match self.index.known_now(self.places.as_mut(), now, id, key) {
+            Known::Reused(..) => Arrival::Answer(Answer::Reused),
+            Known::Nothing => match self.admit(now, id, key, Some(request)) {
                 Arrival::Full => Arrival::Answer(Answer::Busy { after: SOON }),
                 arrival @ (Arrival::Deliver { .. }
                 | Arrival::Ahead { .. }
@@ -463,198 +698,99 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
                 | Arrival::Answer(_)
                 | Arrival::Reused) => arrival,
             },
-            Find::At(at) => {
-                if let Some(known) = known {
-                    self.note(at, known);
+            Known::At(at, mut inbound) => {
+                let on_reject = self.config.on_reject;
+                if let Some(id) = id {
+                    inbound.came(id, false, on_reject);
                 }
-                self.told(at);
-                let Some(seen) = self.seen_mut(at) else { return Arrival::Duplicate };
-                match seen.stage {
-                    Stage::Done { rejected, .. } => Arrival::Answer(Word::of(rejected, on_reject).answer()),
-                    Stage::GivenBack { until } => Arrival::Answer(Answer::Again { after: until.since(now) }),
-                    // One request waits at a time; a second copy of the same message is told to come again.
-                    Stage::Held if seen.waiter.is_some() => {
-                        let untold = seen.comes_again();
-                        self.untold = self.untold.saturating_add(untold);
-                        Arrival::Answer(Answer::Again { after: SOON })
-                    }
-                    Stage::Held | Stage::Released => {
-                        let at = waiter.until.at();
-                        seen.waiter = Some(waiter);
-                        let untold = usize::from(core::mem::take(&mut seen.untold));
-                        self.untold = self.untold.saturating_sub(untold);
-                        if let Some(at) = at {
-                            self.wake.arm_by(at);
-                        }
-                        Arrival::Duplicate
-                    }
-                }
+                let until = now.after(self.config.answer_wait);
+                let arrival = inbound.asked_by(now, request, until, self.closed(), on_reject);
+                self.put(at, inbound);
+                arrival
             }
         }
     }
 
     /// The application has decided; false: that delivery is not open (any more).
     pub fn complete(&mut self, now: Instant, delivery: DeliveryId, verdict: Verdict) -> bool {
+        let Some((at, mut inbound)) = self.open(delivery) else { return false };
         let forget = now.after(self.config.horizon);
         let on_reject = self.config.on_reject;
-        let held = |seen: &&mut Seen| seen.delivery == delivery && seen.stage == Stage::Held;
-        let Some(seen) = self.slots.as_mut().iter_mut().flatten().find(held) else { return false };
-        let was_untold = seen.untold;
-        // Without a name there is nothing to know it by: it takes no place in the memory.
-        let nameless = seen.key.is_none() && seen.ids.iter().all(Option::is_none);
-        let (word, stage) = match verdict {
-            Verdict::Done => (Word::Done, Stage::Done { rejected: false, forget }),
-            Verdict::Reject => (Word::of(true, on_reject), Stage::Done { rejected: true, forget }),
-            Verdict::Retry { after } => {
-                let after = if after.is_zero() { SOON } else { after };
-                (Word::Again(after), Stage::GivenBack { until: now.after(after) })
-            }
-        };
-        seen.stage = if nameless { Stage::Released } else { stage };
-        match seen.stage {
-            Stage::Done { .. } if self.numbered => seen.forget_names(),
-            Stage::GivenBack { until } if self.numbered => self.wake.arm_by(until),
-            Stage::Done { .. } | Stage::GivenBack { .. } | Stage::Held | Stage::Released => {}
-        }
-        self.acks = self.acks.saturating_add(seen.make_due(on_reject));
-        if verdict == Verdict::Reject && on_reject == OnReject::Acknowledge {
-            seen.report = true;
-            self.reports = self.reports.saturating_add(1);
-        }
-        if let Some(waiter) = seen.waiter.as_mut().filter(|waiter| waiter.word.is_none()) {
-            waiter.word = Some(word);
-            self.answers = self.answers.saturating_add(1);
-        }
-        // What is given back has no result, and what came by a frame is acknowledged.
-        let framed = seen.ids.iter().flatten().any(|known| known.framed);
-        seen.untold &= matches!(seen.stage, Stage::Done { .. }) && !framed;
-        self.untold = self.untold.saturating_sub(usize::from(was_untold)).saturating_add(usize::from(seen.untold));
-        self.held = self.held.saturating_sub(1);
-        if !seen.behind {
-            let follower = core::mem::replace(&mut seen.follower, DeliveryId::NONE);
-            self.release(follower);
-        } else if !matches!(seen.stage, Stage::Done { .. }) {
-            // What is behind it is behind the one before it now.
-            seen.behind = false;
-            let follower = core::mem::replace(&mut seen.follower, DeliveryId::NONE);
-            let before = |seen: &&mut Seen| seen.follower == delivery;
-            if let Some(before) = self.slots.as_mut().iter_mut().flatten().find(before) {
-                before.follower = follower;
-            }
-        }
+        inbound.decided(now, verdict, forget, self.numbered, on_reject);
+        self.put(at, inbound);
+        self.index.decided(self.places.as_mut(), at, forget, on_reject);
         true
-    }
-
-    /// The messages before this one that its sender calls by the same id are decided: it may be acknowledged, and so may those
-    /// behind it, up to the next that is undecided (I6).
-    fn release(&mut self, mut next: DeliveryId) {
-        let on_reject = self.config.on_reject;
-        while next != DeliveryId::NONE {
-            let is = |seen: &&mut Seen| seen.delivery == next;
-            let Some(seen) = self.slots.as_mut().iter_mut().flatten().find(is) else { return };
-            seen.behind = false;
-            self.acks = self.acks.saturating_add(seen.make_due(on_reject));
-            if seen.stage == Stage::Held {
-                return;
-            }
-            next = core::mem::replace(&mut seen.follower, DeliveryId::NONE);
-        }
     }
 
     /// The peer gave up its request; false: it did not wait.
     pub fn request_gone(&mut self, request: RequestId) -> bool {
-        let waits = |seen: &&mut Seen| seen.waiter.as_ref().is_some_and(|waiter| waiter.request == request);
-        let Some(seen) = self.slots.as_mut().iter_mut().flatten().find(waits) else { return false };
-        if seen.waiter.take().is_some_and(|waiter| waiter.word.is_some()) {
-            self.answers = self.answers.saturating_sub(1);
-        }
-        if matches!(seen.stage, Stage::Held | Stage::Done { .. }) {
-            self.untold = self.untold.saturating_add(seen.comes_again());
-        }
+        let Some((at, mut inbound)) = self.asked(request) else { return false };
+        inbound.asks = Asks::Nobody;
+        inbound.untold |= !matches!(inbound.stage, Stage::GivenBack { .. } | Stage::Released);
+        self.put(at, inbound);
         true
     }
 
     /// The session ends: whoever waits is told to come again.
     pub fn release_waiters(&mut self) {
-        for seen in self.slots.as_mut().iter_mut().flatten() {
-            if let Some(waiter) = seen.waiter.as_mut().filter(|waiter| waiter.word.is_none()) {
-                waiter.word = Some(Word::Again(SOON));
-                self.answers = self.answers.saturating_add(1);
-                self.untold = self.untold.saturating_add(seen.comes_again());
-            }
+        while let Some((at, mut inbound)) = self.index.first(self.places.as_ref(), List::Waiting) {
+            inbound.turn_away();
+            self.put(at, inbound);
         }
-        self.wake.disarm();
     }
 
     /// What is completed is remembered elsewhere, by number.
     pub(crate) const fn set_numbered(&mut self) {
         self.numbered = true;
+        self.index.wakes_returned();
         // There is a word for it.
         self.config.on_reject = OnReject::Silence;
     }
 
     /// How many more may be at the application.
     pub(crate) fn room(&self) -> usize {
-        self.config.held.min(self.config.capacity).min(self.slots.limit()).saturating_sub(self.held)
+        self.config.held.min(self.capacity()).saturating_sub(self.held())
+    }
+
+    /// How many messages are remembered at the most: as many as the storage holds and as [`InboxConfig::bytes`] are enough
+    /// for.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        Index::most(self.config.messages()).min(self.places.limit())
+    }
+
+    /// Whether a message of this id is remembered.
+    #[must_use]
+    pub fn remembers(&self, id: MessageId) -> bool {
+        self.index.find(self.places.as_ref(), Name::Id(id), |_| true).is_some()
     }
 
     /// Whether a message is kept until it is its turn.
     pub(crate) fn waits(&self, delivery: DeliveryId) -> bool {
-        self.slots
-            .as_ref()
-            .iter()
-            .flatten()
-            .any(|seen| seen.delivery == delivery && seen.stage == Stage::Held && seen.waits)
+        self.open(delivery).is_some_and(|(_, inbound)| inbound.waits)
     }
 
     /// It is kept until it is its turn, or no longer.
     pub(crate) fn set_waits(&mut self, delivery: DeliveryId, waits: bool) {
-        if let Some(seen) = self.slots.as_mut().iter_mut().flatten().find(|seen| seen.delivery == delivery) {
-            seen.waits = waits;
+        if let Some((at, mut inbound)) = self.open(delivery) {
+            inbound.waits = waits;
+            self.put(at, inbound);
         }
     }
 
     /// Whose messages these are began anew.
     pub(crate) fn disown(&mut self) {
-        for seen in self.slots.as_mut().iter_mut().flatten() {
-            seen.stray = true;
-            if matches!(seen.stage, Stage::GivenBack { .. }) {
-                seen.forget_names();
-            }
+        for place in self.places.as_mut() {
+            place.inbound.stray = place.inbound.stage != Stage::Vacant;
         }
-    }
-
-    /// How long a message that was given back is still not to be handed over again (S16).
-    pub(crate) fn rests(&self, now: Instant, id: MessageId) -> Option<Duration> {
-        let Find::At(at) = self.find(Some(id), None) else { return None };
-        match self.slots.as_ref().get(at)?.as_ref()?.stage {
-            Stage::GivenBack { until } if until > now => Some(until.since(now)),
-            Stage::GivenBack { .. } | Stage::Held | Stage::Done { .. } | Stage::Released => None,
-        }
-    }
-
-    /// The next message of a numbered sender that was given back and may come again now, once.
-    pub(crate) fn take_returned(&mut self, now: Instant) -> Option<MessageId> {
-        if !self.returns {
-            return None;
-        }
-        let seen = self.slots.as_mut().iter_mut().flatten().find(|seen| seen.may_return(now));
-        let Some(seen) = seen else {
-            self.returns = false;
-            return None;
-        };
-        let id = seen.ids.iter().flatten().next().map(|known| known.id);
-        seen.forget_names();
-        id
     }
 
     /// The next message that waited for its turn when its sender began anew, in the order of their numbers.
     pub(crate) fn take_stray(&mut self) -> Option<DeliveryId> {
-        let kept = |seen: &&mut Seen| seen.stage == Stage::Held && seen.stray && seen.waits;
-        let first = |seen: &&mut Seen| seen.ids.iter().flatten().map(|known| known.id.bits()).min();
-        let seen = self.slots.as_mut().iter_mut().flatten().filter(kept).min_by_key(first)?;
-        seen.waits = false;
-        Some(seen.delivery)
+        let (at, mut inbound) = self.index.first_stray(self.places.as_ref())?;
+        inbound.waits = false;
+        self.put(at, inbound);
+        Some(inbound.delivery)
     }
 
     /// How long a message is remembered.
@@ -664,15 +800,39 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
 
     /// The delivery of a message at the application, by its id.
     pub(crate) fn delivery(&self, id: MessageId) -> Option<DeliveryId> {
-        let named = |seen: &Seen| seen.ids.iter().flatten().any(|known| known.id == id);
-        let is = |seen: &&Seen| seen.stage == Stage::Held && !seen.stray && named(seen);
-        self.slots.as_ref().iter().flatten().find(is).map(|seen| seen.delivery)
+        let is = |inbound: &Inbound| inbound.is_held() && !inbound.stray;
+        self.index.find(self.places.as_ref(), Name::Id(id), is).map(|(_, inbound)| inbound.delivery)
     }
 
     /// The id of a message at the application.
     pub(crate) fn id(&self, delivery: DeliveryId) -> Option<MessageId> {
-        let is = |seen: &&Seen| seen.stage == Stage::Held && !seen.stray && seen.delivery == delivery;
-        self.slots.as_ref().iter().flatten().find(is)?.ids.iter().flatten().next().map(|known| known.id)
+        self.open(delivery).filter(|(_, inbound)| !inbound.stray)?.1.ids().next()
+    }
+
+    /// Whether this is a copy of a message that is remembered, and would not be handed over again (S16).
+    pub(crate) fn knows(&self, now: Instant, id: Option<MessageId>, key: Option<ContentKey>) -> bool {
+        let (id, key) = self.identify(id, key);
+        match self.index.known(self.places.as_ref(), id, key) {
+            Known::At(_, inbound) | Known::Reused(_, inbound) => !inbound.may_return(now),
+            Known::Nothing => false,
+        }
+    }
+
+    /// How long a message that was given back is still not to be handed over again (S16).
+    pub(crate) fn rests(&self, now: Instant, id: MessageId) -> Option<Duration> {
+        let known = self.index.known(self.places.as_ref(), Some(id), None);
+        let until = if let Known::At(_, inbound) = known { inbound.rests_until() } else { None };
+        until.filter(|until| *until > now).map(|until| until.since(now))
+    }
+
+    /// The next message of a numbered sender that was given back and may come again now, once.
+    pub(crate) fn take_returned(&mut self, now: Instant) -> Option<MessageId> {
+        let first = self.index.first(self.places.as_ref(), List::GivenBack);
+        let (at, mut inbound) = first.filter(|(_, inbound)| self.numbered && inbound.may_return(now))?;
+        let id = inbound.ids().next();
+        inbound.forget_names();
+        self.put(at, inbound);
+        id
     }
 
     /// Takes nothing new from now on; copies are answered as before (S6).
@@ -684,100 +844,53 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
         self.config.held == 0
     }
 
-    /// A sender is told a result by the answer to its request; once the inbox is closed that is all that is owed to it.
-    fn told(&mut self, at: usize) {
-        let closed = self.closed();
-        let Some(seen) = self.seen_mut(at).filter(|seen| matches!(seen.stage, Stage::Done { .. })) else { return };
-        let untold = usize::from(core::mem::take(&mut seen.untold));
-        let mut owed = 0;
-        if closed {
-            owed = seen.owed();
-            for known in seen.ids.iter_mut().flatten() {
-                known.ack_due = false;
-            }
-        }
-        self.acks = self.acks.saturating_sub(owed);
-        self.untold = self.untold.saturating_sub(untold);
-    }
-
     /// Fires what is due.
     pub fn tick(&mut self, now: Instant) {
-        if !self.wake.fire(now) {
-            return;
-        }
-        for seen in self.slots.as_mut().iter_mut().flatten() {
-            if let Stage::GivenBack { until } = seen.stage
-                && self.numbered
-            {
-                if until <= now {
-                    self.returns = true;
-                } else {
-                    self.wake.arm_by(until);
-                }
-            }
-            let Some(waiter) = seen.waiter.as_mut().filter(|waiter| waiter.word.is_none()) else { continue };
-            if waiter.until.fire(now) {
-                waiter.word = Some(Word::Again(SOON));
-                self.answers = self.answers.saturating_add(1);
-                self.untold = self.untold.saturating_add(seen.comes_again());
-            } else if let Some(at) = waiter.until.at() {
-                self.wake.arm_by(at);
-            }
+        let first = |inbox: &Self| inbox.index.first(inbox.places.as_ref(), List::Waiting);
+        while let Some((at, mut inbound)) = first(self).filter(|(_, inbound)| inbound.waits_until() <= now) {
+            inbound.turn_away();
+            self.put(at, inbound);
         }
     }
 
-    /// The next acknowledgement to send, once; in the order in which the messages came.
+    /// The next acknowledgement to send, once; in the order in which they became due, or, where ids are used again,
+    /// in the order in which the messages came.
     pub fn take_ack(&mut self) -> Option<MessageId> {
-        if self.acks == 0 {
-            return None;
-        }
-        let owed = self.slots.as_mut().iter_mut().flatten().filter(|seen| seen.owed() > 0);
-        let first = owed.min_by_key(|seen| seen.delivery)?;
-        let due = first.ids.iter_mut().flatten().find(|known| known.ack_due)?;
-        due.ack_due = false;
-        self.acks = self.acks.saturating_sub(1);
-        Some(due.id)
+        let (at, mut inbound) = self.index.first_owed(self.places.as_ref())?;
+        let id = inbound.take_ack();
+        self.put(at, inbound);
+        id
     }
 
     /// The next answer to a waiting request, once.
     pub fn take_answer(&mut self) -> Option<(RequestId, Answer)> {
-        if self.answers == 0 {
-            return None;
-        }
-        for seen in self.slots.as_mut().iter_mut().flatten() {
-            if let Some((request, answer)) =
-                seen.waiter.as_ref().and_then(|w| w.word.map(|word| (w.request, word.answer())))
-            {
-                seen.waiter = None;
-                self.answers = self.answers.saturating_sub(1);
-                return Some((request, answer));
-            }
-        }
-        None
+        let answered = |inbound: &Inbound| inbound.answer().is_some();
+        let (at, mut inbound) = self.index.search(self.places.as_ref(), &[List::Answers, List::Reports], &answered)?;
+        let answer = inbound.answer()?;
+        inbound.asks = Asks::Nobody;
+        self.put(at, inbound);
+        Some((inbound.request, answer))
     }
 
     /// The next message that was rejected but acknowledged, once (S8).
     pub fn take_rejected_but_acked(&mut self) -> Option<DeliveryId> {
-        if self.reports == 0 {
-            return None;
-        }
-        let seen = self.slots.as_mut().iter_mut().flatten().find(|seen| seen.report)?;
-        seen.report = false;
-        self.reports = self.reports.saturating_sub(1);
-        Some(seen.delivery)
+        let (at, mut inbound) = self.index.first(self.places.as_ref(), List::Reports)?;
+        inbound.report = false;
+        self.put(at, inbound);
+        Some(inbound.delivery)
     }
 
     /// How many messages are at the application.
     #[must_use]
     pub const fn held(&self) -> usize {
-        self.held
+        self.index.held
     }
 
     /// Whether a sender has still to hear of a result: an answer or an acknowledgement waits to be sent, or, after
     /// [`close`](Self::close), a result waits to be asked for by a sender that was told to come again, before or after.
     #[must_use]
-    pub const fn owes(&self) -> bool {
-        self.acks > 0 || self.answers > 0 || (self.closed() && self.untold > 0)
+    pub fn owes(&self) -> bool {
+        self.index.is_any_due() || (self.closed() && self.index.untold > 0)
     }
 
     /// How often a message was forgotten before its time: the memory is too small for the horizon (S12).
@@ -786,8 +899,15 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
         self.horizon_short
     }
 
-    fn seen_mut(&mut self, at: usize) -> Option<&mut Seen> {
-        self.slots.as_mut().get_mut(at)?.as_mut()
+    /// A message at the application.
+    fn open(&self, delivery: DeliveryId) -> Option<(u32, Inbound)> {
+        self.index.find(self.places.as_ref(), Name::Delivery(delivery), Inbound::is_held)
+    }
+
+    /// The message for which this request waits, or whose answer is still to be taken.
+    fn asked(&self, request: RequestId) -> Option<(u32, Inbound)> {
+        let is = |inbound: &Inbound| inbound.asks != Asks::Nobody && inbound.request == request;
+        self.index.search(self.places.as_ref(), &[List::Waiting, List::Answers, List::Reports], &is)
     }
 
     /// By what a message is known: where ids are used again, by its id and content together, and the key is the id by which its
@@ -801,226 +921,140 @@ impl<S: Slots<Seen> + ?Sized> Inbox<S> {
         (id.map(|id| by.known_as(id, key)), key_or_name)
     }
 
-    /// Who was called this last, if it is undecided or behind one that is: the message with this delivery is behind it (I6).
-    fn follow(&mut self, name: ContentKey, delivery: DeliveryId) -> bool {
-        let called = self.slots.as_mut().iter_mut().flatten();
-        let called = called.filter(|seen| seen.key == Some(name) && !matches!(seen.stage, Stage::GivenBack { .. }));
-        let last = called.max_by_key(|seen| seen.delivery);
-        let Some(last) = last.filter(|last| last.stage == Stage::Held || last.behind) else { return false };
-        last.follower = delivery;
-        true
-    }
-
-    fn find(&self, id: Option<MessageId>, key: Option<ContentKey>) -> Find {
-        let mut by_key = Find::Nothing;
-        for (at, slot) in self.slots.as_ref().iter().enumerate() {
-            let Some(seen) = slot.as_ref().filter(|seen| !seen.stray) else { continue };
-            if id.is_some() && seen.ids.iter().flatten().any(|known| Some(known.id) == id) {
-                return if key.is_some() && seen.key.is_some() && key != seen.key {
-                    Find::Reused(at)
-                } else {
-                    Find::At(at)
-                };
-            }
-            if self.config.dedup == DedupBy::IdOrContent && key.is_some() && seen.key == key {
-                by_key = Find::At(at);
-            }
-        }
-        by_key
-    }
-
-    /// As `find`; what was given back and may come again is forgotten when it is looked for (S16).
-    fn find_now(&mut self, now: Instant, id: Option<MessageId>, key: Option<ContentKey>) -> Find {
-        loop {
-            let found = self.find(id, key);
-            let (Find::At(at) | Find::Reused(at)) = found else { return Find::Nothing };
-            match self.seen_mut(at).filter(|seen| seen.may_return(now)) {
-                Some(seen) => seen.forget_names(),
-                None => return found,
-            }
-        }
-    }
-
-    /// Whether this is a copy of a message that is remembered, and would not be handed over again (S16).
-    pub(crate) fn knows(&self, now: Instant, id: Option<MessageId>, key: Option<ContentKey>) -> bool {
-        let (Find::At(at) | Find::Reused(at)) = self.find(id, key) else { return false };
-        self.slots.as_ref().get(at).and_then(Option::as_ref).is_some_and(|seen| !seen.may_return(now))
-    }
-
-    /// Notes one more arrival of a message; if its result is known, an acknowledgement is due again (S6).
-    fn note(&mut self, at: usize, new: Known) {
-        let on_reject = self.config.on_reject;
-        let Some(seen) = self.seen_mut(at) else { return };
-        let answerable = seen.answerable(on_reject);
-        let [first, second] = &mut seen.ids;
-        let place = match (&first, &second) {
-            (None, _) => first,
-            (Some(known), _) if known.id == new.id => first,
-            (Some(_), _) => second,
-        };
-        let mut delta_due = false;
-        match place {
-            Some(known) if known.id == new.id => {
-                known.framed |= new.framed;
-                if answerable && new.framed && !known.ack_due {
-                    known.ack_due = true;
-                    delta_due = true;
-                }
-            }
-            place => {
-                let was_due = place.as_ref().is_some_and(|known| known.ack_due);
-                let due = answerable && new.framed;
-                *place = Some(Known { ack_due: due, ..new });
-                delta_due = due && !was_due;
-                if was_due && !due {
-                    self.acks = self.acks.saturating_sub(1);
-                }
-            }
-        }
-        if delta_due {
-            self.acks = self.acks.saturating_add(1);
-            // From now on its acknowledgement is what is owed.
-            let untold = self.seen_mut(at).is_some_and(|seen| core::mem::take(&mut seen.untold));
-            self.untold = self.untold.saturating_sub(usize::from(untold));
-        }
-    }
-
     fn admit(
         &mut self,
         now: Instant,
-        known: Option<Known>,
+        id: Option<MessageId>,
         key: Option<ContentKey>,
-        waiter: Option<Waiter>,
+        request: Option<RequestId>,
     ) -> Arrival {
-        let limit = self.config.capacity;
-        if self.held >= self.config.held {
+        if self.held() >= self.config.held {
             return Arrival::Full;
         }
-        let mut free = None;
-        let mut oldest: Option<((bool, Rank, Instant), usize)> = None;
-        for (at, slot) in self.slots.as_ref().iter().enumerate().take(limit) {
-            let Some(seen) = slot else {
-                free = Some(at);
-                break;
-            };
-            // A frame can wait until what is owed on its connection was taken; a request comes because nobody takes it.
-            let owed = seen.owed() > 0;
-            if seen.waiter.is_some() || seen.report || seen.behind || (owed && waiter.is_none()) {
-                continue;
-            }
-            let (rank, forget) = match seen.stage {
-                Stage::Held => continue,
-                Stage::GivenBack { until } if until > now => (Rank::GivenBack, until),
-                Stage::GivenBack { .. } | Stage::Released => {
-                    free = Some(at);
-                    continue;
-                }
-                Stage::Done { forget, .. } if forget > now => (Rank::Done, forget),
-                Stage::Done { forget, .. } => (Rank::Over, forget),
-            };
-            if oldest.is_none_or(|(best, _)| (owed, rank, forget) < best) {
-                oldest = Some(((owed, rank, forget), at));
-            }
-        }
-        let may_forget = oldest.is_some_and(|((_, rank, _), _)| rank == Rank::Over);
-        if free.is_none() && !may_forget && self.slots.as_ref().len() < limit {
-            let more = self.slots.as_ref().len();
-            free = self.slots.grow(limit).then_some(more);
-        }
-        let at = match (free, oldest) {
-            (Some(at), _) => at,
-            (None, Some(((_, Rank::GivenBack, _), at))) if self.numbered => {
-                // Its sender may count it as arrived: it is asked for now, and has left its place when this one comes again.
-                if let Some(seen) = self.seen_mut(at) {
-                    seen.stage = Stage::GivenBack { until: now };
-                    self.returns = true;
-                }
-                return Arrival::Full;
-            }
-            (None, Some(((_, rank, forget), at))) => {
-                if rank == Rank::Done {
-                    self.horizon_short = self.horizon_short.saturating_add(1);
-                    self.doubt = self.doubt.max(forget);
-                }
-                at
-            }
-            (None, None) => return Arrival::Full,
-        };
-        if let Some(until) = waiter.as_ref().and_then(|waiter| waiter.until.at()) {
-            self.wake.arm_by(until);
-        }
+        let Some(at) = self.make_place(now, request.is_some()) else { return Arrival::Full };
         self.last = self.last.next();
-        let delivery = self.last;
-        let ids = [known, None];
-        let behind = self.config.dedup == DedupBy::IdAndContent && key.is_some_and(|name| self.follow(name, delivery));
-        let (stage, report, waits, stray, untold) = (Stage::Held, false, false, false, false);
-        let seen = Seen {
-            ids,
-            key,
-            delivery,
-            follower: DeliveryId::NONE,
-            stage,
-            waiter,
-            report,
-            waits,
-            stray,
-            untold,
-            behind,
-        };
-        if let Some(slot) = self.slots.as_mut().get_mut(at) {
-            let forgotten = slot.replace(seen);
-            let (owed, untold) = forgotten.map_or((0, 0), |seen| (seen.owed(), usize::from(seen.untold)));
-            self.acks = self.acks.saturating_sub(owed);
-            self.untold = self.untold.saturating_sub(untold);
+        let mut inbound = Inbound::new(self.last, id, key, request.is_none());
+        if let Some(request) = request {
+            let until = now.after(self.config.answer_wait);
+            let _ = inbound.asked_by(now, request, until, false, OnReject::Silence);
         }
-        self.held = self.held.saturating_add(1);
-        Arrival::Deliver { delivery, maybe_dup: now < self.doubt }
+        match self.config.dedup {
+            DedupBy::IdOrContent => inbound.found_by_key = inbound.keyed,
+            DedupBy::Id => {}
+            DedupBy::IdAndContent => self.index.follow(self.places.as_mut(), at, &mut inbound),
+        }
+        self.put(at, inbound);
+        Arrival::Deliver { delivery: self.last, maybe_dup: now < self.doubt }
+    }
+
+    /// A place for a new message: a vacant one, that of a message whose time is over, a new one, or, before its time, that of
+    /// one that was given back or of the oldest completed one.
+    fn make_place(&mut self, now: Instant, by_request: bool) -> Option<u32> {
+        let vacant = |inbox: &Self| inbox.index.first(inbox.places.as_ref(), List::Vacant).map(|(at, _)| at);
+        let rests = self.index.first_resting(self.places.as_ref());
+        let oldest = self.index.oldest(self.places.as_ref(), by_request);
+        let over = rests.filter(|(_, inbound)| inbound.may_return(now)).map(|(at, _)| at);
+        let over = over.or(oldest.filter(|(_, forget)| *forget <= now).map(|(at, _)| at));
+        if vacant(self).is_none() && over.is_none() {
+            self.grow();
+        }
+        if let Some(at) = vacant(self).or(over) {
+            return Some(at);
+        }
+        if let Some((at, mut inbound)) = rests {
+            if !self.numbered {
+                return Some(at);
+            }
+            // Its sender may count it as arrived: it is asked for now, and has left its place when this one comes again.
+            inbound.stage = Stage::GivenBack { until: now };
+            self.put(at, inbound);
+            return None;
+        }
+        let (at, forget) = oldest?;
+        self.horizon_short = self.horizon_short.saturating_add(1);
+        self.doubt = self.doubt.max(forget);
+        Some(at)
+    }
+
+    fn grow(&mut self) {
+        let (before, most) = (self.places.as_ref().len(), self.capacity());
+        if before < most && self.places.grow(most, || Seen::VACANT) {
+            self.index.grown(self.places.as_mut(), before);
+        }
+    }
+
+    fn put(&mut self, at: u32, inbound: Inbound) {
+        self.index.put(self.places.as_mut(), at, inbound);
     }
 }
 
 /// When a peer that cannot be answered yet should come again: long enough not to spin, short against its patience.
 const SOON: Duration = Duration::from_secs(1);
+const SOON_MS: u32 = 1000;
 
-enum Find {
-    Nothing,
-    At(usize),
-    Reused(usize),
+/// Whole milliseconds, rounded up; at the most 49 days.
+fn millis(span: Duration) -> u32 {
+    u32::try_from(span.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX)
 }
 
-/// What is forgotten first where a place is needed.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Rank {
-    /// Its horizon is over.
-    Over,
-    /// It is delivered again sooner than the application said, which nothing is lost by.
-    GivenBack,
-    /// Its copy would be delivered a second time.
-    Done,
-}
-
-impl<S: Slots<Seen> + ?Sized> Timers for Inbox<S> {
-    fn timers(&self, see: &mut dyn FnMut(Wake, &Timer)) {
-        see(Wake::Memory, &self.wake);
+/// The answer for a completed message.
+const fn result(rejected: bool, on_reject: OnReject) -> Answer {
+    match (rejected, on_reject) {
+        (false, _) | (true, OnReject::Acknowledge) => Answer::Done,
+        (true, OnReject::Silence) => Answer::Rejected,
     }
 }
 
-impl<S: Slots<Seen> + ?Sized> fmt::Debug for Inbox<S> {
+impl<S: Store<Seen>> Timers for Inbox<S> {
+    fn timers(&self, see: &mut dyn FnMut(Wake, &Timer)) {
+        see(Wake::Memory, &self.index.wake);
+    }
+}
+
+impl<S: Store<Seen>> PartialEq for Inbox<S> {
+    fn eq(&self, other: &Self) -> bool {
+        let (places, others) = (self.places.as_ref(), other.places.as_ref());
+        (self.config, self.last, self.doubt, self.horizon_short, self.numbered)
+            == (other.config, other.last, other.doubt, other.horizon_short, other.numbered)
+            && self.index.messages(places).map(message).eq(other.index.messages(others).map(message))
+            && self.index.due(places).eq(other.index.due(others))
+    }
+}
+
+fn message((_, inbound): (u32, &Inbound)) -> &Inbound {
+    inbound
+}
+
+impl<S: Store<Seen>> Eq for Inbox<S> {}
+
+impl<S: Store<Seen>> Hash for Inbox<S> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.config, self.last, self.doubt, self.horizon_short, self.numbered).hash(state);
+        // In which lists a message is follows from what it is, and so do the sums.
+        for (_, inbound) in self.index.messages(self.places.as_ref()) {
+            inbound.hash(state);
+        }
+        for delivery in self.index.due(self.places.as_ref()) {
+            delivery.hash(state);
+        }
+    }
+}
+
+impl<S: Store<Seen>> fmt::Debug for Inbox<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Inbox")
-            .field("held", &self.held)
-            .field("acks", &self.acks)
-            .field("answers", &self.answers)
-            .field("wake", &self.wake)
-            .field("seen", &Entries(self.slots.as_ref()))
+            .field("held", &self.held())
+            .field("wake", &self.index.wake)
+            .field("messages", &Messages(&self.index, self.places.as_ref()))
             .finish_non_exhaustive()
     }
 }
 
-struct Entries<'a>(&'a [Option<Seen>]);
+struct Messages<'a>(&'a Index, &'a [Seen]);
 
-impl fmt::Debug for Entries<'_> {
+impl fmt::Debug for Messages<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.iter().flatten()).finish()
+        f.debug_list().entries(self.0.messages(self.1).map(message)).finish()
     }
 }
 

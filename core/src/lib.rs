@@ -53,6 +53,7 @@ pub mod rng;
 pub mod route;
 pub mod rtt;
 pub mod session;
+pub mod store;
 pub mod tag;
 pub mod time;
 #[cfg(feature = "wire")]
@@ -83,5 +84,6 @@ pub use session::HeapSession;
 pub use session::{
     Event, Frame, Head, InlineSession, Input, NativeConfig, Output, PathStatus, Refusal, Reply, Session, State, Stats,
 };
+pub use store::{Fixed, Store};
 pub use tag::HashTag;
 pub use time::{Instant, Timer, Timers, Wake};

@@ -71,8 +71,9 @@ pub const GONKA_API_NODE: Config = Config {
     // The original client's read deadline, but not on a connection that never had data to bring (wire facts 1.5, 1.8.3).
     heartbeat: HeartbeatConfig { program: ProgramLife::Data(seconds(60)), ..HeartbeatConfig::DEFAULT },
     outbox: OutboxConfig::DEFAULT,
-    // A sender of the original retries for as long as a phase lasts; the memory is for a batch every 4 s over the horizon.
-    inbox: InboxConfig { capacity: 1024, horizon: seconds(3600), peer_life: seconds(3600), ..InboxConfig::DEFAULT },
+    // A sender of the original retries for as long as a phase lasts; the memory is for 58,254 batches, which is 16 a second
+    // over the horizon.
+    inbox: InboxConfig { bytes: 8 << 20, horizon: seconds(3600), peer_life: seconds(3600), ..InboxConfig::DEFAULT },
     route: RouteConfig::DEFAULT,
     native: None,
 };
@@ -150,7 +151,7 @@ pub const BETTENSOR_MINER: Config = Config {
         post_limit: 64 << 10,
         ..OutboxConfig::DEFAULT
     },
-    inbox: InboxConfig { capacity: 1024, ..InboxConfig::DEFAULT },
+    inbox: InboxConfig::DEFAULT,
     route: RouteConfig { http: true, ..RouteConfig::DEFAULT },
     native: None,
 };
@@ -194,7 +195,7 @@ pub const VILLAGE_VIEWER: Config = Config {
         ..OutboxConfig::DEFAULT
     },
     // Events come in bursts, and are lost while as many are at the application: history is sent in one piece.
-    inbox: InboxConfig { capacity: 1024, held: 1024, ..InboxConfig::DEFAULT },
+    inbox: InboxConfig { held: 1024, ..InboxConfig::DEFAULT },
     route: RouteConfig::DEFAULT,
     native: None,
 };
@@ -215,7 +216,7 @@ pub const NATIVE: Config = Config {
         ..OutboxConfig::DEFAULT
     },
     // There is a word for it.
-    inbox: InboxConfig { capacity: 64, on_reject: OnReject::Silence, ..InboxConfig::DEFAULT },
+    inbox: InboxConfig { on_reject: OnReject::Silence, ..InboxConfig::DEFAULT },
     // A hub answers a message after 4 s at the latest (H2).
     route: RouteConfig { http: true, grace: seconds(2), thinking: seconds(10), ..RouteConfig::DEFAULT },
     native: Some(NativeConfig::DEFAULT),

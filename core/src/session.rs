@@ -41,6 +41,7 @@ use crate::resume::{Greeting, ResumeRefusal};
 use crate::ring::Slots;
 use crate::rng::SplitMix64;
 use crate::route::{HttpTimeouts, RequestKind, Route};
+use crate::store::{Fixed, Store};
 use crate::time::{Instant, Timer, Timers, Wake};
 use core::fmt;
 use core::hash::{Hash, Hasher};
@@ -764,7 +765,23 @@ const GAPS: u8 = 3;
 /// assert_eq!(session.backlog(), 0);
 /// # Ok::<(), bowline::ConfigError>(())
 /// ```
-pub type InlineSession<P, const N: usize, const M: usize = 64> = Session<P, [Option<Slot<P>>; N], [Option<Seen>; M]>;
+///
+/// Without an allocator a payload of varying length is a `heapless::Vec`:
+///
+/// ```
+/// use bowline::{Config, InlineSession, Instant, Origin, Policy};
+/// type Payload = heapless::Vec<u8, 32>;
+/// let now = Instant::ZERO;
+/// let mut session = InlineSession::<Payload, 4, 16>::inline(Config::DEFAULT.check()?, 42, Origin::new(7, 1), now);
+/// session.start(now);
+/// let payload = Payload::from_slice(b"{\"nonces\":[3,13]}").unwrap();
+/// let size = payload.len() as u32;
+/// assert!(session.send(now, payload, size, Policy::DEFAULT).is_ok());
+/// assert_eq!(session.backlog(), 1);
+/// assert!(size_of_val(&session) < 5 * 1024, "all there is");
+/// # Ok::<(), bowline::ConfigError>(())
+/// ```
+pub type InlineSession<P, const N: usize, const M: usize = 64> = Session<P, [Option<Slot<P>>; N], Fixed<Seen, M>>;
 
 /// A session whose capacities are chosen at run time.
 ///
@@ -777,7 +794,7 @@ pub type InlineSession<P, const N: usize, const M: usize = 64> = Session<P, [Opt
 /// # Ok::<(), bowline::ConfigError>(())
 /// ```
 #[cfg(feature = "alloc")]
-pub type HeapSession<P> = Session<P, alloc::vec::Vec<Option<Slot<P>>>, alloc::vec::Vec<Option<Seen>>>;
+pub type HeapSession<P> = Session<P, alloc::vec::Vec<Option<Slot<P>>>, alloc::vec::Vec<Seen>>;
 
 /// One peer's session. See the module for the rules of its surface.
 ///
@@ -814,7 +831,7 @@ pub type HeapSession<P> = Session<P, alloc::vec::Vec<Option<Slot<P>>>, alloc::ve
 /// # Ok::<(), bowline::ConfigError>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Session<P, O: Slots<Slot<P>>, I: Slots<Seen>> {
+pub struct Session<P, O: Slots<Slot<P>>, I: Store<Seen>> {
     /// For the next connection; the other settings lie with their machines.
     heartbeat: HeartbeatConfig,
     rng: SplitMix64,
@@ -852,7 +869,7 @@ impl<P, const N: usize, const M: usize> InlineSession<P, N, M> {
     /// A session with its storage inside. `seed` must differ from client to client; the origin is mixed into it (B9).
     pub fn inline(config: Checked, seed: u64, origin: Origin, now: Instant) -> Self {
         const { assert!(N > 0 && M > 0, "a session needs room for a message each way") };
-        Self::new(config, seed, origin, now, [const { None }; N], [const { None }; M])
+        Self::new(config, seed, origin, now, [const { None }; N], Fixed::new())
     }
 }
 
@@ -866,11 +883,12 @@ impl<P> HeapSession<P> {
     }
 }
 
-impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
+impl<P, O: Slots<Slot<P>>, I: Store<Seen>> Session<P, O, I> {
     /// A session on storage of the caller's; the smaller of storage and configured capacity counts.
     pub fn new(config: Checked, seed: u64, origin: Origin, now: Instant, outbox: O, inbox: I) -> Self {
         let settings = config.get();
-        let mut inbox = Inbox::new(settings.inbox, now, inbox);
+        let names = SplitMix64::for_identity(!seed, origin.identity()).next_u64();
+        let mut inbox = Inbox::new(settings.inbox, names, now, inbox);
         let mut outbox = Outbox::new(settings.outbox, origin, outbox);
         if settings.native.is_some() {
             inbox.set_numbered();
@@ -1199,6 +1217,12 @@ impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
     #[must_use]
     pub const fn held(&self) -> usize {
         self.inbox.held()
+    }
+
+    /// Whether a message that came under this id is remembered, at the application or completed (S11).
+    #[must_use]
+    pub fn remembers(&self, id: MessageId) -> bool {
+        self.inbox.remembers(id)
     }
 
     /// The counters.
@@ -2015,7 +2039,7 @@ const fn done<P>(taken: bool) -> Reply<P> {
     if taken { Reply::Done } else { Reply::Stale }
 }
 
-impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Timers for Session<P, O, I> {
+impl<P, O: Slots<Slot<P>>, I: Store<Seen>> Timers for Session<P, O, I> {
     fn timers(&self, see: &mut dyn FnMut(Wake, &Timer)) {
         self.link.timers(see);
         if let Some(live) = &self.live {

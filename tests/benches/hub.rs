@@ -183,7 +183,8 @@ fn confirm(memories: &[usize]) {
         let setup = HubSetup::with("127.0.0.1:0", Plain, config).unwrap().authorize(|_| Admission::accept());
         let setup = setup.on("prediction", |_| async { Ok::<_, String>(()) }).configure(|config| {
             unlimited(config);
-            config.session.inbox.capacity = *memory;
+            // What a hub needs for each.
+            config.session.inbox.bytes = *memory * 336;
             config.session.inbox.held = 64;
         });
         (memory, Hub::start(setup).unwrap())

@@ -8,7 +8,7 @@
 use bowline::{
     AckWait, Arrival, Config, ContentKey, Ending, Event, GONKA_API_NODE, GONKA_ML_NODE, Head, HeartbeatConfig,
     HttpOutcome, InlineSession, Input, Instant, Jitter, LinkId, MessageId, OnNewLink, Origin, Outcome, Path, Policy,
-    Ready, Reason, Reply, RequestId, RetryHint, Role, State, Verdict, Wake,
+    Ready, Reason, Reply, RequestId, RetryHint, Role, Seen, State, Verdict, Wake,
 };
 use bowline_tests::sim::{Agenda, Driver, Effect, at, ms, s};
 use core::time::Duration;
@@ -707,7 +707,7 @@ fn t4_a_second_knock_has_its_own_verdict() {
 #[test]
 fn t4_what_was_renewed_is_not_ended_by_what_it_was() {
     let mut config = Config::DEFAULT;
-    (config.inbox.capacity, config.inbox.horizon, config.inbox.peer_life) = (2, s(10), s(10));
+    (config.inbox.bytes, config.inbox.horizon, config.inbox.peer_life) = (2 * Seen::BYTES, s(10), s(10));
     let mut rig = Rig::new(config, healthy);
     rig.run(s(1));
     let link = rig.session().connection().unwrap();

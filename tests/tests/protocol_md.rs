@@ -27,7 +27,7 @@ const NATIVE_VECTORS: &str = include_str!("../vectors/native.jsonl");
 const RULES: &[(&str, &[u8])] = &[
     ("N", &[1, 2, 3]),
     ("I", &[1, 2, 3, 4, 5, 6, 7]),
-    ("S", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 16]),
+    ("S", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]),
     ("R", &[1, 2, 3, 4, 5, 6, 7, 8, 9]),
     ("H", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]),
     ("F", &[0, 1, 2, 3, 4, 5, 6, 7, 8]),
@@ -337,9 +337,9 @@ fn settings(config: Config) -> Vec<(&'static str, String)> {
         ("outbox.frame_limit", size(frame_limit)),
         ("outbox.post_limit", size(post_limit)),
     ]);
-    let InboxConfig { capacity, held, dedup, horizon, peer_life, answer_wait, on_reject, after_loss } = inbox;
+    let InboxConfig { bytes, held, dedup, horizon, peer_life, answer_wait, on_reject, after_loss } = inbox;
     all.extend([
-        ("inbox.capacity", capacity.to_string()),
+        ("inbox.bytes", size(u32::try_from(bytes).unwrap())),
         ("inbox.held", held.to_string()),
         ("inbox.dedup", dedup_by(dedup).to_owned()),
         ("inbox.horizon", span(horizon)),

@@ -168,7 +168,7 @@ impl Rig {
         let setup = HubSetup::with("127.0.0.1:0", Numbers, HubConfig::DEFAULT).unwrap();
         let setup = setup.authorize(|_| Admission::accept()).configure(|config| {
             (config.per_identity.messages, config.per_address.messages) = (Rate::UNLIMITED, Rate::UNLIMITED);
-            (config.session.inbox.capacity, config.session.inbox.held) = (256, 256);
+            (config.session.inbox.bytes, config.session.inbox.held) = (256 << 10, 256);
         });
         let hub = Hub::new(setup, move |action| acted.lock().unwrap().push(action)).unwrap();
         Self { hub, actions }

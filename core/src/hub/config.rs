@@ -210,7 +210,8 @@ impl HubConfig {
                 ..LinkConfig::DEFAULT
             },
             // A key comes with every id, and of two messages with equal contents both may be meant.
-            inbox: InboxConfig { dedup: DedupBy::Id, ..InboxConfig::DEFAULT },
+            // The memory is that of each of thousands.
+            inbox: InboxConfig { bytes: 64 << 10, dedup: DedupBy::Id, ..InboxConfig::DEFAULT },
             ..Config::DEFAULT
         },
         native: None,

@@ -8,6 +8,7 @@ use super::topics::{Item, Member, Subscription, Topic, Wildcard};
 use crate::inbox::Seen;
 use crate::outbox::Slot;
 use crate::ring::Slots;
+use crate::store::{Fixed, Store};
 
 /// The storage of a hub. [`Inline`] and, with the feature `alloc`, [`Grows`] are the two there are.
 ///
@@ -22,7 +23,7 @@ pub trait Memory<P>: Sized {
     /// Of a session's messages out.
     type Outbox: Slots<Slot<P>>;
     /// Of a session's memory of messages in.
-    type Inbox: Slots<Seen>;
+    type Inbox: Store<Seen>;
     /// Of an identity's nonces.
     type Nonces: Slots<Nonce>;
     /// Of the sessions.
@@ -87,7 +88,7 @@ impl<
 > Memory<P> for Inline<SESSIONS, OUT, IN, NONCES, LOG, TOPICS, ITEMS, SUBSCRIPTIONS>
 {
     type Outbox = [Option<Slot<P>>; OUT];
-    type Inbox = [Option<Seen>; IN];
+    type Inbox = Fixed<Seen, IN>;
     type Nonces = [Option<Nonce>; NONCES];
     type Peers = [Option<Cell<Peer<P, Self::Outbox, Self::Inbox, Self::Nonces>>>; SESSIONS];
     type Conns = [Option<Cell<Conn>>; SESSIONS];
@@ -101,7 +102,7 @@ impl<
 
     fn session() -> (Self::Outbox, Self::Inbox, Self::Nonces) {
         const { assert!(OUT > 0 && IN > 0 && NONCES > 0, "a session needs room for a message each way and a nonce") };
-        ([const { None }; OUT], [const { None }; IN], [const { None }; NONCES])
+        ([const { None }; OUT], Fixed::new(), [const { None }; NONCES])
     }
 
     fn hub() -> (Self::Peers, Self::Conns, Self::Addresses, Self::Log) {
@@ -134,7 +135,7 @@ pub enum Grows {}
 #[cfg(feature = "alloc")]
 impl<P> Memory<P> for Grows {
     type Outbox = alloc::vec::Vec<Option<Slot<P>>>;
-    type Inbox = alloc::vec::Vec<Option<Seen>>;
+    type Inbox = alloc::vec::Vec<Seen>;
     type Nonces = alloc::vec::Vec<Option<Nonce>>;
     type Peers = alloc::vec::Vec<Option<Cell<Peer<P, Self::Outbox, Self::Inbox, Self::Nonces>>>>;
     type Conns = alloc::vec::Vec<Option<Cell<Conn>>>;

@@ -61,7 +61,7 @@ pub use types::{
     Verdict,
 };
 
-use crate::ids::{Origin, Seq};
+use crate::ids::{MessageId, Origin, Seq};
 use crate::marks::Report;
 use crate::resume::Greeting;
 use crate::time::{Instant, Timer, Timers};
@@ -362,6 +362,12 @@ impl<P, M: Memory<P>> Hub<P, M> {
     #[must_use]
     pub fn marks(&self, session: SessionId) -> Option<(Report, Seq)> {
         self.peers.get(session.0).map(|peer| (peer.session.report(), peer.session.outbox().una()))
+    }
+
+    /// Whether this session remembers a message that came under this id (rule S11).
+    #[must_use]
+    pub fn remembers(&self, session: SessionId, id: MessageId) -> bool {
+        self.peers.get(session.0).is_some_and(|peer| peer.session.remembers(id))
     }
 
     /// The connection of this session, if there is one.

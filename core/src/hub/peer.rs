@@ -18,12 +18,13 @@ use crate::outbox::Slot;
 use crate::resume::ResumeRefusal;
 use crate::ring::Slots;
 use crate::session::Session;
+use crate::store::Store;
 use crate::time::{Instant, Timer};
 use core::time::Duration;
 
 /// An identity's session and what outlives its connections; opaque, so that storage can be made of it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Peer<P, O: Slots<Slot<P>>, I: Slots<Seen>, N: Slots<super::replay::Nonce>> {
+pub struct Peer<P, O: Slots<Slot<P>>, I: Store<Seen>, N: Slots<super::replay::Nonce>> {
     pub(super) identity: Identity,
     /// The session may have something to say.
     pub(super) dirty: bool,
@@ -65,7 +66,7 @@ pub struct Peer<P, O: Slots<Slot<P>>, I: Slots<Seen>, N: Slots<super::replay::No
     pub(super) session: Session<P, O, I>,
 }
 
-impl<P, O: Slots<Slot<P>>, I: Slots<Seen>, N: Slots<super::replay::Nonce>> Peer<P, O, I, N> {
+impl<P, O: Slots<Slot<P>>, I: Store<Seen>, N: Slots<super::replay::Nonce>> Peer<P, O, I, N> {
     /// How many replacements there were within this time.
     pub(super) fn takeovers(&mut self, now: Instant, within: Duration) -> u8 {
         if self.takeovers == 0 || now.since(self.takeovers_since) > within {

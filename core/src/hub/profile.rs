@@ -43,7 +43,7 @@ pub const BETTENSOR_HUB: HubConfig = HubConfig {
         // What the hub before this one had completed may come again: its memory is lost, so that is said.
         // An original miner calls its predictions by the game and the second, and an original validator takes them all.
         inbox: InboxConfig {
-            capacity: 1024,
+            bytes: 512 << 10,
             held: 256,
             dedup: DedupBy::IdAndContent,
             after_loss: true,

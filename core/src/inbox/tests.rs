@@ -15,7 +15,7 @@ fn at(seconds: u64) -> Instant {
 }
 
 fn inbox(config: InboxConfig) -> Box3 {
-    Inbox::new(config, Instant::ZERO, [None, None, None])
+    Inbox::new(config, 42, Instant::ZERO, Fixed::new())
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "reads as the argument it stands for")]
@@ -49,25 +49,35 @@ fn after(verdict: Verdict, on_reject: OnReject) -> Box3 {
     inbox
 }
 
-/// What the counters and the wake-up time must be, computed the slow way.
-fn check(inbox: &Box3) {
-    let seen = || inbox.slots.iter().flatten();
-    let waiters = || seen().filter_map(|seen| seen.waiter.as_ref());
-    assert_eq!(inbox.held, seen().filter(|seen| seen.stage == Stage::Held).count(), "held");
-    assert_eq!(inbox.acks, seen().flat_map(|seen| seen.ids.iter().flatten()).filter(|known| known.ack_due).count());
-    assert_eq!(inbox.answers, waiters().filter(|waiter| waiter.word.is_some()).count(), "answers");
-    assert_eq!(inbox.reports, seen().filter(|seen| seen.report).count(), "reports");
-    assert_eq!(inbox.untold, seen().filter(|seen| seen.untold).count(), "untold");
-    for waiter in waiters().filter(|waiter| waiter.word.is_none()) {
-        let until = waiter.until.at().expect("whoever waits has a limit");
-        assert!(inbox.wake.at().is_some_and(|wake| wake <= until), "a limit without a wake-up");
-    }
-    let ids: Vec<_> = seen().flat_map(|seen| seen.ids.iter().flatten()).map(|known| known.id).collect();
+/// What the sums, the wake-up time, the lists and the index must be, computed the slow way.
+fn check<S: Store<Seen>>(inbox: &Inbox<S>) {
+    let places = inbox.places.as_ref();
+    let seen = || places.iter().map(|place| &place.inbound).filter(|inbound| inbound.stage != Stage::Vacant);
+    assert_eq!(inbox.held(), seen().filter(|inbound| inbound.is_held()).count(), "held");
+    assert_eq!(inbox.index.untold, seen().filter(|inbound| inbound.untold).count(), "untold");
+    let limits = seen().filter(|inbound| inbound.lists()[0] == Some(List::Waiting)).map(Inbound::waits_until);
+    assert_eq!(inbox.index.wake.at(), limits.min(), "the earliest limit");
+    let ids: Vec<_> = seen().flat_map(Inbound::ids).collect();
     assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "an id names one message");
+    // Each message is found by each of its names, and is in the list that it says.
+    let listed: BTreeMap<u32, &Inbound> = inbox.index.messages(places).collect();
+    assert_eq!(listed.len(), seen().count(), "in one list each");
+    for (at, place) in places.iter().enumerate() {
+        let at = u32::try_from(at).unwrap();
+        for list in place.inbound.lists().into_iter().flatten() {
+            assert!(inbox.index.iter(places, list).any(|(other, _)| other == at), "{at} is not in {list:?}");
+        }
+        for name in place.inbound.names().into_iter().flatten() {
+            let found = inbox.index.find(places, name, |inbound| !inbound.stray);
+            assert_eq!(found.map(|(at, _)| at), Some(at), "an index that loses messages");
+        }
+    }
+    let forgotten: Vec<_> = inbox.index.iter(places, List::Completed).map(|(_, inbound)| inbound.forget()).collect();
+    assert!(forgotten.is_sorted(), "what is forgotten first comes first");
     let mut called = BTreeMap::new();
-    let given_back = |seen: &&Seen| matches!(seen.stage, Stage::GivenBack { .. });
+    let given_back = |seen: &&Inbound| seen.rests_until().is_some();
     for seen in seen().filter(|seen| inbox.config.dedup == DedupBy::IdAndContent && !given_back(seen)) {
-        called.entry(seen.key).or_insert_with(Vec::new).push((seen.delivery, seen.stage == Stage::Held, seen.behind));
+        called.entry(seen.key()).or_insert_with(Vec::new).push((seen.delivery, seen.is_held(), seen.behind));
     }
     for (name, mut one) in called.into_iter().filter(|(name, _)| name.is_some()) {
         one.sort_unstable();
@@ -514,7 +524,7 @@ fn s2_no_more_than_held_are_at_the_application() {
 
 #[test]
 fn s2_the_smaller_of_storage_and_configuration_counts() {
-    let mut inbox = inbox(InboxConfig { capacity: 1, ..InboxConfig::DEFAULT });
+    let mut inbox = inbox(InboxConfig { bytes: Seen::BYTES, ..InboxConfig::DEFAULT });
     let _ = delivered(inbox.on_frame(at(0), id(1), None));
     assert_eq!(inbox.on_frame(at(0), id(2), None), Arrival::Full);
 }
@@ -623,6 +633,219 @@ fn s6_closed_to_what_is_new_but_not_to_copies() {
     assert_eq!(inbox.on_request(at(2), RequestId(1), id(2), key(20)), Arrival::Answer(FULL));
     assert_eq!(inbox.on_frame(at(2), id(1), key(10)), Arrival::Duplicate);
     assert_eq!(acks(&mut inbox), [1]);
+}
+
+/// Words of a hash that anybody can compute, FNV of 64-bit words: ids whose hashes are all the same.
+fn colliding(n: u64) -> MessageId {
+    const PRIME: u64 = 0x0100_0000_01b3;
+    let unkeyed = |(high, low): (u64, u64)| {
+        [high, low].iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, word| (hash ^ word).wrapping_mul(PRIME))
+    };
+    let low = unkeyed((n, 0)).wrapping_mul(PRIME_INVERSE) ^ 7;
+    let id = MessageId::from_bits(u128::from(n) << 64 | u128::from(low));
+    assert_eq!(unkeyed(id.halves()), 7_u64.wrapping_mul(PRIME), "as every other");
+    id
+}
+
+/// `PRIME · PRIME_INVERSE = 1` among 64-bit numbers.
+const PRIME_INVERSE: u64 = 0xce96_5057_aff6_957b;
+
+/// Remembers so many messages, each completed and acknowledged. The mean number of names that a look-up looks at, of one that
+/// finds and of one that does not, and the largest of both.
+fn probes(inbox: &mut Inbox<Vec<Seen>>, count: u64, id: impl Fn(u64) -> MessageId) -> (f64, f64, u64) {
+    for n in 0..count {
+        let before = inbox.index.probes.get();
+        let delivery = delivered(inbox.on_frame(at(0), Some(id(n)), None));
+        assert!(inbox.complete(at(0), delivery, Verdict::Done));
+        assert_eq!(inbox.take_ack(), Some(id(n)));
+        assert!(inbox.index.probes.get() - before < 100, "message {n} is slow");
+    }
+    let mut most = 0;
+    let mut mean = |ids: core::ops::Range<u64>, known: bool| {
+        let before = inbox.index.probes.get();
+        for n in ids {
+            let one = inbox.index.probes.get();
+            assert_eq!(inbox.remembers(id(n)), known);
+            most = most.max(inbox.index.probes.get() - one);
+        }
+        (inbox.index.probes.get() - before) as f64 / count as f64
+    };
+    let (found, missed) = (mean(0..count, true), mean(count..2 * count, false));
+    (found, missed, most)
+}
+
+fn growing(seed: u64, bytes: usize) -> Inbox<Vec<Seen>> {
+    Inbox::new(InboxConfig { bytes, ..InboxConfig::DEFAULT }, seed, Instant::ZERO, Vec::new())
+}
+
+#[test]
+fn s14_a_look_up_costs_the_same_however_much_is_remembered() {
+    for count in [128, 1024, 65_536] {
+        let places = usize::try_from(count).unwrap();
+        let (found, missed, most) = probes(&mut growing(7, places * Seen::BYTES), count, |n| {
+            MessageId::from_bits(u128::from(crate::SplitMix64::new(n).next_u64()))
+        });
+        assert!((1.7..2.3).contains(&found) && (0.7..1.3).contains(&missed), "{count}: {found} {missed}");
+        assert!(most <= 12, "{count}: {most}");
+    }
+}
+
+#[test]
+fn s14_ids_that_an_attacker_chose_are_found_as_fast_as_others() {
+    let count = 65_536;
+    let places = usize::try_from(count).unwrap();
+    let (found, missed, most) = probes(&mut growing(1, places * Seen::BYTES), count, colliding);
+    assert!(found < 2.1 && missed < 1.1 && most <= 12, "{found} {missed} {most}");
+}
+
+#[test]
+fn s14_ids_that_share_a_place_under_one_seed_do_not_under_another() {
+    // Whoever knows the program, but not the seed, tries it out with a seed of his own.
+    let mut known = growing(1, 1024 * Seen::BYTES);
+    let _ = probes(&mut known, 1024, |n| MessageId::from_bits(u128::from(n)));
+    let id = |n: u64| MessageId::from_bits(u128::from(n) << 64);
+    let chosen = |n: &u64| {
+        let before = known.index.probes.get();
+        assert!(!known.remembers(id(*n)));
+        known.index.probes.get() - before == 5
+    };
+    let chosen: Vec<u64> = (1..).filter(chosen).take(512).collect();
+    let longest = |seed| {
+        let mut inbox = growing(seed, 1024 * Seen::BYTES);
+        for n in &chosen {
+            let delivery = delivered(inbox.on_frame(at(0), Some(id(*n)), None));
+            assert!(inbox.complete(at(0), delivery, Verdict::Done));
+            let _ = inbox.take_ack();
+        }
+        let cost = |n: &u64| {
+            let before = inbox.index.probes.get();
+            assert!(inbox.remembers(id(*n)));
+            inbox.index.probes.get() - before
+        };
+        chosen.iter().map(cost).max()
+    };
+    let (under_his, under_ours) = (longest(1), longest(2));
+    assert!(under_his > Some(60), "he has found what is slow: {under_his:?}");
+    assert!(under_ours < Some(12), "{under_ours:?}");
+}
+
+#[test]
+fn s14_a_place_is_found_at_once_however_much_waits_to_be_acknowledged() {
+    // Nobody takes the acknowledgements of 10,000 messages: the socket is full, or there is none.
+    let mut inbox = growing(1, 10_000 * Seen::BYTES);
+    for n in 0..10_000 {
+        let delivery = delivered(inbox.on_frame(at(0), id(n), None));
+        assert!(inbox.complete(at(0), delivery, Verdict::Done));
+    }
+    let looked = inbox.index.steps.get();
+    for n in 0..50 {
+        assert_eq!(inbox.on_frame(at(1), id(20_000), None), Arrival::Full);
+        let delivery = inbox.on_request(at(1), RequestId(n), id(30_000 + u128::from(n)), None);
+        assert!(matches!(delivery, Arrival::Deliver { .. }), "{delivery:?}");
+    }
+    // Sixteen for the frame, seventeen for the request.
+    let looked = inbox.index.steps.get() - looked;
+    assert!(looked < 50 * 40, "{looked}");
+    assert_eq!(inbox.on_frame(at(1), id(0), None), Arrival::Full, "the oldest made place");
+    assert_eq!(inbox.on_frame(at(1), id(50), None), Arrival::Duplicate);
+}
+
+#[test]
+fn s14_no_input_costs_more_because_much_is_remembered() {
+    // Every kind of input, beside 100 and beside 50,000 remembered messages.
+    let cost = |remembered: u64| {
+        let mut inbox = growing(3, 60_000 * Seen::BYTES);
+        let _ = probes(&mut inbox, remembered, |n| MessageId::from_bits(u128::from(n)));
+        let before = inbox.index.probes.get();
+        for n in 0..1000_u64 {
+            let known = u128::from(n % remembered);
+            assert_eq!(inbox.on_frame(at(1), id(known), None), Arrival::Duplicate);
+            assert_eq!(inbox.take_ack(), id(known));
+            let fresh = id(u128::from(n) + (1 << 64));
+            let delivery = delivered(inbox.on_request(at(1), RequestId(n), fresh, key(u128::from(n))));
+            inbox.tick(at(1));
+            assert_eq!(inbox.on_frame(at(1), fresh, None), Arrival::Duplicate);
+            match n % 3 {
+                0 => assert!(inbox.request_gone(RequestId(n))),
+                1 => assert!(inbox.complete(at(1), delivery, Verdict::Retry { after: SECOND })),
+                _ => assert!(inbox.complete(at(1), delivery, Verdict::Reject)),
+            }
+            let _ = (inbox.take_answer(), inbox.take_rejected_but_acked(), inbox.take_ack());
+            let _ = inbox.complete(at(1), delivery, Verdict::Done);
+            let _ = inbox.take_ack();
+        }
+        inbox.index.probes.get() - before
+    };
+    let (few, many) = (cost(100), cost(50_000));
+    assert!(many < few + few / 2, "{few} names beside few, {many} beside many");
+}
+
+#[test]
+fn s14_equal_memories_are_equal_whatever_their_history() {
+    fn hash(inbox: &impl Hash) -> u64 {
+        let mut hasher = std::hash::DefaultHasher::new();
+        inbox.hash(&mut hasher);
+        hasher.finish()
+    }
+    /// Takes four that nobody remembers, completes them in this order, takes two others.
+    fn lived<S: Store<Seen>>(seed: u64, storage: S, given_back: [usize; 4]) -> Inbox<S> {
+        let mut inbox = Inbox::new(InboxConfig::DEFAULT, seed, Instant::ZERO, storage);
+        let four = [1, 2, 3, 4].map(|_| delivered(inbox.on_frame(at(0), None, None)));
+        for which in given_back {
+            assert!(inbox.complete(at(1), four[which], Verdict::Done));
+        }
+        let fifth = delivered(inbox.on_frame(at(2), id(5), key(5)));
+        let _ = delivered(inbox.on_request(at(2), RequestId(4), id(6), None));
+        assert!(inbox.complete(at(3), fifth, Verdict::Done));
+        inbox
+    }
+    let (one, other) = (lived(1, Vec::new(), [0, 1, 2, 3]), lived(2, Vec::new(), [3, 1, 0, 2]));
+    assert_ne!(one.places, other.places, "they lie in other places, or nothing is shown");
+    assert_eq!(one, other);
+    assert_eq!(hash(&one), hash(&other));
+    let fixed = lived(3, Fixed::<Seen, 4>::new(), [2, 3, 1, 0]);
+    assert_eq!(hash(&one), hash(&fixed), "fixed or growing");
+    let mut later = one.clone();
+    assert_eq!(later.take_ack(), id(5));
+    assert_ne!(one, later);
+    assert_ne!(hash(&one), hash(&later));
+}
+
+#[test]
+fn s15_the_memory_grows_to_its_bytes_and_no_further() {
+    let bytes = 100 * 1024;
+    let mut inbox = growing(5, bytes);
+    assert_eq!(inbox.places.capacity(), 0, "nothing is taken before it is needed");
+    let most = u128::try_from(bytes / Seen::BYTES).unwrap();
+    for n in 0..most {
+        let delivery = delivered(inbox.on_frame(at(0), id(n), key(n)));
+        assert!(inbox.complete(at(0), delivery, Verdict::Done));
+        assert_eq!(inbox.take_ack(), id(n));
+    }
+    assert_eq!(inbox.horizon_short(), 0);
+    let memory = inbox.places.capacity() * size_of::<Seen>();
+    assert!(memory <= bytes && memory + Seen::BYTES > bytes, "{memory}");
+    let beyond = inbox.on_frame(at(1), id(most), key(most));
+    assert!(matches!(beyond, Arrival::Deliver { maybe_dup: true, .. }), "{beyond:?}");
+    assert_eq!((inbox.horizon_short(), inbox.places.capacity() * size_of::<Seen>()), (1, memory));
+    assert!(!inbox.remembers(MessageId::from_bits(0)) && inbox.remembers(MessageId::from_bits(1)), "the oldest went");
+    check(&inbox);
+}
+
+#[test]
+fn s15_a_validation_phase_fits() {
+    let config = crate::GONKA_API_NODE.inbox;
+    let mut inbox = Inbox::new(config, 5, Instant::ZERO, Vec::new());
+    // Fourteen batches a second for an hour, each under an id and a content of its own.
+    for n in 0..50_000 {
+        let now = at(u64::try_from(n).unwrap() / 14);
+        let delivery = delivered(inbox.on_frame(now, id(n), key(n)));
+        assert!(inbox.complete(now, delivery, Verdict::Done));
+        assert_eq!(inbox.take_ack(), id(n));
+    }
+    assert_eq!(inbox.horizon_short(), 0);
+    assert!(inbox.places.capacity() * size_of::<Seen>() <= config.bytes);
+    assert_eq!(inbox.on_request(at(HOUR - 1), RequestId(1), None, key(0)), Arrival::Answer(Answer::Done));
 }
 
 #[derive(Clone, Debug)]

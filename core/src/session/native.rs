@@ -21,6 +21,7 @@ use crate::reason::{HttpOutcome, Reason};
 use crate::resume::{Got, Greeting, ResumeRefusal};
 use crate::ring::Slots;
 use crate::route::RequestKind;
+use crate::store::Store;
 use crate::time::{Instant, Timer, Timers, Wake};
 use core::time::Duration;
 
@@ -218,7 +219,7 @@ pub(super) enum Carry {
     End,
 }
 
-impl<P, O: Slots<Slot<P>>, I: Slots<Seen>> Session<P, O, I> {
+impl<P, O: Slots<Slot<P>>, I: Store<Seen>> Session<P, O, I> {
     /// What is to be said of this side when a connection begins: of a client in `hello`, of a hub in `welcome`, with
     /// `resume` for whether it resumes.
     #[must_use]

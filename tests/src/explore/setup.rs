@@ -4,7 +4,7 @@
 //! state of the random numbers is.
 
 use super::state::Budget;
-use bowline::{AckWait, BackoffConfig, Config, ProgramLife, Role};
+use bowline::{AckWait, BackoffConfig, Config, ProgramLife, Role, Seen};
 use core::time::Duration;
 
 const fn s(seconds: u64) -> Duration {
@@ -53,7 +53,7 @@ impl Setup {
         config.heartbeat.program = ProgramLife::Answers(s(5));
         config.outbox.capacity = 2;
         config.outbox.ack_wait = AckWait::Fixed(s(5));
-        config.inbox.capacity = 2;
+        config.inbox.bytes = 2 * Seen::BYTES;
         config.inbox.horizon = BEYOND;
         config.inbox.after_loss = life > 0;
         config.route.http = self.http[side];

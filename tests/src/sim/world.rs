@@ -18,8 +18,8 @@ use crate::sim::plan::{Change, Plan};
 use bowline::{
     Accepted, Answer, Arrival, BETTENSOR_MINER, Config, ContentKey, DeliveryId, Ending, Event, GONKA_API_NODE,
     GONKA_ML_NODE, Head, HttpOutcome, HttpTimeouts, Input, Instant, LinkId, MessageId, OnReject, Origin, Outcome,
-    Policy, PostId, ProgramLife, Proof, Ready, Reason, Refusal, Reply, RequestId, RetryHint, Role, Seq, SplitMix64,
-    State, Verdict,
+    Policy, PostId, ProgramLife, Proof, Ready, Reason, Refusal, Reply, RequestId, RetryHint, Role, Seen, Seq,
+    SplitMix64, State, Verdict,
 };
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -82,12 +82,12 @@ impl Setup {
                 3 => {
                     // Small everything, and open is not ready.
                     config.link.ready = Ready::Hello;
-                    (config.outbox.capacity, config.inbox.capacity, config.inbox.held) = (4, 6, 3);
+                    (config.outbox.capacity, config.inbox.bytes, config.inbox.held) = (4, 6 * Seen::BYTES, 3);
                 }
                 4 => {
                     config.inbox.on_reject = OnReject::Silence;
                     config.heartbeat.keepalive = s(25);
-                    config.inbox.capacity = 64;
+                    config.inbox.bytes = 64 * Seen::BYTES;
                 }
                 5 => (setup.keys, setup.http_ids) = (true, seed & 64 != 0),
                 _ => {}

@@ -1181,7 +1181,8 @@ fn a_slow_prediction_is_confirmed_however_many_come_and_go_meanwhile() {
     let waits = Arc::clone(&go);
     let (hub, _) = hub_with(|setup| {
         let setup = setup.configure(|config| {
-            config.session.inbox.capacity = 8;
+            // Of 336 bytes each.
+            config.session.inbox.bytes = 8 * 336;
             config.session.inbox.held = 4;
         });
         setup.on("prediction", move |message| {

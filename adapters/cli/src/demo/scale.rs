@@ -79,16 +79,8 @@ impl Scale {
         }
         self.all([patience]);
         self.all(life);
-        let InboxConfig {
-            capacity: _,
-            held: _,
-            dedup: _,
-            horizon,
-            peer_life,
-            answer_wait,
-            on_reject: _,
-            after_loss: _,
-        } = inbox;
+        let InboxConfig { bytes: _, held: _, dedup: _, horizon, peer_life, answer_wait, on_reject: _, after_loss: _ } =
+            inbox;
         self.all([horizon, peer_life, answer_wait]);
         let RouteConfig {
             http: _,

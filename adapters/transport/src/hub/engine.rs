@@ -9,6 +9,7 @@
 //! what a session was told of its messages is kept as long as the machine remembers them, and no longer.
 
 mod account;
+mod confirmations;
 mod native;
 mod output;
 
@@ -35,7 +36,10 @@ use bowline::hub::{
 };
 use bowline::wire::KeyedHash;
 use bowline::wire::native::FRAME_LIMIT;
-use bowline::{Arrival, ConfigError, DedupBy, DeliveryId, Instant, Origin, Policy, PostId, RequestId, Seq, Verdict};
+use bowline::{
+    Arrival, ConfigError, DedupBy, DeliveryId, Instant, Origin, Policy, PostId, RequestId, Seen, Seq, Verdict,
+};
+use confirmations::ConfirmationLog;
 use core::net::IpAddr;
 use core::time::Duration;
 use std::borrow::Cow;
@@ -197,7 +201,7 @@ pub(super) struct Engine<W: HubWire> {
 
 impl<W: HubWire> Engine<W> {
     pub(super) fn new(
-        config: HubConfig,
+        mut config: HubConfig,
         origin: Origin,
         seed: Option<u64>,
         clock: Clock,
@@ -205,6 +209,13 @@ impl<W: HubWire> Engine<W> {
         names: KeyedHash,
         takes: Box<dyn Fn(&str) -> bool + Send>,
     ) -> Result<Self, SetupError> {
+        // What is set aside for what peers were told of their messages is of the same bytes.
+        let bytes = config.session.inbox.bytes;
+        let remembered = ConfirmationLog::<W::Confirmation>::most(bytes);
+        if remembered == 0 {
+            return Err(ConfigError { field: "session.inbox.bytes", why: "nothing could be told from its copy" }.into());
+        }
+        config.session.inbox.bytes = remembered.saturating_mul(Seen::BYTES);
         let config = config.check()?;
         let native = config.get().native.map_or(0, |_| FRAME_LIMIT);
         let longest = u64::try_from(W::LONGEST_FRAME.max(native)).unwrap_or(u64::MAX);
@@ -232,7 +243,7 @@ impl<W: HubWire> Engine<W> {
             native_horizon: native.inbox.horizon,
             native_beat: (native.heartbeat.interval, native.heartbeat.dead),
             takes,
-            remembered: config.get().session.inbox.capacity,
+            remembered,
             dedup: config.get().session.inbox.dedup,
             armed: None,
             drained: None,

@@ -100,7 +100,7 @@ pub trait HubWire: Debug + Send + Sync + Sized + 'static {
     /// What a newcomer shows for being who it says it is.
     type Proof: Send + 'static;
     /// What the application says of a message that it has processed; `()` where there is nothing to say.
-    type Confirmation: From<()> + Debug + Send + Sync + 'static;
+    type Confirmation: From<()> + PartialEq + Debug + Send + Sync + 'static;
     /// A message of ours, encoded for all who get it.
     type Encoded: Debug + Send + Sync + 'static;
 

@@ -1,5 +1,6 @@
 //! What a session's messages come to: delivered, decided, and what their sender is told of them, by either path.
 
+use super::confirmations::{ConfirmationLog, Word};
 use super::{BELIEVED, Effect, Engine, grow, wrong_clock};
 use crate::explanation::{Excerpt, Explanation};
 use crate::http::{Answer, Target};
@@ -13,32 +14,6 @@ use bowline::hub::{CloseReason, Denied, SessionId, Stamp};
 use bowline::{Arrival, Instant, MessageId, RequestId, Seq};
 use core::net::IpAddr;
 use core::time::Duration;
-use std::collections::VecDeque;
-
-/// What the application said of a message, or why it never can be processed.
-type Word<C> = Result<C, Box<str>>;
-
-/// What a session was told of a message.
-pub(super) struct Told<C> {
-    id: MessageId,
-    name: Name,
-    /// Until there is one, a plain word of reception.
-    word: Option<Word<C>>,
-    /// Encoded when it was decided, until it is sent.
-    frame: Option<Text>,
-}
-
-impl<C: From<()>> Told<C> {
-    fn encode<W: HubWire<Confirmation = C>>(&mut self, wire: &W) -> Option<Text> {
-        if let Some(frame) = self.frame.take() {
-            return Some(frame);
-        }
-        match &self.word {
-            Some(word) => wire.confirmation(&self.name.id, self.name.content, word.as_ref().map_err(|why| &**why)),
-            None => wire.confirmation(&self.name.id, self.name.content, Ok(&C::from(()))),
-        }
-    }
-}
 
 /// What is known of a session beside the machine.
 pub(super) struct Account<W: HubWire> {
@@ -53,31 +28,7 @@ pub(super) struct Account<W: HubWire> {
     pub(super) pass: Option<Pass>,
     /// What was said at the end of its connection, until the machine tells of that.
     pub(super) said: Option<Explanation>,
-    told: VecDeque<Told<W::Confirmation>>,
-}
-
-impl<W: HubWire> Account<W> {
-    /// Forgets as the machine does: what was decided first, what its peer has not heard yet only after that, and what
-    /// the application still has not at all. Decided ones stand in the order of their decisions.
-    fn make_room(&mut self, most: usize) {
-        if self.told.len() < most {
-            return;
-        }
-        let told = self.told.iter().position(|told| told.word.is_some() && told.frame.is_none());
-        let decided = || self.told.iter().position(|told| told.word.is_some());
-        self.told.remove(told.or_else(decided).unwrap_or_default());
-    }
-
-    /// The application has decided about it, or given it back: then there is nothing to tell.
-    fn decided(&mut self, id: MessageId, word: Option<Word<W::Confirmation>>, frame: Option<Text>) {
-        let at = self.told.iter().position(|told| told.id == id);
-        if let Some(mut told) = at.and_then(|at| self.told.remove(at))
-            && word.is_some()
-        {
-            (told.word, told.frame) = (word, frame);
-            self.told.push_back(told);
-        }
-    }
+    confirmations: ConfirmationLog<W::Confirmation>,
 }
 
 /// A request that waits for its answer.
@@ -126,10 +77,9 @@ impl<W: HubWire> Engine<W> {
         let Some(account) = self.accounts.get_mut(session.place()).and_then(Option::as_mut) else { return };
         if let Some((id, name)) = &id
             && matches!(arrival, Arrival::Deliver { .. } | Arrival::Duplicate | Arrival::Answer(_))
-            && !account.told.iter().any(|told| told.id == *id)
         {
-            account.make_room(self.remembered);
-            account.told.push_back(Told { id: *id, name: name.clone(), word: None, frame: None });
+            let machine = &self.machine;
+            account.confirmations.note(*id, name, self.remembered, |id| machine.remembers(session, id));
         }
         if let Arrival::Deliver { delivery, maybe_dup } = arrival {
             let message = Message { peer: account.peer.clone(), kind, data, maybe_dup };
@@ -209,8 +159,7 @@ impl<W: HubWire> Engine<W> {
     /// The confirmation of a message; none if the machine has outlived its name.
     pub(super) fn confirmation(&mut self, session: SessionId, id: MessageId) -> Option<Text> {
         let account = self.accounts.get_mut(session.place())?.as_mut()?;
-        let told = account.told.iter_mut().find(|told| told.id == id)?;
-        told.encode(&*self.wire)
+        account.confirmations.frame(id, &*self.wire)
     }
 
     pub(in crate::hub) fn complete(&mut self, ends: Vec<End<W::Confirmation>>) -> bool {
@@ -225,7 +174,10 @@ impl<W: HubWire> Engine<W> {
             if let Some((id, _)) = id
                 && let Some(account) = self.accounts.get_mut(session.place()).and_then(Option::as_mut)
             {
-                account.decided(id, word, frame);
+                match word {
+                    Some(word) => account.confirmations.decide(id, word, frame),
+                    None => account.confirmations.give_back(id),
+                }
             }
             self.counters.handled(now, success, now.since(arrived));
             open &= self.machine.complete(now, session, delivery, verdict);
@@ -247,7 +199,7 @@ impl<W: HubWire> Engine<W> {
             believed,
             pass: None,
             said: None,
-            told: VecDeque::new(),
+            confirmations: ConfirmationLog::default(),
         };
         let account = slot.get_or_insert_with(new);
         if receiver.is_some() {
