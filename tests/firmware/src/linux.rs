@@ -31,7 +31,7 @@ pub fn exit(well: bool) -> ! {
     unsafe { asm!("syscall", in("rax") EXIT, in("rdi") usize::from(!well), options(noreturn, nostack)) }
 }
 
-// The compiler copies, clears and compares with these three and expects somebody to bring them; elsewhere libc does. In assembly,
+// The compiler copies, moves, clears and compares with these four and expects somebody to bring them; elsewhere libc does. In assembly,
 // because a loop would be recognised as what it is and compiled to a call of itself.
 
 /// # Safety
@@ -42,6 +42,27 @@ unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, n: usize) -> *mut u8 {
     unsafe {
         asm!("rep movsb", inout("rcx") n => _, inout("rdi") to => _, inout("rsi") from => _,
              options(nostack, preserves_flags));
+    }
+    to
+}
+
+/// # Safety
+/// As in C: `n` bytes can be read at `from` and written at `to`; the two may overlap.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, n: usize) -> *mut u8 {
+    if (to as usize).wrapping_sub(from as usize) >= n {
+        // SAFETY: the caller's promise; what is read later is not written before. The direction flag is clear at every call.
+        unsafe {
+            asm!("rep movsb", inout("rcx") n => _, inout("rdi") to => _, inout("rsi") from => _,
+                 options(nostack, preserves_flags));
+        }
+    } else {
+        // SAFETY: as above, from the end on: here `n` is not 0. The direction flag is cleared again.
+        unsafe {
+            asm!("std", "rep movsb", "cld", inout("rcx") n => _,
+                 inout("rdi") to.wrapping_add(n).wrapping_sub(1) => _,
+                 inout("rsi") from.wrapping_add(n).wrapping_sub(1) => _, options(nostack));
+        }
     }
     to
 }

@@ -9,7 +9,8 @@ use bowline::{
 use core::hint::black_box;
 use core::time::Duration;
 
-type Session = InlineSession<Payload, 8, 8>;
+// Of the scenario's own type, so that the image has a session's code once beside the hub's.
+type Session = InlineSession<Payload, 8, 16>;
 
 const OURS: Origin = Origin::new(1, 1);
 

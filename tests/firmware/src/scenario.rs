@@ -27,7 +27,7 @@ pub(crate) fn run(print: fn(&[u8])) -> bool {
         Ok(()) => {
             print(b"every check passed; a session of 8 messages out and 16 remembered has ");
             print_number(print, size_of::<Session>());
-            print(b" bytes, a native one of 8 and 8 ");
+            print(b" bytes, a native one ");
             print_number(print, native::SIZE);
             print(b", a hub of two small ones ");
             print_number(print, hub::SIZE);
