@@ -586,3 +586,32 @@ fn gonka_s_sender_is_caught_with_settings_that_its_receiver_cannot_read() {
     let report = Conformance::pair(Gonka::ML_NODE, Gonka::API_NODE, |batch| batch.json.to_vec()).settings(config).run();
     assert_eq!(report.failures().iter().map(|failure| failure.check).collect::<Vec<_>>(), [Check::Limit]);
 }
+
+/// The fuzzer's harness catches what the checks do, on an input that a test can hold.
+#[test]
+fn a_broken_wire_fails_on_a_script() {
+    let play = |fault: Fault, script: &str| {
+        let played = std::panic::catch_unwind(|| {
+            Conformance::pair(Notes::with(fault), Notes::with(fault), |note| note.json.to_vec())
+                .sample(&(), r#"{"text":"a"}"#)
+                .fallback("http://peer/notes")
+                .fuzz(script.as_bytes());
+        });
+        played.map_err(|panic| panic.downcast_ref::<String>().cloned().unwrap_or_default())
+    };
+    for (fault, script, why) in [
+        (Fault::EchoIsAck, "+ 0", "sent back"),
+        (Fault::Lossy, r#"+ 0 {"text":" a "}"#, "the receiver reads"),
+        (Fault::WrongWord, "+ 0", "reads"),
+        (Fault::OtherPath, "+ 0", "is not served"),
+        (Fault::KeyInFramesOnly, "+ 0", "by HTTP it is"),
+        (Fault::OtherIsFine, "@ 0 9 {", "is answered 2xx"),
+        (Fault::BelievesLengths, r#"> {"type":"note","id":"1","text":"","length":99999999}"#, "became a message of"),
+        (Fault::Panics, "> \u{e9}\u{e9}", "char boundary"),
+    ] {
+        let honest = play(Fault::None, &format!("~\n+ 0\n{script}\n. \n= 200 text/html Log in\n-\n> {script}"));
+        assert_eq!(honest, Ok(()), "{fault:?}");
+        let said = play(fault, script).expect_err("it passes");
+        assert!(said.contains(why), "{fault:?}: {said}");
+    }
+}

@@ -478,10 +478,11 @@ impl Rig {
         self.asked += 1;
         let (request, bytes) = (RequestId(self.asked), self.bytes_of_a_message());
         self.tell(format_args!("request {request:?} {identity:?} {id} {bytes} {stamp:?}"));
+        // Of several sessions of one identity, the model is told which, also where its limit refuses the request.
+        let mut to = self.hub.find(identity).map(|session| (session, None));
         let named = Some(MessageId::from_bits(id));
         let got = self.hub.request(self.now, wall, identity, request, named, None, bytes, stamp);
         let made = self.made();
-        let mut to = None;
         let is = match got {
             Ok((session, arrival)) => {
                 to = Some((session, None));
