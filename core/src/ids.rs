@@ -141,7 +141,8 @@ impl MessageId {
         self.0.whole()
     }
 
-    /// The id of the message that its peer calls this and that has this content, for peers that use an id again (rule I6).
+    /// The id of the message that its peer calls this and that has this content, for peers that use an id again (rule I6). Two
+    /// fall together by chance (2⁻¹²⁵), or where the peer makes them so, which confuses its own messages alone.
     ///
     /// ```
     /// use bowline::{ContentKey, MessageId};

@@ -223,6 +223,9 @@ class Miner:
             self.confirmed.setdefault(message["data"]["prediction_id"], []).append(message["data"])
         self.tell("posted", status=status, headers=headers, frame=message, valid=valid)
 
+    async def post_data(self, data):
+        await self.post(None, body=self.envelope("prediction", data))
+
     async def get(self, path="/ws/health"):
         head = f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
         status, headers, answer = await self.request(head.encode())

@@ -31,6 +31,7 @@ scenarios! {
     a_dropped_receiver_acknowledges_in_the_background,
     a_message_outlives_its_node,
     whoever_waits_is_told_of_the_end,
+    i5_an_id_that_names_another_batch_is_refused_and_told,
     stop_is_prompt_whatever_the_peer_does,
 }
 
@@ -73,6 +74,26 @@ fn a_rejected_batch_is_acknowledged_on_both_paths(pair: Pair) {
     }
     let rejected = |event: &&Event| matches!(event, Event::RejectedButAcked { .. });
     eventually("both are told of", || world.receiver.events().iter().filter(rejected).count() == 2);
+    world.stop();
+}
+
+/// Whoever was told 200 has had its batch handed over, by whichever path the first of that id came.
+fn i5_an_id_that_names_another_batch_is_refused_and_told(pair: Pair) {
+    let world = World::start(pair);
+    let (address, callback) = (world.receiver.address(), "/v1/poc-batches/generated");
+    let receipt = world.sender.send(batch(1));
+    assert!(world.receiver.receive().complete());
+    let id = receipt.id().to_string();
+    let key = [("Idempotency-Key", id.as_str())];
+    assert_delivered(receipt, Path::WebSocket);
+    let refused = post(address, callback, &key, &batch(2));
+    assert_eq!((refused.status, &*refused.body), (422, r#"{"error":"this id was used for another batch"}"#));
+    assert_eq!(post(address, callback, &key, &batch(1)).status, 200, "a copy is none");
+    let reused = |event: &Event| matches!(event, Event::IdReused { total: 1 });
+    eventually("it is told", || world.receiver.events().iter().any(reused));
+    assert_eq!(world.receiver.stats().delivered, 1);
+    let long = post(address, callback, &[("Idempotency-Key", &"x".repeat(65))], &batch(3));
+    assert_eq!((long.status, &*long.body), (400, r#"{"error":"an Idempotency-Key longer than 64 bytes"}"#));
     world.stop();
 }
 

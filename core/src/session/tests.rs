@@ -263,6 +263,29 @@ fn i5_a_reused_id_is_an_event_and_422() {
 }
 
 #[test]
+fn i6_where_a_peer_uses_an_id_again_both_are_taken_and_acknowledged_in_their_order_by_either_path() {
+    let mut config = crate::GONKA_API_NODE;
+    config.inbox.dedup = crate::DedupBy::IdAndContent;
+    let (mut session, link) = up(config);
+    let key = |content| ContentKey::from_bits(content);
+    let says = |content| Head::Data { id: Some(foreign(1)), key: Some(key(content)) };
+    let known = |content| foreign(1).with(key(content)).bits();
+    let Some(Arrival::Deliver { delivery: first, .. }) = session.received(at(0), link, says(1)) else { panic!() };
+    let Some(Arrival::Deliver { delivery: second, .. }) = session.received(at(0), link, says(2)) else { panic!() };
+    let third = session.request(at(0), RequestId(1), Some(foreign(1)), Some(key(3)));
+    let Arrival::Deliver { delivery: third, .. } = third else { panic!("{third:?}") };
+    for delivery in [third, second] {
+        assert!(session.complete(at(1), delivery, Verdict::Done));
+    }
+    assert_eq!(drain(&mut session), [Did::Respond(1, Answer::Done)], "an answer is nobody else's");
+    assert_eq!(session.received(at(1), link, says(2)), Some(Arrival::Duplicate));
+    assert!(drain(&mut session).is_empty(), "the acknowledgement would be taken for the first one's");
+    assert!(session.complete(at(2), first, Verdict::Done));
+    assert_eq!(drain(&mut session), [Did::Ack(link, known(1)), Did::Ack(link, known(2))]);
+    assert_eq!(session.stats().reused, 0);
+}
+
+#[test]
 fn s1_acks_pings_and_keepalives_take_no_number() {
     let mut config = crate::GONKA_ML_NODE;
     config.heartbeat.keepalive = 2 * SECOND;

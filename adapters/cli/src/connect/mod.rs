@@ -49,11 +49,13 @@ Between them come
 
   {\"event\":\"start\",\"profile\":\"bettensor\",\"hotkey\":\"5…\",\"address\":null}
   {\"event\":\"message\",\"type\":\"game_update\",\"data\":{…},\"path\":\"websocket\"}
+  {\"event\":\"waits\",\"line\":3,\"prediction_id\":\"…\"}   one of that id is under way
   {\"event\":\"state\",\"from\":\"handshaking\",\"to\":\"up\"}
   {\"event\":\"path\",\"from\":\"websocket\",\"to\":\"http\"}
   {\"event\":\"down\",\"reason\":\"the peer speaks TLS\",\"by\":\"peer\",
    \"said\":\"text/html: …\",\"advice\":\"use wss:// or https://\"}
   {\"event\":\"request_failed\",…}                 as down, of a request
+  {\"event\":\"id_reused\",\"total\":1}   a batch under the id of another: refused
   {\"event\":\"complaint\",\"total\":1,\"message\":\"…\"}
 
 `reason` says what happened and `by` whose word or doing it is: peer,

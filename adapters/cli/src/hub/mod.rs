@@ -53,6 +53,8 @@ What comes in:
       the end of a prediction; a status of error rejects it, and one of retry
       gives it back, so that it comes again, \"after\" so many seconds, or one.
       Its miner has each confirmation at once, by the way the prediction came.
+      A miner may use a prediction_id again; of several that wait under one, the
+      first that was handed out ends.
   {\"type\":\"send\",\"to\":\"5…\",\"kind\":\"odds\",\"data\":{…}}
       for one miner, connected or not. Its end comes out as
       {\"event\":\"sent\",\"line\":7,\"to\":\"5…\",\"outcome\":\"delivered\",

@@ -27,7 +27,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use smol::stream;
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::process::ExitCode;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
@@ -101,7 +102,38 @@ struct Tally {
 struct Waiting {
     /// Further ones are handed out.
     open: bool,
-    deliveries: BTreeMap<(Hotkey, String), Delivery<Validator>>,
+    /// Of all of them together.
+    count: usize,
+    /// By miner and `prediction_id`, which a miner may use again: in the order in which they were handed out (rule I6).
+    deliveries: BTreeMap<(Hotkey, String), VecDeque<Delivery<Validator>>>,
+}
+
+impl Waiting {
+    /// Keeps a message until it is answered. Returns the one that it replaces: what comes again has ended before.
+    fn keep(&mut self, prediction_id: String, delivery: Delivery<Validator>) -> Option<Delivery<Validator>> {
+        let content = |delivery: &Delivery<Validator>| {
+            bettensor::content_of(delivery.kind(), core::str::from_utf8(delivery.data()).unwrap_or_default())
+        };
+        let same = self.deliveries.entry((delivery.hotkey(), prediction_id)).or_default();
+        let said = content(&delivery);
+        if let Some(old) = same.iter_mut().find(|old| content(old) == said) {
+            return Some(core::mem::replace(old, delivery));
+        }
+        self.count += 1;
+        same.push_back(delivery);
+        None
+    }
+
+    /// The first that waits under this name.
+    fn take(&mut self, hotkey: Hotkey, prediction_id: String) -> Option<Delivery<Validator>> {
+        let Entry::Occupied(mut same) = self.deliveries.entry((hotkey, prediction_id)) else { return None };
+        let first = same.get_mut().pop_front();
+        if same.get().is_empty() {
+            same.remove();
+        }
+        self.count -= usize::from(first.is_some());
+        first
+    }
 }
 
 struct Shared {
@@ -125,7 +157,7 @@ pub(super) fn run(args: &Args, setup: HubSetup<Validator>) -> Result<ExitCode, F
         hub,
         out: out.clone(),
         accept: args.accept,
-        waiting: Mutex::new(Waiting { open: true, deliveries: BTreeMap::new() }),
+        waiting: Mutex::new(Waiting { open: true, count: 0, deliveries: BTreeMap::new() }),
         answered: Condvar::new(),
         tally: Mutex::default(),
         under_way: UnderWay::new(UNDER_WAY),
@@ -193,15 +225,18 @@ impl Shared {
 
     /// Nobody will answer what waits.
     fn give_back(&self) {
-        let waiting = core::mem::take(&mut self.waiting().deliveries);
-        self.tally().given_back += u64::try_from(waiting.len()).unwrap_or(u64::MAX);
+        let (count, waiting) = {
+            let mut waiting = self.waiting();
+            (core::mem::take(&mut waiting.count), core::mem::take(&mut waiting.deliveries))
+        };
+        self.tally().given_back += u64::try_from(count).unwrap_or(u64::MAX);
         // Each of them tells the hub.
         drop(waiting);
     }
 
     fn messages(self: &Arc<Self>) {
         for delivery in stream::block_on(self.hub.messages()) {
-            let full = |waiting: &mut Waiting| waiting.open && waiting.deliveries.len() >= WAITING;
+            let full = |waiting: &mut Waiting| waiting.open && waiting.count >= WAITING;
             let waiting = self.answered.wait_while(self.waiting(), full);
             let mut waiting = waiting.unwrap_or_else(PoisonError::into_inner);
             if !waiting.open {
@@ -221,8 +256,7 @@ impl Shared {
                 .maybe("maybe_dup", delivery.maybe_dup().then_some(true));
             match prediction_id {
                 Some(prediction_id) if !self.accept => {
-                    // One that waited under this name has ended: a session hands out none twice.
-                    let old = waiting.deliveries.insert((delivery.hotkey(), prediction_id), delivery);
+                    let old = waiting.keep(prediction_id, delivery);
                     drop(waiting);
                     self.tally().given_back += u64::from(old.is_some());
                     drop(old);
@@ -309,7 +343,7 @@ impl Shared {
         }
         let hotkey: Hotkey = hotkey.parse().map_err(|error| format!("hotkey: {error}"))?;
         let after = Duration::try_from_secs_f64(said.after.unwrap_or(0.0)).map_err(|error| error.to_string())?;
-        let waited = self.waiting().deliveries.remove(&(hotkey, prediction_id.clone().into_owned()));
+        let waited = self.waiting().take(hotkey, prediction_id.clone().into_owned());
         let delivery = waited.ok_or("no such prediction waits for an answer")?;
         self.answered.notify_one();
         let message = said.message.clone().unwrap_or_default().into_owned();

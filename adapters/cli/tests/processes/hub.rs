@@ -1,6 +1,8 @@
 //! `bowline hub` with `bowline connect` as its miners, every one a process of its own.
 
 use super::process::{LIMIT, Process, bowline, key, place};
+use bowline::wire::bettensor::{Kind, Unsigned};
+use bowline_transport::Keypair;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use serde_json::{Value, json};
@@ -8,7 +10,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 const MINER: &str = "5EsNLFaGe9XK5LzWH3i6eC2Wqv6YqZS1442N1C4yeSdP6uxy"; // 07…
@@ -89,6 +91,47 @@ fn a_prediction_goes_out_its_answer_comes_back_and_so_do_updates() {
             "delivered": 1, "failed": 0, "abandoned": 0, "published": 1, "refused": 5});
         assert_eq!((code, lines.last().unwrap()), (Some(5), &expected), "lines were refused");
     }
+}
+
+/// A prediction under an id that others have as well, posted until it is answered; its confirmation.
+fn post(address: &str, score: u32) -> JoinHandle<String> {
+    let address = address.to_owned();
+    let keys = Keypair::from_seed_hex(&"07".repeat(32)).unwrap();
+    thread::spawn(move || {
+        loop {
+            let data = format!(r#"{{"prediction_id":"g_17","home_score":{score}}}"#);
+            let body = keys.seal(|stamp| Unsigned::message(stamp, &Kind::Prediction, &data).unwrap());
+            let mut socket = TcpStream::connect(&address).unwrap();
+            let head = "POST /ws/messages HTTP/1.1\r\nHost: x\r\nConnection: close\r\n";
+            write!(socket, "{head}Content-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+            let mut answer = String::new();
+            socket.read_to_string(&mut answer).unwrap();
+            // Still at work after 4 s.
+            if !answer.starts_with("HTTP/1.1 503") {
+                return answer;
+            }
+        }
+    })
+}
+
+/// Published miners call a prediction by its game and its second.
+#[test]
+fn i6_of_two_predictions_of_one_id_each_has_its_own_answer() {
+    let place = place("hub-one-id");
+    let (mut hub, address) = hub(&place, &["--allow-any"]);
+    let first = post(&address, 1);
+    let one = hub.next("message");
+    let second = post(&address, 2);
+    let two = hub.next("message");
+    assert_eq!([&one, &two].map(|message| &message["data"]["home_score"]), [&json!(1), &json!(2)]);
+    hub.say(&confirmation(&one, "success"));
+    hub.say(&confirmation(&two, "error"));
+    assert!(first.join().unwrap().contains("Z\\u00fcrich says success"));
+    assert!(second.join().unwrap().contains("Z\\u00fcrich says error"));
+    hub.end_input();
+    let (lines, _) = hub.end();
+    let last = lines.last().unwrap();
+    assert_eq!(["messages", "confirmed", "rejected"].map(|column| &last[column]), [&json!(2), &json!(1), &json!(1)]);
 }
 
 #[test]
