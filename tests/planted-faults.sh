@@ -471,7 +471,8 @@ plant H11 "the first of two hosts counts" $server 's/\.iter\(\)\.nth\(1\)\.is_so
 
 # The time of what is given back (S16), and when a state says that HTTP carries (F8).
 plant S16 "what was given back is handed over again at once" core/src/inbox.rs \
-    's/Stage::GivenBack \{ until \} if until <= now\)/Stage::GivenBack { .. } if now >= Instant::ZERO)/' $unit s16_
+    's/is_some_and\(\|until\| until <= now\)/is_some_and(|until| until >= Instant::ZERO \&\& now >= Instant::ZERO)/' $unit s16
+
 plant S16 "who polls is brought what it gave back in a loop" $native \
     's/Verdict::Retry \{ \.\. \} if polls =>/Verdict::Retry { .. } if false \&\& polls =>/' $unit s16_
 plant S16 "what came too soon is not asked for with what is left" $native \
