@@ -167,7 +167,9 @@ pub(super) struct Probes(core::sync::atomic::AtomicU64);
 
 #[cfg(test)]
 impl Probes {
-    const NONE: Self = Self(core::sync::atomic::AtomicU64::new(0));
+    const fn none() -> Self {
+        Self(core::sync::atomic::AtomicU64::new(0))
+    }
 
     fn one_more(&self) {
         self.0.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
@@ -198,9 +200,9 @@ impl Index {
             untold: 0,
             wake: Timer::disarmed(),
             #[cfg(test)]
-            probes: Probes::NONE,
+            probes: Probes::none(),
             #[cfg(test)]
-            steps: Probes::NONE,
+            steps: Probes::none(),
         }
     }
 
@@ -331,7 +333,7 @@ impl Index {
     }
 
     /// Of what something is to be told, list by list.
-    pub(super) fn due<'a>(&self, places: &'a [Seen]) -> impl Iterator<Item = DeliveryId> {
+    pub(super) fn due(&self, places: &[Seen]) -> impl Iterator<Item = DeliveryId> {
         List::DUE.into_iter().flat_map(move |list| self.iter(places, list)).map(|(_, inbound)| inbound.delivery)
     }
 

@@ -656,7 +656,7 @@ mod with_a_validator {
         for _ in 0..2 {
             let mut visitor = validator.visitor();
             visitor.auth();
-            visitor.raw(&format!(r#"{{"status":"error","message":"{said}"}}"#));
+            visitor.raw(format!(r#"{{"status":"error","message":"{said}"}}"#));
             visitor.close(1008, said);
             miner.until_down(Reason::Closed(1008));
         }
