@@ -513,7 +513,7 @@ for test in "$unit u12_" "$model"; do
     plant U12 "there are no equal parts" $held 's/own <= part/own > u64::MAX - part/' $test
 done
 plant U12 "a copy of what is remembered finds no room" $held \
-    's/return peer\.session\.knows\(id, content\)/return false/' $unit u12_a_copy
+    's/return peer\.session\.knows\(self\.now, id, content\)/return false/' $unit u12_a_copy
 plant U12 "what waits for its turn keeps out the message whose turn it is" $held \
     's/peer\.give_back \|= .*;//' $unit u12_what_waits
 plant U12 "what waits for its turn waits as long as its session lives" $held \

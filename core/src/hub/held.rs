@@ -10,8 +10,9 @@
 //! connection nor request for as long as a silent peer takes to be dead, so that nobody is there to send that message.
 //!
 //! Invariants: no identity takes more than a ninth of what is left of the first half; one that has no more than its equal
-//! part is never refused for what others have. A copy of what is remembered is no message: it is always looked at. Field bug: sixteen identities of one address keep back number 1 and send what follows it, and no peer's message is
-//! taken until the last of their sessions has expired, an hour later.
+//! part is never refused for what others have. A copy of what is remembered is no message: it is always looked at.
+//! Field bug: sixteen identities of one address keep back number 1 and send what follows it, and no peer's message is taken
+//! until the last of their sessions has expired, an hour later.
 //! Rule: U12.
 
 use super::table::Key;
@@ -98,7 +99,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
             return true;
         }
         let Some(peer) = self.peers.get_mut(key) else { return true };
-        let Some(seq) = seq else { return peer.session.knows(id, content) };
+        let Some(seq) = seq else { return peer.session.knows(self.now, id, content) };
         let copy = peer.session.has(seq);
         peer.give_back |= !copy && peer.session.is_next(seq) && peer.session.has_waiting();
         copy

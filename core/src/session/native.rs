@@ -741,9 +741,9 @@ impl<P, O: Slots<Slot<P>>, I: Store<Seen>> Session<P, O, I> {
         self.native.as_ref().is_some_and(|native| native.marks.has_waiting())
     }
 
-    /// Whether this is a copy of a message that is remembered.
-    pub(crate) fn knows(&self, id: Option<MessageId>, key: Option<ContentKey>) -> bool {
-        self.inbox.knows(self.now, id, key)
+    /// Whether this is, by this time, a copy of a message that is remembered.
+    pub(crate) fn knows(&self, now: Instant, id: Option<MessageId>, key: Option<ContentKey>) -> bool {
+        self.inbox.knows(now, id, key)
     }
 
     /// A numbered message is frame or request alike to the counters.
