@@ -83,8 +83,8 @@ The roles of Gonka speak the same way:
                   callbacks at --listen, if that is given. Messages come with
                   a \"delivery\"; you answer, in any order, with
                   {\"type\":\"complete\",\"delivery\":1}, or reject, or retry
-                  (\"after\" so many seconds, or one). If you know whether proof of
-                  compute runs there, say so when it begins and ends:
+                  (with \"after\" in seconds; default 1). If you know whether
+                  proof of compute runs there, say so when it begins and ends:
                   {\"type\":\"expect\",\"data\":true}, or false; while it does a
                   connection that is mute for a minute is made anew. With
                   --accept each is complete when its line was written, and

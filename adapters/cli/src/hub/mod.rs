@@ -51,7 +51,7 @@ What comes in:
   {\"type\":\"confirmation\",\"prediction_id\":\"g1_17\",\"hotkey\":\"5…\",
    \"status\":\"success\",\"message\":\"stored\",\"miner_stats\":{…}}
       the end of a prediction; a status of error rejects it, and one of retry
-      gives it back, so that it comes again, \"after\" so many seconds, or one.
+      gives it back, so that it comes again (\"after\" in seconds; default 1).
       Its miner has each confirmation at once, by the way the prediction came.
       A miner may use a prediction_id again; of several that wait under one, the
       first that was handed out ends.
@@ -74,8 +74,9 @@ of its three (failed: rejected or expired).
 
 A prediction is handed out once; one that an earlier run may have had comes with
 \"maybe_dup\":true. That is so for everything in the first hour, but in a run that
---run-marker shows to be the first. A message without a prediction_id needs no answer. While
-nobody reads the output nothing is lost: miners keep what is not confirmed.";
+--run-marker shows to be the first. A message without a prediction_id needs no
+answer. While nobody reads the output nothing is lost: miners keep what is not
+confirmed.";
 
 const AFTER: &str = "\
 The end of the input (without --accept), Ctrl-C and SIGTERM end it in order:
@@ -129,9 +130,11 @@ pub(crate) struct Args {
     #[arg(default_value_t = 4096)]
     max_sessions: u32,
 
-    /// Notes in this file that it has run: where there is none, this run is the first, and
-    /// marks nothing maybe_dup
-    #[arg(long, value_name = "FILE")]
+    /// A file that notes that this hub has run
+    ///
+    /// Where there is none, this run is the first: it makes the file, and
+    /// marks nothing maybe_dup.
+    #[arg(long, value_name = "FILE", verbatim_doc_comment)]
     run_marker: Option<PathBuf>,
 
     /// How long the end may take to finish what is under way
