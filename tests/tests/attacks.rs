@@ -208,8 +208,8 @@ attacks! {
     deep_json: "deep JSON", {"seconds": 30}, sent_away!("closed with 1009", "dropped");
     deep_json_by_post: "deep JSON by POST", {"n": 20, "seconds": 30}, sent_away!("HTTP 413", "dropped");
     bad_signatures: "bad signatures", {"n": 400, "seconds": 5}, |outcome| {
-        // So many of one address at once, and no more.
-        outcome.assert_all(&["closed with 1008", "HTTP 429", "dropped"]);
+        // An address has a limit of connections at once.
+        outcome.assert_all(&["closed with 1008", "HTTP 429", "HTTP 503", "dropped"]);
         assert!(outcome.ended("closed with 1008") < 400, "its address is limited");
         assert_nothing_is_left(outcome);
     };
@@ -219,7 +219,7 @@ attacks! {
         assert_nothing_is_left(outcome);
     };
     strangers: "strangers", {"n": 400, "seconds": 5}, |outcome| {
-        outcome.assert_all(&["closed with 1008", "HTTP 429", "dropped"]);
+        outcome.assert_all(&["closed with 1008", "HTTP 429", "HTTP 503", "dropped"]);
         assert_eq!(outcome.validator.hub.health().sessions, 2, "they cost no session");
         assert_nothing_is_left(outcome);
     };
