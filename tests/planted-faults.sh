@@ -79,10 +79,7 @@ plant G1 "what waited on the other path is not looked at again" core/src/session
     's/if \(self\.route\.path\(\), self\.route\.may_repeat\(self\.outbox\.posting\(\)\)\) != open/if false/' $unit session
 plant G1 "an empty hedge budget stays empty" core/src/route.rs \
     's/self\.budget = self\.budget\.max\(HEDGE_FLOOR\.saturating_add\(1\)\);//' $unit route
-own='cargo test -q -p bowline-tests --test hub_own'
 miner='cargo test -q -p bowline-transport --features sr25519 --lib wire::bettensor'
-plant I5 "a hub does not look at what a message says" adapters/transport/src/hub/line.rs \
-    's/\.content\(self\.names\(\), .*\)\) \}/.content(self.names(), "", "")) }/' $own i5
 plant I5 "where ids count, equal contents are one message" core/src/inbox.rs \
     's/Index::new\(seed, config\.dedup\)/Index::new(seed, DedupBy::IdOrContent)/; s/DedupBy::Id => \{\}/DedupBy::Id => inbound.found_by_key = true,/' $unit i5
 plant I6 "another content under a known id is a copy" core/src/inbox.rs \

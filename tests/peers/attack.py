@@ -7,6 +7,7 @@ import asyncio
 import collections
 import json
 import random
+import socket
 import sys
 import time
 
@@ -37,8 +38,9 @@ def frame(opcode, payload=b"", fin=True, declared=None, masked=True, reserved=0)
 class Assault:
     """What is known of all connections together."""
 
-    def __init__(self, port, source="127.0.0.1", seeds=(), victim=None, n=50, seconds=3):
+    def __init__(self, port, source="127.0.0.1", seeds=(), victim=None, n=50, seconds=3, narrow=False):
         self.port, self.source, self.victim, self.n, self.seconds = port, source, victim, n, seconds
+        self.narrow = narrow
         self.keys = [Keys(seed) for seed in seeds]
         self.began = time.monotonic()
         self.connections = self.open = self.sent = self.received = self.frames = 0
@@ -73,15 +75,28 @@ class Conn:
         self.of.connections += 1
         self.of.open += 1
         try:
-            self.reader, self.writer = await asyncio.open_connection(
-                "127.0.0.1", self.of.port, local_addr=(self.of.source, 0), limit=CHUNK
-            )
+            self.reader, self.writer = await asyncio.open_connection(sock=await self.connect(), limit=CHUNK)
         except OSError:
             self.end("not accepted")
             self.reading = None
         else:
             self.reading = asyncio.create_task(self.read())
         return self
+
+    async def connect(self):
+        sock = socket.socket()
+        sock.setblocking(False)
+        if self.of.narrow:
+            # Else what is not read fits into the system's buffers: by the size of a segment they are megabytes on loopback.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.bind((self.of.source, 0))
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.of.port))
+        except OSError:
+            sock.close()
+            raise
+        return sock
 
     async def __aexit__(self, *_):
         if self.reading:

@@ -185,7 +185,7 @@ attacks! {
     endless_head: "endless head", {"n": 50, "seconds": 30}, sent_away!("dropped", "HTTP 431");
     silent_after_the_upgrade: "silent after the upgrade", {"n": 200, "seconds": 30}, sent_away!("closed with 1008");
     silent_after_authentication: "silent after authentication", {"seconds": 30}, sent_away!("dropped");
-    never_reads: "never reads", {"seconds": 30}, sent_away!("dropped");
+    never_reads: "never reads", {"seconds": 30, "narrow": true}, sent_away!("dropped");
     fragments_unauthenticated:
         "fragments, unauthenticated", {"n": 10, "seconds": 30}, sent_away!("closed with 1009", "dropped");
     fragments: "fragments", {"seconds": 30}, sent_away!("closed with 1009", "dropped");
