@@ -187,8 +187,9 @@ fn a_websocket_that_comes_back_takes_over_from_http(adapter: Adapter) {
     eventually("it is connected", || client.status().state == State::Up && client.status().path == Path::WebSocket);
     let second = client.send("up", &value!({"i": 2}));
     assert_eq!(outcome(&second), BY_FRAME);
-    let resumed = client.count(|event| matches!(event, Event::Resumed { resumed: true, .. }));
-    assert!(resumed >= 1, "the session of HTTP goes on");
+    eventually("the session of HTTP goes on", || {
+        client.count(|event| matches!(event, Event::Resumed { resumed: true, .. })) >= 1
+    });
     let _ = client.send("stat", &value!({}));
     assert_eq!(client.message("stat")["got"], 2);
     client.stop();
