@@ -185,6 +185,7 @@ impl Shell {
 }
 
 /// Connect, send, acknowledge, lose, fall back, return, receive, complete, hedge, die, close.
+#[inline(never)]
 fn life() -> Result<(), usize> {
     let route = RouteConfig { http: true, ..RouteConfig::DEFAULT };
     let mut shell = Shell::new(Config { route, ..Config::DEFAULT })?;
@@ -286,6 +287,7 @@ fn life() -> Result<(), usize> {
 }
 
 /// A thousand inputs of every kind in each role: every accepted message ends once, and no deadline lies in the past.
+#[inline(never)]
 fn random_walks() -> Result<(), usize> {
     let adaptive = AckWait::ADAPTIVE;
     let mut native = Config::DEFAULT;

@@ -5,7 +5,7 @@
 //! step    = opcode · time to pass · arguments · polls
 //! ```
 //!
-//! Those of native sessions are in [`hostile`](super::hostile), those of two plain ones are [`Plan`](super::Plan)s.
+//! Those of native sessions are in `hostile`, those of two plain ones are [`Plan`](super::Plan)s.
 //!
 //! Every byte string means a script: a missing byte is zero, an unknown number is taken modulo what there is. What is
 //! referred to (a connection, a request, a message) is named by its distance from the newest, so most references hit and
