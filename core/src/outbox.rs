@@ -782,10 +782,16 @@ impl<P, S: Slots<Slot<P>> + ?Sized> Outbox<P, S> {
         self.rescan();
     }
 
-    /// Ends what is late: its answer did not come in time, and the peer's program has said nothing since. On another
-    /// connection it would silence that program again (L12).
-    pub fn abandon_late(&mut self, now: Instant) {
-        self.end_where(now, |slot| slot.is_late().then_some(Outcome::Abandoned));
+    /// Abandons the late message that was sent first, and returns whether there was one: its answer did not come in time,
+    /// and the peer's program has said nothing since. On another connection it would silence that program again (L12).
+    pub fn abandon_late(&mut self, now: Instant) -> bool {
+        // Messages leave in the order of their numbers.
+        let first = (0..self.ring.len()).find(|offset| self.ring.get(*offset).is_some_and(Slot::is_late));
+        if let Some(offset) = first {
+            self.settle(now, offset, Outcome::Abandoned);
+            self.begin_waits(now, None);
+        }
+        first.is_some()
     }
 
     /// The connection ended, for this reason if it is known: nothing is awaited on it any more. If it was closed with

@@ -1776,12 +1776,12 @@ impl<P, O: Slots<Slot<P>>, I: Store<Seen>> Session<P, O, I> {
             self.watch = live.beat.data_watch();
             self.live = None;
             self.learn(reason, silence);
-            // Where the ping asks the program, and its answer is all the answer that a message gets, the message behind which
-            // the program fell silent is to blame, however it ends its connection then.
+            // Where the ping asks the program, and its answer is all the answer that a message gets, the first message behind
+            // which the program fell silent is to blame, however it ends its connection then. The others leave one at a time.
             let fell_silent = self.mute || reason == Some(Reason::Closed(1000));
             let asks = matches!(self.heartbeat.program, ProgramLife::Answers(_)) && self.outbox.proof() == Proof::Pong;
             if fell_silent && asks {
-                self.outbox.abandon_late(now);
+                self.mute |= self.outbox.abandon_late(now);
             }
             self.outbox.on_link_down(reason);
             self.route.link_down(now);

@@ -1008,6 +1008,23 @@ fn l12_a_message_behind_which_the_program_fell_silent_is_not_sent_again() {
     did.extend(reconnect(&mut session).2);
     assert!(!did.iter().any(|did| matches!(did, Did::Data(..))), "{did:?}");
     assert_eq!((session.backlog(), session.stats().abandoned), (0, 1));
+    // Of several the first is to blame; the others are sent again, one at a time, whatever ended the connection.
+    for mute in [true, false] {
+        let (mut session, link) = up(config);
+        for payload in 1..=4 {
+            let _ = send(&mut session, at(0), payload);
+        }
+        let now = if mute {
+            at(library_alone(&mut session, link, 1000, closes).expect("found").0)
+        } else {
+            let _ = run_until(&mut session, at(4), true);
+            at(4)
+        };
+        let mut did = down(&mut session, now, link, Reason::Closed(1000));
+        did.extend(reconnect(&mut session).2);
+        let sent = did.iter().filter(|did| matches!(did, Did::Data(..))).count();
+        assert_eq!((session.backlog(), session.stats().abandoned, sent), (3, 1, 1), "{did:?}");
+    }
     // Where a message is acknowledged it is kept, and sent alone.
     let (mut session, link) = up(miner());
     let _ = send(&mut session, at(0), 1);
