@@ -825,14 +825,19 @@ impl<S: Store<Seen>> Inbox<S> {
         until.filter(|until| *until > now).map(|until| until.since(now))
     }
 
-    /// The next message of a numbered sender that was given back and may come again now, once.
+    /// The next message of a numbered sender that was given back and may come again now, once. One without an id cannot be
+    /// asked for, and is forgotten.
     pub(crate) fn take_returned(&mut self, now: Instant) -> Option<MessageId> {
-        let first = self.index.first(self.places.as_ref(), List::GivenBack);
-        let (at, mut inbound) = first.filter(|(_, inbound)| self.numbered && inbound.may_return(now))?;
-        let id = inbound.ids().next();
-        inbound.forget_names();
-        self.put(at, inbound);
-        id
+        loop {
+            let first = self.index.first(self.places.as_ref(), List::GivenBack);
+            let (at, mut inbound) = first.filter(|(_, inbound)| self.numbered && inbound.may_return(now))?;
+            let id = inbound.ids().next();
+            inbound.forget_names();
+            self.put(at, inbound);
+            if id.is_some() {
+                return id;
+            }
+        }
     }
 
     /// Takes nothing new from now on; copies are answered as before (S6).

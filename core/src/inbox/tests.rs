@@ -315,6 +315,21 @@ fn s16_what_was_given_back_is_not_handed_over_again_before_its_own_time() {
     check(&inbox);
 }
 
+/// One without an id cannot be asked for.
+#[test]
+fn s16_what_has_no_id_keeps_nothing_from_being_asked_for() {
+    let mut inbox = inbox(InboxConfig::DEFAULT);
+    inbox.set_numbered();
+    for (name, key) in [(None, key(10)), (id(2), None)] {
+        let delivery = delivered(inbox.on_frame(at(0), name, key));
+        assert!(inbox.complete(at(0), delivery, Verdict::Retry { after: 5 * SECOND }));
+    }
+    assert_eq!((inbox.earliest(), inbox.take_returned(at(4))), (Some((at(5), Wake::Memory)), None));
+    assert_eq!(inbox.take_returned(at(5)), id(2));
+    assert_eq!(inbox.earliest(), None);
+    check(&inbox);
+}
+
 /// A second, so that nobody is asked in a loop.
 #[test]
 fn s16_zero_is_a_second_on_every_path() {
