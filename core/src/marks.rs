@@ -367,7 +367,9 @@ impl Marks {
         };
         self.arrived |= bit;
         self.kept |= bit;
-        self.nacks &= !bit;
+        for map in [&mut self.nacks, &mut self.full] {
+            *map &= !bit;
+        }
         self.tell(now, true);
     }
 

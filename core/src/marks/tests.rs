@@ -24,6 +24,19 @@ fn s10_what_is_completed_takes_no_credit() {
     assert_eq!(marks.look(Seq::from_number(65 + 63)), Came::Fresh);
 }
 
+/// There was no room for it, and then it came too soon: when its time comes, there is room.
+#[test]
+fn s16_what_is_kept_is_not_asked_for_as_something_without_room() {
+    let now = Instant::ZERO;
+    let mut marks = Marks::new(false);
+    marks.begin(Origin::new(7, 1), Seq::FIRST, Seq::FIRST);
+    marks.refused(now, Seq::FIRST, true);
+    marks.keep(now, Seq::FIRST);
+    assert_eq!(marks.take_nack(), None);
+    marks.given_back(now, Seq::FIRST);
+    assert_eq!(marks.take_nack(), Some((Seq::FIRST, false)));
+}
+
 /// A sender's messages one by one, as a receiver without a window would keep them.
 #[derive(Default)]
 struct Model {
