@@ -7,9 +7,11 @@
 //!            Acks ─▶ b                                           a second one, if something is to be told
 //! ```
 //!
-//! The index hangs on the places themselves: nothing is allocated beside them, fixed and growing memory are the same code,
-//! and no operation but growing looks at all places. A message is changed as a whole: taken out by `get`, put back by `put`,
-//! which compares its names and its list with what they were.
+//! The index hangs on the places themselves: nothing is allocated beside them, and fixed and growing memory are the same
+//! code. All places are looked at when the memory grows and when a numbered sender begins anew (`Inbox::disown`), all
+//! messages when one that waited for its turn is then looked for (`first_stray`). A decision (`decided`) looks at the
+//! messages of one id that wait behind it. A message is changed as a whole: taken out by `get`, put back by `put`, which
+//! compares its names and its list with what they were.
 //!
 //! Invariants: the chains hold exactly the names of the messages; a place is in the lists that its message says, and in no
 //! others; what is compared and hashed are the lists with what is in them, never where that lies.
