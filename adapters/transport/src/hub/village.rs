@@ -86,6 +86,7 @@ impl Trainings {
                 let first =
                     self.active.iter().min_by_key(|(_, training)| training.number).map(|(name, _)| name.clone());
                 if self.active.len() >= TRAININGS
+                    && !self.active.contains_key(&**session_id)
                     && let Some(first) = first
                 {
                     self.active.remove(&first);
@@ -506,6 +507,23 @@ mod tests {
         assert_eq!((name.as_str().len(), places), (36, vec![8, 13, 18, 23]));
         assert_eq!(name.as_str().as_bytes().get(14), Some(&b'4'));
         assert!(matches!(name.as_str().as_bytes().get(19), Some(b'8' | b'9' | b'a' | b'b')));
+    }
+
+    #[test]
+    fn a_training_that_begins_again_takes_the_place_of_no_other() {
+        let mut trainings = Trainings::default();
+        let mut begin = |name: usize| {
+            let event = format!(r#"{{"session_id":"{name}","parameters":{{}}}}"#);
+            let event = Event::read("training_started", &event).unwrap();
+            trainings.note(now(), &event);
+            trainings.active.keys().map(|name| name.parse().unwrap()).collect::<std::collections::BTreeSet<usize>>()
+        };
+        for name in 0..TRAININGS {
+            assert_eq!(begin(name).len(), name + 1);
+        }
+        assert_eq!(begin(5).len(), TRAININGS);
+        let others = begin(TRAININGS);
+        assert!(others.len() == TRAININGS && !others.contains(&0), "the one that began first is forgotten");
     }
 
     #[test]
