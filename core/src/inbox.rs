@@ -324,7 +324,7 @@ enum Named {
 enum Stage {
     /// No message.
     Vacant,
-    /// At the application; so long a request waits for it.
+    /// At the application; a request waits for it until then.
     Held {
         until: Instant,
     },
@@ -454,7 +454,7 @@ impl Inbound {
         (self.key, self.keyed, self.found_by_key, self.behind) = (Self::VACANT.key, false, false, false);
     }
 
-    /// So long its request waits.
+    /// Until when its request waits.
     const fn waits_until(&self) -> Instant {
         match self.stage {
             Stage::Held { until } => until,
@@ -508,7 +508,7 @@ impl Inbound {
         }
     }
 
-    /// A request asks for its result, and waits so long for it. `closed`: the answer is all that is owed to its sender.
+    /// A request asks for its result, and waits until `until`. `closed`: the answer is all that is owed to its sender.
     fn asked_by(
         &mut self,
         now: Instant,

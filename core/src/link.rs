@@ -503,8 +503,8 @@ impl Link {
         extend(&mut self.give_up);
     }
 
-    /// So much time has passed that `now` does not show: a waiting attempt is made so much earlier, but a drawn delay after
-    /// now at the soonest, or all that were suspended together would dial together (L14).
+    /// The time `unseen` has passed, and `now` does not show it: a waiting attempt is made earlier by it, but a drawn
+    /// delay after now at the soonest, or all that were suspended together would dial together (L14).
     pub fn stood_still(&mut self, now: Instant, unseen: Duration, rng: &mut SplitMix64) {
         if let Phase::Waiting { retry } = &mut self.phase
             && let Some(at) = retry.at()

@@ -276,8 +276,8 @@ pub enum Input<P> {
     /// asked at once. An adapter finds it by comparing clocks.
     StoodStill {
         /// How much time the caller's count has missed, as far as another clock shows; zero: none. A waiting attempt to
-        /// connect is made so much earlier, not before a delay of a first failure. Nothing else is shortened by it: the other
-        /// clock may have been set.
+        /// connect is made earlier by it, not before a delay of a first failure. Nothing else is shortened by it: the
+        /// other clock may have been set.
         unseen: Duration,
     },
     /// There is an HTTP path from now on, or there is none any more; at first it is as the configuration says.

@@ -77,7 +77,7 @@ fn a_rejected_batch_is_acknowledged_on_both_paths(pair: Pair) {
     world.stop();
 }
 
-/// Whoever was told 200 has had its batch handed over, by whichever path the first of that id came.
+/// A sender that was told 200 has had its batch handed over, by whichever path the first of that id came.
 fn i5_an_id_that_names_another_batch_is_refused_and_told(pair: Pair) {
     let world = World::start(pair);
     let (address, callback) = (world.receiver.address(), "/v1/poc-batches/generated");

@@ -192,7 +192,7 @@ fn post(hub: &Hub<Lines>, body: &str) -> (u16, String) {
     (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
-/// Whoever was told that its message is stored has had it handed over: also where an earlier one has its id.
+/// A miner that was told that its message is stored has had it handed over: also where an earlier one has its id.
 #[test]
 fn i5_an_id_that_names_another_message_is_refused_by_either_path_and_told() {
     let hub = hub();

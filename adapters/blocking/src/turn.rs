@@ -25,7 +25,7 @@ const SOCKET: Token = Token(2);
 /// How often a thread that connects looks whether it still should, on systems where nothing else wakes it.
 const LOOK_UP: Duration = Duration::from_millis(250);
 
-/// So many connections to our listener at once; a further one is answered 503 (U13), and as many of these at once.
+/// The most connections to our listener at once. Further ones are answered 503 (U13), at most this many at once.
 const CONNECTIONS: usize = 64;
 
 /// After the system refused a connection for want of something, such as file descriptors.

@@ -6,10 +6,10 @@
 //!                  · one per WebSocket that is full · one per request of ours
 //! ```
 //!
-//! Nothing is handed from task to task on a message's way in: whoever reads applies. What is sent and published leaves as
-//! soon as the task that did it lets others run: the task for time writes all of it then, each line once. Invariants:
-//! connections that are not WebSockets are limited, together and for each address; when the hub is closed its port is free
-//! and its tasks are over.
+//! Nothing is handed from task to task on a message's way in: the task that reads a message applies it. What is sent
+//! and published leaves as soon as the task that did it lets others run: the task for time writes all of it then, each
+//! line once. Invariants: connections that are not WebSockets are limited, together and for each address; when the hub
+//! is closed its port is free and its tasks are over.
 //!
 //! ```no_run
 //! use bowline_smol::hub::{Admission, Hub, HubSetup, Keypair, Publish};
@@ -66,12 +66,12 @@ use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
-/// So many connections that are not WebSockets, together and from one address (of version 6: one network); a further one is
-/// answered 503 (U13).
+/// The most connections that are not WebSockets, together and from one address (of version 6: one network); a further
+/// one is answered 503 (U13).
 const VISITORS: usize = 2048;
 const OF_ONE: usize = 256;
 
-/// So many connections are told at once that there is no place for them; a further one is closed unheard.
+/// The most connections that are told at once that there is no place for them; a further one is closed unheard.
 const REFUSED: usize = 64;
 
 /// A hub and its tasks, on smol's global executor. Dropped, it is closed at once.

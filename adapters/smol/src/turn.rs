@@ -20,7 +20,7 @@ use std::net::{Shutdown, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
-/// So many connections to our listener at once; a further one is answered 503 (U13), and as many of these at once.
+/// The most connections to our listener at once. Further ones are answered 503 (U13), at most this many at once.
 const CONNECTIONS: usize = 64;
 
 /// After the system refused a connection for want of something, such as file descriptors.

@@ -51,7 +51,7 @@ pub(crate) fn apart(signed: i64, here: i64) -> String {
 /// this the rest of a long wait would still be waited for after a suspension.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// So much is no delay of the system and no correction of a clock.
+/// A smaller difference of the clocks is a delay of the system or a correction of a clock.
 const GAP: Duration = Duration::from_secs(3);
 
 /// What two clocks say in one moment.
@@ -110,7 +110,7 @@ impl Standstill {
         self.planned
     }
 
-    /// For tests: as if the machine had been suspended for so long since the last look.
+    /// For tests: as if the machine had been suspended for `span` since the last look.
     #[cfg(test)]
     pub(crate) fn suspended(&mut self, span: Duration) {
         self.last.wall -= span;
@@ -123,7 +123,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// A watch that looked when both clocks said 0, and what they say so much later.
+    /// A watch that looked when both clocks said 0, and a function of what they say after a time.
     fn looked(due: Option<Duration>) -> (Standstill, impl Fn(Duration, i64) -> Reading) {
         let start = Reading { monotonic: std::time::Instant::now(), wall: SystemTime::UNIX_EPOCH + 1_000_000 * SECOND };
         let mut watch = Standstill { last: start, planned: None };

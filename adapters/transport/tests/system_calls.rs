@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 struct System {
     inbound: VecDeque<u8>,
     outbound: Vec<u8>,
-    /// So many more bytes are taken.
+    /// How many more bytes are taken.
     room: usize,
     reads: usize,
     writes: usize,
@@ -195,7 +195,7 @@ impl Rig {
         core::mem::take(&mut *self.actions.lock().unwrap())
     }
 
-    /// So many turns have been asked for since it was asked last, and nothing else.
+    /// How many turns have been asked for since the last call; nothing else may have been.
     fn wakes(&self) -> usize {
         let actions = self.take();
         assert!(actions.iter().all(|action| matches!(action, Action::Wake)));

@@ -677,7 +677,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
         let now = self.now;
         let Some(state) = self.conns.get(key).map(|conn| conn.state.clone()) else { return };
         match state {
-            // Whoever answers a close frame lives, and was not lost to the one that came in its place.
+            // A peer that answers a close frame lives, and was not lost to the one that came in its place.
             ConnState::Closing { of: None, replaced: Some(peer) } => {
                 let within = self.config.get().war_within;
                 if let Some(peer) = self.peers.get_mut(peer) {

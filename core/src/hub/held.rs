@@ -21,7 +21,7 @@ use crate::ids::{ContentKey, MessageId, Seq};
 use crate::inbox::Arrival;
 use crate::session::Head;
 
-/// Beyond its equal part an identity has at most one byte for so many that are left then.
+/// Beyond its equal part an identity has at most one byte for every eight that are left then.
 const SHARE: u64 = 8;
 
 impl HubConfig {
@@ -41,7 +41,7 @@ impl HubConfig {
 }
 
 impl<P, M: Memory<P>> Hub<P, M> {
-    /// The application, or whoever keeps messages until their turn, has so many bytes of this session's less: said once for
+    /// The application, or the keeper of messages until their turn, has `bytes` of this session's less: said once for
     /// each message that was handed over or kept ([`Arrival::Deliver`], [`Arrival::Ahead`]), with the bytes it came with, when
     /// it is completed or dropped; also if its session has ended before.
     ///
@@ -105,7 +105,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
         copy
     }
 
-    /// Whether an identity that takes so many bytes more has no more than it may have.
+    /// Whether an identity that takes `bytes` more has no more than it may have.
     fn fits(&self, key: Key, bytes: u32) -> bool {
         let Some(identity) = self.peers.get(key).map(|peer| peer.identity) else { return true };
         let mut own = u64::from(bytes);

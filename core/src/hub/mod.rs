@@ -216,8 +216,8 @@ struct Counted {
 /// Called so much later than it asked for, the process stood still (L5).
 const STALL: Duration = Duration::from_secs(3);
 
-/// Of so many dismissed sessions it is known how far their peers' clocks were behind; an older one's peer is heard as if
-/// for the first time.
+/// The number of dismissed sessions of which it is known how far their peers' clocks were behind; an older one's peer
+/// is heard as if for the first time.
 const DISMISSED: usize = 16;
 
 /// Between two batches of connections that are closed in a drain.

@@ -196,7 +196,7 @@ impl<S: Slots<Nonce> + ?Sized> Replay<S> {
         self.behind
     }
 
-    /// Another memory of this signer has accepted a stamp that was so much [`behind`](Self::behind).
+    /// Another memory of this signer has accepted a stamp that was [`behind`](Self::behind) by this.
     pub fn is_behind(&mut self, behind: i64) {
         self.behind = self.behind.min(behind);
     }

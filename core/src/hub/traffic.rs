@@ -23,8 +23,8 @@ use crate::session::{Head, Refusal};
 use crate::time::Instant;
 use core::time::Duration;
 
-/// What was said so long before the hub began, or before a session was dismissed, is accepted, in microseconds: a request
-/// may be signed that long before it is connected.
+/// What was said at most this before the hub began, or before a session was dismissed, is accepted, in microseconds: a
+/// request may be signed that long before it is connected.
 const LAG: i64 = 5_000_000;
 
 /// So many messages refused by a limit in a row, and the connection is closed (U8).

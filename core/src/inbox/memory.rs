@@ -87,7 +87,7 @@ pub(super) enum Name {
     Delivery(DeliveryId),
 }
 
-/// So many completed messages are looked at for one that may be forgotten.
+/// How many completed messages are looked at for one that may be forgotten.
 const OLDEST: usize = 16;
 
 /// How many names a message has at the most.

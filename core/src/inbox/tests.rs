@@ -665,8 +665,8 @@ fn colliding(n: u64) -> MessageId {
 /// `PRIME · PRIME_INVERSE = 1` among 64-bit numbers.
 const PRIME_INVERSE: u64 = 0xce96_5057_aff6_957b;
 
-/// Remembers so many messages, each completed and acknowledged. The mean number of names that a look-up looks at, of one that
-/// finds and of one that does not, and the largest of both.
+/// Remembers `count` messages, each completed and acknowledged. The mean number of names that a look-up looks at, of
+/// one that finds and of one that does not, and the largest of both.
 fn probes(inbox: &mut Inbox<Vec<Seen>>, count: u64, id: impl Fn(u64) -> MessageId) -> (f64, f64, u64) {
     for n in 0..count {
         let before = inbox.index.probes.get();
@@ -715,7 +715,7 @@ fn s14_ids_that_an_attacker_chose_are_found_as_fast_as_others() {
 
 #[test]
 fn s14_ids_that_share_a_place_under_one_seed_do_not_under_another() {
-    // Whoever knows the program, but not the seed, tries it out with a seed of his own.
+    // An attacker knows the program, but not the seed, and tries it out with a seed of his own.
     let mut known = growing(1, 1024 * Seen::BYTES);
     let _ = probes(&mut known, 1024, |n| MessageId::from_bits(u128::from(n)));
     let id = |n: u64| MessageId::from_bits(u128::from(n) << 64);

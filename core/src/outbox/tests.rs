@@ -910,7 +910,7 @@ fn e_the_end_of_a_message_says_what_went_wrong_last() {
 
 #[derive(Clone, Debug)]
 enum Do {
-    /// `after`: it waits for the end of the message so many before it; 0: for none.
+    /// `after`: it waits for the end of the message this many before it; 0: for none.
     Push {
         size: u32,
         life: Option<u64>,

@@ -706,7 +706,7 @@ impl Model {
         if own <= half / self.config.sessions as u64 { all <= 2 * half } else { all + 8 * own <= half }
     }
 
-    /// The application has so many bytes of this session's less.
+    /// The application has this number of bytes of this session's less.
     pub fn release(&mut self, session: SessionId, bytes: u32) {
         self.bytes -= u64::from(bytes);
         if let Some(s) = self.sessions.get_mut(&session) {

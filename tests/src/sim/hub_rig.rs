@@ -69,7 +69,7 @@ pub struct Books {
     asked: BTreeSet<RequestId>,
     told: BTreeMap<SessionId, u32>,
     fleet: bool,
-    /// A drain has ended, and has abandoned so many.
+    /// A drain has ended, and has abandoned this number of messages.
     pub drained: Option<u64>,
     /// Messages that ended otherwise than delivered.
     pub abandoned: u64,

@@ -28,7 +28,7 @@ use bowline::{Frame, Head, MessageId};
 use serde_json::Value;
 use std::collections::VecDeque;
 
-/// So many messages of the sender's are open at once, at most.
+/// The most messages of the sender's that are open at once.
 const OPEN: usize = 16;
 
 impl<S: Wire, R: Wire> Conformance<'_, S, R> {

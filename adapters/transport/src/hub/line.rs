@@ -302,7 +302,7 @@ impl<W: HubWire> Line<W> {
         self.changed.notify(usize::MAX);
     }
 
-    /// Lets out what was written. `None`: it has left, or whoever waits for the socket lets it out.
+    /// Lets out what was written. `None`: it has left, or the task that waits for the socket lets it out.
     pub(super) fn flush(&self) -> Option<Wrote> {
         let mut state = self.lock();
         state.dirty = false;

@@ -14,7 +14,7 @@
 //!
 //! Frames are read and what is signed in them is verified with the line's lock alone, and what they say is applied in one
 //! step for all that one read brought; what has to be written to one line leaves in one write. A broadcast is encoded
-//! once and copied into every line by whoever publishes; the adapter's next turn writes what was sent and published since
+//! once and copied into every line by the publisher; the adapter's next turn writes what was sent and published since
 //! the last, each line once, and only a line that is full gets somebody who waits for it. What
 //! frames say is the affair of a [`HubWire`]: [`Validator`](HubSetup::validator) is Bettensor's, with the feature
 //! `sr25519`; [`Village`](HubSetup::village) is AI Village's.

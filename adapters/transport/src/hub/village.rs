@@ -39,7 +39,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// So many trainings are told of; the one that began first is forgotten for another one.
+/// The most trainings that are told of; the one that began first is forgotten for another one.
 const TRAININGS: usize = 64;
 
 /// What a training was started with is told up to this length in bytes, or the answer could be as long as anybody likes.

@@ -53,8 +53,8 @@ const CLOCKS: u64 = 300_000_000;
 /// The longest span over which a validator may spread its miners; the core cuts it to as much.
 const LONGEST_WINDOW: f64 = 600.0;
 
-/// So many messages that were sent on a connection and not confirmed there are remembered: the outbox has 64 places, and one that
-/// has ended by HTTP leaves its own.
+/// The most messages sent on a connection and not confirmed there that are remembered: the outbox has 64 places, and
+/// one that has ended by HTTP leaves its own.
 const UNCONFIRMED: usize = 1024;
 
 /// So much of a complaint is kept, in characters.
@@ -501,7 +501,7 @@ mod tests {
         assert_eq!(miner.complaints.last, Some("é".repeat(200)));
     }
 
-    /// A miner that listens to whoever signs, with these messages accepted; and their ids.
+    /// A miner that listens to any signer, with these messages accepted; and their ids.
     fn with_messages(said: &[&'static str]) -> (Bettensor, Vec<(MessageId, Prediction)>) {
         let mut miner = Bettensor::miner(Keypair::from_seed_hex(&"07".repeat(32)).unwrap());
         let messages = said.iter().zip(1..).map(|(data, number)| {

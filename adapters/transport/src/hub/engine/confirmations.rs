@@ -45,7 +45,7 @@ impl<C: From<()> + PartialEq> ConfirmationLog<C> {
     /// name of 64 bytes.
     pub(super) const BYTES: usize = 2 * size_of::<(MessageId, Told<C>)>() + 64;
 
-    /// How many messages fit into so many bytes.
+    /// How many messages fit into `bytes`.
     pub(super) const fn most(bytes: usize) -> usize {
         bytes / (Seen::BYTES + Self::BYTES)
     }
