@@ -8,6 +8,8 @@
 //! cargo bench -p bowline-tests --bench hub -- broadcast 1000     a broadcast of 1 KB to so many miners, by itself
 //! cargo bench -p bowline-tests --bench hub -- bursts 1000        the same, eight at a time
 //! cargo bench -p bowline-tests --bench hub -- idle 5000          memory and CPU of so many idle miners
+//! cargo bench -p bowline-tests --bench hub -- full 1000          memory when so many miners have each sent more than a
+//!                                                                validator remembers of one
 //! cargo bench -p bowline-tests --bench hub -- reconnect 1000     the hub is killed and comes back after 2 s: the busiest
 //!                                                                100 ms, with and without the announced window
 //! cargo bench -p bowline-tests --bench hub -- topics             an item to ten subscribers among 100, 1,000 and 10,000
@@ -64,6 +66,7 @@ fn main() {
         Some("broadcast") => broadcast(count(1000), 1),
         Some("bursts") => broadcast(count(1000), 8),
         Some("idle") => idle(count(5000)),
+        Some("full") => full(count(1000)),
         Some("reconnect") => reconnect(count(1000)),
         Some("topics") => topics(),
         _ => {
@@ -71,6 +74,7 @@ fn main() {
             broadcast(1000, 1);
             broadcast(1000, 8);
             idle(5000);
+            full(1000);
             reconnect(1000);
             topics();
         }
@@ -113,6 +117,9 @@ fn unlimited(config: &mut HubConfig) {
 const SENDERS: usize = 32;
 const WINDOW: usize = 32;
 const EACH: usize = 4000;
+
+/// What is set aside at a hub for each remembered message, in bytes.
+const REMEMBERED: usize = 336;
 
 /// A wire without signatures, so that nothing but the hub is compared with the bare loop.
 #[derive(Debug)]
@@ -176,20 +183,21 @@ impl HubWire for Plain {
     }
 }
 
+/// `bytes`: for what is remembered of each.
+fn plain_hub(sessions: usize, bytes: usize) -> Hub<Plain> {
+    let config = HubConfig { sessions, connections: 2 * sessions, ..HubConfig::DEFAULT };
+    let setup = HubSetup::with("127.0.0.1:0", Plain, config).unwrap().authorize(|_| Admission::accept());
+    let setup = setup.on("prediction", |_| async { Ok::<_, String>(()) }).configure(|config| {
+        unlimited(config);
+        config.session.inbox.bytes = bytes;
+        config.session.inbox.held = 64;
+    });
+    Hub::start(setup).unwrap()
+}
+
 /// Messages are sent as fast as they are confirmed.
 fn confirm(memories: &[usize]) {
-    let hubs = memories.iter().map(|memory| {
-        let config = HubConfig { sessions: SENDERS, connections: 2 * SENDERS, ..HubConfig::DEFAULT };
-        let setup = HubSetup::with("127.0.0.1:0", Plain, config).unwrap().authorize(|_| Admission::accept());
-        let setup = setup.on("prediction", |_| async { Ok::<_, String>(()) }).configure(|config| {
-            unlimited(config);
-            // What a hub needs for each.
-            config.session.inbox.bytes = *memory * 336;
-            config.session.inbox.held = 64;
-        });
-        (memory, Hub::start(setup).unwrap())
-    });
-    let hubs: Vec<_> = hubs.collect();
+    let hubs: Vec<_> = memories.iter().map(|memory| (memory, plain_hub(SENDERS, *memory * REMEMBERED))).collect();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let bare_address = listener.local_addr().unwrap();
     std::thread::spawn(move || confirm_bare(&listener));
@@ -201,7 +209,7 @@ fn confirm(memories: &[usize]) {
         .collect();
     println!(
         "messages of {} bytes, confirmed, {SENDERS} clients with {WINDOW} under way each, median of {REPEATS}:",
-        message(0).len()
+        message(0, SHORT).len()
     );
     // The first run fills what the hubs remember.
     for run in 0..=REPEATS {
@@ -228,8 +236,12 @@ fn confirm(memories: &[usize]) {
     }
 }
 
-fn message(n: usize) -> String {
-    format!(r#"{{"type":"prediction","id":"p-{n:014}","data":{{"games":"{}"}}}}"#, "x".repeat(234))
+/// Digits of an id: short ones, and as many as there may be.
+const SHORT: usize = 14;
+const LONG: usize = 62;
+
+fn message(n: usize, digits: usize) -> String {
+    format!(r#"{{"type":"prediction","id":"p-{n:0digits$}","data":{{"games":"{}"}}}}"#, "x".repeat(234))
 }
 
 /// Reads what there is, writes the confirmations of all of it.
@@ -280,6 +292,15 @@ fn masked_head(frame: &[u8]) -> Option<(usize, usize)> {
     match frame {
         [_, short, ..] if short & 127 < 126 => Some((6, usize::from(short & 127))),
         [_, _, high, low, ..] => Some((8, usize::from(u16::from_be_bytes([*high, *low])))),
+        _ => None,
+    }
+}
+
+/// The same of a server's frame.
+fn plain_head(frame: &[u8]) -> Option<(usize, usize)> {
+    match frame {
+        [_, short, ..] if *short < 126 => Some((2, usize::from(*short))),
+        [_, 126, high, low, ..] => Some((4, usize::from(u16::from_be_bytes([*high, *low])))),
         _ => None,
     }
 }
@@ -364,6 +385,45 @@ fn idle(count: usize) {
     std::thread::sleep(Duration::from_secs(60));
     println!("  CPU in a minute with heartbeats every 60 s: {:.2} s", (cpu() - cpu_before).as_secs_f64());
     println!("  still connected: {}, active: {}", hub.health().connections, hub.health().active);
+    end(&mut first);
+    end(&mut others);
+}
+
+/// Memory at its largest, but for messages that are at the application, which have a limit of their own for all peers together.
+/// Each may have what a validator gives one miner; nothing is signed, since signatures would take minutes and their nonces no
+/// more than 6 KiB. The names are as long as names may be; all are confirmed in the same word.
+fn full(count: usize) {
+    let mut bytes = 0;
+    let _ = HubSetup::validator("127.0.0.1:0", keys(0)).unwrap().configure(|config| bytes = config.session.inbox.bytes);
+    let remembered = bytes / REMEMBERED;
+    let hub = plain_hub(count, bytes);
+    let send = |child: &mut Child, each: usize| {
+        writeln!(child.stdin.as_mut().unwrap(), "{each}").unwrap();
+        await_word(child, "done");
+    };
+    // The first one brings everything that is there once; what all send first brings what a line needs to be read and written.
+    let mut first = start_miners("namer", hub.address(), 1);
+    send(&mut first, remembered);
+    let before = resident();
+    let mut others = start_miners("namer", hub.address(), count - 1);
+    send(&mut others, WINDOW);
+    let begun = resident();
+    send(&mut others, remembered - WINDOW);
+    let filled = resident();
+    // As many again as the hub lets lie before it throws away what was told of forgotten ones.
+    send(&mut others, remembered / 4);
+    let after = resident();
+    let miners = (count - 1) as f64;
+    println!(
+        "{count} miners, {bytes} bytes for what is remembered of each, {remembered} messages: {after} KiB resident, {} at the most",
+        status("VmHWM:")
+    );
+    println!(
+        "  {:.1} KiB each, {:.1} of them before there was much to remember; {:.0} bytes for each remembered message",
+        (after - before) as f64 / miners,
+        (begun - before) as f64 / miners,
+        (filled - begun) as f64 * 1024.0 / miners / (remembered - WINDOW) as f64
+    );
     end(&mut first);
     end(&mut others);
 }
@@ -477,8 +537,13 @@ fn cpu() -> Duration {
 
 /// KiB.
 fn resident() -> u64 {
+    status("VmRSS:")
+}
+
+/// A line of what the system says of this process.
+fn status(name: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
@@ -554,8 +619,10 @@ fn miners(job: &str) {
         std::io::stdin().read_line(&mut String::new()).unwrap();
         return drop(miners);
     }
-    if words[0] == "sender" {
-        return senders(address, count);
+    match words[0] {
+        "sender" => return senders(address, count, SHORT),
+        "namer" => return senders(address, count, LONG),
+        _ => {}
     }
     smol::block_on(async {
         // The keys of two processes differ.
@@ -571,7 +638,7 @@ fn miners(job: &str) {
 }
 
 /// Sends as many messages as each line of standard input says, by each client, and says when all are confirmed.
-fn senders(address: SocketAddr, count: usize) {
+fn senders(address: SocketAddr, count: usize, digits: usize) {
     smol::block_on(async {
         let mut sockets = Vec::new();
         for _ in 0..count {
@@ -581,7 +648,8 @@ fn senders(address: SocketAddr, count: usize) {
         let mut first = 0;
         for line in std::io::stdin().lines() {
             let each: usize = line.unwrap().parse().unwrap();
-            let tasks: Vec<_> = sockets.drain(..).map(|socket| smol::spawn(send(socket, first, each))).collect();
+            let tasks: Vec<_> =
+                sockets.drain(..).map(|socket| smol::spawn(send(socket, first, each, digits))).collect();
             for task in tasks {
                 sockets.push(task.await.unwrap());
             }
@@ -592,12 +660,17 @@ fn senders(address: SocketAddr, count: usize) {
 }
 
 /// Sends so many messages, with at most [`WINDOW`] under way.
-async fn send(mut socket: Async<TcpStream>, first: usize, each: usize) -> std::io::Result<Async<TcpStream>> {
+async fn send(
+    mut socket: Async<TcpStream>,
+    first: usize,
+    each: usize,
+    digits: usize,
+) -> std::io::Result<Async<TcpStream>> {
     let (mut sent, mut confirmed) = (0, 0);
     let mut buffer = Vec::new();
     while confirmed < each {
         let until = each.min(confirmed + WINDOW);
-        let frames: Vec<u8> = (sent..until).flat_map(|n| masked(1, message(first + n).as_bytes())).collect();
+        let frames: Vec<u8> = (sent..until).flat_map(|n| masked(1, message(first + n, digits).as_bytes())).collect();
         sent = until;
         socket.write_all(&frames).await?;
         let held = buffer.len();
@@ -608,15 +681,14 @@ async fn send(mut socket: Async<TcpStream>, first: usize, each: usize) -> std::i
             return Err(std::io::ErrorKind::UnexpectedEof.into());
         }
         let mut at = 0;
-        while let Some([opcode, length, rest @ ..]) = buffer.get(at..).filter(|rest| rest.len() >= 2) {
-            let length = usize::from(*length);
-            let Some(payload) = rest.get(..length) else { break };
-            match opcode {
+        while let Some((head, length)) = plain_head(&buffer[at..]) {
+            let Some(payload) = buffer.get(at + head..at + head + length) else { break };
+            match buffer[at] {
                 0x81 => confirmed += 1,
                 0x89 => socket.write_all(&masked(10, payload)).await?,
                 _ => {}
             }
-            at += 2 + length;
+            at += head + length;
         }
         buffer.drain(..at);
     }
@@ -660,13 +732,8 @@ async fn drink(mut socket: Async<TcpStream>) -> std::io::Result<()> {
             read => read,
         };
         let mut at = 0;
-        loop {
+        while let Some((head, length)) = plain_head(&buffer[at..held]) {
             let frame = &buffer[at..held];
-            let (head, length) = match frame {
-                [_, short, ..] if *short < 126 => (2, usize::from(*short)),
-                [_, 126, high, low, ..] => (4, usize::from(u16::from_be_bytes([*high, *low]))),
-                _ => break,
-            };
             if frame.len() < head + length {
                 break;
             }
