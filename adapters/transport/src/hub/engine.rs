@@ -696,6 +696,7 @@ mod tests {
     use super::*;
     use crate::hub::Validator;
     use crate::keys::Keypair;
+    use bowline::{ContentKey, MessageId};
 
     #[test]
     fn what_is_too_old_is_signed_anew_once_for_all() {
@@ -710,6 +711,50 @@ mod tests {
         assert_ne!(second, first, "another moment, another signature");
         assert_eq!(at(2 * FRESH), second);
         assert_ne!(at(3 * FRESH), second);
+    }
+
+    /// The session of one miner is dismissed while the application has its prediction; another miner's session takes its
+    /// place, and says the same.
+    #[test]
+    fn s6_a_late_word_about_a_session_that_has_ended_does_not_reach_the_next_in_its_place() {
+        use crate::hub::message::Verdict;
+        use crate::hub::{Confirmation, Content, Hub, HubSetup};
+
+        let keys = |byte: &str| Keypair::from_seed_hex(&byte.repeat(32)).unwrap();
+        for late in
+            [Verdict::Confirmed("of another".into()), Verdict::Rejected("no".into()), Verdict::Retry(Duration::ZERO)]
+        {
+            let setup = HubSetup::validator("127.0.0.1:0", keys("07")).unwrap();
+            let hub = Hub::new(setup.authorize(|_| Admission::accept()), |_| {}).unwrap();
+            let mut engine = hub.lock();
+            let names = line::Names { id: Some(MessageId::from_bits(1)), key: Some(ContentKey::from_bits(1)) };
+            let taken = |engine: &mut Engine<Validator>, miner: &str| {
+                let content =
+                    Content { kind: "prediction".into(), data: crate::http::Bytes::new(), id: Some("p-1".into()) };
+                let here = IpAddr::from([127, 0, 0, 1]);
+                let asked = engine.request(here, keys(miner).hotkey(), None, content, (names, 100), None);
+                assert!(asked.is_ok());
+                match engine.effects.pop() {
+                    Some(Effect::Deliver { ticket, .. }) => ticket,
+                    _ => panic!("not handed over"),
+                }
+            };
+            let old = taken(&mut engine, "01");
+            let now = engine.now();
+            assert!(engine.machine.dismiss(now, old.session));
+            engine.settle();
+            engine.effects.clear();
+            let new = taken(&mut engine, "02");
+            assert!(new.session != old.session && new.session.place() == old.session.place());
+            let (session, id) = (new.session, new.id.as_ref().unwrap().0);
+            let stored = hub.word(new, Verdict::Confirmed(Confirmation::from("stored")));
+            // Nothing leaves in between.
+            assert!(engine.complete(vec![stored]));
+            assert!(!engine.complete(vec![hub.word(old.clone(), late)]), "it has ended");
+            assert!(engine.confirmation(old.session, id).is_none(), "nor is there a word for it");
+            let told = engine.confirmation(session, id).expect("its own word");
+            assert!(told.as_str().contains("stored"), "{}", told.as_str());
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use bowline::hub::{CloseReason, Denied, SessionId, Stamp};
 use bowline::{Arrival, Instant, MessageId, RequestId, Seq};
 use core::net::IpAddr;
 use core::time::Duration;
+use std::sync::Arc;
 
 /// What is known of a session beside the machine.
 pub(super) struct Account<W: HubWire> {
@@ -158,8 +159,8 @@ impl<W: HubWire> Engine<W> {
 
     /// The confirmation of a message; none if the machine has outlived its name.
     pub(super) fn confirmation(&mut self, session: SessionId, id: MessageId) -> Option<Text> {
-        let account = self.accounts.get_mut(session.place())?.as_mut()?;
-        account.confirmations.frame(id, &*self.wire)
+        let wire = Arc::clone(&self.wire);
+        self.account(session)?.confirmations.frame(id, &*wire)
     }
 
     pub(in crate::hub) fn complete(&mut self, ends: Vec<End<W::Confirmation>>) -> bool {
@@ -172,7 +173,7 @@ impl<W: HubWire> Engine<W> {
                 self.say_rejected(session, seq, why);
             }
             if let Some((id, _)) = id
-                && let Some(account) = self.accounts.get_mut(session.place()).and_then(Option::as_mut)
+                && let Some(account) = self.account(session)
             {
                 match word {
                     Some(word) => account.confirmations.decide(id, word, frame),
@@ -183,6 +184,11 @@ impl<W: HubWire> Engine<W> {
             open &= self.machine.complete(now, session, delivery, verdict);
         }
         open
+    }
+
+    /// What is known of this session; another may have its place by now.
+    fn account(&mut self, session: SessionId) -> Option<&mut Account<W>> {
+        self.accounts.get_mut(session.place())?.as_mut().filter(|account| account.session == session)
     }
 
     /// Notes whose session this is, and where it takes messages by HTTP if that is known.
