@@ -306,6 +306,11 @@ impl<P, M: Memory<P>> Hub<P, M> {
         }
         let seq = self.peers.get(key).and_then(|peer| peer.session.native_seq(id));
         if !self.has_room_for(key, seq, id, content, bytes) {
+            // It is life all the same, but for what was recorded long ago: nothing is remembered of it.
+            if stamp.is_none_or(|stamp| u128::from(wall.abs_diff(stamp.issued)) <= config.tolerance.as_micros()) {
+                self.renew(key);
+                self.watch_turns(key);
+            }
             self.touched(key);
             return Err(Denied { why: CloseReason::Full, retry_after: Duration::from_secs(1) });
         }

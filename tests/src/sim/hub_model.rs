@@ -834,6 +834,11 @@ impl Model {
         let unknown = |s: &Session| fits(s) && !s.inbox.contains_key(&message);
         let refused = if got.is_some() { unknown(&self.sessions[&id]) } else { self.sessions.values().any(unknown) };
         if refused && !self.room(identity, bytes) {
+            let tolerance = config.tolerance.as_micros();
+            let s = self.sessions.get_mut(&id).unwrap();
+            if s.conn.is_none() && stamp.is_none_or(|stamp| u128::from(wall.abs_diff(stamp.issued)) <= tolerance) {
+                s.expires = Some(now.after(config.ttl));
+            }
             return Expect::Denied(CloseReason::Full);
         }
         let s = self.sessions.get_mut(&id).unwrap();

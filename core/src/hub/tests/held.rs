@@ -187,3 +187,39 @@ fn u12_what_waits_for_its_turn_waits_no_longer_than_somebody_may_bring_what_it_w
     let said = rig.later(2 * dead);
     assert!(!said.iter().any(|said| matches!(said, Said::Event(HubEvent::GiveBack { session: of }) if *of != session)));
 }
+
+/// Neither its session nor what waits for its turn ends while its peer asks again as it is told to.
+#[test]
+fn u12_a_request_that_finds_no_room_is_life() {
+    let mut rig = rig(|config| (config.ttl, config.tolerance) = (60 * SECOND, 20 * SECOND));
+    let request = |rig: &mut Rig, id, stamp| {
+        rig.asked += 1;
+        let id = Some(MessageId::from_bits(id));
+        rig.hub.request(rig.now, 0, who(1), RequestId(rig.asked), id, None, 100, stamp)
+    };
+    let (session, _) = request(&mut rig, 1, None).unwrap();
+    for issued in [None, Some(0), None] {
+        rig.later(40 * SECOND);
+        let stamp = issued.map(|issued| Stamp { issued, nonce: 7 });
+        assert_eq!(request(&mut rig, 2, stamp).unwrap_err().why, CloseReason::Full);
+    }
+    assert_eq!(rig.hub.find(who(1)), Some(session));
+    // What was signed a day ago was recorded.
+    rig.later(40 * SECOND);
+    let recorded = Some(Stamp { issued: -86_400_000_000, nonce: 8 });
+    assert_eq!(request(&mut rig, 3, recorded).unwrap_err().why, CloseReason::Full);
+    rig.later(40 * SECOND);
+    assert_eq!(rig.hub.find(who(1)), None);
+
+    let dead = crate::NATIVE_PEER.heartbeat.dead;
+    let mut rig = self::rig(|_| {});
+    let session = rig.greet(1);
+    let _ = ahead(rig.post(1, 3, 100));
+    for _ in 0..3 {
+        rig.later(dead - SECOND);
+        assert_eq!(rig.post(1, 2, 100).unwrap_err().why, CloseReason::Full);
+    }
+    let given_back = Said::Event(HubEvent::GiveBack { session });
+    assert!(!rig.said.contains(&given_back));
+    assert!(rig.later(dead + SECOND).contains(&given_back));
+}
