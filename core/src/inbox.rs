@@ -165,7 +165,8 @@ pub struct InboxConfig {
     /// How many bytes remembered messages may take, [`Seen::BYTES`] each; fixed storage limits further. The memory is taken
     /// when it is needed. Default 1 MiB, which is enough for 7,281 messages within the horizon.
     pub bytes: usize,
-    /// How many may be at the application at once; further ones are refused. Default 64.
+    /// How many may be at the application at once; further ones are refused. One whose acknowledgement would wait for another
+    /// (I6) is refused, too, if with those that wait so there are as many. Default 64.
     pub held: usize,
     /// What makes two messages the same. Default [`DedupBy::IdOrContent`]; in a hub [`DedupBy::Id`].
     pub dedup: DedupBy,
@@ -933,7 +934,13 @@ impl<S: Store<Seen>> Inbox<S> {
         key: Option<ContentKey>,
         request: Option<RequestId>,
     ) -> Arrival {
-        if self.held() >= self.config.held {
+        // What would be behind an undecided one may not be forgotten before that is decided.
+        let is_behind = |name| self.index.has_undecided(self.places.as_ref(), name);
+        let behind = match key.filter(|_| self.config.dedup == DedupBy::IdAndContent) {
+            Some(name) if is_behind(name) => self.index.behind,
+            _ => 0,
+        };
+        if self.held().saturating_add(behind) >= self.config.held {
             return Arrival::Full;
         }
         let Some(at) = self.make_place(now, request.is_some()) else { return Arrival::Full };

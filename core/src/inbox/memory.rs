@@ -150,6 +150,8 @@ pub(super) struct Index {
     lists: [Ends; List::COUNT],
     /// How many messages are at the application.
     pub(super) held: usize,
+    /// How many completed messages are behind an undecided one (I6).
+    pub(super) behind: usize,
     /// How many senders have asked for a result by a request, have not been told, and ask again (L13).
     pub(super) untold: usize,
     /// The limit of the request that has waited longest.
@@ -199,6 +201,7 @@ impl Index {
             returned: false,
             lists: [Ends::NONE; List::COUNT],
             held: 0,
+            behind: 0,
             untold: 0,
             wake: Timer::disarmed(),
             #[cfg(test)]
@@ -339,6 +342,12 @@ impl Index {
         List::DUE.into_iter().flat_map(move |list| self.iter(places, list)).map(|(_, inbound)| inbound.delivery)
     }
 
+    /// Whether a message that its sender calls so would be behind an undecided one (I6).
+    pub(super) fn has_undecided(&self, places: &[Seen], name: ContentKey) -> bool {
+        let latest = self.find(places, Name::Content(name), |_| true);
+        latest.is_some_and(|(_, inbound)| inbound.is_held() || inbound.behind)
+    }
+
     /// A message that is about to be put into this place is behind the latest that its sender calls by the same id, if that is
     /// undecided or behind one that is (I6). From now on it is the latest.
     pub(super) fn follow(&mut self, places: &mut [Seen], at: u32, inbound: &mut Inbound) {
@@ -418,6 +427,8 @@ impl Index {
         }
         let changed = |sum: usize, was: bool, is: bool| sum.saturating_sub(was.into()).saturating_add(is.into());
         self.held = changed(self.held, old.is_held(), inbound.is_held());
+        let is_behind = |inbound: &Inbound| inbound.lists().first() == Some(&Some(List::Behind));
+        self.behind = changed(self.behind, is_behind(&old), is_behind(&inbound));
         self.untold = changed(self.untold, old.untold, inbound.untold);
         self.wake.disarm();
         if let Some((_, first)) = self.first(places, List::Waiting) {

@@ -54,6 +54,8 @@ fn check<S: Store<Seen>>(inbox: &Inbox<S>) {
     let places = inbox.places.as_ref();
     let seen = || places.iter().map(|place| &place.inbound).filter(|inbound| inbound.stage != Stage::Vacant);
     assert_eq!(inbox.held(), seen().filter(|inbound| inbound.is_held()).count(), "held");
+    let behind = seen().filter(|inbound| inbound.lists()[0] == Some(List::Behind)).count();
+    assert_eq!(inbox.index.behind, behind, "behind");
     assert_eq!(inbox.index.untold, seen().filter(|inbound| inbound.untold).count(), "untold");
     let limits = seen().filter(|inbound| inbound.lists()[0] == Some(List::Waiting)).map(Inbound::waits_until);
     assert_eq!(inbox.index.wake.at(), limits.min(), "the earliest limit");
@@ -232,6 +234,32 @@ fn i6_what_waits_behind_another_is_not_forgotten() {
     assert_eq!(inbox.on_request(at(1), RequestId(2), id(4), key(10)), Arrival::Answer(FULL));
     assert!(inbox.complete(at(2), a, Verdict::Done));
     assert_eq!(acks(&mut inbox), [known(1, 10), known(1, 20)]);
+    check(&inbox);
+}
+
+/// Only what would be behind an undecided one finds no room: of the others there is no more than before.
+#[test]
+fn i6_no_more_wait_behind_one_than_may_be_at_the_application() {
+    let mut inbox: InlineInbox<16> = Inbox::new(InboxConfig { held: 4, ..BOTH }, 42, Instant::ZERO, Fixed::new());
+    let first = delivered(inbox.on_frame(at(0), id(1), key(1)));
+    for content in 2..5 {
+        let later = delivered(inbox.on_frame(at(0), id(1), key(content)));
+        assert!(inbox.complete(at(0), later, Verdict::Done));
+    }
+    assert_eq!(inbox.on_frame(at(0), id(1), key(5)), Arrival::Full);
+    assert_eq!(inbox.on_request(at(0), RequestId(1), id(1), key(5)), Arrival::Answer(FULL));
+    for n in 2..100 {
+        // In the end the oldest of them are forgotten.
+        let arrival = inbox.on_frame(at(0), id(n << 32), key(1));
+        let Arrival::Deliver { delivery: other, .. } = arrival else { panic!("{arrival:?}") };
+        assert!(inbox.complete(at(0), other, Verdict::Done));
+        assert_eq!(inbox.take_ack(), Some(MessageId::from_bits(known(n << 32, 1))));
+    }
+    check(&inbox);
+    assert!(inbox.complete(at(1), first, Verdict::Done));
+    let told: Vec<_> = core::iter::from_fn(|| inbox.take_ack()).map(MessageId::bits).collect();
+    assert_eq!(told, [1, 2, 3, 4].map(|content| known(1, content)));
+    assert!(matches!(inbox.on_frame(at(1), id(1), key(5)), Arrival::Deliver { .. }));
     check(&inbox);
 }
 
