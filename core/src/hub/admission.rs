@@ -678,7 +678,8 @@ impl<P, M: Memory<P>> Hub<P, M> {
         let Some(state) = self.conns.get(key).map(|conn| conn.state.clone()) else { return };
         match state {
             // A peer that answers a close frame lives, and was not lost to the one that came in its place.
-            ConnState::Closing { of: None, replaced: Some(peer) } => {
+            ConnState::Closing { of: None, replaced: Some(peer) } if matches!(reason, Reason::Closed(code) if code != 1006) =>
+            {
                 let within = self.config.get().war_within;
                 if let Some(peer) = self.peers.get_mut(peer) {
                     peer.takeovers = peer.takeovers(now, within).saturating_add(1);

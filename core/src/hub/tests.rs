@@ -259,14 +259,21 @@ fn u2_two_places_behind_one_address_are_a_war_and_a_peer_with_a_bad_network_is_n
         (6, 2, 2),
         "in 45 s three replacements, 30 s of peace, three more"
     );
-    // One whose connections vanish, so that it comes back before they are found: nobody answers the close frames.
-    let (_, session) = rig.join(2);
-    for _ in 0..20 {
-        let conn = rig.arrive(who(2), 2);
-        assert!(rig.drain().iter().any(|said| matches!(said, Said::Welcome(to, ..) if *to == conn)));
-        rig.later(3 * SECOND);
+    // One whose connections vanish, so that it comes back before they are found: nobody answers the close frames; or what
+    // they were sent finds that they are gone.
+    for (n, reason) in [(2, None), (3, Some(Reason::Closed(1006))), (4, Some(Reason::System))] {
+        let (mut holder, session) = rig.join(n);
+        for _ in 0..20 {
+            let conn = rig.arrive(who(n), n);
+            assert!(rig.drain().iter().any(|said| matches!(said, Said::Welcome(to, ..) if *to == conn)), "{reason:?}");
+            if let Some(reason) = reason {
+                rig.hub.disconnected(rig.now, holder, reason);
+            }
+            holder = conn;
+            rig.later(3 * SECOND);
+        }
+        assert!(!rig.said.contains(&Said::Event(HubEvent::War { session })));
     }
-    assert!(!rig.said.contains(&Said::Event(HubEvent::War { session })));
 }
 
 #[test]

@@ -12,7 +12,7 @@
 use bowline::hub::{
     CloseReason, ConnId, Duplicate, Health, HubConfig, Identity, Publish, Rate, SessionId, Slow, Stamp,
 };
-use bowline::{DeliveryId, Instant, RequestId, Seq};
+use bowline::{DeliveryId, Instant, Reason, RequestId, Seq};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -632,7 +632,7 @@ impl Model {
     }
 
     /// A connection has ended by itself.
-    pub fn disconnected(&mut self, conn: ConnId) {
+    pub fn disconnected(&mut self, conn: ConnId, reason: Reason) {
         if let Some(State::Attached(id)) = self.conns.get(&conn).map(|known| known.state.clone()) {
             self.untie(id);
         }
@@ -643,13 +643,13 @@ impl Model {
             }
             State::Knocking(id) => self.sessions.get_mut(&id).unwrap().knocker = None,
             // It answered its close frame, so it had lived.
-            State::Closing(Some(id)) => {
+            State::Closing(Some(id)) if reason != Reason::Closed(1006) => {
                 let (now, within) = (self.now, self.config.war_within);
                 if let Some(s) = self.sessions.get_mut(&id) {
                     s.takeover(now, within);
                 }
             }
-            State::Closing(None) | State::Pending | State::Verifying(..) => {}
+            State::Closing(_) | State::Pending | State::Verifying(..) => {}
         }
         let waits = self.sessions.iter().find(|(_, s)| s.closing.is_some_and(|(of, _)| of == conn)).map(|(id, _)| *id);
         if let Some(id) = waits {

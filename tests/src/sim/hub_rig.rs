@@ -663,10 +663,11 @@ impl Rig {
                 self.writable(conn, yes);
             }
             (18, Some(conn)) => {
-                self.tell(format_args!("{conn:?} ends"));
-                self.hub.disconnected(self.now, conn, Reason::Closed(1006));
+                let reason = Reason::Closed(if conn.place() % 2 == 0 { 1000 } else { 1006 });
+                self.tell(format_args!("{conn:?} ends: {reason}"));
+                self.hub.disconnected(self.now, conn, reason);
                 if let Some(model) = &mut self.model {
-                    model.disconnected(conn);
+                    model.disconnected(conn, reason);
                 }
                 self.books.over.insert(conn);
                 self.books.gone.insert(conn);
