@@ -100,7 +100,7 @@ impl<P, M: Memory<P>> Hub<P, M> {
         }
         let Some(peer) = self.peers.get_mut(key) else { return true };
         let Some(seq) = seq else { return peer.session.knows(self.now, id, content) };
-        let copy = peer.session.has(seq);
+        let copy = peer.session.has(self.now, seq);
         peer.give_back |= !copy && peer.session.is_next(seq) && peer.session.has_waiting();
         copy
     }

@@ -723,10 +723,11 @@ impl<P, O: Slots<Slot<P>>, I: Store<Seen>> Session<P, O, I> {
         self.native.as_ref().and_then(|native| native.marks.of()).zip(id).and_then(|(of, id)| of.seq_of(id))
     }
 
-    /// Whether this number has arrived, now or earlier.
-    pub(crate) fn has(&self, seq: Seq) -> bool {
+    /// Whether this number has arrived, now or earlier, and would not be handed over again by this time (S16).
+    pub(crate) fn has(&self, now: Instant, seq: Seq) -> bool {
         self.native.as_ref().is_some_and(|native| match native.marks.look(seq) {
-            Came::Copy | Came::Done { .. } => true,
+            Came::Done { .. } => true,
+            Came::Copy => self.inbox.knows(now, native.marks.of().map(|of| of.message(seq)), None),
             Came::Fresh | Came::Beyond => false,
         })
     }

@@ -223,3 +223,24 @@ fn u12_a_request_that_finds_no_room_is_life() {
     assert!(!rig.said.contains(&given_back));
     assert!(rig.later(dead + SECOND).contains(&given_back));
 }
+
+/// S16: of one who polls, what was given back is called arrived until it may come again; then it is a new message.
+#[test]
+fn u12_what_was_given_back_and_may_come_again_needs_room() {
+    let mut rig = rig(|_| {});
+    let session = rig.greet(1);
+    rig.hub.adopt(rig.now, who(1), true).unwrap();
+    let Ok((_, Arrival::Deliver { delivery, .. })) = rig.post(1, 1, 20) else { panic!() };
+    rig.hub.complete(rig.now, session, delivery, crate::Verdict::Retry { after: 5 * SECOND });
+    rig.hub.release(session, 20);
+    rig.drain();
+    for seq in 2..=6 {
+        let taken = rig.post(1, seq, 20);
+        assert!(matches!(taken, Ok((_, Arrival::Deliver { .. }))), "{taken:?}");
+    }
+    rig.now = rig.now.after(4 * SECOND);
+    let copy = rig.post(1, 1, 20);
+    assert!(matches!(copy, Ok((_, Arrival::Answer(Answer::Again { .. })))), "{copy:?}");
+    rig.now = rig.now.after(2 * SECOND);
+    assert_eq!(rig.post(1, 1, 20).unwrap_err().why, CloseReason::Full);
+}
