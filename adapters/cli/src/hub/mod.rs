@@ -175,7 +175,10 @@ fn begin(args: &Args) -> Result<ExitCode, Failure> {
     let interval = span("heartbeat_interval", settings.heartbeat_interval)?;
     let dead = span("connection_timeout", settings.connection_timeout)?;
     // Without a marker nobody knows of an earlier run, and there may have been one.
-    let ran_before = args.run_marker.as_deref().map(mark).transpose()?.unwrap_or(true);
+    let ran_before = match args.run_marker.as_deref() {
+        Some(path) => path.try_exists().map_err(|error| Failure::Other(format!("{}: {error}", path.display())))?,
+        None => true,
+    };
     let setup =
         HubSetup::validator(&args.listen, keys::read(&args.key)?)?.enabled(settings.enabled).configure(|config| {
             config.sessions = usize::try_from(args.max_sessions).unwrap_or(usize::MAX);
@@ -202,12 +205,14 @@ fn begin(args: &Args) -> Result<ExitCode, Failure> {
     run::run(args, setup)
 }
 
-/// Notes in this file that this hub has run; returns whether it was noted before.
-fn mark(path: &Path) -> Result<bool, Failure> {
+/// Notes in this file that this hub has run, if that is not noted: before anything is handed out, and not before it
+/// listens.
+fn mark(path: &Path) -> Result<(), Failure> {
     match OpenOptions::new().write(true).create_new(true).open(path).and_then(|file| file.sync_all()) {
-        Ok(()) => Ok(false),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(true),
-        Err(error) => Err(Failure::Other(format!("{}: {error}", path.display()))),
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            Err(Failure::Other(format!("{}: {error}", path.display())))
+        }
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 

@@ -151,6 +151,7 @@ pub(super) fn run(args: &Args, setup: HubSetup<Validator>) -> Result<ExitCode, F
     let (tell, ends) = mpsc::channel();
     let _interrupt = Interrupt::listen(told(&tell, End::Interrupted), || ())?;
     let hub = Hub::start(setup)?;
+    args.run_marker.as_deref().map(super::mark).transpose()?;
     let (out, writer) = Out::start(io::stdout(), told(&tell, End::Output))?;
     out.write(Line::event("start").field("hotkey", hub.hotkey()).field("address", hub.address().to_string()));
     let shared = Arc::new(Shared {

@@ -400,6 +400,13 @@ fn l14_a_miner_that_was_stopped_while_its_connection_was_lost_is_back_within_sec
 fn s12_the_first_run_marks_nothing_as_a_copy_and_every_later_one_what_may_be_one() {
     let place = place("hub-first-run");
     let marker = place.join("ran").to_str().unwrap().to_owned();
+    // One that could not start has not run.
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for (listen, key) in [(&*address, key(&place, "0b")), ("127.0.0.1:0", place.join("no-key").display().to_string())] {
+        let args = ["hub", "--listen", listen, "--key", &key, "--allow-any", "--run-marker", &marker];
+        assert_eq!(Process::start(&args).end().1, Some(1));
+    }
     let runs: [&[&str]; 4] = [&["--run-marker", &marker], &["--run-marker", &marker], &["--run-marker", &marker], &[]];
     for (n, more) in (0..).zip(runs) {
         let (mut hub, address) = hub(&place, &[&["--allow-any", "--accept"], more].concat());
