@@ -278,7 +278,7 @@ pub enum SetupError {
     },
     /// The system does not let us listen there.
     Listen {
-        /// Where.
+        /// The address, with the port that was asked for.
         address: SocketAddr,
         /// What the system said.
         source: io::Error,

@@ -7,7 +7,7 @@ use bowline::wire::gonka::Kind;
 use bowline::{Frame, Head, MessageId, Origin, Seq};
 use bowline_transport::conformance::{Conformance, HubConformance};
 use bowline_transport::http::Bytes;
-use bowline_transport::hub::{HubSetup, HubWire, Name, Said, Validator, Village as Villages};
+use bowline_transport::hub::{self, HubSetup, HubWire, Name, Said, Validator};
 use bowline_transport::{Bettensor, Gonka, Keypair, Village, Wire};
 use serde_json::Value;
 use std::sync::LazyLock;
@@ -34,7 +34,7 @@ pub(super) fn bettensor(input: &[u8]) {
 }
 
 pub(super) fn aivillage(input: &[u8]) {
-    static VILLAGE: LazyLock<HubSetup<Villages>> =
+    static VILLAGE: LazyLock<HubSetup<hub::Village>> =
         LazyLock::new(|| HubSetup::village("127.0.0.1:0").expect("an address"));
     // A name remembers the dialect of its client.
     let viewer = || "a viewer".parse::<Name>().expect("a name");
