@@ -126,10 +126,12 @@ fn http_is_a_full_second_path_and_back(adapter: Adapter) {
         }
     };
     let mut receipts = Vec::new();
-    let mut received = Vec::new();
+    let mut received: Option<Running<()>> = None;
     for (n, path) in (0..).zip([Path::Http, Path::WebSocket, Path::Http, Path::WebSocket]) {
         ws.set(if path == Path::Http { Fault::Refuse } else { Fault::Calm });
         eventually("the path is used", || client.status().path == path);
+        // One reads at a time.
+        received.into_iter().for_each(|received| received.wait_for(house::LONG));
         let before = settled(path);
         let load = Load::begin(&house, &client, n * EACH + 1..=(n + 1) * EACH);
         eventually("it carries both ways", || {
@@ -139,7 +141,7 @@ fn http_is_a_full_second_path_and_back(adapter: Adapter) {
         // The next path begins in the middle of it.
         load.down.wait_for(house::LONG);
         receipts.extend(load.up.wait_for(house::LONG));
-        received.push(load.received);
+        received = Some(load.received);
     }
     received.into_iter().for_each(|received| received.wait_for(house::LONG));
     assert!(receipts.iter().all(|receipt| [BY_FRAME, BY_HTTP].contains(&outcome(receipt))));
