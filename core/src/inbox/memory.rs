@@ -520,7 +520,8 @@ impl Index {
     fn join(&mut self, places: &mut [Seen], at: u32, list: Option<List>) {
         let Some(list) = list else { return };
         let (mut before, mut after) = (self.ends(list).last, NONE);
-        // Few are overtaken: what is owed is taken in each turn, and what is given back mostly rests for the same time.
+        // Few are overtaken: what is owed is taken in each turn, unless its connection is full, and what is given back mostly
+        // rests for the same time.
         while self.overtakes(places, list, at, before) {
             self.step();
             (before, after) = (neighbours(places, before, list).map_or(NONE, |other| other.before), before);
